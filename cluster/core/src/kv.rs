@@ -1,0 +1,123 @@
+//! The metadata store's vocabulary: what machines ask of it and hear from it, as data.
+//!
+//! The trait with its backends lives in `cluster/meta`; machines only make and consume these values.
+//! Everything that is decided is decided in a transaction that compares the revisions of its inputs.
+
+use bytes::Bytes;
+
+/// Counts the commits of the whole store; a key's `mod_revision` is the commit that last wrote it.
+pub type Revision = u64;
+
+/// A lease; keys attached to it vanish when it is revoked or expires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseId(pub i64);
+
+/// A condition of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Compare {
+    /// The key was last written by this commit.
+    ModRevision(String, Revision),
+    /// The key does not exist.
+    Absent(String),
+    /// The key exists.
+    Exists(String),
+    /// No key with this prefix exists.
+    EmptyPrefix(String),
+}
+
+/// One change of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Writes a key.
+    Put {
+        /// Slash-separated, without the cluster's prefix.
+        key: String,
+        /// JSON.
+        value: Bytes,
+        /// The key vanishes with this lease.
+        lease: Option<LeaseId>,
+    },
+    /// Removes a key.
+    Delete(String),
+}
+
+impl Change {
+    /// A put without a lease.
+    #[must_use]
+    pub fn put(key: impl Into<String>, value: impl Into<Bytes>) -> Change {
+        Change::Put { key: key.into(), value: value.into(), lease: None }
+    }
+
+    /// The key that it changes.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        match self {
+            Change::Put { key, .. } | Change::Delete(key) => key,
+        }
+    }
+}
+
+/// If every condition holds, all changes happen at once; else none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Txn {
+    /// All must hold.
+    pub compare: Vec<Compare>,
+    /// At most 100 (etcd's default limit is 128 operations).
+    pub changes: Vec<Change>,
+}
+
+/// A key with its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyValue {
+    /// Without the cluster's prefix.
+    pub key: String,
+    /// JSON.
+    pub value: Bytes,
+    /// The commit that wrote it.
+    pub mod_revision: Revision,
+}
+
+/// What happened to one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Written.
+    Put(KeyValue),
+    /// Removed, by this commit.
+    Delete {
+        /// The key.
+        key: String,
+        /// The commit that removed it.
+        revision: Revision,
+    },
+}
+
+/// The outcome of a transaction that reached the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TxnOutcome {
+    /// All conditions held; the changes are durable as this commit.
+    Committed(Revision),
+    /// A condition did not hold as of this commit; nothing changed.
+    Refused(Revision),
+    /// The store could not be asked, or its answer was lost: it may or may not have happened.
+    Unknown,
+}
+
+/// What a machine that mirrors the store hears: first one `Snapshot`, then `Changes` in commit order.
+/// A new `Snapshot` may come at any time (the watch was compacted); it replaces everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Everything under the watched prefix as of this commit.
+    Snapshot {
+        /// The commit.
+        revision: Revision,
+        /// All keys, ascending.
+        keys: Vec<KeyValue>,
+    },
+    /// The changes of one or more commits, complete up to `revision`.
+    Changes {
+        /// The last commit contained.
+        revision: Revision,
+        /// In commit order.
+        events: Vec<Event>,
+    },
+}
