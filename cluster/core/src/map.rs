@@ -1,1 +1,222 @@
-//! To be filled.
+//! The cluster map: a mirror of the keys that say who is up, what the plan is and who acts for which PG.
+//!
+//! Every role keeps its own, fed by the notices of its metadata client. A mirror may be stale; nothing is
+//! decided by it alone.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+
+use crate::ids::{OsdId, PgId, PoolId};
+use crate::keys::{self, Claim, Cluster, History, OsdState, Plan, Pool};
+use crate::kv::{Event, KeyValue, Notice, Revision};
+
+/// A value with the commit that wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Versioned<T> {
+    /// The decoded value.
+    pub value: T,
+    /// For comparing in transactions.
+    pub revision: Revision,
+}
+
+/// The mirror. Values that do not decode are kept out and counted.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterMap {
+    /// Complete up to this commit.
+    pub revision: Revision,
+    /// `config/cluster`.
+    pub cluster: Option<Cluster>,
+    /// `pool/<id>`.
+    pub pools: BTreeMap<PoolId, Versioned<Pool>>,
+    /// `osd/<n>/state`: the OSDs that are up.
+    pub osds: BTreeMap<OsdId, Versioned<OsdState>>,
+    /// `plan/<pool>`.
+    pub plans: BTreeMap<PoolId, Versioned<Plan>>,
+    /// `pg/<pool>/<n>/claim`.
+    pub claims: BTreeMap<PgId, Versioned<Claim>>,
+    /// `pg/<pool>/<n>/history`.
+    pub histories: BTreeMap<PgId, Versioned<History>>,
+    /// Values that could not be decoded since the start.
+    pub undecodable: u64,
+}
+
+/// What a key is about.
+enum Subject {
+    Cluster,
+    Pool(PoolId),
+    Osd(OsdId),
+    Plan(PoolId),
+    Claim(PgId),
+    History(PgId),
+}
+
+impl ClusterMap {
+    /// Takes in what the metadata store says.
+    pub fn apply(&mut self, notice: &Notice) {
+        match notice {
+            Notice::Snapshot { revision, keys } => {
+                let undecodable = self.undecodable;
+                *self = ClusterMap { revision: *revision, undecodable, ..ClusterMap::default() };
+                keys.iter().for_each(|kv| self.put(kv));
+            }
+            Notice::Changes { revision, events } => {
+                for event in events {
+                    match event {
+                        Event::Put(kv) => self.put(kv),
+                        Event::Delete { key, .. } => self.delete(key),
+                    }
+                }
+                self.revision = *revision;
+            }
+        }
+    }
+
+    /// Whether the OSD serves, as far as this mirror knows.
+    #[must_use]
+    pub fn is_up(&self, osd: OsdId) -> bool {
+        self.osds.contains_key(&osd)
+    }
+
+    /// All PGs of all pools.
+    pub fn pgs(&self) -> impl Iterator<Item = PgId> {
+        self.pools
+            .iter()
+            .flat_map(|(&pool, config)| (0..config.value.pg_count).map(move |number| PgId { pool, number }))
+    }
+
+    fn put(&mut self, kv: &KeyValue) {
+        let Some(subject) = parse(&kv.key) else { return };
+        let decoded = match subject {
+            Subject::Cluster => set(&mut self.cluster, kv),
+            Subject::Pool(id) => insert(&mut self.pools, id, kv),
+            Subject::Osd(id) => insert(&mut self.osds, id, kv),
+            Subject::Plan(id) => insert(&mut self.plans, id, kv),
+            Subject::Claim(pg) => insert(&mut self.claims, pg, kv),
+            Subject::History(pg) => insert(&mut self.histories, pg, kv),
+        };
+        self.undecodable += u64::from(!decoded);
+    }
+
+    fn delete(&mut self, key: &str) {
+        match parse(key) {
+            Some(Subject::Cluster) => self.cluster = None,
+            Some(Subject::Pool(id)) => drop(self.pools.remove(&id)),
+            Some(Subject::Osd(id)) => drop(self.osds.remove(&id)),
+            Some(Subject::Plan(id)) => drop(self.plans.remove(&id)),
+            Some(Subject::Claim(pg)) => drop(self.claims.remove(&pg)),
+            Some(Subject::History(pg)) => drop(self.histories.remove(&pg)),
+            None => {}
+        }
+    }
+}
+
+fn parse(key: &str) -> Option<Subject> {
+    if key == keys::CLUSTER {
+        return Some(Subject::Cluster);
+    }
+    let mut parts = key.split('/');
+    let subject = match (parts.next()?, parts.next()?, parts.next(), parts.next()) {
+        ("pool", id, None, None) => Subject::Pool(PoolId(id.parse().ok()?)),
+        ("osd", id, Some("state"), None) => Subject::Osd(OsdId(id.parse().ok()?)),
+        ("plan", id, None, None) => Subject::Plan(PoolId(id.parse().ok()?)),
+        ("pg", pool, Some(number), Some(kind)) => {
+            let pg = PgId { pool: PoolId(pool.parse().ok()?), number: number.parse().ok()? };
+            match kind {
+                "claim" => Subject::Claim(pg),
+                "history" => Subject::History(pg),
+                _ => return None,
+            }
+        }
+        _ => return None,
+    };
+    parts.next().is_none().then_some(subject)
+}
+
+fn decode<T: DeserializeOwned>(value: &Bytes) -> Option<T> {
+    serde_json::from_slice(value).ok()
+}
+
+fn set<T: DeserializeOwned>(slot: &mut Option<T>, kv: &KeyValue) -> bool {
+    *slot = decode(&kv.value);
+    slot.is_some()
+}
+
+fn insert<K: Ord, T: DeserializeOwned>(map: &mut BTreeMap<K, Versioned<T>>, key: K, kv: &KeyValue) -> bool {
+    match decode(&kv.value) {
+        Some(value) => {
+            map.insert(key, Versioned { value, revision: kv.mod_revision });
+            true
+        }
+        None => {
+            map.remove(&key);
+            false
+        }
+    }
+}
+
+/// The JSON of a value, for a transaction.
+///
+/// # Panics
+/// Never: the values of [`crate::keys`] always encode.
+#[must_use]
+pub fn encode<T: serde::Serialize>(value: &T) -> Bytes {
+    Bytes::from(serde_json::to_vec(value).expect("plain data encodes as JSON"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Epoch;
+
+    fn kv(key: &str, value: &str, mod_revision: Revision) -> KeyValue {
+        KeyValue { key: key.into(), value: Bytes::copy_from_slice(value.as_bytes()), mod_revision }
+    }
+
+    #[test]
+    fn snapshot_then_changes() {
+        let mut map = ClusterMap::default();
+        map.apply(&Notice::Snapshot {
+            revision: 5,
+            keys: vec![
+                kv("osd/1/state", r#"{"boot":7,"size":4096}"#, 3),
+                kv("pool/1", r#"{"name":"p","replicas":2,"min_size":1,"pg_count":4}"#, 4),
+                kv("pg/1/2/history", r#"{"epoch":9,"intervals":[]}"#, 5),
+                kv("pg/1/2/unknown", "{}", 5),
+                kv("pool/2", "not json", 5),
+            ],
+        });
+        assert!(map.is_up(OsdId(1)) && !map.is_up(OsdId(2)));
+        assert_eq!(map.pgs().count(), 4);
+        let pg = PgId { pool: PoolId(1), number: 2 };
+        assert_eq!(map.histories[&pg], Versioned { value: History { epoch: Epoch(9), intervals: vec![] }, revision: 5 });
+        assert_eq!(map.undecodable, 1);
+
+        map.apply(&Notice::Changes {
+            revision: 6,
+            events: vec![Event::Delete { key: "osd/1/state".into(), revision: 6 }],
+        });
+        assert!(!map.is_up(OsdId(1)));
+        assert_eq!(map.revision, 6);
+    }
+
+    #[test]
+    fn every_key_maker_is_parsed() {
+        let pg = PgId { pool: PoolId(3), number: 4 };
+        let made = [
+            keys::CLUSTER.to_string(),
+            keys::pool(PoolId(3)),
+            keys::osd_state(OsdId(9)),
+            keys::plan(PoolId(3)),
+            keys::claim(pg),
+            keys::history(pg),
+        ];
+        for key in made {
+            assert!(parse(&key).is_some(), "{key}");
+        }
+        for key in ["", "osd", "osd/x/state", "pg/1/2", "pg/1/2/claim/x", "pool/70000"] {
+            assert!(parse(key).is_none(), "{key}");
+        }
+    }
+}

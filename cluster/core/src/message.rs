@@ -1,1 +1,228 @@
-//! To be filled.
+//! The OSD wire messages: what gateways ask primaries, and what OSDs of a PG tell each other.
+//!
+//! Within a process they travel as they are; between processes [`crate::wire`] encodes them.
+
+use bytes::Bytes;
+
+use crate::ids::{Epoch, ImageId, ObjectId, OpId, PgId, UnitMask, Version};
+use crate::mutation::Mutation;
+
+/// A message between two nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Client to primary.
+    Op(Op),
+    /// Primary to client.
+    OpDone(OpDone),
+    /// Primary to member, or its answer.
+    Peer(Peer),
+}
+
+/// One client operation on one object (or PG).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Op {
+    /// A repeated operation carries the same id.
+    pub id: OpId,
+    /// The PG, by the client's map.
+    pub pg: PgId,
+    /// What to do.
+    pub action: Action,
+}
+
+/// What a client can ask. Byte ranges lie within one object and are not empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Reads bytes; what was never written is zero.
+    Read {
+        /// Which object.
+        object: ObjectId,
+        /// First byte in the object.
+        offset: usize,
+        /// Bytes.
+        len: usize,
+    },
+    /// Writes bytes; parts of a unit are merged with what is there, atomically.
+    Write {
+        /// Which object.
+        object: ObjectId,
+        /// First byte in the object.
+        offset: usize,
+        /// The bytes.
+        data: Vec<Bytes>,
+    },
+    /// Makes bytes zero; whole units are freed.
+    Zero {
+        /// Which object.
+        object: ObjectId,
+        /// First byte in the object.
+        offset: usize,
+        /// Bytes.
+        len: usize,
+    },
+    /// Deletes the object.
+    Remove {
+        /// Which object.
+        object: ObjectId,
+    },
+    /// Lists objects of an image that live in this PG, ascending, after a number.
+    List {
+        /// Which image.
+        image: ImageId,
+        /// Only larger object numbers; none lists from the start.
+        after: Option<u64>,
+    },
+}
+
+impl Action {
+    /// Whether it changes anything.
+    #[must_use]
+    pub fn is_mutation(&self) -> bool {
+        !matches!(self, Action::Read { .. } | Action::List { .. })
+    }
+
+    /// The object that it is about.
+    #[must_use]
+    pub fn object(&self) -> Option<ObjectId> {
+        match *self {
+            Action::Read { object, .. }
+            | Action::Write { object, .. }
+            | Action::Zero { object, .. }
+            | Action::Remove { object } => Some(object),
+            Action::List { .. } => None,
+        }
+    }
+}
+
+/// How many objects a [`Action::List`] answers with at most.
+pub const LIST_LIMIT: usize = 1024;
+
+/// The answer to an [`Op`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpDone {
+    /// Which operation.
+    pub id: OpId,
+    /// Its outcome.
+    pub result: Result<OpValue, OpError>,
+}
+
+/// What an operation yields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OpValue {
+    /// Durable on every member of the acting set.
+    Changed,
+    /// The bytes asked for.
+    Data(Vec<Bytes>),
+    /// Object numbers, ascending; fewer than [`LIST_LIMIT`] means that there are no more.
+    Objects(Vec<u64>),
+}
+
+/// Why an operation was not executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpError {
+    /// This OSD does not act for the PG (now): look at the map and ask again.
+    #[error("not the acting primary")]
+    NotPrimary,
+    /// A disk of the PG is full.
+    #[error("no space left")]
+    NoSpace,
+    /// The data is damaged beyond what the copies can repair.
+    #[error("the data is damaged")]
+    Damaged,
+    /// The range does not lie within an object.
+    #[error("malformed operation")]
+    Malformed,
+}
+
+/// What OSDs of a PG tell each other. Every request carries the sender's epoch; a member refuses all but
+/// the highest that it accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Which PG.
+    pub pg: PgId,
+    /// The epoch of the primary that asks (echoed in answers).
+    pub epoch: Epoch,
+    /// What.
+    pub body: PeerBody,
+}
+
+/// The body of a [`Peer`] message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerBody {
+    /// Accept this epoch, durably, and list the PG's objects afterwards.
+    Fence,
+    /// The epoch is accepted; one part of the listing.
+    Listing {
+        /// Ascending by object.
+        objects: Vec<Listed>,
+        /// Operations executed lately.
+        recent: Vec<(OpId, Version)>,
+        /// There are no more parts.
+        last: bool,
+    },
+    /// The request was refused because this higher epoch had been accepted.
+    Refused {
+        /// What was accepted.
+        accepted: Epoch,
+    },
+    /// Execute a mutation and make it durable.
+    Write {
+        /// Which object.
+        object: ObjectId,
+        /// What.
+        mutation: Mutation,
+    },
+    /// The end of a [`PeerBody::Write`].
+    Written {
+        /// Which object.
+        object: ObjectId,
+        /// Which mutation.
+        version: Version,
+        /// Whether it is durable.
+        result: Result<(), WriteError>,
+    },
+    /// Send the whole object.
+    Fetch {
+        /// Which object.
+        object: ObjectId,
+    },
+    /// The whole object as the mutation that makes it; none if it cannot be read.
+    Fetched {
+        /// Which object.
+        object: ObjectId,
+        /// `zero` is everything, patches are what is present.
+        whole: Option<Mutation>,
+    },
+    /// Drop a tombstone: no holder can bring the object back.
+    Forget {
+        /// Which object.
+        object: ObjectId,
+        /// The tombstone's version.
+        version: Version,
+    },
+}
+
+/// Why a member could not execute a mutation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteError {
+    /// Its disk is full.
+    NoSpace,
+    /// It already has a version that is as new.
+    Stale,
+    /// Its disk failed.
+    Failed,
+}
+
+/// One object in a listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Which object.
+    pub object: ObjectId,
+    /// The version that is durable.
+    pub version: Version,
+    /// The operation that made it.
+    pub op: OpId,
+    /// What is written.
+    pub present: UnitMask,
+    /// It is deleted.
+    pub tombstone: bool,
+}

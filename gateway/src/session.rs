@@ -1,0 +1,160 @@
+//! What the gateway and its three protocol servers say to each other.
+//!
+//! A session is one client connection: bytes in, bytes out, and requests that it leaves at the [`Desk`].
+//! Every request is answered once, by [`Session::finished`], in any order. Sessions own no sockets, clocks
+//! or threads.
+
+use bytes::{Bytes, BytesMut};
+use trivet_client::{ImageOp, IoError};
+use trivet_core::{ImageId, Now};
+use trivet_namespace::{Caller, Namespace, NsError, Operation, Outcome, Time};
+
+/// Names a request of one session until it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// How a connection ends. The gateway logs it with the peer's address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Ending {
+    /// The client said good-bye.
+    #[error("closed by the client")]
+    Graceful,
+    /// The client misbehaved; the text says what and where.
+    #[error("{0}")]
+    Fault(String),
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug)]
+pub enum Finished {
+    /// Of [`Desk::io`]: the data of a read, nothing for the others.
+    Io(Result<Vec<Bytes>, IoError>),
+    /// Of [`Desk::change`].
+    Change(Result<Outcome, NsError>),
+}
+
+/// How much a session has under way, for backpressure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InFlight {
+    /// Requests that were not answered yet.
+    pub requests: usize,
+    /// Bytes of payload they carry or ask for.
+    pub bytes: usize,
+}
+
+/// One client connection of any protocol.
+pub trait Session {
+    /// Sends what the server says first.
+    fn start(&mut self, desk: &mut Desk<'_>, out: &mut Vec<Bytes>);
+
+    /// Consumes what it can of `input`; what is left comes again with more behind it.
+    ///
+    /// # Errors
+    /// The connection is to be closed, after what is in `out` has been sent.
+    fn receive(&mut self, input: &mut BytesMut, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) -> Result<(), Ending>;
+
+    /// Takes the answer to one request.
+    ///
+    /// # Errors
+    /// As [`Session::receive`].
+    fn finished(
+        &mut self,
+        ticket: Ticket,
+        result: Finished,
+        desk: &mut Desk<'_>,
+        out: &mut Vec<Bytes>,
+    ) -> Result<(), Ending>;
+
+    /// Called about once a second: deadlines and pings.
+    ///
+    /// # Errors
+    /// As [`Session::receive`].
+    fn tick(&mut self, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) -> Result<(), Ending>;
+
+    /// How many more bytes the next whole message needs, if that is known: room to receive it in one piece.
+    fn hint(&self) -> usize;
+
+    /// What is under way.
+    fn in_flight(&self) -> InFlight;
+}
+
+/// A request that a session left at the desk.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// An operation on an image's bytes.
+    Io {
+        /// Which image.
+        image: ImageId,
+        /// What.
+        op: ImageOp,
+    },
+    /// A change of the tree of names.
+    Change {
+        /// What.
+        operation: Operation,
+        /// On whose behalf.
+        caller: Caller,
+    },
+    /// The image was written: its mtime moves soon (within about a second), without an answer.
+    Touch {
+        /// Which image.
+        image: ImageId,
+    },
+}
+
+/// What a session may use while it handles an event.
+pub struct Desk<'a> {
+    /// Monotonic time.
+    pub now: Now,
+    /// Wall-clock time.
+    pub wall: Time,
+    /// The tree of names, as of now.
+    pub namespace: &'a Namespace,
+    /// Where the server's iSCSI portal can be reached by this client (the address it connected to).
+    pub local: std::net::SocketAddr,
+    /// Answers [`Desk::space`].
+    pub(crate) space: Space,
+    /// Collects the requests; the gateway takes them after the call.
+    pub(crate) requests: &'a mut Vec<(Ticket, Request)>,
+    /// The next ticket's number.
+    pub(crate) next_ticket: &'a mut u64,
+}
+
+/// Usable space of the default pool, bytes (after replication).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// All of it.
+    pub total: u64,
+    /// What is free.
+    pub free: u64,
+}
+
+impl Desk<'_> {
+    /// Asks for an operation on an image's bytes. Ranges are the session's to check.
+    pub fn io(&mut self, image: ImageId, op: ImageOp) -> Ticket {
+        self.leave(Request::Io { image, op })
+    }
+
+    /// Asks for a change of the tree of names.
+    pub fn change(&mut self, operation: Operation, caller: Caller) -> Ticket {
+        self.leave(Request::Change { operation, caller })
+    }
+
+    /// Notes that an image was written.
+    pub fn touch(&mut self, image: ImageId) {
+        self.leave(Request::Touch { image });
+    }
+
+    /// Usable space.
+    #[must_use]
+    pub fn space(&self) -> Space {
+        self.space
+    }
+
+    fn leave(&mut self, request: Request) -> Ticket {
+        let ticket = Ticket(*self.next_ticket);
+        *self.next_ticket += 1;
+        self.requests.push((ticket, request));
+        ticket
+    }
+}
