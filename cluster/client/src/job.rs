@@ -1,0 +1,161 @@
+//! One image operation in progress: which parts are still to be issued, what came back.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use trivet_core::message::Action;
+use trivet_core::{ImageId, ObjectId, PgId};
+
+use crate::split::{first_slice, payload, slices};
+use crate::{ImageOp, IoError, Ticket};
+
+/// Object operations of one image operation that are under way at once: covers the largest request of every
+/// protocol (32 MiB) and bounds what a trim of a whole disk puts on the queues.
+const WINDOW: usize = 256;
+
+/// Which piece of a job an object operation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Part(usize);
+
+#[derive(Debug)]
+enum Work {
+    Read { next: u64, end: u64 },
+    Write { start: u64, next: u64, end: u64, data: Vec<Bytes> },
+    Zero { next: u64, end: u64 },
+    Purge { lists: VecDeque<(PgId, Option<u64>)>, removals: VecDeque<u64> },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Job {
+    /// The caller's.
+    pub ticket: Ticket,
+    image: ImageId,
+    pg_count: u32,
+    work: Work,
+    issued: usize,
+    answered: usize,
+    /// The data of each part of a read.
+    results: Vec<Vec<Bytes>>,
+    error: Option<IoError>,
+}
+
+impl Job {
+    pub(crate) fn new(ticket: Ticket, image: ImageId, pg_count: u32, op: ImageOp) -> Job {
+        let mut results = Vec::new();
+        let work = match op {
+            ImageOp::Read { offset, len } => {
+                let end = offset.saturating_add(len);
+                results.resize(slices(offset, end), Vec::new());
+                Work::Read { next: offset, end }
+            }
+            ImageOp::Write { offset, data } => {
+                let len: u64 = data.iter().map(|segment| segment.len() as u64).sum();
+                Work::Write { start: offset, next: offset, end: offset.saturating_add(len), data }
+            }
+            ImageOp::Zero { offset, len } => Work::Zero { next: offset, end: offset.saturating_add(len) },
+            ImageOp::Purge => {
+                let pool = image.pool();
+                let lists = (0..pg_count).map(|number| (PgId { pool, number }, None)).collect();
+                Work::Purge { lists, removals: VecDeque::new() }
+            }
+        };
+        Job { ticket, image, pg_count, work, issued: 0, answered: 0, results, error: None }
+    }
+
+    /// The next object operation to issue, if there is one and the window has room.
+    pub(crate) fn next_part(&mut self) -> Option<(Part, PgId, Action)> {
+        if self.issued - self.answered >= WINDOW || self.error.is_some() {
+            return None;
+        }
+        let (pg, action) = self.next_action()?;
+        let part = Part(self.issued);
+        self.issued += 1;
+        Some((part, pg, action))
+    }
+
+    fn next_action(&mut self) -> Option<(PgId, Action)> {
+        let (image, pg_count) = (self.image, self.pg_count);
+        match &mut self.work {
+            Work::Read { next, end } => {
+                let slice = take(image, next, *end)?.1;
+                let action = Action::Read { object: slice.object, offset: slice.offset, len: slice.len };
+                Some((slice.object.pg(pg_count), action))
+            }
+            Work::Write { start, next, end, data } => {
+                let (at, slice) = take(image, next, *end)?;
+                let data = payload(data, *start, at, slice.len);
+                let action = Action::Write { object: slice.object, offset: slice.offset, data };
+                Some((slice.object.pg(pg_count), action))
+            }
+            Work::Zero { next, end } => {
+                let slice = take(image, next, *end)?.1;
+                let action = Action::Zero { object: slice.object, offset: slice.offset, len: slice.len };
+                Some((slice.object.pg(pg_count), action))
+            }
+            Work::Purge { lists, removals } => {
+                if let Some(number) = removals.pop_front() {
+                    let object = ObjectId { image, number };
+                    return Some((object.pg(pg_count), Action::Remove { object }));
+                }
+                let (pg, after) = lists.pop_front()?;
+                Some((pg, Action::List { image, after }))
+            }
+        }
+    }
+
+    /// A part was executed.
+    pub(crate) fn part_done(&mut self, part: Part, data: Vec<Bytes>) {
+        self.answered += 1;
+        if let Some(slot) = self.results.get_mut(part.0) {
+            *slot = data;
+        }
+    }
+
+    /// A part failed: no further parts are issued.
+    pub(crate) fn part_failed(&mut self, error: IoError) {
+        self.answered += 1;
+        self.error.get_or_insert(error);
+    }
+
+    /// A PG listed objects of the image that is being purged.
+    pub(crate) fn listed(&mut self, pg: PgId, numbers: &[u64], complete: bool) {
+        self.answered += 1;
+        let Work::Purge { lists, removals } = &mut self.work else { return };
+        removals.extend(numbers);
+        if !complete && let Some(&last) = numbers.last() {
+            lists.push_back((pg, Some(last)));
+        }
+    }
+
+    /// Everything was issued and answered, or a part failed and nothing is under way.
+    pub(crate) fn is_complete(&self) -> bool {
+        let exhausted = match &self.work {
+            Work::Read { next, end } | Work::Write { next, end, .. } | Work::Zero { next, end } => next >= end,
+            Work::Purge { lists, removals } => lists.is_empty() && removals.is_empty(),
+        };
+        self.issued == self.answered && (exhausted || self.error.is_some())
+    }
+
+    /// The result of a complete job.
+    pub(crate) fn into_result(mut self) -> Result<Vec<Bytes>, IoError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        if self.results.len() == 1 {
+            return Ok(self.results.swap_remove(0));
+        }
+        Ok(self.results.into_iter().flatten().collect())
+    }
+}
+
+/// Takes the first slice of `[next, end)` and moves `next` behind it; also where it started.
+fn take(image: ImageId, next: &mut u64, end: u64) -> Option<(u64, crate::split::Slice)> {
+    if *next >= end {
+        return None;
+    }
+    let at = *next;
+    let slice = first_slice(image, at, end);
+    *next += slice.len as u64;
+    Some((at, slice))
+}
