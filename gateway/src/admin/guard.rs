@@ -1,0 +1,103 @@
+//! What every request must satisfy before a route sees it.
+//!
+//! A web page that an administrator looks at can make the browser send requests here. Two rules stop it: on a
+//! loopback listener the Host must be a loopback name (a rebound DNS name is not), and whatever carries a body
+//! must say that it is JSON, which a page of another origin cannot without a preflight that is never answered.
+
+use std::net::IpAddr;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::{AdminError, ErrorKind};
+
+/// Lets loopback hosts through, for a listener on loopback.
+pub(super) async fn local_host(
+    State(local): State<bool>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if local && !names_loopback(request.headers()) {
+        let error = AdminError::new(
+            ErrorKind::Forbidden,
+            "this API listens on loopback: address it as 127.0.0.1, [::1] or localhost",
+        );
+        return error.into_response();
+    }
+    next.run(request).await
+}
+
+/// Lets POST and PATCH through only with a JSON content type, even without a body.
+pub(super) async fn json_only(request: Request, next: Next) -> Response {
+    let carries = matches!(
+        *request.method(),
+        Method::POST | Method::PATCH | Method::PUT
+    );
+    if carries && !is_json(request.headers()) {
+        let error = AdminError::new(
+            ErrorKind::MediaType,
+            "the content type must be application/json",
+        );
+        return error.into_response();
+    }
+    next.run(request).await
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let media = value.and_then(|value| value.split(';').next());
+    media.is_some_and(|media| media.trim().eq_ignore_ascii_case("application/json"))
+}
+
+fn names_loopback(headers: &HeaderMap) -> bool {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return false;
+    };
+    host.to_str().is_ok_and(is_loopback)
+}
+
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(rest),
+        None => host.split(':').next().unwrap_or(host),
+    };
+    name.eq_ignore_ascii_case("localhost")
+        || name
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_names() {
+        for host in [
+            "localhost",
+            "LocalHost:8090",
+            "127.0.0.1:8090",
+            "127.1.2.3",
+            "[::1]:80",
+            "[::1]",
+        ] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in [
+            "",
+            "example.org",
+            "localhost.example.org:8090",
+            "10.0.0.1",
+            "[::2]",
+            "127.0.0.1.example.org",
+            "0.0.0.0",
+        ] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! The routes of the admin API (axum), JSON in and out:
+//!
+//! | route | does |
+//! |---|---|
+//! | `GET /api/v1/images` | list |
+//! | `POST /api/v1/images` `{"path", "size"}` | create |
+//! | `GET /api/v1/images/PATH` | show; slashes in PATH stay slashes |
+//! | `PATCH /api/v1/images/PATH` `{"size"}` or `{"path"}` | resize or rename |
+//! | `DELETE /api/v1/images/PATH` | remove |
+//! | `GET /api/v1/status`, `GET /api/v1/osds` | show |
+//! | `POST /api/v1/osds/N/stop`, `.../start` | stop, start |
+//! | `GET /healthz` | 200 `ok` when data can be served |
+//! | `GET /metrics` | OpenMetrics text |
+//!
+//! Every failure is `{"error": {"kind", "message"}}`. Who may ask at all is decided in `guard`.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Request, State};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::de::DeserializeOwned;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use super::listener::Bounded;
+use super::metrics::Metrics;
+use super::scrape::scrape;
+use super::{
+    AdminAnswer, AdminCall, AdminError, AdminHandle, CreateImage, ErrorKind, Health, PatchImage,
+    Status, clean_path, guard,
+};
+
+/// The largest request body, bytes.
+const BODY_LIMIT: usize = 1 << 20;
+/// How long `/healthz` and `/metrics` wait for the data path: probes have short deadlines of their own.
+const PROBE_DEADLINE: Duration = Duration::from_secs(2);
+/// How long requests under way may take once the gateway is told to stop.
+const GRACE: Duration = Duration::from_secs(2);
+/// The content type of `/metrics` (OpenMetrics 1.0).
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Serves the API on `listener` until `shutdown` is over, then finishes what is under way, for 2 s at most.
+///
+/// # Errors
+/// When the listener has no local address.
+pub async fn serve(
+    listener: TcpListener,
+    handle: AdminHandle,
+    metrics: Arc<Metrics>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let local = listener.local_addr()?.ip().is_loopback();
+    let (told, stopping) = oneshot::channel::<()>();
+    let signal = async move {
+        shutdown.await;
+        drop(told);
+    };
+    let server = axum::serve(Bounded::new(listener), router(handle, metrics, local));
+    let patience = async {
+        // The sender is only ever dropped: an error is the signal.
+        let _ = stopping.await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        result = server.with_graceful_shutdown(signal) => result,
+        () = patience => Ok(()),
+    }
+}
+
+#[derive(Clone)]
+struct Api {
+    handle: AdminHandle,
+    metrics: Arc<Metrics>,
+}
+
+fn router(handle: AdminHandle, metrics: Arc<Metrics>, local: bool) -> Router {
+    Router::new()
+        .route("/api/v1/images", get(image_list).post(image_create))
+        .route(
+            "/api/v1/images/{*path}",
+            get(image_info).patch(image_patch).delete(image_remove),
+        )
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/osds", get(osd_list))
+        .route("/api/v1/osds/{osd}/stop", post(osd_stop))
+        .route("/api/v1/osds/{osd}/start", post(osd_start))
+        .route("/healthz", get(healthz))
+        .route("/metrics", get(metrics_text))
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(from_fn(guard::json_only))
+        .layer(from_fn_with_state(local, guard::local_host))
+        .with_state(Api { handle, metrics })
+}
+
+type Answer = Result<Json<AdminAnswer>, AdminError>;
+
+impl Api {
+    async fn ask(&self, call: AdminCall) -> Answer {
+        self.handle.call(call).await.map(Json)
+    }
+
+    async fn probe(&self) -> Result<Status, AdminError> {
+        match self
+            .handle
+            .call_within(AdminCall::Status, PROBE_DEADLINE)
+            .await?
+        {
+            AdminAnswer::Status(status) => Ok(*status),
+            _ => Err(AdminError::new(
+                ErrorKind::Internal,
+                "a status was asked for and another thing given",
+            )),
+        }
+    }
+}
+
+async fn image_list(State(api): State<Api>) -> Answer {
+    api.ask(AdminCall::ImageList).await
+}
+
+async fn image_create(
+    State(api): State<Api>,
+    JsonBody(body): JsonBody<CreateImage>,
+) -> Result<(StatusCode, Json<AdminAnswer>), AdminError> {
+    Ok((StatusCode::CREATED, api.ask(body.call()?).await?))
+}
+
+async fn image_info(State(api): State<Api>, ImagePath(path): ImagePath) -> Answer {
+    api.ask(AdminCall::ImageInfo { path }).await
+}
+
+async fn image_patch(
+    State(api): State<Api>,
+    ImagePath(path): ImagePath,
+    JsonBody(patch): JsonBody<PatchImage>,
+) -> Answer {
+    api.ask(patch.call(path)?).await
+}
+
+async fn image_remove(State(api): State<Api>, ImagePath(path): ImagePath) -> Answer {
+    api.ask(AdminCall::ImageRemove { path }).await
+}
+
+async fn status(State(api): State<Api>) -> Answer {
+    api.ask(AdminCall::Status).await
+}
+
+async fn osd_list(State(api): State<Api>) -> Answer {
+    api.ask(AdminCall::OsdList).await
+}
+
+async fn osd_stop(State(api): State<Api>, OsdNumber(osd): OsdNumber) -> Answer {
+    api.ask(AdminCall::OsdStop { osd }).await
+}
+
+async fn osd_start(State(api): State<Api>, OsdNumber(osd): OsdNumber) -> Answer {
+    api.ask(AdminCall::OsdStart { osd }).await
+}
+
+async fn healthz(State(api): State<Api>) -> Response {
+    let why = match api.probe().await {
+        Ok(status) if status.health != Health::Error => return "ok".into_response(),
+        Ok(status) => status.reasons.join("\n"),
+        Err(error) => error.message,
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
+}
+
+async fn metrics_text(State(api): State<Api>) -> Response {
+    let status = api.probe().await.ok();
+    let osds = match &status {
+        Some(_) => api
+            .handle
+            .call_within(AdminCall::OsdList, PROBE_DEADLINE)
+            .await
+            .ok(),
+        None => None,
+    };
+    let osds = match osds {
+        Some(AdminAnswer::Osds(list)) => list.osds,
+        _ => Vec::new(),
+    };
+    let text = scrape(api.metrics, status, osds);
+    ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response()
+}
+
+async fn no_route() -> AdminError {
+    AdminError::new(
+        ErrorKind::NotFound,
+        "no such route; the API is under /api/v1",
+    )
+}
+
+async fn no_method() -> AdminError {
+    AdminError::new(ErrorKind::Method, "the route does not know this method")
+}
+
+/// The image that the route names, valid.
+struct ImagePath(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for ImagePath {
+    type Rejection = AdminError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<ImagePath, AdminError> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        let Path(path) =
+            path.map_err(|e| AdminError::invalid(format!("bad image name: {}", e.body_text())))?;
+        Ok(ImagePath(clean_path(&path)?))
+    }
+}
+
+/// The OSD that the route names.
+struct OsdNumber(u32);
+
+impl<S: Send + Sync> FromRequestParts<S> for OsdNumber {
+    type Rejection = AdminError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<OsdNumber, AdminError> {
+        match Path::<u32>::from_request_parts(parts, state).await {
+            Ok(Path(osd)) => Ok(OsdNumber(osd)),
+            Err(_) => Err(AdminError::invalid(
+                "an OSD is named by its number, as in the list of OSDs",
+            )),
+        }
+    }
+}
+
+/// A JSON body of type `T`.
+struct JsonBody<T>(T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = AdminError;
+
+    async fn from_request(request: Request, state: &S) -> Result<JsonBody<T>, AdminError> {
+        let bytes = Bytes::from_request(request, state)
+            .await
+            .map_err(|rejection| {
+                if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                    AdminError::new(
+                        ErrorKind::TooLarge,
+                        format!("the body is larger than {BODY_LIMIT} bytes"),
+                    )
+                } else {
+                    AdminError::invalid(rejection.body_text())
+                }
+            })?;
+        serde_json::from_slice(&bytes)
+            .map(JsonBody)
+            .map_err(|error| AdminError::invalid(format!("bad JSON body: {error}")))
+    }
+}

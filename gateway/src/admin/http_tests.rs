@@ -1,0 +1,373 @@
+//! The API over a real listener, with a thread that plays the data path.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use super::http::serve;
+use super::metrics::{Metrics, Op, Protocol};
+use super::*;
+
+/// What the data path was asked, and how it answers.
+type DataPath = fn(AdminCall) -> AdminResult;
+
+struct Server {
+    runtime: tokio::runtime::Runtime,
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    served: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+fn start(data_path: DataPath) -> Server {
+    let (woken, wakes) = mpsc::channel();
+    let (handle, mut receiver) = channel(move || woken.send(()).unwrap_or_default());
+    std::thread::spawn(move || {
+        while wakes.recv().is_ok() {
+            while let Some((call, reply)) = receiver.try_recv() {
+                drop(reply.send(data_path(call)));
+            }
+        }
+    });
+    start_with(handle)
+}
+
+fn start_with(handle: AdminHandle) -> Server {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+    let address = listener.local_addr().unwrap();
+    let metrics = Metrics::new();
+    metrics
+        .export(Protocol::Nbd, "demo")
+        .record(Op::Flush, 0, Duration::ZERO, false);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let shutdown = async { drop(stopped.await) };
+    let served = runtime.spawn(serve(listener, handle, metrics, shutdown));
+    Server {
+        runtime,
+        address,
+        stop,
+        served,
+    }
+}
+
+impl Server {
+    /// Sends bytes, returns the status and the body of the answer.
+    fn raw(&self, request: &[u8]) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        stream.write_all(request).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (
+            head.split(' ').nth(1).unwrap().parse().unwrap(),
+            body.to_owned(),
+        )
+    }
+
+    fn send(&self, line: &str, headers: &str, body: &str) -> (u16, String) {
+        let length = body.len();
+        let head = format!(
+            "{line} HTTP/1.1\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
+        );
+        self.raw(&[head.as_bytes(), body.as_bytes()].concat())
+    }
+
+    fn json(&self, line: &str, body: &str) -> (u16, Value) {
+        let headers = "Host: localhost\r\nContent-Type: application/json\r\n";
+        let (status, body) = self.send(line, headers, body);
+        (
+            status,
+            serde_json::from_str(&body).unwrap_or(Value::String(body)),
+        )
+    }
+}
+
+/// Answers every image call with the image asked for, so that the tests see what arrived.
+fn obliging(call: AdminCall) -> AdminResult {
+    let image = |path: &str, size| Ok(AdminAnswer::Image(ImageInfo::new(path, "1f", size)));
+    match call {
+        AdminCall::ImageCreate { path, size } if path == "full" => Err(AdminError::new(
+            ErrorKind::NoSpace,
+            format!("no room for {size} bytes"),
+        )),
+        AdminCall::ImageCreate { path, size } | AdminCall::ImageResize { path, size } => {
+            image(&path, size)
+        }
+        AdminCall::ImageInfo { path } if path == "none" => {
+            Err(AdminError::new(ErrorKind::NotFound, "no image none"))
+        }
+        AdminCall::ImageInfo { path } => image(&path, 512),
+        AdminCall::ImageRename { from, to } => image(&format!("{from}>{to}"), 512),
+        AdminCall::ImageList => {
+            let images = vec![ImageInfo::new("a", 1, 512), ImageInfo::new("b/c", 2, 1024)];
+            Ok(AdminAnswer::Images(ImageList { images }))
+        }
+        AdminCall::Status => {
+            let status = Status {
+                health: Health::Warn,
+                images: 2,
+                ..Status::default()
+            };
+            Ok(AdminAnswer::Status(Box::new(status)))
+        }
+        AdminCall::OsdList => {
+            let osds = vec![OsdInfo {
+                id: 1,
+                state: OsdState::Up,
+                ..OsdInfo::default()
+            }];
+            Ok(AdminAnswer::Osds(OsdList { osds }))
+        }
+        AdminCall::ImageRemove { .. }
+        | AdminCall::OsdStop { osd: 1 }
+        | AdminCall::OsdStart { osd: 1 } => Ok(AdminAnswer::Done {}),
+        AdminCall::OsdStop { osd } | AdminCall::OsdStart { osd } => Err(AdminError::new(
+            ErrorKind::NotFound,
+            format!("no OSD {osd}"),
+        )),
+    }
+}
+
+#[test]
+fn routes_ask_the_data_path() {
+    let server = start(obliging);
+    let table = [
+        (
+            "POST /api/v1/images",
+            r#"{"path": "/vms/a", "size": 1024}"#,
+            201,
+            "/path",
+            json!("vms/a"),
+        ),
+        (
+            "POST /api/v1/images",
+            r#"{"path": "vms/a", "size": 1024}"#,
+            201,
+            "/size",
+            json!(1024),
+        ),
+        (
+            "GET /api/v1/images",
+            "",
+            200,
+            "/images/1/path",
+            json!("b/c"),
+        ),
+        (
+            "GET /api/v1/images/vms/web%2001",
+            "",
+            200,
+            "/path",
+            json!("vms/web 01"),
+        ),
+        (
+            "GET /api/v1/images/vms%2fa",
+            "",
+            200,
+            "/path",
+            json!("vms/a"),
+        ),
+        (
+            "GET /api/v1/images/vms/a",
+            "",
+            200,
+            "/iscsi",
+            json!("iqn.2026-11.io.trivet:vms:a"),
+        ),
+        (
+            "PATCH /api/v1/images/a/b",
+            r#"{"size": 512}"#,
+            200,
+            "/path",
+            json!("a/b"),
+        ),
+        (
+            "PATCH /api/v1/images/a/b",
+            r#"{"path": "c/d"}"#,
+            200,
+            "/path",
+            json!("a/b>c/d"),
+        ),
+        ("DELETE /api/v1/images/a/b", "", 200, "", json!({})),
+        ("GET /api/v1/status", "", 200, "/health", json!("warn")),
+        ("GET /api/v1/osds", "", 200, "/osds/0/state", json!("up")),
+        ("POST /api/v1/osds/1/stop", "", 200, "", json!({})),
+        ("POST /api/v1/osds/1/start", "", 200, "", json!({})),
+    ];
+    for (line, body, status, pointer, value) in table {
+        let (given, answer) = server.json(line, body);
+        assert_eq!(given, status, "{line}: {answer}");
+        assert_eq!(answer.pointer(pointer), Some(&value), "{line}: {answer}");
+    }
+}
+
+#[test]
+fn failures_are_json_with_the_right_status() {
+    let server = start(obliging);
+    let huge = format!(r#"{{"path": "{}", "size": 512}}"#, "x".repeat(1 << 20));
+    let table = [
+        ("GET /api/v1/images/none", "", 404, "not_found"),
+        ("POST /api/v1/osds/9/stop", "", 404, "not_found"),
+        ("POST /api/v1/osds/x/stop", "", 400, "invalid"),
+        (
+            "POST /api/v1/images",
+            r#"{"path": "full", "size": 512}"#,
+            507,
+            "no_space",
+        ),
+        (
+            "POST /api/v1/images",
+            r#"{"path": "a", "size": 513}"#,
+            400,
+            "invalid",
+        ),
+        (
+            "POST /api/v1/images",
+            r#"{"path": "a/../b", "size": 512}"#,
+            400,
+            "invalid",
+        ),
+        (
+            "POST /api/v1/images",
+            r#"{"path": "a", "size": -1}"#,
+            400,
+            "invalid",
+        ),
+        ("POST /api/v1/images", r#"{"path": "a"}"#, 400, "invalid"),
+        ("POST /api/v1/images", "{", 400, "invalid"),
+        ("POST /api/v1/images", "", 400, "invalid"),
+        ("POST /api/v1/images", huge.as_str(), 413, "too_large"),
+        ("PATCH /api/v1/images/a", "{}", 400, "invalid"),
+        ("GET /api/v1/images/a%00b", "", 400, "invalid"),
+        ("GET /api/v1/images/a%ff", "", 400, "invalid"),
+        ("GET /api/v1/images/a//b", "", 400, "invalid"),
+        ("GET /api/v1/nothing", "", 404, "not_found"),
+        ("GET /", "", 404, "not_found"),
+        ("DELETE /api/v1/status", "", 405, "method"),
+    ];
+    for (line, body, status, kind) in table {
+        let (given, answer) = server.json(line, body);
+        assert_eq!(given, status, "{line}: {answer}");
+        assert_eq!(answer["error"]["kind"], kind, "{line}: {answer}");
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(
+            !message.is_empty() && !message.contains('\n'),
+            "{line}: {message}"
+        );
+    }
+}
+
+#[test]
+fn strangers_are_kept_out() {
+    let server = start(obliging);
+    let json = "Content-Type: application/json\r\n";
+    let stop = "POST /api/v1/osds/1/stop";
+    let table = [
+        ("GET /api/v1/status", "Host: 127.0.0.1:8090\r\n", 200),
+        (
+            "GET /api/v1/status",
+            "Host: rebound.example.org:8090\r\n",
+            403,
+        ),
+        ("GET /healthz", "Host: rebound.example.org\r\n", 403),
+        (
+            "GET /api/v1/status",
+            "Host: localhost\r\nHost: example.org\r\n",
+            403,
+        ),
+        (
+            stop,
+            "Host: localhost\r\nContent-Type: Application/JSON; charset=utf-8\r\n",
+            200,
+        ),
+        (stop, "Host: localhost\r\nContent-Type: text/plain\r\n", 415),
+        (stop, "Host: localhost\r\n", 415),
+    ];
+    for (line, headers, status) in table {
+        assert_eq!(server.send(line, headers, "").0, status, "{line} {headers}");
+    }
+    assert_eq!(server.send("GET /", json, "").0, 403, "no Host");
+}
+
+#[test]
+fn health_and_metrics() {
+    let server = start(obliging);
+    let host = "Host: localhost\r\n";
+    assert_eq!(
+        server.send("GET /healthz", host, ""),
+        (200, "ok".to_owned())
+    );
+    let (status, text) = server.send("GET /metrics", host, "");
+    assert_eq!(status, 200);
+    for line in [
+        "trivet_up 1",
+        "trivet_images 2",
+        "trivet_osd_up{osd=\"1\"} 1",
+        "trivet_ops_total{protocol=\"nbd\",export=\"demo\",op=\"flush\"} 1",
+    ] {
+        assert!(
+            text.lines().any(|given| given == line),
+            "{line} not in\n{text}"
+        );
+    }
+}
+
+#[test]
+fn bad_health_is_503_with_the_reasons() {
+    let server = start(|_| {
+        let reasons = vec!["2 PGs are not active".to_owned()];
+        let status = Status {
+            health: Health::Error,
+            reasons,
+            ..Status::default()
+        };
+        Ok(AdminAnswer::Status(Box::new(status)))
+    });
+    let answer = server.send("GET /healthz", "Host: localhost\r\n", "");
+    assert_eq!(answer, (503, "2 PGs are not active".to_owned()));
+}
+
+#[test]
+fn a_stalled_data_path_is_not_healthy_but_counted() {
+    let (handle, _receiver) = channel(|| {});
+    let server = start_with(handle);
+    let begun = Instant::now();
+    let (status, text) = server.send("GET /healthz", "Host: localhost\r\n", "");
+    assert_eq!(status, 503, "{text}");
+    let (status, text) = server.send("GET /metrics", "Host: localhost\r\n", "");
+    assert_eq!(status, 200);
+    assert!(text.contains("\ntrivet_up 0\n"), "{text}");
+    assert!(text.contains("trivet_ops_total"), "{text}");
+    assert!(begun.elapsed() < Duration::from_secs(8));
+}
+
+#[test]
+fn stopping_does_not_wait_for_a_silent_client() {
+    let server = start(obliging);
+    let mut silent = TcpStream::connect(server.address).unwrap();
+    silent.write_all(b"GET /api/v1/sta").unwrap();
+    let (status, _) = server.send("GET /healthz", "Host: localhost\r\n", "");
+    assert_eq!(status, 200);
+    let begun = Instant::now();
+    server.stop.send(()).unwrap();
+    server.runtime.block_on(server.served).unwrap().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(4));
+}
+
+#[test]
+fn garbage_is_refused() {
+    let server = start(obliging);
+    assert_eq!(server.raw(b"\x16\x03\x01 not http\r\n\r\n").0, 400);
+    assert_eq!(
+        server.send("GET /healthz", "Host: localhost\r\n", "").0,
+        200
+    );
+}

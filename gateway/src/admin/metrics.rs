@@ -1,0 +1,264 @@
+//! Counters of the data path: per export and operation, how many, how many bytes, how long.
+//!
+//! A session asks [`Metrics::export`] once for its [`ExportMetrics`] (that takes a lock) and then counts with plain
+//! atomic additions: no lock, no allocation, any number of threads. Bounded: beyond [`MAX_EXPORTS`] names, those that
+//! no session holds are forgotten, and the rest is counted under one name.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Exports with counters of their own.
+pub const MAX_EXPORTS: usize = 4096;
+/// The name under which exports beyond [`MAX_EXPORTS`] are counted; not a valid image name.
+const OVERFLOW: &str = "..";
+/// The upper bound of the first latency bucket; each further one doubles it.
+const FIRST_BUCKET: Duration = Duration::from_micros(16);
+/// Bounded buckets: 16 us to 16.8 s. One without a bound follows.
+pub(super) const BUCKETS: usize = 21;
+
+/// A front end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// Network block device.
+    Nbd,
+    /// iSCSI.
+    Iscsi,
+    /// NFS version 3.
+    Nfs,
+}
+
+impl Protocol {
+    /// Its name as a label.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::Nbd => "nbd",
+            Protocol::Iscsi => "iscsi",
+            Protocol::Nfs => "nfs",
+        }
+    }
+}
+
+/// A class of operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Reads.
+    Read,
+    /// Writes.
+    Write,
+    /// Flushes, commits, cache synchronisation.
+    Flush,
+    /// Trims, unmaps.
+    Trim,
+    /// Writes of zeroes.
+    Zero,
+    /// Everything else.
+    Other,
+}
+
+impl Op {
+    pub(super) const ALL: [Op; 6] = [
+        Op::Read,
+        Op::Write,
+        Op::Flush,
+        Op::Trim,
+        Op::Zero,
+        Op::Other,
+    ];
+
+    /// Its name as a label.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Op::Read => "read",
+            Op::Write => "write",
+            Op::Flush => "flush",
+            Op::Trim => "trim",
+            Op::Zero => "zero",
+            Op::Other => "other",
+        }
+    }
+}
+
+/// The counters of one export.
+#[derive(Debug, Default)]
+pub struct ExportMetrics {
+    ops: [OpCounters; Op::ALL.len()],
+}
+
+#[derive(Debug, Default)]
+struct OpCounters {
+    errors: AtomicU64,
+    bytes: AtomicU64,
+    nanoseconds: AtomicU64,
+    buckets: [AtomicU64; BUCKETS + 1],
+}
+
+/// A reading of one operation's counters.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Reading {
+    pub(super) count: u64,
+    pub(super) errors: u64,
+    pub(super) bytes: u64,
+    pub(super) seconds: f64,
+    /// Operations per bucket, not accumulated.
+    pub(super) buckets: [u64; BUCKETS + 1],
+}
+
+impl ExportMetrics {
+    /// Counts an operation that was answered after `latency`, having moved `bytes` of payload.
+    pub fn record(&self, op: Op, bytes: u64, latency: Duration, failed: bool) {
+        let counters = &self.ops[op as usize];
+        let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+        counters.bytes.fetch_add(bytes, Relaxed);
+        counters.nanoseconds.fetch_add(nanoseconds, Relaxed);
+        counters.buckets[bucket(latency)].fetch_add(1, Relaxed);
+        if failed {
+            counters.errors.fetch_add(1, Relaxed);
+        }
+    }
+
+    pub(super) fn read(&self, op: Op) -> Reading {
+        let counters = &self.ops[op as usize];
+        let buckets = std::array::from_fn(|i| counters.buckets[i].load(Relaxed));
+        Reading {
+            count: buckets.iter().sum(),
+            errors: counters.errors.load(Relaxed),
+            bytes: counters.bytes.load(Relaxed),
+            seconds: Duration::from_nanos(counters.nanoseconds.load(Relaxed)).as_secs_f64(),
+            buckets,
+        }
+    }
+}
+
+/// The first bucket whose bound is not below `latency`.
+fn bucket(latency: Duration) -> usize {
+    let steps = latency.as_nanos().div_ceil(FIRST_BUCKET.as_nanos());
+    let doublings = steps
+        .checked_next_power_of_two()
+        .unwrap_or(u128::MAX)
+        .trailing_zeros();
+    usize::try_from(doublings).map_or(BUCKETS, |index| index.min(BUCKETS))
+}
+
+/// The upper bound of a bucket, seconds.
+pub(super) fn bucket_bound(index: usize) -> f64 {
+    if index >= BUCKETS {
+        return f64::INFINITY;
+    }
+    (FIRST_BUCKET * (1 << index)).as_secs_f64()
+}
+
+type Exports = BTreeMap<(Protocol, String), Arc<ExportMetrics>>;
+
+/// All counters of a gateway.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    exports: Mutex<Exports>,
+}
+
+impl Metrics {
+    /// No counters yet.
+    #[must_use]
+    pub fn new() -> Arc<Metrics> {
+        Arc::new(Metrics::default())
+    }
+
+    /// The counters of an export, to be held as long as the session lasts.
+    pub fn export(&self, protocol: Protocol, name: &str) -> Arc<ExportMetrics> {
+        let mut exports = self.exports();
+        if let Some(found) = exports.get(&(protocol, name.to_owned())) {
+            return Arc::clone(found);
+        }
+        if exports.len() >= MAX_EXPORTS {
+            exports.retain(|_, counters| Arc::strong_count(counters) > 1);
+        }
+        let name = if exports.len() < MAX_EXPORTS {
+            name
+        } else {
+            OVERFLOW
+        };
+        Arc::clone(exports.entry((protocol, name.to_owned())).or_default())
+    }
+
+    /// Forgets an export that was removed; sessions that still hold it count unseen.
+    pub fn forget(&self, name: &str) {
+        self.exports().retain(|(_, export), _| export != name);
+    }
+
+    /// All exports, in order.
+    pub(super) fn snapshot(&self) -> Vec<(Protocol, String, Arc<ExportMetrics>)> {
+        let exports = self.exports();
+        let row = |((protocol, name), counters): (&(Protocol, String), &Arc<_>)| {
+            (*protocol, name.clone(), Arc::clone(counters))
+        };
+        exports.iter().map(row).collect()
+    }
+
+    /// A panic elsewhere leaves the map whole: every change to it is one call.
+    fn exports(&self) -> MutexGuard<'_, Exports> {
+        self.exports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_hold_what_their_bound_says() {
+        for (nanoseconds, index) in [
+            (0, 0),
+            (1, 0),
+            (16_000, 0),
+            (16_001, 1),
+            (32_000, 1),
+            (32_001, 2),
+            (16_777_216_000, BUCKETS - 1),
+            (16_777_216_001, BUCKETS),
+            (u64::MAX, BUCKETS),
+        ] {
+            let latency = Duration::from_nanos(nanoseconds);
+            assert_eq!(bucket(latency), index, "{latency:?}");
+            assert!(latency.as_secs_f64() <= bucket_bound(index), "{latency:?}");
+        }
+        assert_eq!(bucket(Duration::MAX), BUCKETS);
+    }
+
+    #[test]
+    fn sessions_of_one_export_share_counters() {
+        let metrics = Metrics::new();
+        let a = metrics.export(Protocol::Nbd, "demo");
+        let b = metrics.export(Protocol::Nbd, "demo");
+        let other = metrics.export(Protocol::Nfs, "demo");
+        a.record(Op::Write, 4096, Duration::from_millis(1), false);
+        b.record(Op::Write, 512, Duration::from_millis(2), true);
+        let reading = a.read(Op::Write);
+        assert_eq!((reading.count, reading.errors, reading.bytes), (2, 1, 4608));
+        assert!((reading.seconds - 0.003).abs() < 1e-9);
+        assert_eq!(other.read(Op::Write).count, 0);
+        assert_eq!(a.read(Op::Read).count, 0);
+        metrics.forget("demo");
+        assert!(metrics.snapshot().is_empty());
+    }
+
+    #[test]
+    fn names_are_bounded() {
+        let metrics = Metrics::new();
+        let held: Vec<_> = (0..MAX_EXPORTS)
+            .map(|i| metrics.export(Protocol::Nbd, &format!("held{i}")))
+            .collect();
+        let beyond = metrics.export(Protocol::Nbd, "x");
+        assert!(Arc::ptr_eq(&beyond, &metrics.export(Protocol::Nbd, "y")));
+        drop((held, beyond));
+        metrics.export(Protocol::Nbd, "z");
+        let names: Vec<_> = metrics
+            .snapshot()
+            .into_iter()
+            .map(|(_, name, _)| name)
+            .collect();
+        assert_eq!(names, ["z"]);
+    }
+}

@@ -1,0 +1,318 @@
+//! One scrape of `/metrics`: the counters of the data path and the state of the cluster as OpenMetrics text.
+//!
+//! A gateway whose data path does not answer still gives its counters, and says `trivet_up 0`.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use super::metrics::{BUCKETS, ExportMetrics, Metrics, Op, Protocol, Reading, bucket_bound};
+use super::{Health, OsdInfo, OsdState, Status};
+
+/// The text of a scrape; `status` is `None` when the data path did not answer.
+pub(super) fn scrape(metrics: Arc<Metrics>, status: Option<Status>, osds: Vec<OsdInfo>) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Scrape {
+        metrics,
+        status,
+        osds,
+    }));
+    let mut text = String::new();
+    text::encode(&mut text, &registry).expect("writing to a string does not fail");
+    text
+}
+
+#[derive(Debug)]
+struct Scrape {
+    metrics: Arc<Metrics>,
+    status: Option<Status>,
+    osds: Vec<OsdInfo>,
+}
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let up = u64::from(self.status.is_some());
+        gauge(
+            &mut encoder,
+            "trivet_up",
+            "Whether the data path answers",
+            &up,
+        )?;
+        operations(&mut encoder, &self.metrics.snapshot())?;
+        if let Some(status) = &self.status {
+            cluster(&mut encoder, status)?;
+            placement(&mut encoder, status)?;
+        }
+        osds(&mut encoder, &self.osds)
+    }
+}
+
+fn gauge(encoder: &mut DescriptorEncoder, name: &str, help: &str, value: &u64) -> fmt::Result {
+    encoder
+        .encode_descriptor(name, help, None, MetricType::Gauge)?
+        .encode_gauge(value)
+}
+
+/// One gauge with a label that tells the values apart.
+fn gauges<'a>(
+    encoder: &mut DescriptorEncoder,
+    (name, help): (&str, &str),
+    label: &'static str,
+    values: impl IntoIterator<Item = (&'a str, u64)>,
+) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (key, value) in values {
+        metric
+            .encode_family(&[(label, key)])?
+            .encode_gauge(&value)?;
+    }
+    Ok(())
+}
+
+type Exports = [(Protocol, String, Arc<ExportMetrics>)];
+
+fn operations(encoder: &mut DescriptorEncoder, exports: &Exports) -> fmt::Result {
+    let name = "trivet_op_seconds";
+    let metric = encoder.encode_descriptor(
+        name,
+        "Latency of client operations, from request to answer",
+        None,
+        MetricType::Histogram,
+    )?;
+    each_operation(metric, exports, |metric, reading| {
+        let bound = |i| (bucket_bound(i), reading.buckets[i]);
+        let buckets: [(f64, u64); BUCKETS + 1] = std::array::from_fn(bound);
+        metric.encode_histogram::<NoLabelSet>(reading.seconds, reading.count, &buckets, None)
+    })?;
+    operation_counter(
+        encoder,
+        exports,
+        ("trivet_ops", "Client operations answered"),
+        |r| r.count,
+    )?;
+    operation_counter(
+        encoder,
+        exports,
+        ("trivet_op_errors", "Client operations that failed"),
+        |r| r.errors,
+    )?;
+    operation_counter(
+        encoder,
+        exports,
+        ("trivet_op_bytes", "Payload of client operations"),
+        |r| r.bytes,
+    )
+}
+
+fn operation_counter(
+    encoder: &mut DescriptorEncoder,
+    exports: &Exports,
+    (name, help): (&str, &str),
+    value: fn(&Reading) -> u64,
+) -> fmt::Result {
+    let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    each_operation(metric, exports, |metric, reading| {
+        metric.encode_counter::<NoLabelSet, _, u64>(&value(reading), None)
+    })
+}
+
+/// Every operation that was seen, with its labels.
+fn each_operation(
+    mut metric: MetricEncoder,
+    exports: &Exports,
+    mut encode: impl FnMut(&mut MetricEncoder, &Reading) -> fmt::Result,
+) -> fmt::Result {
+    for (protocol, export, counters) in exports {
+        for op in Op::ALL {
+            let reading = counters.read(op);
+            if reading.count > 0 {
+                let labels = [
+                    ("protocol", protocol.name()),
+                    ("export", export),
+                    ("op", op.name()),
+                ];
+                encode(&mut metric.encode_family(&labels)?, &reading)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn cluster(encoder: &mut DescriptorEncoder, status: &Status) -> fmt::Result {
+    let healths = [
+        ("ok", Health::Ok),
+        ("warn", Health::Warn),
+        ("error", Health::Error),
+    ];
+    let healths = healths.map(|(name, health)| (name, u64::from(health == status.health)));
+    gauges(
+        encoder,
+        ("trivet_health", "1 for the present verdict"),
+        "health",
+        healths,
+    )?;
+    gauge(
+        encoder,
+        "trivet_uptime_seconds",
+        "Since the gateway started",
+        &status.uptime_s,
+    )?;
+    gauge(encoder, "trivet_images", "Images", &status.images)?;
+    let space = &status.capacity;
+    let space = [
+        ("total", space.total),
+        ("used", space.used),
+        ("free", space.free),
+    ];
+    gauges(
+        encoder,
+        ("trivet_capacity_bytes", "Raw space of all OSDs"),
+        "kind",
+        space,
+    )?;
+    let clients = &status.clients;
+    let clients = [
+        ("nbd", clients.nbd),
+        ("iscsi", clients.iscsi),
+        ("nfs", clients.nfs),
+    ];
+    gauges(
+        encoder,
+        ("trivet_clients", "Clients connected"),
+        "protocol",
+        clients,
+    )
+}
+
+fn placement(encoder: &mut DescriptorEncoder, status: &Status) -> fmt::Result {
+    let pgs = &status.pgs;
+    let kinds = [
+        ("total", pgs.total),
+        ("active", pgs.active),
+        ("clean", pgs.clean),
+        ("degraded", pgs.degraded),
+    ];
+    gauges(encoder, ("trivet_pgs", "Placement groups"), "kind", kinds)?;
+    let states = pgs
+        .by_state
+        .iter()
+        .map(|(state, count)| (state.as_str(), *count));
+    gauges(
+        encoder,
+        ("trivet_pg_states", "Placement groups by exact state"),
+        "state",
+        states,
+    )?;
+    let missing = &status.recovery.objects_missing;
+    gauge(
+        encoder,
+        "trivet_objects_missing",
+        "Copies of objects to be recovered",
+        missing,
+    )
+}
+
+/// A gauge per OSD: name, help, value.
+type Column = (&'static str, &'static str, fn(&OsdInfo) -> u64);
+
+fn osds(encoder: &mut DescriptorEncoder, osds: &[OsdInfo]) -> fmt::Result {
+    let ids: Vec<String> = osds.iter().map(|osd| osd.id.to_string()).collect();
+    let columns: [Column; 6] = [
+        ("trivet_osd_up", "Whether the OSD serves", |osd| {
+            u64::from(osd.state == OsdState::Up)
+        }),
+        ("trivet_osd_size_bytes", "Space of the OSD", |osd| osd.size),
+        ("trivet_osd_used_bytes", "Space taken on the OSD", |osd| {
+            osd.used
+        }),
+        (
+            "trivet_osd_objects",
+            "Copies of objects on the OSD",
+            |osd| osd.objects,
+        ),
+        ("trivet_osd_pgs", "PGs the OSD belongs to", |osd| osd.pgs),
+        (
+            "trivet_osd_primary_pgs",
+            "PGs the OSD is the primary of",
+            |osd| osd.primary_pgs,
+        ),
+    ];
+    for (name, help, value) in columns {
+        let rows = ids
+            .iter()
+            .zip(osds)
+            .map(|(id, osd)| (id.as_str(), value(osd)));
+        gauges(encoder, (name, help), "osd", rows)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn has(text: &str, line: &str) {
+        assert!(
+            text.lines().any(|given| given == line),
+            "no line {line:?} in:\n{text}"
+        );
+    }
+
+    #[test]
+    fn counters_and_gauges_are_there() {
+        let metrics = Metrics::new();
+        let export = metrics.export(Protocol::Nbd, "vms/we\"b");
+        export.record(Op::Read, 4096, Duration::from_micros(20), false);
+        export.record(Op::Read, 4096, Duration::from_secs(60), true);
+        let mut status = Status {
+            health: Health::Warn,
+            images: 3,
+            ..Status::default()
+        };
+        status.pgs.by_state.insert("active+degraded".into(), 5);
+        let osd = OsdInfo {
+            id: 2,
+            state: OsdState::Up,
+            used: 77,
+            ..OsdInfo::default()
+        };
+        let text = scrape(metrics, Some(status), vec![osd]);
+        let labels = r#"protocol="nbd",export="vms/we\"b",op="read""#;
+        has(&text, "trivet_up 1");
+        has(&text, &format!("trivet_ops_total{{{labels}}} 2"));
+        has(&text, &format!("trivet_op_errors_total{{{labels}}} 1"));
+        has(&text, &format!("trivet_op_bytes_total{{{labels}}} 8192"));
+        has(
+            &text,
+            &format!("trivet_op_seconds_bucket{{le=\"0.000016\",{labels}}} 0"),
+        );
+        has(
+            &text,
+            &format!("trivet_op_seconds_bucket{{le=\"0.000032\",{labels}}} 1"),
+        );
+        has(
+            &text,
+            &format!("trivet_op_seconds_bucket{{le=\"+Inf\",{labels}}} 2"),
+        );
+        has(&text, "trivet_health{health=\"warn\"} 1");
+        has(&text, "trivet_images 3");
+        has(&text, "trivet_pg_states{state=\"active+degraded\"} 5");
+        has(&text, "trivet_osd_up{osd=\"2\"} 1");
+        has(&text, "trivet_osd_used_bytes{osd=\"2\"} 77");
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn a_stalled_data_path_shows() {
+        let text = scrape(Metrics::new(), None, Vec::new());
+        has(&text, "trivet_up 0");
+        assert!(!text.contains("trivet_health{"), "{text}");
+    }
+}
