@@ -29,3 +29,6 @@ pub use export::{Export, Exports};
 pub use in_flight::{Handle, InFlight};
 pub use limits::{Limits, MAX_PAYLOAD};
 pub use request::{Command, Request};
+
+#[cfg(test)]
+mod tests;
