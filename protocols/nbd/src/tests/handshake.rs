@@ -92,7 +92,7 @@ fn list_names_every_export() {
     let mut session = Session::haggling();
     let server = |name: &[u8]| {
         rep(
-            2,
+            3,
             2,
             &[&[0, 0, 0, u8::try_from(name.len()).unwrap()], name].concat(),
         )

@@ -20,70 +20,37 @@ fn error_chunk(error: u8) -> Vec<u8> {
     chunk(0x8001, &[0, 0, 0, error, 0, 0])
 }
 
+fn read(offset: u64, len: u32) -> Command {
+    Command::Read { offset, len }
+}
+
+fn trim(offset: u64, len: u32, fua: bool) -> Command {
+    Command::Trim { offset, len, fua }
+}
+
+fn zero(offset: u64, len: u32, no_hole: bool, fua: bool) -> Command {
+    Command::Zero {
+        offset,
+        len,
+        no_hole,
+        fua,
+    }
+}
+
 #[test]
 fn good_commands_reach_the_storage() {
     let (top, max) = (HUGE - 4096, u32::MAX);
     let cases = [
-        (command(READ, 0, 0, 1), Command::Read { offset: 0, len: 1 }),
-        (
-            command(READ, FUA, 511, MAX_PAYLOAD),
-            Command::Read {
-                offset: 511,
-                len: MAX_PAYLOAD,
-            },
-        ),
-        (
-            command(READ, 0, top, 4096),
-            Command::Read {
-                offset: top,
-                len: 4096,
-            },
-        ),
+        (command(READ, 0, 0, 1), read(0, 1)),
+        (command(READ, FUA, 511, MAX_PAYLOAD), read(511, MAX_PAYLOAD)),
+        (command(READ, 0, top, 4096), read(top, 4096)),
         (command(FLUSH, 0, 0, 0), Command::Flush),
         (command(FLUSH, FUA, 0, 0), Command::Flush),
-        (
-            command(TRIM, 0, 0, max),
-            Command::Trim {
-                offset: 0,
-                len: max,
-                fua: false,
-            },
-        ),
-        (
-            command(TRIM, FUA, top, 4096),
-            Command::Trim {
-                offset: top,
-                len: 4096,
-                fua: true,
-            },
-        ),
-        (
-            command(ZERO, 0, 1, max),
-            Command::Zero {
-                offset: 1,
-                len: max,
-                no_hole: false,
-                fua: false,
-            },
-        ),
-        (
-            command(ZERO, NO_HOLE, 0, 1),
-            Command::Zero {
-                offset: 0,
-                len: 1,
-                no_hole: true,
-                fua: false,
-            },
-        ),
-        (
-            command(ZERO, NO_HOLE | FUA, 0, 1),
-            Command::Zero {
-                offset: 0,
-                len: 1,
-                no_hole: true,
-                fua: true,
-            },
-        ),
+        (command(TRIM, 0, 0, max), trim(0, max, false)),
+        (command(TRIM, FUA, top, 4096), trim(top, 4096, true)),
+        (command(ZERO, 0, 1, max), zero(1, max, false, false)),
+        (command(ZERO, NO_HOLE, 0, 1), zero(0, 1, true, false)),
+        (command(ZERO, NO_HOLE | FUA, 0, 1), zero(0, 1, true, true)),
     ];
     let mut session = open("huge");
     for (bytes, want) in cases {
@@ -93,11 +60,8 @@ fn good_commands_reach_the_storage() {
             Command::Read { len, .. } => vec![Bytes::from(vec![0; len as usize])],
             _ => Vec::new(),
         };
-        assert!(
-            session
-                .reply(request.handle, Ok(data))
-                .starts_with(&simple(0))
-        );
+        let answer = session.reply(request.handle, Ok(data));
+        assert!(answer.starts_with(&simple(0)));
     }
 }
 
