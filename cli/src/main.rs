@@ -1,1 +1,81 @@
-fn main() {}
+//! The one binary `trivet`: `up` runs the cluster, everything else asks its admin API over HTTP.
+//!
+//! Promises: what goes wrong is one line on stderr, `trivet: ...`, and exit code 1 (a usage error may show clap's
+//! explanation instead); results go to stdout, as a table or with `--json` as the API's JSON.
+
+mod args;
+mod client;
+mod commands;
+mod render;
+mod size;
+mod up;
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use clap::error::{ContextKind, ErrorKind};
+
+use args::{Cli, Command};
+use client::Client;
+
+fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => match run(cli) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&format!("{error:#}")),
+        },
+        Err(error) => usage(&error),
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Up(args) => {
+            args.check()?;
+            up::run(&args)
+        }
+        Command::Ask(ask) => {
+            let client = Client::new(cli.api)?;
+            print(&commands::run(&client, &ask, cli.json)?)
+        }
+    }
+}
+
+/// To stdout; a reader that has gone away (`| head`) is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to stdout")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// One line on stderr whatever the text holds.
+fn fail(text: &str) -> ExitCode {
+    let line = render::one_line(text);
+    // With stderr gone there is nobody left to tell.
+    let _ = writeln!(io::stderr(), "trivet: {line}");
+    ExitCode::FAILURE
+}
+
+/// What clap did not accept: help and version are no errors, a bad value gets one line, the rest clap explains.
+fn usage(error: &clap::Error) -> ExitCode {
+    if let (ErrorKind::ValueValidation, Some(why)) = (error.kind(), error.source()) {
+        return match error.get(ContextKind::InvalidArg) {
+            Some(argument) => fail(&format!("{argument}: {why}")),
+            None => fail(&why.to_string()),
+        };
+    }
+    // As above.
+    let _ = error.print();
+    if error.use_stderr() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}

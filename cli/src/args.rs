@@ -1,0 +1,251 @@
+//! The command line, as clap reads it. Others script against it: names and defaults are a contract.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use trivet_gateway::admin::clean_path;
+
+use crate::size::parse_size;
+
+/// OSDs that one process runs at most.
+const MAX_OSDS: i64 = 64;
+
+/// A clustered block store that speaks NBD, iSCSI and NFS.
+#[derive(Debug, Parser)]
+#[command(name = "trivet", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// Where the admin API is [default: $TRIVET_API, else http://127.0.0.1:8090]
+    #[arg(long, global = true, value_name = "URL")]
+    pub api: Option<String>,
+    /// Print the API's JSON instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a whole cluster in this process, on a folder
+    Up(UpArgs),
+    /// One of the questions and changes that go to the admin API.
+    #[command(flatten)]
+    Ask(Ask),
+}
+
+/// What goes to the admin API.
+#[derive(Debug, Subcommand)]
+pub enum Ask {
+    /// Make, show and change images
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Show how the cluster is
+    Status,
+    /// Show, stop and start OSDs
+    #[command(subcommand)]
+    Osd(OsdCommand),
+}
+
+/// Of `trivet image`.
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Make an image
+    Create {
+        /// Its name, like vms/web01
+        #[arg(value_parser = name)]
+        name: String,
+        /// Its size: 512, 64K, 1M, 1.5G, 1T
+        #[arg(long, value_parser = parse_size)]
+        size: u64,
+    },
+    /// List all images
+    Ls,
+    /// Show an image
+    Info {
+        /// Its name
+        #[arg(value_parser = name)]
+        name: String,
+    },
+    /// Grow or shrink an image; what a smaller size cuts off is lost
+    Resize {
+        /// Its name
+        #[arg(value_parser = name)]
+        name: String,
+        /// Its new size: 512, 64K, 1M, 1.5G, 1T
+        #[arg(long, value_parser = parse_size)]
+        size: u64,
+    },
+    /// Remove an image and its data
+    Rm {
+        /// Its name
+        #[arg(value_parser = name)]
+        name: String,
+    },
+    /// Give an image another name
+    Rename {
+        /// Its name
+        #[arg(value_parser = name)]
+        old: String,
+        /// Its new name
+        #[arg(value_parser = name)]
+        new: String,
+    },
+}
+
+/// Of `trivet osd`.
+#[derive(Debug, Subcommand)]
+pub enum OsdCommand {
+    /// List all OSDs
+    Ls,
+    /// Stop an OSD until it is started again
+    Stop {
+        /// Its number
+        #[arg(value_parser = osd)]
+        osd: u32,
+    },
+    /// Start a stopped OSD
+    Start {
+        /// Its number
+        #[arg(value_parser = osd)]
+        osd: u32,
+    },
+}
+
+/// Of `trivet up`.
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// The folder that holds everything; made when it is not there
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// OSDs, each one file in the folder
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=MAX_OSDS))]
+    pub osds: u32,
+    /// Size of each OSD
+    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = parse_size)]
+    pub osd_size: u64,
+    /// Copies of every object, each on another OSD
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=MAX_OSDS))]
+    pub replicas: u32,
+    /// Where NBD listens
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10809", value_parser = address)]
+    pub nbd: SocketAddr,
+    /// Where iSCSI listens
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:3260", value_parser = address)]
+    pub iscsi: SocketAddr,
+    /// Where NFS and MOUNT listen
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:2049", value_parser = address)]
+    pub nfs: SocketAddr,
+    /// Where the admin API listens
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8090", value_parser = address)]
+    pub http: SocketAddr,
+}
+
+impl UpArgs {
+    /// What no single argument shows.
+    pub fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.replicas <= self.osds,
+            "--replicas {}: there are only {} OSDs; give more --osds or fewer --replicas",
+            self.replicas,
+            self.osds
+        );
+        Ok(())
+    }
+}
+
+fn name(text: &str) -> Result<String, String> {
+    clean_path(text).map_err(|error| error.message)
+}
+
+fn osd(text: &str) -> Result<u32, String> {
+    let hint = |_| format!("bad OSD number {text:?}: `trivet osd ls` shows the numbers");
+    text.parse().map_err(hint)
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let hint = |_| format!("bad address {text:?}: write it as 127.0.0.1:10809 or [::1]:10809");
+    text.parse().map_err(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    fn up(line: &str) -> UpArgs {
+        match parse(line).unwrap().command {
+            Command::Up(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn up_has_the_defaults_of_the_contract() {
+        let args = up("trivet up --data d");
+        assert_eq!((args.osds, args.osd_size, args.replicas), (3, 4 << 30, 2));
+        let listeners = [args.nbd, args.iscsi, args.nfs, args.http].map(|a| a.to_string());
+        let contract = [
+            "127.0.0.1:10809",
+            "127.0.0.1:3260",
+            "127.0.0.1:2049",
+            "127.0.0.1:8090",
+        ];
+        assert_eq!(listeners, contract);
+    }
+
+    #[test]
+    fn more_replicas_than_osds_are_refused() {
+        assert!(
+            up("trivet up --data d --osds 3 --replicas 3")
+                .check()
+                .is_ok()
+        );
+        assert!(up("trivet up --data d --osds 1").check().is_err());
+    }
+
+    #[test]
+    fn global_options_stand_anywhere() {
+        for line in [
+            "trivet --json --api http://h:1 image ls",
+            "trivet image ls --json --api http://h:1",
+            "trivet image --json ls --api http://h:1",
+        ] {
+            let cli = parse(line).unwrap();
+            assert!(
+                cli.json && cli.api.as_deref() == Some("http://h:1"),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for line in [
+            "trivet up",
+            "trivet up --data d --osds 0",
+            "trivet up --data d --osds 65",
+            "trivet up --data d --nbd localhost",
+            "trivet image create demo",
+            "trivet image create demo --size 12Q",
+            "trivet image create a//b --size 1G",
+            "trivet image info ..",
+            "trivet osd stop x",
+            "trivet frobnicate",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! What each command asks the admin API, and how its answer is shown.
+
+use anyhow::Context;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use trivet_gateway::admin::{CreateImage, PatchImage};
+
+use crate::args::{Ask, ImageCommand, OsdCommand};
+use crate::client::{Client, encode_path};
+use crate::render;
+
+/// Asks, and returns what goes to stdout.
+pub fn run(client: &Client, ask: &Ask, json: bool) -> anyhow::Result<String> {
+    let request = plan(ask)?;
+    let answer = client.send(request.method, &request.path, request.body);
+    let mut answer = answer.context(request.failure)?;
+    if json {
+        answer.push('\n');
+        return Ok(answer);
+    }
+    request.view.show(&answer)
+}
+
+/// A command as a request.
+struct Request {
+    method: &'static str,
+    path: String,
+    body: Option<String>,
+    /// How the error line begins.
+    failure: String,
+    view: View,
+}
+
+/// How an answer is shown to people.
+enum View {
+    Image,
+    Images,
+    Status,
+    Osds,
+    Done(String),
+}
+
+impl View {
+    fn show(self, answer: &str) -> anyhow::Result<String> {
+        Ok(match self {
+            View::Image => render::image(&read(answer)?),
+            View::Images => render::images(&read(answer)?),
+            View::Status => render::status(&read(answer)?),
+            View::Osds => render::osds(&read(answer)?),
+            View::Done(text) => render::one_line(&text) + "\n",
+        })
+    }
+}
+
+fn read<T: DeserializeOwned>(answer: &str) -> anyhow::Result<T> {
+    serde_json::from_str(answer)
+        .context("the admin API's answer is not understood; is it of the same version as this CLI?")
+}
+
+fn plan(ask: &Ask) -> anyhow::Result<Request> {
+    match ask {
+        Ask::Image(command) => image(command),
+        Ask::Status => Ok(get("status", "cannot get the status", View::Status)),
+        Ask::Osd(OsdCommand::Ls) => Ok(get("osds", "cannot list the OSDs", View::Osds)),
+        Ask::Osd(OsdCommand::Stop { osd }) => Ok(switch(*osd, "stop", "stopped")),
+        Ask::Osd(OsdCommand::Start { osd }) => Ok(switch(*osd, "start", "started")),
+    }
+}
+
+fn get(route: &str, failure: &str, view: View) -> Request {
+    Request {
+        method: "GET",
+        path: format!("/api/v1/{route}"),
+        body: None,
+        failure: failure.to_owned(),
+        view,
+    }
+}
+
+fn switch(osd: u32, verb: &str, done: &str) -> Request {
+    Request {
+        method: "POST",
+        path: format!("/api/v1/osds/{osd}/{verb}"),
+        body: Some("{}".to_owned()),
+        failure: format!("cannot {verb} OSD {osd}"),
+        view: View::Done(format!("OSD {osd} is {done}")),
+    }
+}
+
+fn image(command: &ImageCommand) -> anyhow::Result<Request> {
+    Ok(match command {
+        ImageCommand::Create { name, size } => Request {
+            method: "POST",
+            path: "/api/v1/images".to_owned(),
+            body: Some(json(&CreateImage {
+                path: name.clone(),
+                size: *size,
+            })?),
+            failure: format!("cannot create image {name}"),
+            view: View::Image,
+        },
+        ImageCommand::Ls => get("images", "cannot list the images", View::Images),
+        ImageCommand::Info { name } => one("GET", name, "show", View::Image),
+        ImageCommand::Rm { name } => one(
+            "DELETE",
+            name,
+            "remove",
+            View::Done(format!("removed {name}")),
+        ),
+        ImageCommand::Resize { name, size } => {
+            let patch = PatchImage {
+                size: Some(*size),
+                path: None,
+            };
+            Request {
+                body: Some(json(&patch)?),
+                ..one("PATCH", name, "resize", View::Image)
+            }
+        }
+        ImageCommand::Rename { old, new } => {
+            let patch = PatchImage {
+                size: None,
+                path: Some(new.clone()),
+            };
+            Request {
+                body: Some(json(&patch)?),
+                ..one("PATCH", old, "rename", View::Image)
+            }
+        }
+    })
+}
+
+/// A request about the image `name`.
+fn one(method: &'static str, name: &str, verb: &str, view: View) -> Request {
+    Request {
+        method,
+        path: format!("/api/v1/images/{}", encode_path(name)),
+        body: None,
+        failure: format!("cannot {verb} image {name}"),
+        view,
+    }
+}
+
+fn json(body: &impl Serialize) -> anyhow::Result<String> {
+    serde_json::to_string(body).context("cannot write the request as JSON")
+}

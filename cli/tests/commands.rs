@@ -1,0 +1,264 @@
+//! The binary against the real HTTP server, with a thread that plays the data path: what is asked, what is
+//! printed, and that every failure is one line and exit code 1.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
+use std::process::{Command, Output};
+use std::sync::mpsc;
+
+use serde_json::Value;
+use tokio::net::TcpListener;
+use trivet_gateway::admin::metrics::Metrics;
+use trivet_gateway::admin::{
+    AdminAnswer, AdminCall, AdminError, AdminResult, ErrorKind, Health, ImageInfo, ImageList,
+    OsdInfo, OsdList, Status, channel, http,
+};
+
+struct Server {
+    api: String,
+    asked: mpsc::Receiver<AdminCall>,
+    _runtime: tokio::runtime::Runtime,
+}
+
+fn start() -> Server {
+    let (woken, wakes) = mpsc::channel();
+    let (asking, asked) = mpsc::channel();
+    let (handle, mut receiver) = channel(move || woken.send(()).unwrap_or_default());
+    std::thread::spawn(move || {
+        while wakes.recv().is_ok() {
+            while let Some((call, reply)) = receiver.try_recv() {
+                asking.send(call.clone()).unwrap_or_default();
+                drop(reply.send(answer(call)));
+            }
+        }
+    });
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+    let api = format!("http://{}", listener.local_addr().unwrap());
+    runtime.spawn(http::serve(
+        listener,
+        handle,
+        Metrics::new(),
+        std::future::pending(),
+    ));
+    Server {
+        api,
+        asked,
+        _runtime: runtime,
+    }
+}
+
+fn answer(call: AdminCall) -> AdminResult {
+    let image = |path: &str, size| Ok(AdminAnswer::Image(ImageInfo::new(path, "1f", size)));
+    match call {
+        AdminCall::ImageInfo { path } if path == "none" => Err(AdminError::new(
+            ErrorKind::NotFound,
+            "there is no image none\nat all",
+        )),
+        AdminCall::ImageInfo { path } => image(&path, 512),
+        AdminCall::ImageCreate { path, size } | AdminCall::ImageResize { path, size } => {
+            image(&path, size)
+        }
+        AdminCall::ImageRename { to, .. } => image(&to, 512),
+        AdminCall::ImageList => {
+            let images = vec![ImageInfo::new("demo", "1f", 1 << 30)];
+            Ok(AdminAnswer::Images(ImageList { images }))
+        }
+        AdminCall::Status => Ok(AdminAnswer::Status(Box::new(Status {
+            health: Health::Ok,
+            ..Status::default()
+        }))),
+        AdminCall::OsdList => Ok(AdminAnswer::Osds(OsdList {
+            osds: vec![OsdInfo::default()],
+        })),
+        _ => Ok(AdminAnswer::Done {}),
+    }
+}
+
+fn trivet(api: &str, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trivet"));
+    // A proxy must not come between.
+    command
+        .env("TRIVET_API", api)
+        .env("http_proxy", "http://127.0.0.1:1");
+    command.args(arguments).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// The one line of a failure.
+fn failure(output: &Output) -> String {
+    let text = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+    assert!(
+        text.starts_with("trivet: ") && text.ends_with('\n'),
+        "{text:?}"
+    );
+    assert_eq!(text.lines().count(), 1, "{text:?}");
+    text
+}
+
+/// Runs a command, and compares what was asked and a line of what was printed.
+fn check(server: &Server, arguments: &[&str], call: &AdminCall, line: &str) {
+    let text = stdout(&trivet(&server.api, arguments));
+    assert_eq!(server.asked.recv().unwrap(), *call, "{arguments:?}");
+    assert!(
+        text.lines().any(|given| given == line),
+        "{arguments:?}: {line:?} not in\n{text}"
+    );
+}
+
+#[test]
+fn image_commands_ask_and_print() {
+    let server = start();
+    let create = |path: &str, size| AdminCall::ImageCreate {
+        path: path.to_owned(),
+        size,
+    };
+    let resize = |path: &str, size| AdminCall::ImageResize {
+        path: path.to_owned(),
+        size,
+    };
+    let info = |path: &str| AdminCall::ImageInfo {
+        path: path.to_owned(),
+    };
+    let remove = |path: &str| AdminCall::ImageRemove {
+        path: path.to_owned(),
+    };
+    let rename = AdminCall::ImageRename {
+        from: "a".to_owned(),
+        to: "b/c".to_owned(),
+    };
+    let table: [(&str, AdminCall, &str); 7] = [
+        (
+            "create;/vms/a b;--size;1.5G",
+            create("vms/a b", 3 << 29),
+            "size          1.5 GiB (1610612736 bytes)",
+        ),
+        ("ls", AdminCall::ImageList, "demo  1.0 GiB     -  1f"),
+        ("info;a%2f?b", info("a%2f?b"), "image         a%2f?b"),
+        ("info;--;-x", info("-x"), "image         -x"),
+        (
+            "resize;a/b;--size;64K",
+            resize("a/b", 65536),
+            "image         a/b",
+        ),
+        ("rm;a/ü", remove("a/ü"), "removed a/ü"),
+        ("rename;a;b/c", rename, "nfs path      /b/c"),
+    ];
+    for (words, call, line) in table {
+        let arguments: Vec<&str> = std::iter::once("image").chain(words.split(';')).collect();
+        check(&server, &arguments, &call, line);
+    }
+}
+
+#[test]
+fn cluster_commands_ask_and_print() {
+    let server = start();
+    let osd = "  0  down    0 B   0 B        0    0        0";
+    check(&server, &["status"], &AdminCall::Status, "health    ok");
+    check(&server, &["osd", "ls"], &AdminCall::OsdList, osd);
+    check(
+        &server,
+        &["osd", "stop", "2"],
+        &AdminCall::OsdStop { osd: 2 },
+        "OSD 2 is stopped",
+    );
+    check(
+        &server,
+        &["osd", "start", "2"],
+        &AdminCall::OsdStart { osd: 2 },
+        "OSD 2 is started",
+    );
+}
+
+#[test]
+fn json_is_the_api_s() {
+    let server = start();
+    let table: [(&[&str], &str, Value); 4] = [
+        (
+            &["--json", "image", "ls"],
+            "/images/0/size",
+            Value::from(1u64 << 30),
+        ),
+        (
+            &["image", "info", "a/b", "--json"],
+            "/path",
+            Value::from("a/b"),
+        ),
+        (&["status", "--json"], "/health", Value::from("ok")),
+        (
+            &["osd", "stop", "1", "--json"],
+            "",
+            Value::Object(serde_json::Map::new()),
+        ),
+    ];
+    for (arguments, pointer, value) in table {
+        let text = stdout(&trivet(&server.api, arguments));
+        let json: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(json.pointer(pointer), Some(&value), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn failures_are_one_line() {
+    let server = start();
+    let table: [(&[&str], &str); 9] = [
+        (
+            &["image", "info", "none"],
+            "cannot show image none: there is no image none\\nat all",
+        ),
+        (
+            &["image", "create", "a", "--size", "12Q"],
+            "bad size \"12Q\"",
+        ),
+        (
+            &["image", "create", "a", "--size", "513"],
+            "multiple of 512",
+        ),
+        (&["image", "create", "a", "--size", "0"], "bad size"),
+        (
+            &["image", "create", "a/../b", "--size", "1G"],
+            "bad image name",
+        ),
+        (&["osd", "stop", "x"], "bad OSD number \"x\""),
+        (
+            &["up", "--data", "d", "--osd-size", "big"],
+            "--osd-size <SIZE>: bad size",
+        ),
+        (&["up", "--data", "d", "--osds", "1"], "--replicas 2"),
+        (&["--api", "https://127.0.0.1", "status"], "bad API address"),
+    ];
+    for (arguments, part) in table {
+        let line = failure(&trivet(&server.api, arguments));
+        assert!(line.contains(part), "{arguments:?}: {line}");
+    }
+}
+
+#[test]
+fn nobody_there_is_said_with_the_address() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let api = format!("http://{}", free.local_addr().unwrap());
+    drop(free);
+    let line = failure(&trivet(&api, &["status"]));
+    assert!(line.contains(&api) && line.contains("trivet up"), "{line}");
+}
+
+#[test]
+fn usage_errors_exit_with_1_and_help_with_0() {
+    for arguments in [&["image", "create", "a"][..], &["frobnicate"], &["up"]] {
+        let output = trivet("", arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(!output.stderr.is_empty(), "{arguments:?}");
+    }
+    let help = stdout(&trivet("", &["--help"]));
+    assert!(
+        help.contains("TRIVET_API") && help.contains("image"),
+        "{help}"
+    );
+}
