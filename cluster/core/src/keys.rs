@@ -13,6 +13,8 @@ pub const POOLS: &str = "pool/";
 pub const OSDS: &str = "osd/";
 /// Prefix of the monitor's plans.
 pub const PLANS: &str = "plan/";
+/// The leading monitor, on its lease.
+pub const LEADER: &str = "mon/leader";
 /// Prefix of the PGs' claims and histories.
 pub const PGS: &str = "pg/";
 
@@ -26,6 +28,12 @@ pub fn pool(id: PoolId) -> String {
 #[must_use]
 pub fn osd_state(id: OsdId) -> String {
     format!("{OSDS}{id}/state")
+}
+
+/// `osd/<n>/config`: the OSD is a member of the cluster, up or not.
+#[must_use]
+pub fn osd_config(id: OsdId) -> String {
+    format!("{OSDS}{id}/config")
 }
 
 /// `plan/<pool>`.
@@ -64,6 +72,20 @@ pub struct Pool {
     pub min_size: usize,
     /// How many PGs the pool has.
     pub pg_count: u32,
+}
+
+/// Value of `osd/<n>/config`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OsdConfig {
+    /// Bytes of its disk: its weight in the placement.
+    pub size: u64,
+}
+
+/// Value of `mon/leader`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leader {
+    /// Drawn at random when the monitor starts.
+    pub id: u64,
 }
 
 /// Value of `osd/<n>/state`: present while the OSD serves.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use crate::ids::{OsdId, PgId, PoolId};
-use crate::keys::{self, Claim, Cluster, History, OsdState, Plan, Pool};
+use crate::keys::{self, Claim, Cluster, History, Leader, OsdConfig, OsdState, Plan, Pool};
 use crate::kv::{Event, KeyValue, Notice, Revision};
 
 /// A value with the commit that wrote it.
@@ -30,6 +30,10 @@ pub struct ClusterMap {
     pub cluster: Option<Cluster>,
     /// `pool/<id>`.
     pub pools: BTreeMap<PoolId, Versioned<Pool>>,
+    /// `osd/<n>/config`: the OSDs that belong to the cluster.
+    pub members: BTreeMap<OsdId, Versioned<OsdConfig>>,
+    /// `mon/leader`.
+    pub leader: Option<Versioned<Leader>>,
     /// `osd/<n>/state`: the OSDs that are up.
     pub osds: BTreeMap<OsdId, Versioned<OsdState>>,
     /// `plan/<pool>`.
@@ -47,6 +51,8 @@ enum Subject {
     Cluster,
     Pool(PoolId),
     Osd(OsdId),
+    Member(OsdId),
+    Leader,
     Plan(PoolId),
     Claim(PgId),
     History(PgId),
@@ -92,6 +98,11 @@ impl ClusterMap {
             Subject::Cluster => set(&mut self.cluster, kv),
             Subject::Pool(id) => insert(&mut self.pools, id, kv),
             Subject::Osd(id) => insert(&mut self.osds, id, kv),
+            Subject::Member(id) => insert(&mut self.members, id, kv),
+            Subject::Leader => {
+                self.leader = decode(&kv.value).map(|value| Versioned { value, revision: kv.mod_revision });
+                self.leader.is_some()
+            }
             Subject::Plan(id) => insert(&mut self.plans, id, kv),
             Subject::Claim(pg) => insert(&mut self.claims, pg, kv),
             Subject::History(pg) => insert(&mut self.histories, pg, kv),
@@ -104,6 +115,8 @@ impl ClusterMap {
             Some(Subject::Cluster) => self.cluster = None,
             Some(Subject::Pool(id)) => drop(self.pools.remove(&id)),
             Some(Subject::Osd(id)) => drop(self.osds.remove(&id)),
+            Some(Subject::Member(id)) => drop(self.members.remove(&id)),
+            Some(Subject::Leader) => self.leader = None,
             Some(Subject::Plan(id)) => drop(self.plans.remove(&id)),
             Some(Subject::Claim(pg)) => drop(self.claims.remove(&pg)),
             Some(Subject::History(pg)) => drop(self.histories.remove(&pg)),
@@ -120,6 +133,8 @@ fn parse(key: &str) -> Option<Subject> {
     let subject = match (parts.next()?, parts.next()?, parts.next(), parts.next()) {
         ("pool", id, None, None) => Subject::Pool(PoolId(id.parse().ok()?)),
         ("osd", id, Some("state"), None) => Subject::Osd(OsdId(id.parse().ok()?)),
+        ("osd", id, Some("config"), None) => Subject::Member(OsdId(id.parse().ok()?)),
+        ("mon", "leader", None, None) => Subject::Leader,
         ("plan", id, None, None) => Subject::Plan(PoolId(id.parse().ok()?)),
         ("pg", pool, Some(number), Some(kind)) => {
             let pg = PgId { pool: PoolId(pool.parse().ok()?), number: number.parse().ok()? };
@@ -208,6 +223,8 @@ mod tests {
             keys::CLUSTER.to_string(),
             keys::pool(PoolId(3)),
             keys::osd_state(OsdId(9)),
+            keys::osd_config(OsdId(9)),
+            keys::LEADER.to_string(),
             keys::plan(PoolId(3)),
             keys::claim(pg),
             keys::history(pg),

@@ -1,0 +1,153 @@
+//! Peering, the primary's side: fence everybody who may know something, gather listings, decide, become active; and
+//! later, tell the metadata store that the PG is clean.
+
+use std::time::Duration;
+
+use trivet_core::keys::{self, Interval};
+use trivet_core::kv::{Change, Compare, Txn, TxnOutcome};
+use trivet_core::map::encode;
+use trivet_core::message::{Listed, PeerBody};
+use trivet_core::{Epoch, OpId, OsdId, PgId, Version};
+
+use crate::decide::decide;
+use crate::pg::Phase;
+use crate::{Effect, Osd, TxnWait};
+
+/// How often the number of missing objects is written to the metadata store.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Osd {
+    /// Asks everybody in the setting to accept the epoch and to list what they have.
+    pub(crate) fn send_fences(&self, id: PgId, out: &mut Vec<Effect>) {
+        let Some(pg) = self.pgs.get(&id) else { return };
+        for &osd in pg.setting.asked.keys() {
+            self.to_peer(osd, id, pg.epoch, PeerBody::Fence, out);
+        }
+    }
+
+    /// A part of a member's listing.
+    #[expect(clippy::too_many_arguments, reason = "the fields of one message")]
+    pub(crate) fn listing(
+        &mut self,
+        from: OsdId,
+        id: PgId,
+        epoch: Epoch,
+        objects: Vec<Listed>,
+        recent: &[(OpId, Version)],
+        last: bool,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(pg) = self.pgs.get_mut(&id).filter(|pg| pg.epoch == epoch && pg.phase == Phase::Interviewing) else {
+            return;
+        };
+        pg.listings.entry(from).or_default().extend(objects.into_iter().map(|l| (l.object, l)));
+        let window = self.recent.entry(id).or_default();
+        for &(op, version) in recent {
+            window.insert(op, version);
+        }
+        if last {
+            pg.listed.insert(from);
+        }
+        if pg.setting.asked.keys().all(|osd| pg.listed.contains(osd)) {
+            self.activate(id, out);
+        }
+    }
+
+    /// A member has accepted a higher epoch: somebody else claimed the PG, or this OSD must claim higher.
+    pub(crate) fn refused(&mut self, id: PgId, epoch: Epoch, accepted: Epoch, out: &mut Vec<Effect>) {
+        let Some(pg) = self.pgs.get_mut(&id).filter(|pg| pg.epoch == epoch) else { return };
+        pg.floor_epoch = pg.floor_epoch.max(accepted);
+        self.start_over(id, out);
+    }
+
+    /// Leaves the epoch; the next tick claims a new one if the plan still says so.
+    pub(crate) fn start_over(&mut self, id: PgId, out: &mut Vec<Effect>) {
+        let Some(pg) = self.pgs.get_mut(&id) else { return };
+        pg.phase = Phase::Idle;
+        for (_, lane) in std::mem::take(&mut pg.lanes) {
+            for (client, op) in lane.into_clients() {
+                crate::send_on(client, op, out);
+            }
+        }
+    }
+
+    /// Everybody was heard: decide, and record that this acting set is about to acknowledge writes.
+    fn activate(&mut self, id: PgId, out: &mut Vec<Effect>) {
+        let Some(mut pg) = self.pgs.remove(&id) else { return };
+        let listings = std::mem::take(&mut pg.listings);
+        pg.missing = decide(&pg.setting.acting, &listings);
+        let epoch = pg.epoch;
+        if pg.missing.is_empty() {
+            pg.history.intervals.clear();
+        } else {
+            pg.history.intervals.retain(|interval| interval.epoch != epoch);
+        }
+        pg.history.intervals.push(Interval { epoch, acting: pg.setting.acting.clone(), active: true });
+        pg.reported = (pg.missing.len() as u64, self.now);
+        pg.phase = Phase::Activating { ticket: self.next };
+        let txn = Txn {
+            compare: vec![Compare::ModRevision(keys::history(id), pg.history_revision)],
+            changes: vec![Change::put(keys::history(id), encode(&pg.history)), self.claim_change(id, &pg, true)],
+        };
+        self.pgs.insert(id, pg);
+        self.run_txn(txn, TxnWait::Activate(id), out);
+    }
+
+    pub(crate) fn activate_ended(&mut self, id: PgId, ticket: u64, outcome: TxnOutcome, out: &mut Vec<Effect>) {
+        let Some(pg) = self.pgs.get_mut(&id).filter(|pg| pg.phase == Phase::Activating { ticket }) else { return };
+        match outcome {
+            TxnOutcome::Committed(revision) => {
+                pg.history_revision = revision;
+                pg.phase = Phase::Active;
+                self.heal_more(id, out);
+                self.became_clean(id, out);
+            }
+            TxnOutcome::Refused(_) | TxnOutcome::Unknown => pg.phase = Phase::Idle,
+        }
+    }
+
+    /// Writes to the metadata store how far healing is; the history shrinks when the PG is clean.
+    pub(crate) fn report_all(&mut self, out: &mut Vec<Effect>) {
+        let now = self.now;
+        let due: Vec<PgId> = self
+            .pgs
+            .iter()
+            .filter(|(_, pg)| {
+                pg.phase == Phase::Active
+                    && pg.reporting.is_none()
+                    && pg.reported.0 != pg.missing.len() as u64
+                    && (pg.missing.is_empty() || now.since(pg.reported.1) >= REPORT_INTERVAL)
+            })
+            .map(|(&id, _)| id)
+            .collect();
+        for id in due {
+            self.report(id, out);
+        }
+    }
+
+    fn report(&mut self, id: PgId, out: &mut Vec<Effect>) {
+        let Some(mut pg) = self.pgs.remove(&id) else { return };
+        let mut changes = vec![self.claim_change(id, &pg, true)];
+        if pg.missing.is_empty() {
+            let epoch = pg.epoch;
+            pg.history.intervals.retain(|interval| interval.epoch == epoch);
+            changes.push(Change::put(keys::history(id), encode(&pg.history)));
+        }
+        pg.reported = (pg.missing.len() as u64, self.now);
+        pg.reporting = Some(self.next);
+        let compare = vec![Compare::ModRevision(keys::history(id), pg.history_revision)];
+        self.pgs.insert(id, pg);
+        self.run_txn(Txn { compare, changes }, TxnWait::Report(id), out);
+    }
+
+    pub(crate) fn report_ended(&mut self, id: PgId, ticket: u64, outcome: TxnOutcome) {
+        let Some(pg) = self.pgs.get_mut(&id).filter(|pg| pg.reporting == Some(ticket)) else { return };
+        pg.reporting = None;
+        match outcome {
+            TxnOutcome::Committed(revision) if pg.reported.0 == 0 => pg.history_revision = revision,
+            TxnOutcome::Committed(_) => {}
+            // Said again with the next tick; a foreign claim shows in the notices.
+            TxnOutcome::Refused(_) | TxnOutcome::Unknown => pg.reported.0 = u64::MAX,
+        }
+    }
+}

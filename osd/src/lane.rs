@@ -1,0 +1,199 @@
+//! The operations of one object at its primary: what runs, what waits for it, and which reads must not be answered yet.
+//!
+//! Operations on disjoint units run at the same time; a write that touches a unit waits for every earlier operation
+//! that writes it. Versions are given in the order in which mutations are sent out.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use trivet_core::message::{Action, Op, OpError};
+use trivet_core::mutation::Mutation;
+use trivet_core::{ClientId, OpId, OsdId, UNITS_PER_OBJECT, UnitMask, Version};
+
+/// One client operation that was admitted.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub client: ClientId,
+    pub op: Op,
+    /// The units that it reads or changes.
+    pub mask: UnitMask,
+    pub stage: Stage,
+}
+
+/// How far an operation is.
+#[derive(Debug)]
+pub(crate) enum Stage {
+    /// The store reads.
+    Reading,
+    /// The store reads units that the operation changes in part.
+    Merging { awaited: usize, units: Vec<(usize, Bytes)> },
+    /// Members make the mutation durable.
+    Committing { version: Version, awaited: Vec<OsdId>, failed: Option<OpError>, tombstone: bool },
+}
+
+/// A read whose bytes may belong to a mutation that not every member has yet.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub client: ClientId,
+    pub op: OpId,
+    pub mask: UnitMask,
+    pub version: Version,
+    pub data: Vec<Bytes>,
+}
+
+/// The object is brought to the members that lack it.
+#[derive(Debug)]
+pub(crate) struct Healing {
+    pub awaited: Vec<OsdId>,
+    /// Sources not tried yet.
+    pub sources: Vec<OsdId>,
+    pub whole: Option<Mutation>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Lane {
+    /// The newest version given out.
+    pub assigned: Version,
+    pub running: Vec<Running>,
+    pub waiting: VecDeque<(ClientId, Op)>,
+    pub held: Vec<Held>,
+    pub healing: Option<Healing>,
+}
+
+impl Lane {
+    /// Nothing is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.waiting.is_empty() && self.held.is_empty() && self.healing.is_none()
+    }
+
+    /// Whether this operation is here already.
+    pub(crate) fn knows(&self, id: OpId) -> bool {
+        self.running.iter().any(|r| r.op.id == id)
+            || self.waiting.iter().any(|(_, op)| op.id == id)
+            || self.held.iter().any(|held| held.op == id)
+    }
+
+    /// The units that running operations change.
+    pub(crate) fn changing(&self) -> UnitMask {
+        let masks = self.running.iter().filter(|r| r.op.action.is_mutation()).map(|r| r.mask);
+        masks.fold(UnitMask::EMPTY, UnitMask::union)
+    }
+
+    /// Takes the waiting operations that nothing stands in the way of any more.
+    pub(crate) fn take_startable(&mut self) -> Vec<(ClientId, Op)> {
+        if self.waiting.is_empty() || self.healing.is_some() {
+            return Vec::new();
+        }
+        let mut blocked = self.changing();
+        let (mut startable, mut rest) = (Vec::new(), VecDeque::new());
+        for (client, op) in self.waiting.drain(..) {
+            let mask = mask_of(&op.action);
+            if mask.intersects(blocked) {
+                blocked = blocked.union(mask);
+                rest.push_back((client, op));
+            } else {
+                if op.action.is_mutation() {
+                    blocked = blocked.union(mask);
+                }
+                startable.push((client, op));
+            }
+        }
+        self.waiting = rest;
+        startable
+    }
+
+    /// Whether a read of `mask` that saw `version` may be answered: no mutation up to that version is still on its way
+    /// to a member.
+    pub(crate) fn is_settled(&self, mask: UnitMask, version: Version) -> bool {
+        !self.running.iter().any(|running| {
+            matches!(running.stage, Stage::Committing { version: v, .. } if v <= version)
+                && running.mask.intersects(mask)
+        })
+    }
+
+    /// Takes the held reads that may be answered now.
+    pub(crate) fn take_settled(&mut self) -> Vec<Held> {
+        if self.held.is_empty() {
+            return Vec::new();
+        }
+        let (settled, held) =
+            std::mem::take(&mut self.held).into_iter().partition(|held| self.is_settled(held.mask, held.version));
+        self.held = held;
+        settled
+    }
+
+    /// The operation with this id.
+    pub(crate) fn find(&mut self, id: OpId) -> Option<usize> {
+        self.running.iter().position(|r| r.op.id == id)
+    }
+
+    /// Who waits for an answer, for sending the clients on.
+    pub(crate) fn into_clients(self) -> Vec<(ClientId, OpId)> {
+        let running = self.running.into_iter().map(|r| (r.client, r.op.id));
+        let waiting = self.waiting.into_iter().map(|(client, op)| (client, op.id));
+        let held = self.held.into_iter().map(|held| (held.client, held.op));
+        running.chain(waiting).chain(held).collect()
+    }
+}
+
+/// The units that an operation must have for itself (mutations) or see settled (reads). Removing and zeroing need the
+/// whole object: whether anything is left decides over its tombstone.
+pub(crate) fn mask_of(action: &Action) -> UnitMask {
+    match action {
+        Action::Read { offset, len, .. } => UnitMask::touched(*offset, *len),
+        Action::Write { offset, data, .. } => UnitMask::touched(*offset, data.iter().map(Bytes::len).sum()),
+        Action::Zero { .. } | Action::Remove { .. } => UnitMask::range(0, UNITS_PER_OBJECT),
+        Action::List { .. } => UnitMask::EMPTY,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trivet_core::{ImageId, ObjectId, PgId};
+
+    fn op(sequence: u64, action: Action) -> (ClientId, Op) {
+        let client = ClientId(1);
+        (client, Op { id: OpId { client, sequence }, pg: PgId::default(), action })
+    }
+
+    fn write(unit: usize) -> Action {
+        let object = ObjectId { image: ImageId(1), number: 0 };
+        Action::Write { object, offset: unit * 4096, data: vec![Bytes::from_static(b"x")] }
+    }
+
+    fn read(unit: usize) -> Action {
+        let object = ObjectId { image: ImageId(1), number: 0 };
+        Action::Read { object, offset: unit * 4096, len: 1 }
+    }
+
+    fn zero() -> Action {
+        Action::Zero { object: ObjectId { image: ImageId(1), number: 0 }, offset: 0, len: 1 }
+    }
+
+    /// Which of the waiting operations start beside a running write of unit 0.
+    fn startable(actions: Vec<Action>) -> Vec<u64> {
+        let mut lane = Lane::default();
+        let (client, first) = op(0, write(0));
+        lane.running.push(Running { client, op: first, mask: UnitMask(1), stage: Stage::Reading });
+        lane.waiting = (1..).zip(actions).map(|(i, action)| op(i, action)).collect();
+        lane.take_startable().into_iter().map(|(_, op)| op.id.sequence).collect()
+    }
+
+    #[test]
+    fn conflicts() {
+        let table = [
+            (vec![write(1), write(2)], vec![1, 2]),
+            (vec![write(0), write(1)], vec![2]),
+            (vec![read(0), read(1)], vec![2]),
+            // What comes behind a waiting operation does not overtake it.
+            (vec![zero(), write(1), read(2)], vec![]),
+            (vec![write(1), read(1), write(1)], vec![1]),
+            (vec![read(1), read(1), write(1)], vec![1, 2, 3]),
+        ];
+        for (actions, expected) in table {
+            assert_eq!(startable(actions.clone()), expected, "{actions:?}");
+        }
+    }
+}

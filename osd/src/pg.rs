@@ -1,0 +1,261 @@
+//! One PG of which this OSD is, or tries to be, the primary: its phase, and when it has to start over.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use hashbrown::HashMap;
+use trivet_core::keys::{self, Claim, History, Interval};
+use trivet_core::kv::{Change, Compare, Revision, Txn, TxnOutcome};
+use trivet_core::map::{ClusterMap, encode};
+use trivet_core::message::Listed;
+use trivet_core::{Epoch, Now, ObjectId, OsdId, PgId};
+
+use crate::decide::Missing;
+use crate::lane::Lane;
+use crate::{Effect, Osd, TxnWait, send_on};
+
+/// Where a PG's life stands (`docs/architecture.md`, the life of a PG).
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The claim's transaction is on its way.
+    Claiming { ticket: u64 },
+    /// Members accept the epoch and list what they have.
+    Interviewing,
+    /// The transaction that makes the interval active is on its way.
+    Activating { ticket: u64 },
+    /// Clients are served.
+    Active,
+    /// To be claimed anew: the last attempt failed.
+    Idle,
+}
+
+/// Who must be asked, as of one look at the map. A change means starting over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Setting {
+    /// The members, this OSD first.
+    pub acting: Vec<OsdId>,
+    /// Everybody who is asked, with the start that is meant.
+    pub asked: BTreeMap<OsdId, u64>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Pg {
+    pub phase: Phase,
+    pub epoch: Epoch,
+    pub setting: Setting,
+    /// As this OSD wrote it last.
+    pub history: History,
+    pub history_revision: Revision,
+    /// Higher epochs that members reported.
+    pub floor_epoch: Epoch,
+    /// What was listed so far.
+    pub listings: BTreeMap<OsdId, BTreeMap<ObjectId, Listed>>,
+    pub listed: BTreeSet<OsdId>,
+    pub missing: BTreeMap<ObjectId, Missing>,
+    /// Objects of `missing` that are being healed.
+    pub healing: BTreeSet<ObjectId>,
+    /// Objects of `missing` that could not be healed for now.
+    pub stuck: VecDeque<(Now, ObjectId)>,
+    pub lanes: HashMap<ObjectId, Lane>,
+    /// Counters of this epoch up to here belong to objects that were forgotten.
+    pub floor_counter: u64,
+    /// What the claim says now, and when a newer word may follow.
+    pub reported: (u64, Now),
+    pub reporting: Option<u64>,
+}
+
+/// What one PG has to tell about itself.
+#[derive(Clone, Debug)]
+pub struct PgStatus {
+    /// Which PG.
+    pub id: PgId,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Clients are served.
+    pub active: bool,
+    /// Objects with too few copies.
+    pub missing: usize,
+    /// The members.
+    pub acting: Vec<OsdId>,
+}
+
+impl Pg {
+    fn new(history: History, setting: Setting) -> Pg {
+        Pg {
+            phase: Phase::Idle,
+            epoch: Epoch(0),
+            setting,
+            history,
+            history_revision: 0,
+            floor_epoch: Epoch(0),
+            listings: BTreeMap::new(),
+            listed: BTreeSet::new(),
+            missing: BTreeMap::new(),
+            healing: BTreeSet::new(),
+            stuck: VecDeque::new(),
+            lanes: HashMap::new(),
+            floor_counter: 0,
+            reported: (0, Now(0)),
+            reporting: None,
+        }
+    }
+
+    pub(crate) fn status(&self, id: PgId) -> PgStatus {
+        PgStatus {
+            id,
+            epoch: self.epoch,
+            active: self.phase == Phase::Active,
+            missing: self.missing.len(),
+            acting: self.setting.acting.clone(),
+        }
+    }
+
+    /// Whether the epoch can go on under a newer look at the map: the members are the same, since the same start; and
+    /// while listings are awaited, so is everybody who was asked.
+    fn fits(&self, newer: &Setting) -> bool {
+        let same_start = |osd: &OsdId| self.setting.asked.get(osd) == newer.asked.get(osd);
+        let waits = matches!(self.phase, Phase::Claiming { .. } | Phase::Interviewing);
+        self.setting.acting == newer.acting
+            && self.setting.acting.iter().all(same_start)
+            && (!waits || self.setting.asked.keys().all(same_start))
+    }
+
+    /// Members other than the primary.
+    pub(crate) fn others(&self) -> impl Iterator<Item = OsdId> + '_ {
+        self.setting.acting.iter().copied().skip(1)
+    }
+
+    /// Every object is equal on the whole acting set.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.phase == Phase::Active && self.missing.is_empty()
+    }
+}
+
+impl Osd {
+    /// Looks at every PG that the plan gives to this OSD, or that it acts for.
+    pub(crate) fn consider_all(&mut self, out: &mut Vec<Effect>) {
+        if !self.is_ready() || self.map.osds.get(&self.id).is_none_or(|state| state.value.boot != self.boot) {
+            return;
+        }
+        let planned = self.map.plans.iter().flat_map(|(&pool, plan)| {
+            plan.value.pgs.iter().enumerate().filter_map(move |(number, pg)| {
+                let number = u32::try_from(number).ok()?;
+                (pg.primary == Some(self.id)).then_some(PgId { pool, number })
+            })
+        });
+        let planned: BTreeSet<PgId> = planned.collect();
+        let given_up: Vec<PgId> = self.pgs.keys().copied().filter(|pg| !planned.contains(pg)).collect();
+        for pg in given_up {
+            self.depose(pg, out);
+        }
+        for pg in planned {
+            self.consider(pg, out);
+        }
+    }
+
+    /// Starts over if the setting changed or somebody else claimed the PG.
+    fn consider(&mut self, id: PgId, out: &mut Vec<Effect>) {
+        let setting = setting(&self.map, self.id, id);
+        let known = self.map.histories.get(&id).map_or(Epoch(0), |h| h.value.epoch);
+        let current = self.pgs.get(&id).is_some_and(|pg| {
+            pg.phase != Phase::Idle
+                && setting.as_ref().is_some_and(|setting| pg.fits(setting))
+                && (known <= pg.epoch || matches!(pg.phase, Phase::Claiming { .. }))
+        });
+        if current {
+            return;
+        }
+        let floor_epoch = self.pgs.get(&id).map_or(Epoch(0), |pg| pg.floor_epoch);
+        self.depose(id, out);
+        if let Some(setting) = setting {
+            self.claim(id, setting, floor_epoch, out);
+        }
+    }
+
+    /// Stops acting for a PG. Operations that were under way are left to the next primary: their clients ask it.
+    pub(crate) fn depose(&mut self, id: PgId, out: &mut Vec<Effect>) {
+        let Some(pg) = self.pgs.remove(&id) else { return };
+        for lane in pg.lanes.into_values() {
+            for (client, op) in lane.into_clients() {
+                send_on(client, op, out);
+            }
+        }
+    }
+
+    /// Claims the PG: the epoch rises past everything that was ever claimed or seen, and the new acting set is
+    /// recorded before the first operation of the epoch.
+    fn claim(&mut self, id: PgId, setting: Setting, floor_epoch: Epoch, out: &mut Vec<Effect>) {
+        let stored = self.map.histories.get(&id);
+        let mut history = stored.map_or_else(History::default, |h| h.value.clone());
+        let accepted = self.accepted.get(&id).copied().unwrap_or_default();
+        let epoch = Epoch(history.epoch.max(accepted).max(floor_epoch).0 + 1);
+        history.epoch = epoch;
+        // An interval that never became active cannot any more: its activation compares this history.
+        history.intervals.retain(|interval| interval.active);
+        history.intervals.push(Interval { epoch, acting: setting.acting.clone(), active: false });
+
+        let mut compare = vec![match stored {
+            Some(h) => Compare::ModRevision(keys::history(id), h.revision),
+            None => Compare::Absent(keys::history(id)),
+        }];
+        if let Some(plan) = self.map.plans.get(&id.pool) {
+            compare.push(Compare::ModRevision(keys::plan(id.pool), plan.revision));
+        }
+        let mut pg = Pg::new(history, setting);
+        pg.epoch = epoch;
+        pg.floor_epoch = floor_epoch;
+        let changes = vec![Change::put(keys::history(id), encode(&pg.history)), self.claim_change(id, &pg, false)];
+        pg.phase = Phase::Claiming { ticket: self.next };
+        self.pgs.insert(id, pg);
+        self.run_txn(Txn { compare, changes }, TxnWait::Claim(id), out);
+    }
+
+    /// The put of the claim that says how the PG is.
+    pub(crate) fn claim_change(&self, id: PgId, pg: &Pg, active: bool) -> Change {
+        let claim = Claim {
+            primary: self.id,
+            epoch: pg.epoch,
+            acting: pg.setting.acting.clone(),
+            active,
+            missing: pg.missing.len() as u64,
+        };
+        Change::Put { key: keys::claim(id), value: encode(&claim), lease: Some(self.lease) }
+    }
+
+    pub(crate) fn claim_ended(&mut self, id: PgId, ticket: u64, outcome: TxnOutcome, out: &mut Vec<Effect>) {
+        let Some(pg) = self.pgs.get_mut(&id).filter(|pg| pg.phase == Phase::Claiming { ticket }) else { return };
+        match outcome {
+            TxnOutcome::Committed(revision) => {
+                pg.history_revision = revision;
+                pg.phase = Phase::Interviewing;
+                self.send_fences(id, out);
+            }
+            // The tick, or the notice that shows why, tries again.
+            TxnOutcome::Refused(_) | TxnOutcome::Unknown => pg.phase = Phase::Idle,
+        }
+    }
+}
+
+/// Who must act and who must be asked; none while too few are up.
+fn setting(map: &ClusterMap, me: OsdId, id: PgId) -> Option<Setting> {
+    let pool = &map.pools.get(&id.pool)?.value;
+    let plan = map.plans.get(&id.pool)?.value.pgs.get(usize::try_from(id.number).ok()?)?;
+    let up = |osd: &OsdId| map.is_up(*osd);
+    let mut acting = vec![me];
+    acting.extend(plan.osds.iter().copied().filter(|osd| *osd != me && up(osd)));
+    if acting.len() < pool.min_size {
+        return None;
+    }
+    let mut asked: BTreeSet<OsdId> = acting.iter().copied().collect();
+    if let Some(history) = map.histories.get(&id) {
+        for interval in history.value.intervals.iter().filter(|interval| interval.active) {
+            let present: Vec<OsdId> = interval.acting.iter().copied().filter(up).collect();
+            if present.is_empty() {
+                return None;
+            }
+            asked.extend(present);
+        }
+    }
+    let boot = |osd: OsdId| map.osds.get(&osd).map(|state| (osd, state.value.boot));
+    Some(Setting { acting, asked: asked.into_iter().filter_map(boot).collect() })
+}
