@@ -139,21 +139,11 @@ fn obliging(call: AdminCall) -> AdminResult {
 #[test]
 fn routes_ask_the_data_path() {
     let server = start(obliging);
+    let create = r#"{"path": "/vms/a", "size": 1024}"#;
+    let images = "POST /api/v1/images";
     let table = [
-        (
-            "POST /api/v1/images",
-            r#"{"path": "/vms/a", "size": 1024}"#,
-            201,
-            "/path",
-            json!("vms/a"),
-        ),
-        (
-            "POST /api/v1/images",
-            r#"{"path": "vms/a", "size": 1024}"#,
-            201,
-            "/size",
-            json!(1024),
-        ),
+        (images, create, 201, "/path", json!("vms/a")),
+        (images, create, 201, "/size", json!(1024)),
         (
             "GET /api/v1/images",
             "",
