@@ -1,0 +1,49 @@
+# `make` lists what there is. Needs only make and the Rust toolchain: each
+# target installs what it uses (Debian's packages, with sudo when not root).
+
+# Where `make up` keeps the cluster, and what else it passes to `trivet up`.
+DATA ?= ./data
+ARGS ?=
+# The folder with the guest kit: build, run, scripts/.
+GUEST ?= ../shared/guest
+CARGO ?= cargo
+
+E2E = TRIVET_BIN=$(CURDIR)/target/release/trivet $(CARGO) test -q -p trivet-e2e --test e2e -- --test-threads=1 --show-output
+
+.PHONY: help up build test check unit e2e bench guest long
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: build ## build and run a cluster on this machine (DATA=./data ARGS='--nbd 127.0.0.1:10810')
+	target/release/trivet up --data $(DATA) $(ARGS)
+
+build: ## the release binary, target/release/trivet
+	@tests/install build
+	$(CARGO) build --release -p trivet
+
+test: ## everything that CI runs: check, unit, e2e; ends with "N passed, N failed"
+	@tests/run check unit e2e
+
+check: ## formatting, clippy, the rules of the house
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) test -q -p trivet-tidy
+
+unit: ## unit, golden, crash and fuzz tests, without real processes
+	$(CARGO) test -q --workspace --exclude trivet-e2e --exclude trivet-tidy
+
+e2e: build ## the real binary against clients that others wrote
+	@tests/install test
+	$(E2E) $(ONLY)
+
+bench: build ## IOPS, latency and CPU per protocol beside the raw disk and nbdkit (DATA=/dev/shm/trivet-bench)
+	@tests/install test
+	tests/bench/run --data $(if $(filter file,$(origin DATA)),./data-bench,$(DATA)) $(ARGS)
+
+guest: build ## kernel clients in a virtual machine against `trivet up` (GUEST=../shared/guest)
+	GUEST="$(GUEST)" tests/guest/run
+
+long: build ## the e2e tests in their long form: 1 GiB verified, 20 kills, more fuzz
+	@tests/install test
+	TRIVET_LONG=1 $(E2E) $(ONLY)

@@ -1,0 +1,13 @@
+//! The end-to-end cases: the real binary, clients that others wrote, real kills.
+//!
+//! Each case starts its own cluster; clusters run one at a time, so that
+//! what is measured is measured alone. Figures are printed (`--show-output`).
+
+mod command_line;
+mod conformance;
+mod copies;
+mod kills;
+mod malformed;
+mod nfs_files;
+mod osd_outage;
+mod verified_load;

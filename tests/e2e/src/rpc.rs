@@ -1,0 +1,155 @@
+//! Calls of ONC RPC over TCP (RFC 5531, record marking in section 11), enough
+//! to mount, look up and ask for NFSv3 procedures by number (RFC 1813).
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+/// The program NFS, version 3.
+pub const NFS: (u32, u32) = (100_003, 3);
+/// The program MOUNT, version 3.
+pub const MOUNT: (u32, u32) = (100_005, 3);
+
+/// `NFSPROC3_LOOKUP`.
+pub const LOOKUP: u32 = 3;
+/// `MOUNTPROC3_MNT`.
+pub const MNT: u32 = 1;
+
+/// Longest answer that is read (bytes).
+const LONGEST: u32 = 4 << 20;
+const TIMEOUT: Duration = Duration::from_secs(30);
+const LAST_FRAGMENT: u32 = 1 << 31;
+
+/// XDR's variable-length opaque.
+#[must_use]
+pub fn opaque(data: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(data.len()).expect("a short opaque");
+    let mut out = [&len.to_be_bytes()[..], data].concat();
+    out.resize(out.len().next_multiple_of(4), 0);
+    out
+}
+
+/// `AUTH_SYS` of root with no further groups.
+fn credential() -> Vec<u8> {
+    let body = [&[0; 4][..], &opaque(b"e2e"), &[0; 12]].concat();
+    [&1u32.to_be_bytes()[..], &opaque(&body)].concat()
+}
+
+/// A call as one record.
+#[must_use]
+pub fn call(xid: u32, program: (u32, u32), procedure: u32, args: &[u8]) -> Vec<u8> {
+    let head: Vec<u8> = [xid, 0, 2, program.0, program.1, procedure]
+        .iter()
+        .flat_map(|word| word.to_be_bytes())
+        .collect();
+    record(&[&head[..], &credential(), &[0; 8], args].concat())
+}
+
+/// Bytes as one record of one fragment.
+#[must_use]
+pub fn record(body: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(body.len()).expect("a short record");
+    [&(len | LAST_FRAGMENT).to_be_bytes()[..], body].concat()
+}
+
+/// A connection that sends a call and waits for its answer.
+#[derive(Debug)]
+pub struct Rpc {
+    stream: TcpStream,
+    xid: u32,
+}
+
+impl Rpc {
+    /// Connects to 127.0.0.1.
+    ///
+    /// # Errors
+    /// When there is no server.
+    pub fn open(port: u16) -> Result<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port)).context("RPC connect")?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        Ok(Self {
+            stream,
+            xid: 0x7172_0000,
+        })
+    }
+
+    /// The results of a call that the server accepted.
+    ///
+    /// # Errors
+    /// When the server refuses it or is gone.
+    pub fn call(&mut self, program: (u32, u32), procedure: u32, args: &[u8]) -> Result<Vec<u8>> {
+        self.xid += 1;
+        self.stream
+            .write_all(&call(self.xid, program, procedure, args))?;
+        let mut mark = [0; 4];
+        self.stream.read_exact(&mut mark)?;
+        let mark = u32::from_be_bytes(mark);
+        ensure!(
+            mark & LAST_FRAGMENT != 0 && mark & !LAST_FRAGMENT < LONGEST,
+            "record mark {mark:#x}"
+        );
+        let mut reply = vec![0; usize::try_from(mark & !LAST_FRAGMENT)?];
+        self.stream.read_exact(&mut reply)?;
+        // xid, REPLY, MSG_ACCEPTED, empty verifier (flavour, length), SUCCESS.
+        let accepted: Vec<u8> = [self.xid, 1, 0, 0, 0, 0]
+            .iter()
+            .flat_map(|word| word.to_be_bytes())
+            .collect();
+        ensure!(
+            reply.starts_with(&accepted),
+            "refused: {:?}",
+            &reply[..reply.len().min(24)]
+        );
+        Ok(reply.split_off(accepted.len()))
+    }
+
+    /// The root's file handle.
+    ///
+    /// # Errors
+    /// When the export is refused.
+    pub fn mount(&mut self) -> Result<Vec<u8>> {
+        handle(&self.call(MOUNT, MNT, &opaque(b"/"))?)
+    }
+
+    /// The file handle of `name` in a directory.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn lookup(&mut self, directory: &[u8], name: &str) -> Result<Vec<u8>> {
+        handle(&self.call(
+            NFS,
+            LOOKUP,
+            &[opaque(directory), opaque(name.as_bytes())].concat(),
+        )?)
+    }
+}
+
+/// A status of 0, then a handle.
+fn handle(results: &[u8]) -> Result<Vec<u8>> {
+    let (status, rest) = results.split_at_checked(4).context("a short answer")?;
+    ensure!(status == [0; 4], "status {status:?}");
+    let (len, rest) = rest.split_at_checked(4).context("a short answer")?;
+    let len = usize::try_from(u32::from_be_bytes(len.try_into()?))?;
+    Ok(rest.get(..len).context("a short handle")?.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NFS, call, opaque};
+
+    #[test]
+    fn pads_and_frames() {
+        assert_eq!(
+            opaque(b"abcde"),
+            [0, 0, 0, 5, b'a', b'b', b'c', b'd', b'e', 0, 0, 0]
+        );
+        let null = call(1, NFS, 0, &[]);
+        assert_eq!(
+            null[..4],
+            (0x8000_0000 + u32::try_from(null.len() - 4).unwrap()).to_be_bytes()
+        );
+        assert_eq!(null.len() % 4, 0);
+    }
+}
