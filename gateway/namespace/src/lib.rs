@@ -1,1 +1,46 @@
-//! To be filled.
+//! The cluster's one tree of names: a mirror of the keys under `ns/`, and planners that turn operations
+//! on it into transactions.
+//!
+//! [`Namespace`] follows the metadata store's notices and answers lookups from memory. [`Namespace::plan`]
+//! decides an [`Operation`] on the mirror as it is and returns a transaction that compares exactly what
+//! the decision rests on: if it is refused, the mirror was behind, and the caller plans again once the
+//! mirror has moved. Any number of gateways do so at once.
+//!
+//! Promises: POSIX semantics for what NFSv3 can express; no committed plan makes an orphan, a wrong link
+//! count or a cycle; nothing from the store makes it panic: what cannot be read is kept aside as damaged.
+//! Does not: talk to the store, touch image data, squash identities, know about exports.
+
+mod access;
+mod directory;
+mod inode;
+mod keys;
+mod mirror;
+mod operation;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+pub use access::{Access, Caller, may, may_or_owns};
+pub use directory::Entry;
+pub use inode::{Inode, Kind, Time, Trimming};
+pub use mirror::{Namespace, fuzz};
+pub use operation::{
+    Attributes, Context, CreateHow, NsError, Numbers, Operation, Outcome, Plan, SetTime, Special,
+};
+
+use trivet_core::ImageId;
+
+/// The root directory.
+pub const ROOT: ImageId = ImageId(1);
+/// Everything of the namespace is under this prefix of the metadata store.
+pub const PREFIX: &str = "ns/";
+/// Longest name, bytes (RFC 1813 leaves it to PATHCONF `name_max`; 255 is what clients expect).
+pub const MAX_NAME: usize = 255;
+/// Longest target of a symbolic link, bytes (Linux PATH_MAX without its NUL).
+pub const MAX_TARGET: usize = 4095;
+/// Largest file, bytes.
+pub const MAX_SIZE: u64 = i64::MAX as u64;
+/// Most hard links of a file.
+pub const MAX_LINKS: u32 = 65_000;
+/// Cookies below this one are free for `.` and `..`.
+pub const FIRST_COOKIE: u64 = 16;
