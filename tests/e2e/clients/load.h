@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 
 /* Latencies kept for the percentiles; later operations are counted only. */
@@ -23,6 +24,7 @@ struct load {
     uint64_t next;        /* offset of the next sequential operation */
     uint64_t seed;
     uint64_t started_ns, end_ns;
+    uint64_t started_cpu_us;
     uint64_t done, errors;
     uint32_t in_flight;
     uint32_t *latency_us;
@@ -32,6 +34,14 @@ static inline uint64_t now_ns(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* Microseconds of processor time that this process has used. */
+static inline uint64_t cpu_us(void) {
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    return (uint64_t)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000u +
+           (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
 }
 
 /* KIND is randread, randwrite, read or write. */
@@ -49,6 +59,7 @@ static inline int load_start(struct load *l, const char *kind, uint32_t block, u
     l->seed = 0x9e3779b97f4a7c15u;
     l->latency_us = malloc(LOAD_SAMPLES * sizeof *l->latency_us);
     if (!l->latency_us) return -1;
+    l->started_cpu_us = cpu_us();
     l->started_ns = now_ns();
     l->end_ns = l->started_ns + (uint64_t)(seconds * 1e9);
     return 0;
@@ -83,14 +94,17 @@ static inline int load_compare(const void *a, const void *b) {
 static inline void load_print(struct load *l) {
     uint64_t kept = l->done < LOAD_SAMPLES ? l->done : LOAD_SAMPLES;
     double seconds = (double)(now_ns() - l->started_ns) / 1e9;
+    uint64_t cpu = cpu_us() - l->started_cpu_us;
     uint32_t p50 = 0, p99 = 0;
     if (kept) {
         qsort(l->latency_us, kept, sizeof *l->latency_us, load_compare);
         p50 = l->latency_us[kept / 2];
         p99 = l->latency_us[kept * 99 / 100];
     }
-    printf("{\"ops\": %llu, \"errors\": %llu, \"seconds\": %.3f, \"p50_us\": %u, \"p99_us\": %u}\n",
-           (unsigned long long)l->done, (unsigned long long)l->errors, seconds, p50, p99);
+    printf("{\"ops\": %llu, \"errors\": %llu, \"seconds\": %.3f, \"p50_us\": %u, \"p99_us\": %u, "
+           "\"cpu_us\": %llu}\n",
+           (unsigned long long)l->done, (unsigned long long)l->errors, seconds, p50, p99,
+           (unsigned long long)cpu);
 }
 
 #endif
