@@ -382,8 +382,8 @@ fn leased(key: &str, lease: LeaseId) -> Change {
 }
 
 async fn leases_expire(meta: &dyn Meta) {
-    let short = meta.lease_grant(Duration::from_millis(300)).await.unwrap();
-    let kept = meta.lease_grant(Duration::from_millis(1000)).await.unwrap();
+    let short = meta.lease_grant(Duration::from_millis(1000)).await.unwrap();
+    let kept = meta.lease_grant(Duration::from_millis(3000)).await.unwrap();
     assert_ne!(short, kept);
     let at = commit(
         meta,
@@ -403,8 +403,8 @@ async fn leases_expire(meta: &dyn Meta) {
     let (mut mirror, mut watch) = (Mirror::default(), meta.watch("l/", None));
     mirror.apply(next(&mut *watch).await);
     assert_eq!(mirror.keys.len(), 5);
-    for _ in 0..8 {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+    for _ in 0..9 {
+        tokio::time::sleep(Duration::from_millis(400)).await;
         meta.lease_keep_alive(kept).await.unwrap();
     }
     let notice = next(&mut *watch).await;

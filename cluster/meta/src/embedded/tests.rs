@@ -1,7 +1,7 @@
 //! The suite over the embedded backend, and what only a backend with a file can do wrong.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -168,6 +168,7 @@ struct Disk(Arc<DiskState>);
 struct DiskState {
     written: Mutex<Vec<u8>>,
     synced: Mutex<Vec<u8>>,
+    syncs: AtomicUsize,
     full: AtomicBool,
     deaf: AtomicBool,
 }
@@ -225,6 +226,7 @@ impl StorageBackend for Disk {
             return Err(io::Error::other("the cable is out"));
         }
         self.check()?;
+        self.0.syncs.fetch_add(1, Ordering::SeqCst);
         let written = self.0.written.lock().unwrap().clone();
         *self.0.synced.lock().unwrap() = written;
         Ok(())
@@ -339,4 +341,31 @@ async fn dropped_with_requests_under_way() {
     for (w, n) in (4..8).flat_map(|w| (0..20).map(move |n| (w, n))) {
         assert!(again.keys.iter().any(|row| row.key == format!("{w}.{n}")));
     }
+}
+
+#[tokio::test]
+async fn many_transactions_share_a_sync() {
+    const TRANSACTIONS: usize = 200;
+    let disk = Disk::default();
+    let meta = Arc::new(disk.open().unwrap());
+    let before = disk.0.syncs.load(Ordering::SeqCst);
+    let tasks: Vec<_> = (0..TRANSACTIONS)
+        .map(|n| {
+            let meta = Arc::clone(&meta);
+            tokio::spawn(async move { commit(&*meta, vec![put(&n.to_string(), "1")]).await })
+        })
+        .collect();
+    let mut revisions = Vec::new();
+    for task in tasks {
+        revisions.push(task.await.unwrap());
+    }
+    revisions.sort_unstable();
+    revisions.dedup();
+    assert_eq!(
+        revisions.len(),
+        TRANSACTIONS,
+        "each has a revision of its own"
+    );
+    let syncs = disk.0.syncs.load(Ordering::SeqCst) - before;
+    assert!(syncs < TRANSACTIONS, "{syncs} syncs");
 }
