@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
 use trivet_client::{ImageOp, IoError};
 use trivet_core::{ImageId, Now};
-use trivet_namespace::Namespace;
+use trivet_namespace::{Kind, Namespace};
 use trivet_nbd::{Command, Connection, Export, Exports, Handle, Limits, NbdError, Request};
 
 use crate::session::{Desk, Ending, Finished, InFlight, Session, Ticket};
@@ -228,30 +228,37 @@ struct Tree<'a>(&'a Namespace);
 
 impl Tree<'_> {
     fn holds(&self, image: ImageId) -> bool {
-        self.0.image_size(image).is_some()
+        self.size(image).is_some()
+    }
+
+    fn size(&self, image: ImageId) -> Option<u64> {
+        self.0.inode(image).filter(|inode| inode.kind == Kind::File).map(|inode| inode.size)
     }
 }
 
 impl Exports for Tree<'_> {
     fn find(&self, name: &str) -> Option<Export> {
-        let image = self.0.image_at(name)?;
-        let size = self.0.image_size(image)?;
-        Some(Export {
-            id: image.0,
-            size,
-            read_only: false,
-            rotational: false,
-        })
+        let image = self.0.resolve(name.as_bytes()).ok()?;
+        let size = self.size(image)?;
+        Some(Export { id: image.0, size, read_only: false, rotational: false })
     }
 
     fn names(&self, each: &mut dyn FnMut(&str) -> bool) {
-        self.0.each_image(each);
+        // Names that are not UTF-8 cannot be exports (NBD protocol, "String values").
+        let paths = self.0.files().filter_map(|(path, _)| String::from_utf8(path).ok());
+        for path in paths {
+            if !each(&path) {
+                return;
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
+
     use crate::session::{Request as Asked, Space};
     use trivet_core::PoolId;
     use trivet_namespace::Time;
@@ -300,6 +307,7 @@ mod tests {
                 namespace: &self.namespace,
                 local: ([127, 0, 0, 1], 10809).into(),
                 space: Space::default(),
+                touched: &BTreeMap::new(),
                 requests: &mut self.asked,
                 next_ticket: &mut self.next_ticket,
             };
@@ -353,7 +361,7 @@ mod tests {
     }
 
     fn namespace() -> Namespace {
-        Namespace::with_image("vm", vm(), SIZE)
+        crate::test_tree::with_image("vm", vm(), SIZE)
     }
 
     fn command(kind: u16, offset: u64, length: u32) -> Vec<u8> {

@@ -114,6 +114,8 @@ pub struct Desk<'a> {
     pub local: std::net::SocketAddr,
     /// Answers [`Desk::space`].
     pub(crate) space: Space,
+    /// Answers [`Desk::modified`].
+    pub(crate) touched: &'a std::collections::BTreeMap<ImageId, Time>,
     /// Collects the requests; the gateway takes them after the call.
     pub(crate) requests: &'a mut Vec<(Ticket, Request)>,
     /// The next ticket's number.
@@ -143,6 +145,12 @@ impl Desk<'_> {
     /// Notes that an image was written.
     pub fn touch(&mut self, image: ImageId) {
         self.leave(Request::Touch { image });
+    }
+
+    /// When the image was last written, if the tree of names does not know it yet: the later of the two counts.
+    #[must_use]
+    pub fn modified(&self, image: ImageId) -> Option<Time> {
+        self.touched.get(&image).copied()
     }
 
     /// Usable space.

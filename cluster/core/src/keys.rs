@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Epoch, OsdId, PgId, PoolId};
+use crate::ids::{ClientId, Epoch, OsdId, PgId, PoolId};
 
 /// `config/cluster`: what the cluster is.
 pub const CLUSTER: &str = "config/cluster";
@@ -11,6 +11,8 @@ pub const CLUSTER: &str = "config/cluster";
 pub const POOLS: &str = "pool/";
 /// Prefix of what OSDs say about themselves.
 pub const OSDS: &str = "osd/";
+/// Prefix of what gateways say about themselves.
+pub const GATEWAYS: &str = "gateway/";
 /// Prefix of the monitor's plans.
 pub const PLANS: &str = "plan/";
 /// The leading monitor, on its lease.
@@ -34,6 +36,12 @@ pub fn osd_state(id: OsdId) -> String {
 #[must_use]
 pub fn osd_config(id: OsdId) -> String {
     format!("{OSDS}{id}/config")
+}
+
+/// `gateway/<id>/state`, on the gateway's lease; the id is hexadecimal.
+#[must_use]
+pub fn gateway_state(id: ClientId) -> String {
+    format!("{GATEWAYS}{:016x}/state", id.0)
 }
 
 /// `plan/<pool>`.
@@ -79,6 +87,13 @@ pub struct Pool {
 pub struct OsdConfig {
     /// Bytes of its disk: its weight in the placement.
     pub size: u64,
+}
+
+/// Value of `gateway/<id>/state`: present while the gateway serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayState {
+    /// For people.
+    pub name: String,
 }
 
 /// Value of `mon/leader`.

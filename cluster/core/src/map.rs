@@ -3,12 +3,12 @@
 //! Every role keeps its own, fed by the notices of its metadata client. A mirror may be stale; nothing is
 //! decided by it alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
-use crate::ids::{OsdId, PgId, PoolId};
+use crate::ids::{ClientId, OsdId, PgId, PoolId};
 use crate::keys::{self, Claim, Cluster, History, Leader, OsdConfig, OsdState, Plan, Pool};
 use crate::kv::{Event, KeyValue, Notice, Revision};
 
@@ -34,6 +34,8 @@ pub struct ClusterMap {
     pub members: BTreeMap<OsdId, Versioned<OsdConfig>>,
     /// `mon/leader`.
     pub leader: Option<Versioned<Leader>>,
+    /// `gateway/<id>/state`: the gateways that are up.
+    pub gateways: BTreeSet<ClientId>,
     /// `osd/<n>/state`: the OSDs that are up.
     pub osds: BTreeMap<OsdId, Versioned<OsdState>>,
     /// `plan/<pool>`.
@@ -53,6 +55,7 @@ enum Subject {
     Osd(OsdId),
     Member(OsdId),
     Leader,
+    Gateway(ClientId),
     Plan(PoolId),
     Claim(PgId),
     History(PgId),
@@ -99,6 +102,10 @@ impl ClusterMap {
             Subject::Pool(id) => insert(&mut self.pools, id, kv),
             Subject::Osd(id) => insert(&mut self.osds, id, kv),
             Subject::Member(id) => insert(&mut self.members, id, kv),
+            Subject::Gateway(id) => {
+                self.gateways.insert(id);
+                true
+            }
             Subject::Leader => {
                 self.leader = decode(&kv.value).map(|value| Versioned { value, revision: kv.mod_revision });
                 self.leader.is_some()
@@ -116,6 +123,9 @@ impl ClusterMap {
             Some(Subject::Pool(id)) => drop(self.pools.remove(&id)),
             Some(Subject::Osd(id)) => drop(self.osds.remove(&id)),
             Some(Subject::Member(id)) => drop(self.members.remove(&id)),
+            Some(Subject::Gateway(id)) => {
+                self.gateways.remove(&id);
+            }
             Some(Subject::Leader) => self.leader = None,
             Some(Subject::Plan(id)) => drop(self.plans.remove(&id)),
             Some(Subject::Claim(pg)) => drop(self.claims.remove(&pg)),
@@ -134,6 +144,7 @@ fn parse(key: &str) -> Option<Subject> {
         ("pool", id, None, None) => Subject::Pool(PoolId(id.parse().ok()?)),
         ("osd", id, Some("state"), None) => Subject::Osd(OsdId(id.parse().ok()?)),
         ("osd", id, Some("config"), None) => Subject::Member(OsdId(id.parse().ok()?)),
+        ("gateway", id, Some("state"), None) => Subject::Gateway(ClientId(u64::from_str_radix(id, 16).ok()?)),
         ("mon", "leader", None, None) => Subject::Leader,
         ("plan", id, None, None) => Subject::Plan(PoolId(id.parse().ok()?)),
         ("pg", pool, Some(number), Some(kind)) => {
@@ -225,6 +236,7 @@ mod tests {
             keys::osd_state(OsdId(9)),
             keys::osd_config(OsdId(9)),
             keys::LEADER.to_string(),
+            keys::gateway_state(ClientId(0xabc)),
             keys::plan(PoolId(3)),
             keys::claim(pg),
             keys::history(pg),

@@ -1,0 +1,72 @@
+//! The data folder: one process at a time, the metadata store's file, one file per OSD.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use trivet_core::OsdId;
+use trivet_meta::{Embedded, Meta};
+
+use super::startup::Plan;
+
+/// Held by the process that runs on the folder.
+const LOCK: &str = "lock";
+/// The metadata store.
+const META: &str = "meta.redb";
+
+/// An open data folder; the lock goes with the process.
+pub struct Folder {
+    path: PathBuf,
+    made: bool,
+    _lock: File,
+}
+
+impl Folder {
+    /// Makes the folder if it is not there, and locks it.
+    pub fn open(path: &Path) -> anyhow::Result<Folder> {
+        let made = !path.exists();
+        std::fs::create_dir_all(path).with_context(|| format!("--data {}: cannot make the folder", path.display()))?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.join(LOCK))
+            .with_context(|| format!("--data {}: cannot write there", path.display()))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Folder { path: path.to_path_buf(), made, _lock: lock }),
+            Err(TryLockError::WouldBlock) => {
+                bail!("--data {}: another trivet is running on this folder; stop it or choose another folder", path.display())
+            }
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("--data {}: cannot lock the folder", path.display()))
+            }
+        }
+    }
+
+    /// Opens the metadata store.
+    pub fn open_store(&self) -> anyhow::Result<Arc<dyn Meta>> {
+        Ok(Arc::new(Embedded::open(self.path.join(META))?))
+    }
+
+    /// The OSDs' files.
+    pub fn disks(&self, plan: &Plan) -> Vec<(OsdId, PathBuf)> {
+        plan.osds.iter().map(|&(osd, _)| (osd, self.path.join(format!("osd.{osd}")))).collect()
+    }
+
+    /// A cluster that could not be made leaves nothing behind.
+    pub fn undo_if_new(&self, plan: &Plan) {
+        if !plan.new {
+            return;
+        }
+        for (_, disk) in self.disks(plan) {
+            // What is not there needs no removing.
+            let _ = std::fs::remove_file(disk);
+        }
+        if self.made {
+            let _ = std::fs::remove_file(self.path.join(META));
+            let _ = std::fs::remove_file(self.path.join(LOCK));
+            let _ = std::fs::remove_dir(&self.path);
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The messages between the data path and the control plane.
+
+use std::sync::mpsc;
+
+use trivet_core::OsdId;
+use trivet_core::kv::{LeaseId, Notice, Txn, TxnOutcome};
+use trivet_reactor::Waker;
+
+/// Whose transaction it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// An OSD machine.
+    Osd(OsdId),
+    /// The gateway machine.
+    Gateway,
+    /// The runner of the OSDs: it registers them.
+    Runner,
+}
+
+/// What the control plane tells the data path.
+#[derive(Debug)]
+pub enum Tell {
+    /// The metadata store changed.
+    Notice(Notice),
+    /// A transaction ended.
+    Outcome(Role, u64, TxnOutcome),
+    /// An OSD has a lease, and a number drawn at random for its start.
+    Leased {
+        /// Which OSD.
+        osd: OsdId,
+        /// What its keys hang on.
+        lease: LeaseId,
+        /// For its state key.
+        boot: u64,
+    },
+    /// An OSD's keys are gone.
+    Revoked(OsdId),
+    /// End the process.
+    Stop,
+}
+
+/// What the data path asks of the control plane.
+#[derive(Debug)]
+pub enum Ask {
+    /// Run a transaction.
+    Txn(Role, u64, Txn),
+    /// Grant a lease to an OSD and keep it alive.
+    Lease(OsdId),
+    /// End an OSD's lease.
+    Revoke(OsdId),
+}
+
+/// The control plane's end: every message wakes the data path.
+#[derive(Clone)]
+pub struct ToData {
+    sender: mpsc::Sender<Tell>,
+    waker: Waker,
+}
+
+impl ToData {
+    /// A sender that wakes.
+    pub fn new(sender: mpsc::Sender<Tell>, waker: Waker) -> ToData {
+        ToData { sender, waker }
+    }
+
+    /// Tells the data path something. If it has ended, the process is about to.
+    pub fn tell(&self, message: Tell) {
+        if self.sender.send(message).is_ok() {
+            self.waker.wake();
+        }
+    }
+}

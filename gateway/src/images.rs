@@ -1,0 +1,120 @@
+//! The administrator's calls about images, carried out on the tree of names.
+
+use trivet_core::ImageId;
+use trivet_namespace::{Caller, Kind, NsError, Operation, Outcome};
+
+use crate::admin::{AdminAnswer, AdminCall, AdminError, AdminReply, AdminResult, ErrorKind, ImageInfo, ImageList};
+use crate::gateway::{Effect, Gateway, Origin};
+
+impl Gateway {
+    /// Answers a question at once, or starts the change that was asked for.
+    pub(crate) fn admin_call(&mut self, call: AdminCall, reply: AdminReply, out: &mut Vec<Effect>) {
+        let operation = match &call {
+            AdminCall::ImageCreate { path, size } => {
+                Ok(Operation::CreateImage { path: path.clone().into_bytes(), size: *size })
+            }
+            AdminCall::ImageRemove { path } => {
+                self.find_image(path).map(|_| Operation::RemoveImage { path: path.clone().into_bytes() })
+            }
+            AdminCall::ImageRename { from, to } => self.find_image(from).map(|_| Operation::RenameImage {
+                from: from.clone().into_bytes(),
+                to: to.clone().into_bytes(),
+            }),
+            AdminCall::ImageResize { path, size } => {
+                self.find_image(path).map(|id| Operation::Resize { id, size: *size })
+            }
+            question => {
+                // A caller that has given up is no concern of ours.
+                let _ = reply.send(self.admin_question(question));
+                return;
+            }
+        };
+        match operation {
+            Ok(operation) => {
+                let number = self.number();
+                self.calls.insert(number, (call, reply));
+                self.start_change(Origin::Admin(number), operation, Caller::root(), out);
+            }
+            Err(error) => {
+                let _ = reply.send(Err(error));
+            }
+        }
+    }
+
+    fn admin_question(&self, call: &AdminCall) -> AdminResult {
+        match call {
+            AdminCall::ImageList => Ok(AdminAnswer::Images(ImageList { images: self.all_images() })),
+            AdminCall::ImageInfo { path } => {
+                self.find_image(path).and_then(|id| self.image_info(id)).map(AdminAnswer::Image)
+            }
+            AdminCall::Status => Ok(AdminAnswer::Status(Box::new(self.status()))),
+            AdminCall::OsdList => Ok(AdminAnswer::Osds(self.osd_list())),
+            _ => Err(AdminError::new(ErrorKind::Unavailable, "this gateway does not run OSDs; ask the one that does")),
+        }
+    }
+
+    fn find_image(&self, path: &str) -> Result<ImageId, AdminError> {
+        let id = self.namespace.resolve(path.as_bytes()).map_err(|error| image_error(path, &error))?;
+        match self.namespace.inode(id) {
+            Some(inode) if inode.kind == Kind::File => Ok(id),
+            _ => Err(AdminError::new(ErrorKind::NotFound, format!("{path} is not an image"))),
+        }
+    }
+
+    fn image_info(&self, id: ImageId) -> Result<ImageInfo, AdminError> {
+        let gone = || AdminError::new(ErrorKind::NotFound, "the image is gone");
+        let inode = self.namespace.inode(id).ok_or_else(gone)?;
+        let path = self.namespace.path_of(id).ok_or_else(gone)?;
+        let mut info = ImageInfo::new(&String::from_utf8_lossy(&path), id, inode.size);
+        info.modified = u64::try_from(inode.mtime.sec).ok();
+        Ok(info)
+    }
+
+    fn all_images(&self) -> Vec<ImageInfo> {
+        let mut images: Vec<ImageInfo> =
+            self.namespace.files().filter_map(|(_, id)| self.image_info(id).ok()).collect();
+        images.sort_by(|a, b| a.path.cmp(&b.path));
+        images
+    }
+
+    /// The change that an administrator asked for has ended.
+    pub(crate) fn admin_change_ended(&mut self, number: u64, result: Result<Outcome, NsError>) {
+        let Some((call, reply)) = self.calls.remove(&number) else { return };
+        let path = match &call {
+            AdminCall::ImageRename { to, .. } => to.as_str(),
+            AdminCall::ImageCreate { path, .. }
+            | AdminCall::ImageRemove { path }
+            | AdminCall::ImageResize { path, .. }
+            | AdminCall::ImageInfo { path } => path.as_str(),
+            _ => "",
+        };
+        let answer = match (result, &call) {
+            (Err(error), _) => Err(image_error(path, &error)),
+            (Ok(_), AdminCall::ImageRemove { path }) => {
+                self.metrics.forget(path);
+                Ok(AdminAnswer::Done {})
+            }
+            (Ok(_), _) => self.find_image(path).and_then(|id| self.image_info(id)).map(AdminAnswer::Image),
+        };
+        let _ = reply.send(answer);
+    }
+}
+
+/// What a failure of the tree of names means to an administrator who asked about `path`.
+fn image_error(path: &str, error: &NsError) -> AdminError {
+    let (kind, text) = match error {
+        NsError::NotFound | NsError::Stale => {
+            (ErrorKind::NotFound, format!("no image {path}; 'trivet image ls' lists what there is"))
+        }
+        NsError::Exists => (ErrorKind::Exists, format!("{path} exists already; choose another name")),
+        NsError::NotDir => (ErrorKind::Conflict, format!("{path}: a part of the path is not a directory")),
+        NsError::IsDir => (ErrorKind::Conflict, format!("{path} is a directory, not an image")),
+        NsError::NoPool => (ErrorKind::Unavailable, format!("{path}: there is no pool to put images in")),
+        NsError::NoSpace => (ErrorKind::NoSpace, format!("{path}: {error}")),
+        NsError::FileTooBig | NsError::NameTooLong | NsError::Inval => {
+            (ErrorKind::Invalid, format!("{path}: {error}"))
+        }
+        _ => (ErrorKind::Conflict, format!("{path}: {error}")),
+    };
+    AdminError::new(kind, text)
+}
