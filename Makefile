@@ -8,7 +8,7 @@ ARGS ?=
 GUEST ?= ../shared/guest
 CARGO ?= cargo
 
-E2E = TRIVET_BIN=$(CURDIR)/target/release/trivet $(CARGO) test -q -p trivet-e2e --test e2e -- --test-threads=1 --show-output
+E2E = RUST_BACKTRACE=0 TRIVET_BIN=$(CURDIR)/target/release/trivet $(CARGO) test -q -p trivet-e2e --test e2e -- --test-threads=1 --show-output
 
 .PHONY: help up build test check unit e2e bench guest long
 

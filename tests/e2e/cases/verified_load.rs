@@ -18,7 +18,7 @@ pub fn fio(server: &Server, image: &str, more: &str) -> Tool {
     Tool::new("fio")
         .args("--name=verified --ioengine=nbd --rw=randwrite --randseed=7 --output-format=json")
         .args("--bssplit=512/25:1536/10:4k/25:65024/10:64k/15:1m/15 --blockalign=512")
-        .args("--iodepth=16 --verify=crc32c --verify_fatal=1 --do_verify=1")
+        .args("--iodepth=16 --verify=crc32c --verify_fatal=1 --do_verify=1 --verify_state_save=0")
         .args(&format!(
             "--numjobs={JOBS} --size={each} --offset_increment={each} {more}"
         ))
