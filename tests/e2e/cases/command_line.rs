@@ -159,7 +159,7 @@ fn shrinking_drops_what_is_beyond() -> Result<()> {
 fn every_command_speaks_json() -> Result<()> {
     let cluster = Cluster::new()?;
     let mut server = cluster.start()?;
-    server.expect_log("osd");
+    server.expect_log("OSD ");
     for command in [
         "status",
         "osd ls",
