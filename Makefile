@@ -39,7 +39,7 @@ e2e: build ## the real binary against clients that others wrote
 
 bench: build ## IOPS, latency and CPU per protocol beside the raw disk and nbdkit (DATA=/dev/shm/trivet-bench)
 	@tests/install test
-	tests/bench/run --data $(if $(filter file,$(origin DATA)),./data-bench,$(DATA)) $(ARGS)
+	tests/bench/run --data $(if $(filter file,$(origin DATA)),target/bench-data,$(DATA)) $(ARGS)
 
 guest: build ## kernel clients in a virtual machine against `trivet up` (GUEST=../shared/guest)
 	GUEST="$(GUEST)" tests/guest/run

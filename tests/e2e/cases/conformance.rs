@@ -85,7 +85,7 @@ fn libiscsi_test_suites() -> Result<()> {
     let mut words = Vec::new();
     for suite in SUITES {
         let test = Tool::new("iscsi-test-cu")
-            .args(&format!("-d -n -t ALL.{suite}"))
+            .args(&format!("-d -t ALL.{suite}"))
             .arg(server.iscsi_url("cu"));
         let ended = test.within(60).end()?;
         let text = format!("{}{}", ended.text(), ended.stderr);
