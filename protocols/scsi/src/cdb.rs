@@ -175,15 +175,13 @@ impl Command {
             _ => self.read_length().max(self.data_out()),
         }
     }
+}
 
-    /// Whether a pending unit attention is not reported by this command (SPC-4 5.14: INQUIRY, REPORT LUNS, REQUEST SENSE).
-    #[must_use]
-    pub fn ignores_attention(&self) -> bool {
-        matches!(
-            self,
-            Self::Inquiry { .. } | Self::ReportLuns { .. } | Self::RequestSense { .. }
-        )
-    }
+/// Whether the command of `cdb` is carried out though a unit attention is pending (SPC-4 5.14): INQUIRY, REPORT LUNS and
+/// REQUEST SENSE.
+#[must_use]
+pub fn ignores_attention(cdb: &[u8; 16]) -> bool {
+    matches!(cdb[0], 0x03 | 0x12 | 0xA0)
 }
 
 /// Reads a CDB for `unit` (`None`: there is no such unit).

@@ -22,7 +22,7 @@ mod sense;
 mod unmap;
 
 pub use attention::Attentions;
-pub use cdb::{Command, Extent, OpcodeQuery, accept};
+pub use cdb::{Command, Extent, OpcodeQuery, accept, ignores_attention};
 pub use device::{BackendError, BackendOp, Context, Outcome, Plan, Response, finish, perform};
 pub use lun::{decode_lun, encode_lun};
 pub use mode::ModeSense;
