@@ -1,0 +1,97 @@
+//! READ, WRITE and COMMIT (RFC 1813 sections 3.3.6, 7, 21).
+//!
+//! The cluster answers a write when it is durable on every acting member, so every WRITE is FILE_SYNC and
+//! COMMIT has nothing left to do. The verifier changes with the gateway all the same.
+
+use trivet_client::ImageOp;
+use trivet_namespace::{Access, MAX_SIZE};
+use trivet_nfs::connection::MAX_TRANSFER;
+use trivet_nfs::nfs3::{
+    CommitArgs, CommitOk, ReadArgs, ReadOk, Reply, StableHow, Status, WccData, WriteArgs, WriteOk,
+};
+
+use super::scene::{Denied, Scene, Step, Then};
+
+pub(super) fn read(scene: &Scene<'_>, args: &ReadArgs) -> Result<Step, Denied> {
+    let file = scene.open(&args.file)?.file()?;
+    // Whoever may execute a file must be able to read it (section 4.4).
+    if !file.may_or_owns(Access::READ) && !file.may(Access::EXECUTE) {
+        return Err(Status::Access.into());
+    }
+    let left = file.inode.size.saturating_sub(args.offset);
+    let len = left.min(u64::from(args.count.min(MAX_TRANSFER)));
+    let eof = len == left;
+    if len == 0 {
+        let attributes = scene.attributes(file.id);
+        return Ok(Step::Reply(Reply::Read(Ok(ReadOk {
+            attributes,
+            eof,
+            data: Vec::new(),
+        }))));
+    }
+    let op = ImageOp::Read {
+        offset: args.offset,
+        len,
+    };
+    Ok(Step::Io(file.id, op, Then::Read { file: file.id, eof }))
+}
+
+pub(super) fn write(scene: &Scene<'_>, args: &WriteArgs) -> Result<Step, Denied> {
+    let file = scene.open_to_change(&args.file)?.file()?;
+    if !file.may_or_owns(Access::WRITE) {
+        return Err(Status::Access.into());
+    }
+    let count = u32::try_from(args.data.len())
+        .ok()
+        .filter(|count| *count == args.count);
+    let count = count.ok_or(Status::Invalid)?;
+    let end = args
+        .offset
+        .checked_add(u64::from(count))
+        .filter(|end| *end <= MAX_SIZE);
+    let end = end.ok_or(Status::FileTooBig)?;
+    if count == 0 {
+        return Ok(Step::Reply(written(scene, scene.wcc(file.id), 0)));
+    }
+    // Data beyond the size would go with what a truncation still has to remove.
+    if file
+        .inode
+        .trimming
+        .is_some_and(|trimming| end > trimming.from)
+    {
+        return Ok(Step::Wait);
+    }
+    let op = ImageOp::Write {
+        offset: args.offset,
+        data: vec![args.data.clone()],
+    };
+    Ok(Step::Io(
+        file.id,
+        op,
+        Then::Write {
+            file: file.id,
+            count,
+            end,
+        },
+    ))
+}
+
+/// The reply to a WRITE of `count` bytes.
+pub(super) fn written(scene: &Scene<'_>, wcc: WccData, count: u32) -> Reply {
+    let verifier = scene.server.verifier();
+    Reply::Write(Ok(WriteOk {
+        wcc,
+        count,
+        committed: StableHow::FileSync,
+        verifier,
+    }))
+}
+
+pub(super) fn commit(scene: &Scene<'_>, args: &CommitArgs) -> Result<Step, Denied> {
+    let file = scene.open_to_change(&args.file)?.file()?;
+    let verifier = scene.server.verifier();
+    Ok(Step::Reply(Reply::Commit(Ok(CommitOk {
+        wcc: scene.wcc(file.id),
+        verifier,
+    }))))
+}

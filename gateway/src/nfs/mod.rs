@@ -1,0 +1,359 @@
+//! NFSv3 sessions: [`trivet_nfs`]'s connection on one side, the desk on the other.
+//!
+//! Every call is judged on the tree of names as it is when the call comes: the handle's seal, the export's client
+//! list, the credentials, the mode. What needs no storage and no change of the tree is answered at once, so
+//! GETATTR and its like never wait behind data. Calls that change names are answered from the cache of replies
+//! when they come again.
+//!
+//! A session keeps no open files and no locks. It relies on the desk for two things: a change is answered when the
+//! tree that the desk shows contains it, and requests are answered even if the connection is gone by then, so that
+//! the cache of replies learns of them.
+
+mod attributes;
+mod conclude;
+mod directories;
+mod exports;
+mod files;
+mod handles;
+mod io;
+mod mounts;
+mod replies;
+mod scene;
+mod server;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use hashbrown::HashMap;
+use trivet_core::Now;
+use trivet_namespace::{Caller, Operation};
+use trivet_nfs::connection::{self, Call, Connection, Limits, Reply, Request};
+use trivet_nfs::nfs3::{self, Status};
+use trivet_nfs::rpc::{AuthStat, Credentials, Refusal};
+
+pub use exports::{BadNetwork, Export, Network, Squash};
+pub use server::{NfsServer, Settings};
+
+use crate::session::{Desk, Ending, Finished, InFlight, Session, Ticket};
+use replies::{CallKey, Seen};
+use scene::{Denied, Scene, Step, Then};
+
+/// A record that has begun must be whole by then.
+const RECORD_DEADLINE: Duration = Duration::from_secs(120);
+
+/// One NFS client connection.
+#[derive(Debug)]
+pub struct NfsSession {
+    server: Rc<NfsServer>,
+    peer: SocketAddr,
+    connection: Connection,
+    pending: HashMap<Ticket, Pending>,
+    /// Calls that wait for something else to end; they are tried again after every event.
+    parked: Vec<Call>,
+    /// Since when a record has been incomplete.
+    partial_since: Option<Now>,
+    /// Calls of one `receive`, kept for its memory.
+    calls: Vec<Call>,
+}
+
+/// A call that waits for an answer of the desk.
+#[derive(Debug)]
+struct Pending {
+    ticket: connection::Ticket,
+    key: Option<CallKey>,
+    then: Then,
+}
+
+impl NfsSession {
+    /// A connection from `peer`.
+    #[must_use]
+    pub fn new(server: Rc<NfsServer>, peer: SocketAddr) -> NfsSession {
+        NfsSession {
+            server,
+            peer,
+            connection: Connection::new(Limits::default()),
+            pending: HashMap::new(),
+            parked: Vec::new(),
+            partial_since: None,
+            calls: Vec::new(),
+        }
+    }
+
+    fn start_call(&mut self, call: Call, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
+        let key = match &call.body {
+            Request::Mount(request) => {
+                let server = Rc::clone(&self.server);
+                let reply = mounts::answer(&self.scene(&server, desk, &call.credentials), request);
+                self.connection
+                    .reply(call.ticket, &Reply::Mount(reply), out);
+                return;
+            }
+            Request::Nfs(request) if replies::is_cached(request) => Some(self.key(&call)),
+            Request::Nfs(_) => None,
+        };
+        let server = Rc::clone(&self.server);
+        match key.map_or(Seen::New, |key| server.replies.borrow_mut().begin(key)) {
+            Seen::New => self.execute(call, key, desk, out),
+            Seen::InProgress => self.parked.push(call),
+            Seen::Answered(reply) => self.connection.reply(call.ticket, &Reply::Nfs(reply), out),
+        }
+    }
+
+    fn key(&self, call: &Call) -> CallKey {
+        CallKey {
+            client: self.peer.ip(),
+            xid: call.ticket.xid(),
+            fingerprint: call.fingerprint,
+        }
+    }
+
+    fn execute(
+        &mut self,
+        call: Call,
+        key: Option<CallKey>,
+        desk: &mut Desk<'_>,
+        out: &mut Vec<Bytes>,
+    ) {
+        let Request::Nfs(request) = &call.body else {
+            return;
+        };
+        let server = Rc::clone(&self.server);
+        let step = run(&self.scene(&server, desk, &call.credentials), request);
+        match step {
+            Ok(Step::Reply(reply)) => self.answer(call.ticket, key, reply, out),
+            Ok(Step::Io(image, op, then)) => {
+                let ticket = desk.io(image, op);
+                self.pending.insert(
+                    ticket,
+                    Pending {
+                        ticket: call.ticket,
+                        key,
+                        then,
+                    },
+                );
+            }
+            Ok(Step::Change(operation, caller, then)) => {
+                let ticket = desk.change(operation, caller);
+                self.pending.insert(
+                    ticket,
+                    Pending {
+                        ticket: call.ticket,
+                        key,
+                        then,
+                    },
+                );
+            }
+            Ok(Step::Wait) => self.parked.push(call),
+            Err(Denied::Status(status)) => {
+                let reply = request.fail(status);
+                self.answer(call.ticket, key, reply, out);
+            }
+            Err(Denied::TooWeak) => {
+                self.abandon(key);
+                self.connection
+                    .refuse(call.ticket, Refusal::Auth(AuthStat::TooWeak), out);
+            }
+        }
+    }
+
+    fn scene<'a>(
+        &self,
+        server: &'a NfsServer,
+        desk: &Desk<'a>,
+        credentials: &'a Credentials,
+    ) -> Scene<'a> {
+        let (namespace, touched, wall, space) =
+            (desk.namespace, desk.touched, desk.wall, desk.space());
+        Scene {
+            server,
+            namespace,
+            touched,
+            wall,
+            space,
+            peer: self.peer,
+            credentials,
+        }
+    }
+
+    fn answer(
+        &mut self,
+        ticket: connection::Ticket,
+        key: Option<CallKey>,
+        reply: nfs3::Reply,
+        out: &mut Vec<Bytes>,
+    ) {
+        // A client that is told to come later must find the call undone then.
+        if reply.status() == Some(Status::Jukebox) {
+            self.abandon(key);
+        } else if let Some(key) = key {
+            self.server.replies.borrow_mut().finish(key, reply.clone());
+        }
+        self.connection.reply(ticket, &Reply::Nfs(reply), out);
+    }
+
+    fn abandon(&self, key: Option<CallKey>) {
+        if let Some(key) = key {
+            self.server.replies.borrow_mut().abandon(key);
+        }
+    }
+
+    fn retry_parked(&mut self, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
+        for call in std::mem::take(&mut self.parked) {
+            self.start_call(call, desk, out);
+        }
+    }
+
+    /// Answers a call whose step has ended, unless there is another step to take.
+    fn conclude(
+        &mut self,
+        pending: Pending,
+        result: Finished,
+        desk: &mut Desk<'_>,
+        out: &mut Vec<Bytes>,
+    ) {
+        let Pending { ticket, key, then } = pending;
+        if let (Then::Write { file, count, end }, Finished::Io(Ok(_))) = (&then, &result) {
+            let (file, count, end) = (*file, *count, *end);
+            let size = desk.namespace.inode(file).map(|inode| inode.size);
+            if size.is_some_and(|size| end > size) {
+                let operation = Operation::Grow {
+                    id: file,
+                    size: end,
+                    mtime: desk.wall,
+                };
+                let next = desk.change(operation, Caller::root());
+                self.pending.insert(
+                    next,
+                    Pending {
+                        ticket,
+                        key,
+                        then: Then::Grow { file, count },
+                    },
+                );
+                return;
+            }
+            if size.is_some() {
+                desk.touch(file);
+            }
+        }
+        let server = Rc::clone(&self.server);
+        let scene = self.scene(&server, desk, &Credentials::None);
+        let reply = match result {
+            Finished::Io(result) => conclude::io(&scene, then, result),
+            Finished::Change(result) => conclude::change(&scene, then, result),
+        };
+        self.answer(ticket, key, reply, out);
+    }
+}
+
+impl Session for NfsSession {
+    fn start(&mut self, _: &mut Desk<'_>, _: &mut Vec<Bytes>) {}
+
+    fn receive(
+        &mut self,
+        input: &mut BytesMut,
+        desk: &mut Desk<'_>,
+        out: &mut Vec<Bytes>,
+    ) -> Result<(), Ending> {
+        let before = input.len();
+        let mut calls = std::mem::take(&mut self.calls);
+        let result = loop {
+            let received = self.connection.receive(input, out, &mut calls);
+            let was_full = !self.connection.has_room();
+            calls
+                .drain(..)
+                .for_each(|call| self.start_call(call, desk, out));
+            // Calls answered at once have made room for more.
+            if received.is_err() || !was_full || !self.connection.has_room() {
+                break received;
+            }
+        };
+        self.calls = calls;
+        let is_partial =
+            self.connection.has_room() && (!input.is_empty() || self.connection.collected() > 0);
+        let moved = input.len() < before;
+        let since = self.partial_since.filter(|_| !moved).unwrap_or(desk.now);
+        self.partial_since = is_partial.then_some(since);
+        result.map_err(|reason| Ending::Fault(reason.to_string()))
+    }
+
+    fn finished(
+        &mut self,
+        ticket: Ticket,
+        result: Finished,
+        desk: &mut Desk<'_>,
+        out: &mut Vec<Bytes>,
+    ) -> Result<(), Ending> {
+        let pending = self
+            .pending
+            .remove(&ticket)
+            .expect("the desk answers each request once");
+        self.conclude(pending, result, desk, out);
+        self.retry_parked(desk, out);
+        Ok(())
+    }
+
+    fn tick(&mut self, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) -> Result<(), Ending> {
+        if self
+            .partial_since
+            .is_some_and(|since| desk.now.since(since) >= RECORD_DEADLINE)
+        {
+            return Err(Ending::Fault(
+                "a record is not whole after 120 s".to_owned(),
+            ));
+        }
+        self.retry_parked(desk, out);
+        Ok(())
+    }
+
+    fn hint(&self) -> usize {
+        self.connection.hint()
+    }
+
+    fn in_flight(&self) -> InFlight {
+        InFlight {
+            requests: self.connection.calls_in_flight(),
+            bytes: self.connection.bytes_in_flight(),
+        }
+    }
+}
+
+impl Drop for NfsSession {
+    /// Nobody is left to answer the calls under way: when they come again they are done again.
+    fn drop(&mut self) {
+        self.pending
+            .values()
+            .for_each(|pending| self.abandon(pending.key));
+    }
+}
+
+/// One procedure.
+fn run(scene: &Scene<'_>, request: &nfs3::Request) -> Result<Step, Denied> {
+    match request {
+        nfs3::Request::GetAttr(handle) => attributes::get(scene, handle),
+        nfs3::Request::SetAttr(args) => attributes::set(scene, args),
+        nfs3::Request::Lookup(args) => files::lookup(scene, args),
+        nfs3::Request::Access(args) => attributes::access(scene, args),
+        nfs3::Request::ReadLink(handle) => files::read_link(scene, handle),
+        nfs3::Request::Read(args) => io::read(scene, args),
+        nfs3::Request::Write(args) => io::write(scene, args),
+        nfs3::Request::Create(args) => files::create(scene, args),
+        nfs3::Request::MakeDir(args) => directories::make(scene, args),
+        nfs3::Request::Symlink(args) => files::symlink(scene, args),
+        nfs3::Request::MakeNode(args) => files::make_node(scene, args),
+        nfs3::Request::Remove(args) => files::remove(scene, args),
+        nfs3::Request::RemoveDir(args) => directories::remove(scene, args),
+        nfs3::Request::Rename(args) => files::rename(scene, args),
+        nfs3::Request::Link(args) => files::link(scene, args),
+        nfs3::Request::ReadDir(args) => directories::read(scene, args),
+        nfs3::Request::ReadDirPlus(args) => directories::read_plus(scene, args),
+        nfs3::Request::FsStat(handle) => attributes::fs_stat(scene, handle),
+        nfs3::Request::FsInfo(handle) => attributes::fs_info(scene, handle),
+        nfs3::Request::PathConf(handle) => attributes::path_conf(scene, handle),
+        nfs3::Request::Commit(args) => io::commit(scene, args),
+    }
+}
