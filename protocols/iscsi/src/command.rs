@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use trivet_scsi::{
-    BackendError, Command, Context, Outcome, Plan, Response, Sense, accept, decode_lun, finish,
-    ignores_attention, perform,
+    BLOCK, BackendError, Command, Context, Outcome, Plan, Response, Sense, accept, compare,
+    decode_lun, finish, ignores_attention, perform,
 };
 
 use crate::connection::{Action, Connection, Io, Reject};
@@ -109,12 +109,17 @@ impl Connection {
             }
             _ => None,
         };
-        let command = attention.map_or_else(|| accept(&cdb, unit.as_ref()), Err);
         let length = bhs.word20();
         let direction = match bhs.flags() & 0x60 {
             0x40 => Direction::In(length),
             0x20 => Direction::Out(length),
             _ => Direction::None,
+        };
+        let command = match attention {
+            Some(sense) => Err(sense),
+            None => {
+                accept(&cdb, unit.as_ref()).and_then(|command| whole_pattern(command, direction))
+            }
         };
         let mut out = DataOut::default();
         if let (Direction::Out(length), Ok(command)) = (direction, &command) {
@@ -132,6 +137,7 @@ impl Connection {
             cost: 0,
             pending: 0,
             data: Vec::new(),
+            expected: Vec::new(),
             error: None,
             aborted: false,
         })
@@ -280,7 +286,8 @@ impl Connection {
             expected,
         };
         match (perform(command, &context, pieces), unit) {
-            (Outcome::Backend(plan), Some(unit)) => {
+            (Outcome::Backend(mut plan), Some(unit)) => {
+                task.expected = std::mem::take(&mut plan.expected);
                 task.pending = emit(plan, tag, unit.image, io.actions);
             }
             (Outcome::Backend(_), None) => {
@@ -307,7 +314,9 @@ impl Connection {
         };
         task.pending -= 1;
         match (result, task.command) {
-            (Ok(data), Ok(Command::Read(_))) => task.data = data,
+            (Ok(data), Ok(Command::Read(_) | Command::Verify { compare: true, .. })) => {
+                task.data = data
+            }
             (Ok(_), _) => {}
             (Err(error), _) => task.error = task.error.or(Some(error)),
         }
@@ -318,7 +327,7 @@ impl Connection {
             self.release(tag);
             self.settle(io.out);
         } else if let Ok(command) = task.command {
-            let response = finish(&command, task.error.map_or(Ok(()), Err));
+            let response = conclude(&command, task);
             self.answer(tag, &response, io.out);
         }
     }
@@ -336,6 +345,27 @@ impl Connection {
         self.wire.outstanding -= u32::from(task.windowed);
         self.transfers.used -= task.cost;
         Some(task)
+    }
+}
+
+/// WRITE SAME takes exactly one block: half a pattern is none, and of two it would be unclear which.
+fn whole_pattern(command: Command, direction: Direction) -> Result<Command, Sense> {
+    match (command, direction) {
+        (Command::WriteSame { no_data: false, .. }, Direction::Out(length)) if length != BLOCK => {
+            Err(Sense::LIST_LENGTH)
+        }
+        _ => Ok(command),
+    }
+}
+
+/// The answer to a command whose operations are done.
+fn conclude(command: &Command, task: &mut Task) -> Response {
+    match (command, task.error) {
+        (Command::Verify { compare: true, .. }, None) => {
+            let read = std::mem::take(&mut task.data);
+            compare(&read, &task.expected)
+        }
+        (_, error) => finish(command, error.map_or(Ok(()), Err)),
     }
 }
 

@@ -105,12 +105,12 @@ impl Connection {
             "All" | "" if discovery => targets.each(&mut |name| record(out, name)),
             "All" => put(out, "SendTargets", "Reject"),
             "" => record(out, &self.target_name),
-            name if discovery || name == self.target_name => {
-                if targets.find(name).is_some() {
+            name => {
+                let visible = discovery || name == self.target_name;
+                if visible && targets.find(name).is_some() {
                     record(out, name);
                 }
             }
-            _ => {}
         }
     }
 }

@@ -59,8 +59,10 @@ pub(crate) struct Task {
     pub(crate) cost: u64,
     /// Backend operations under way.
     pub(crate) pending: u32,
-    /// What a READ has read.
+    /// What a READ (or a comparing VERIFY) has read.
     pub(crate) data: Vec<Bytes>,
+    /// What a comparing VERIFY is to read.
+    pub(crate) expected: Vec<Bytes>,
     /// The first error of its operations.
     pub(crate) error: Option<BackendError>,
     /// No answer is to be sent.
@@ -164,6 +166,7 @@ mod tests {
             cost: 0,
             pending: 0,
             data: Vec::new(),
+            expected: Vec::new(),
             error: None,
             aborted: false,
         })

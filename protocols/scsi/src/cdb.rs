@@ -121,8 +121,13 @@ pub enum Command {
         /// Force unit access.
         fua: bool,
     },
-    /// VERIFY (10) and (16) without byte check: reads.
-    Verify(Extent),
+    /// VERIFY (10) and (16): reads.
+    Verify {
+        /// Where.
+        extent: Extent,
+        /// BYTCHK 01b: what is read must be the data-out.
+        compare: bool,
+    },
     /// SYNCHRONIZE CACHE (10) and (16).
     Synchronize,
     /// WRITE SAME (10) and (16).
@@ -146,7 +151,11 @@ impl Command {
     #[must_use]
     pub fn data_out(&self) -> u32 {
         match self {
-            Self::Write { extent, .. } => extent.blocks * BLOCK,
+            Self::Write { extent, .. }
+            | Self::Verify {
+                extent,
+                compare: true,
+            } => extent.blocks * BLOCK,
             Self::WriteSame { no_data: false, .. } => BLOCK,
             Self::Unmap { length } | Self::ModeSelect { length, .. } => *length,
             _ => 0,
@@ -166,7 +175,7 @@ impl Command {
     #[must_use]
     pub fn weight(&self) -> u32 {
         match self {
-            Self::Verify(extent)
+            Self::Verify { extent, .. }
             | Self::WriteSame {
                 extent,
                 no_data: false,
@@ -367,12 +376,15 @@ fn mode_select(cdb: &[u8; 16]) -> Result<Command, Sense> {
     })
 }
 
-/// BYTCHK is not supported yet.
+/// BYTCHK 00b and 01b.
 fn verify(cdb: &[u8; 16], unit: &Unit) -> Result<Command, Sense> {
-    if cdb[1] & 0x06 != 0 {
+    if cdb[1] & 0x04 != 0 {
         return Err(Sense::invalid_cdb(1));
     }
-    Ok(Command::Verify(transfer(protected(cdb)?, unit)?))
+    Ok(Command::Verify {
+        extent: transfer(protected(cdb)?, unit)?,
+        compare: cdb[1] & 0x02 != 0,
+    })
 }
 
 fn write_same(cdb: &[u8; 16], unit: &Unit) -> Result<Command, Sense> {
@@ -468,7 +480,10 @@ mod tests {
             ),
             (
                 &[0x2F, 0, 0, 0, 0, 1, 0, 0, 8, 0],
-                Ok(Command::Verify(Extent { lba: 1, blocks: 8 })),
+                Ok(Command::Verify {
+                    extent: Extent { lba: 1, blocks: 8 },
+                    compare: false,
+                }),
             ),
             (&[0x91], Ok(Command::Synchronize)),
         ] {
@@ -509,7 +524,7 @@ mod tests {
             ),
             (&[0x35, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 1, 0], out),
             (
-                &[0x88, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x80, 1, 0, 0],
+                &[0x88, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0],
                 Err(TOO_LONG),
             ),
         ] {
@@ -522,7 +537,7 @@ mod tests {
         for (bytes, field) in [
             (&[0x28, 0x20, 0, 0, 0, 0, 0, 0, 1, 0][..], 1),
             (&[0x2A, 0x80, 0, 0, 0, 0, 0, 0, 1, 0], 1),
-            (&[0x2F, 0x02, 0, 0, 0, 0, 0, 0, 1, 0], 1),
+            (&[0x2F, 0x06, 0, 0, 0, 0, 0, 0, 1, 0], 1),
             (&[0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0x04], 9),
             (&[0x12, 0, 0x80, 0, 96, 0], 2),
             (&[0x12, 2, 0, 0, 96, 0], 1),

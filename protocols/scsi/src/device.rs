@@ -13,7 +13,7 @@ const SAME_WRITE: u64 = 1 << 20;
 /// One operation on the image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BackendOp {
-    /// Read `len` bytes (at most 16 MiB) at `offset`.
+    /// Read `len` bytes (at most 32 MiB) at `offset`.
     Read {
         /// Bytes from the start of the image.
         offset: u64,
@@ -108,6 +108,8 @@ pub struct Plan {
     pub first: BackendOp,
     /// The others.
     pub rest: Vec<BackendOp>,
+    /// For a VERIFY that compares: what the first operation is to read. See [`compare`].
+    pub expected: Vec<Bytes>,
 }
 
 impl From<BackendOp> for Plan {
@@ -115,6 +117,7 @@ impl From<BackendOp> for Plan {
         Self {
             first,
             rest: Vec::new(),
+            expected: Vec::new(),
         }
     }
 }
@@ -161,7 +164,14 @@ fn attempt(
         Command::Write { extent, fua } => Ok(write(extent, fua, data_out)),
         Command::Nothing => Ok(nothing()),
         Command::Synchronize => Ok(Outcome::Backend(BackendOp::Flush.into())),
-        Command::Verify(extent) => Ok(read(extent, u32::MAX)),
+        Command::Verify {
+            extent,
+            compare: false,
+        } => Ok(read(extent, u32::MAX)),
+        Command::Verify {
+            extent,
+            compare: true,
+        } => Ok(verify(extent, data_out)),
         Command::WriteSame {
             extent,
             unmap,
@@ -219,7 +229,7 @@ pub fn finish(command: &Command, result: Result<(), BackendError>) -> Response {
     let Err(error) = result else {
         return Response::good(Bytes::new());
     };
-    let reads = matches!(command, Command::Read(_) | Command::Verify(_));
+    let reads = matches!(command, Command::Read(_) | Command::Verify { .. });
     Response::check(match error {
         BackendError::Busy => {
             return Response {
@@ -282,6 +292,34 @@ fn write(extent: Extent, fua: bool, mut data: Vec<Bytes>) -> Outcome {
     )
 }
 
+/// Reads as many whole blocks as came.
+fn verify(extent: Extent, mut data: Vec<Bytes>) -> Outcome {
+    let came: usize = data.iter().map(Bytes::len).sum();
+    let whole = u32::try_from(came).unwrap_or(u32::MAX) / BLOCK * BLOCK;
+    if whole == 0 {
+        return nothing();
+    }
+    truncate(&mut data, whole as usize);
+    let first = BackendOp::Read {
+        offset: extent.offset(),
+        len: whole,
+    };
+    Outcome::Backend(Plan {
+        first,
+        rest: Vec::new(),
+        expected: data,
+    })
+}
+
+/// The answer to a VERIFY that compares, when its blocks are read.
+#[must_use]
+pub fn compare(read: &[Bytes], expected: &[Bytes]) -> Response {
+    if read.iter().flatten().eq(expected.iter().flatten()) {
+        return Response::good(Bytes::new());
+    }
+    Response::check(Sense::MISCOMPARE)
+}
+
 fn truncate(data: &mut Vec<Bytes>, len: usize) {
     let mut room = len;
     data.retain_mut(|piece| {
@@ -316,6 +354,7 @@ fn several(ops: Vec<BackendOp>) -> Outcome {
         Some(first) => Outcome::Backend(Plan {
             first,
             rest: ops.collect(),
+            expected: Vec::new(),
         }),
         None => nothing(),
     }
@@ -533,6 +572,34 @@ mod tests {
         assert_eq!(data.iter().map(Bytes::len).sum::<usize>(), 1 << 20);
         assert!(data.iter().all(|piece| piece.as_ptr() == data[0].as_ptr()));
         assert_eq!(answer(&same(0), vec![]).sense, Some(Sense::INCORRECT_DATA));
+    }
+
+    #[test]
+    fn verify_reads_what_it_compares_with() {
+        let data = vec![Bytes::from_static(&[1; 512]), Bytes::from_static(&[2; 100])];
+        let plan = plan(&[0x2F, 2, 0, 0, 0, 8, 0, 0, 2], data);
+        assert_eq!(
+            plan.first,
+            BackendOp::Read {
+                offset: 4096,
+                len: 512
+            }
+        );
+        let pieces = |at| {
+            vec![
+                Bytes::from_static(&[1; 512]).slice(..at),
+                Bytes::from_static(&[1; 512]).slice(at..),
+            ]
+        };
+        assert_eq!(compare(&pieces(7), &plan.expected).status, Status::Good);
+        assert_eq!(
+            compare(&pieces(7)[..1], &plan.expected).sense,
+            Some(Sense::MISCOMPARE)
+        );
+        assert_eq!(
+            compare(&[Bytes::from_static(&[2; 512])], &plan.expected).sense,
+            Some(Sense::MISCOMPARE)
+        );
     }
 
     #[test]

@@ -171,7 +171,7 @@ mod tests {
     fn limits_and_provisioning() {
         let limits = data(Some(0xB0), Some(&UNIT)).unwrap();
         assert_eq!(limits.len(), 64);
-        assert_eq!(limits[4..12], [1, 0, 0, 8, 0, 0, 0x80, 0]);
+        assert_eq!(limits[4..12], [1, 0, 0, 8, 0, 1, 0, 0]);
         assert_eq!(limits[20..28], [0, 8, 0, 0, 0, 0, 1, 0]);
         assert_eq!(limits[36..44], [0, 0, 0, 0, 0, 1, 0, 0]);
         assert_eq!(data(Some(0xB1), Some(&UNIT)).unwrap().len(), 64);

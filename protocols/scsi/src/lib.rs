@@ -23,15 +23,17 @@ mod unmap;
 
 pub use attention::Attentions;
 pub use cdb::{Command, Extent, OpcodeQuery, accept, ignores_attention};
-pub use device::{BackendError, BackendOp, Context, Outcome, Plan, Response, finish, perform};
+pub use device::{
+    BackendError, BackendOp, Context, Outcome, Plan, Response, compare, finish, perform,
+};
 pub use lun::{decode_lun, encode_lun};
 pub use mode::ModeSense;
 pub use sense::{Field, Key, SENSE_LEN, Sense, Status};
 
 /// Bytes of a logical block.
 pub const BLOCK: u32 = 512;
-/// Most blocks of one READ or WRITE (VPD B0, MAXIMUM TRANSFER LENGTH): 16 MiB.
-pub const MAX_TRANSFER_BLOCKS: u32 = 32_768;
+/// Most blocks of one READ, WRITE or VERIFY (VPD B0, MAXIMUM TRANSFER LENGTH): 32 MiB.
+pub const MAX_TRANSFER_BLOCKS: u32 = 65_536;
 /// Most blocks of one WRITE SAME (VPD B0): 32 MiB.
 pub const MAX_WRITE_SAME_BLOCKS: u32 = 65_536;
 /// Most blocks of one UNMAP, all descriptors together (VPD B0): 256 MiB.

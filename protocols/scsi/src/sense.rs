@@ -37,6 +37,8 @@ pub enum Key {
     DataProtect = 0x7,
     /// The device gave the command up.
     AbortedCommand = 0xB,
+    /// The data is not what the initiator said.
+    Miscompare = 0xE,
 }
 
 /// The byte, and bit if known, that is in error (SPC-4 4.5.2.4.2).
@@ -90,6 +92,8 @@ impl Sense {
     pub const READ_ERROR: Self = Self::new(Key::MediumError, 0x11, 0x00);
     /// WRITE ERROR.
     pub const WRITE_ERROR: Self = Self::new(Key::MediumError, 0x0C, 0x00);
+    /// MISCOMPARE DURING VERIFY OPERATION.
+    pub const MISCOMPARE: Self = Self::new(Key::Miscompare, 0x1D, 0x00);
     /// LOGICAL UNIT NOT ACCESSIBLE, ASYMMETRIC ACCESS STATE TRANSITION.
     pub const TRANSITIONING: Self = Self::new(Key::NotReady, 0x04, 0x0A);
     /// WRITE ERROR - UNEXPECTED UNSOLICITED DATA (RFC 7143 11.4.7.2).

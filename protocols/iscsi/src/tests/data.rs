@@ -251,6 +251,46 @@ fn data_for_no_transfer_is_dropped() {
 }
 
 #[test]
+fn verify_compares() {
+    for (data, status) in [(pattern(0, 512), 0), (pattern(512, 512), 2)] {
+        let mut rig = Rig::logged_in("");
+        let verify = Raw::new(0x01, FINAL_WRITE)
+            .word(16, 1)
+            .word(20, 512)
+            .cdb(&[0x2F, 2, 0, 0, 0, 0, 0, 0, 1, 0]);
+        rig.next(verify.with(&data));
+        let reply = rig.run().remove(0);
+        assert_eq!((reply.bhs[0], reply.bhs[3]), (0x21, status));
+        assert!(status == 0 || reply.sense() == (0xE, 0x1D, 0));
+    }
+}
+
+#[test]
+fn write_same_takes_one_block() {
+    let mut rig = Rig::logged_in("");
+    let same = |length: u32| {
+        let cdb = [0x41, 0, 0, 0, 0, 0, 0, 0, 8, 0];
+        Raw::new(0x01, FINAL_WRITE)
+            .word(16, 1)
+            .word(20, length)
+            .cdb(&cdb)
+            .with(&vec![0; length as usize])
+    };
+    for length in [256, 1024] {
+        assert_eq!(rig.next(same(length))[0].sense(), (5, 0x1A, 0));
+    }
+    assert_eq!(rig.next(same(512)), []);
+    assert_eq!(
+        rig.op().1,
+        BackendOp::Zero {
+            offset: 0,
+            len: 4096,
+            unmap: false
+        }
+    );
+}
+
+#[test]
 fn large_transfers_wait_for_memory() {
     let mut rig = Rig::logged_in("MaxBurstLength=1048576\0");
     // 1 MiB reads, of which the budget holds 64.

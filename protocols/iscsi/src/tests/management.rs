@@ -203,7 +203,7 @@ fn aborts_race_completions() {
             0 | 1 if ops.len() < 60 => {
                 itt += 1;
                 replies = rig.command(0xC0, itt, 512, &READ);
-                ops.extend(rig.actions.drain(..));
+                ops.append(&mut rig.actions);
             }
             2 => {
                 functions += 1;
