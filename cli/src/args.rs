@@ -115,7 +115,7 @@ pub enum OsdCommand {
 }
 
 /// Of `trivet up`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct UpArgs {
     /// The folder that holds everything; made when it is not there
     #[arg(long, value_name = "DIR")]

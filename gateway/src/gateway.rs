@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,9 @@ use crate::admin::metrics::{ExportMetrics, Metrics, Op, Protocol};
 use crate::admin::{AdminCall, AdminReply};
 use crate::background::Background;
 use crate::changes::Changes;
+use crate::iscsi::IscsiSession;
 use crate::nbd::NbdSession;
+use crate::nfs::{NfsServer, NfsSession};
 use crate::session::{Desk, Ending, Finished, InFlight, Request, Session, Space, Ticket};
 use crate::status::OsdReport;
 
@@ -68,6 +71,9 @@ struct Connection {
     local: SocketAddr,
     paused: bool,
     leftover: bool,
+    /// The client is gone; the session stays until its requests are answered, so that what it keeps for repeated
+    /// requests is complete.
+    gone: bool,
 }
 
 /// Who asked for an operation.
@@ -107,6 +113,9 @@ pub struct Gateway {
     pub(crate) osds: BTreeMap<OsdId, OsdReport>,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
+    nfs: Rc<NfsServer>,
+    /// The cluster's number: part of the identity of SCSI units.
+    cluster: u64,
     connections: HashMap<ConnKey, Connection>,
     exports: HashMap<(u8, ImageId), Arc<ExportMetrics>>,
     ios: HashMap<u64, Io>,
@@ -122,7 +131,7 @@ pub struct Gateway {
 impl Gateway {
     /// A gateway without a map: operations wait for the first notice. `id` is drawn at random for every start.
     #[must_use]
-    pub fn new(id: ClientId, clock: Clock, metrics: Arc<Metrics>) -> Gateway {
+    pub fn new(id: ClientId, clock: Clock, metrics: Arc<Metrics>, nfs: NfsServer, cluster: u64) -> Gateway {
         Gateway {
             id,
             started: clock.now,
@@ -135,6 +144,8 @@ impl Gateway {
             osds: BTreeMap::new(),
             clock,
             metrics,
+            nfs: Rc::new(nfs),
+            cluster,
             connections: HashMap::new(),
             exports: HashMap::new(),
             ios: HashMap::new(),
@@ -166,22 +177,23 @@ impl Gateway {
         map.pgs().next().is_some() && map.pgs().all(active)
     }
 
-    /// A client connected to `local`.
+    /// `peer` connected to `local`.
     pub fn accepted(
         &mut self,
         clock: Clock,
         conn: ConnKey,
         protocol: Protocol,
         local: SocketAddr,
+        peer: SocketAddr,
         out: &mut Vec<Effect>,
     ) {
         self.clock = clock;
         let session: Box<dyn Session> = match protocol {
             Protocol::Nbd => Box::new(NbdSession::new(clock.now)),
-            Protocol::Iscsi => Box::new(crate::nbd::NbdSession::new(clock.now)),
-            Protocol::Nfs => Box::new(crate::nbd::NbdSession::new(clock.now)),
+            Protocol::Iscsi => Box::new(IscsiSession::new(clock.now, conn.0, self.cluster)),
+            Protocol::Nfs => Box::new(NfsSession::new(Rc::clone(&self.nfs), peer)),
         };
-        let connection = Connection { session, protocol, local, paused: false, leftover: false };
+        let connection = Connection { session, protocol, local, paused: false, leftover: false, gone: false };
         self.connections.insert(conn, connection);
         self.with_session(conn, out, |session, desk, bytes| {
             session.start(desk, bytes);
@@ -203,12 +215,16 @@ impl Gateway {
 
     /// A client is gone.
     pub fn closed(&mut self, conn: ConnKey) {
-        self.connections.remove(&conn);
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        connection.gone = true;
+        if connection.session.in_flight().requests == 0 {
+            self.connections.remove(&conn);
+        }
     }
 
     /// How many clients there are, by protocol.
     pub(crate) fn clients(&self, protocol: Protocol) -> u64 {
-        self.connections.values().filter(|c| c.protocol == protocol).count() as u64
+        self.connections.values().filter(|c| c.protocol == protocol && !c.gone).count() as u64
     }
 
     /// A message came from an OSD.
@@ -257,7 +273,8 @@ impl Gateway {
         if clock.now.since(self.last_tick) >= SESSION_TICK {
             self.last_tick = clock.now;
             self.write_touched(out);
-            let mut conns: Vec<ConnKey> = self.connections.keys().copied().collect();
+            let mut conns: Vec<ConnKey> =
+                self.connections.iter().filter(|(_, c)| !c.gone).map(|(&conn, _)| conn).collect();
             conns.sort_unstable();
             for conn in conns {
                 self.with_session(conn, out, |session, desk, bytes| session.tick(desk, bytes));
@@ -321,7 +338,7 @@ impl Gateway {
                 continue;
             };
             self.with_session(conn, out, |session, desk, bytes| session.finished(ticket, finished, desk, bytes));
-            if self.connections.get(&conn).is_some_and(|connection| connection.leftover) {
+            if self.connections.get(&conn).is_some_and(|c| c.leftover && !c.gone) {
                 out.push(Effect::Again(conn));
             }
         }
@@ -366,21 +383,28 @@ impl Gateway {
             next_ticket: &mut self.next,
         };
         let result = call(connection.session.as_mut(), &mut desk, &mut bytes);
-        if !bytes.is_empty() {
-            out.push(Effect::Send(conn, bytes));
-        }
         let in_flight = connection.session.in_flight();
-        let paused = in_flight.requests >= MAX_IN_FLIGHT.requests || in_flight.bytes >= MAX_IN_FLIGHT.bytes;
-        if paused != connection.paused {
-            connection.paused = paused;
-            out.push(Effect::Pause(conn, paused));
+        let was_gone = connection.gone;
+        if !was_gone {
+            if !bytes.is_empty() {
+                out.push(Effect::Send(conn, bytes));
+            }
+            let paused = in_flight.requests >= MAX_IN_FLIGHT.requests || in_flight.bytes >= MAX_IN_FLIGHT.bytes;
+            if paused != connection.paused {
+                connection.paused = paused;
+                out.push(Effect::Pause(conn, paused));
+            }
         }
         for (ticket, request) in std::mem::take(&mut self.requests) {
             self.take_request(Origin::Session(conn, ticket), request, out);
         }
-        if let Err(ending) = result {
-            self.connections.remove(&conn);
+        if let Err(ending) = result
+            && !was_gone
+        {
             out.push(Effect::Close(conn, ending));
+            self.closed(conn);
+        } else if was_gone {
+            self.closed(conn);
         }
     }
 

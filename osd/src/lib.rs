@@ -25,7 +25,7 @@ use trivet_core::kv::{LeaseId, Notice, Txn, TxnOutcome};
 use trivet_core::map::ClusterMap;
 use trivet_core::message::{Message, OpDone, OpError, OpValue, Peer, PeerBody, WriteError};
 use trivet_core::{ClientId, Epoch, NodeId, Now, ObjectId, OpId, OsdId, PgId, Version};
-use trivet_store::api::{Output, Reply, Request, StoreError, StoreStats, Ticket};
+use trivet_store::api::{ObjectInfo, Output, Reply, Request, StoreError, StoreStats, Ticket};
 use trivet_store::{State, Store};
 
 use pg::Pg;
@@ -144,6 +144,11 @@ impl Osd {
     #[must_use]
     pub fn state(&self) -> State {
         self.store.state()
+    }
+
+    /// What its store holds, for checks from outside.
+    pub fn objects(&self) -> impl Iterator<Item = (ObjectId, ObjectInfo)> {
+        self.store.objects()
     }
 
     /// For the administrator.
@@ -328,5 +333,3 @@ fn write_result(result: &Result<Reply, StoreError>) -> Result<(), WriteError> {
     }
 }
 
-#[cfg(test)]
-mod tests;

@@ -137,10 +137,11 @@ impl Osd {
         if !self.is_ready() || self.map.osds.get(&self.id).is_none_or(|state| state.value.boot != self.boot) {
             return;
         }
+        let me = Some(self.id);
         let planned = self.map.plans.iter().flat_map(|(&pool, plan)| {
             plan.value.pgs.iter().enumerate().filter_map(move |(number, pg)| {
                 let number = u32::try_from(number).ok()?;
-                (pg.primary == Some(self.id)).then_some(PgId { pool, number })
+                (pg.primary == me).then_some(PgId { pool, number })
             })
         });
         let planned: BTreeSet<PgId> = planned.collect();

@@ -17,6 +17,7 @@ use trivet_core::{ClientId, NodeId, Now, OsdId};
 use trivet_gateway::admin::metrics::{Metrics, Protocol};
 use trivet_gateway::admin::{AdminCall, AdminHandle, AdminReceiver, AdminResult, ErrorKind, channel};
 use trivet_gateway::gateway::{Clock, ConnKey, Effect, Gateway};
+use trivet_gateway::nfs::{Export, NfsServer, Settings, Squash};
 use trivet_gateway::session::Ending;
 use trivet_reactor::{Config, ConnId, Event, ListenerToken, Reactor, Waker};
 
@@ -108,7 +109,8 @@ pub fn run(setup: Setup) -> anyhow::Result<()> {
     let (handle, admin) = channel(move || waker.wake());
     let metrics = Metrics::new();
     let clock = clock();
-    let gateway = Gateway::new(ClientId(u64::from_le_bytes(random()?)), clock, Arc::clone(&metrics));
+    let id = ClientId(u64::from_le_bytes(random()?));
+    let gateway = Gateway::new(id, clock, Arc::clone(&metrics), nfs_server(&plan)?, plan.number());
     let handles = Handles { waker: reactor.waker(), admin: handle, metrics };
     if started.send(handles).is_err() {
         return Ok(());
@@ -145,6 +147,28 @@ fn listen(reactor: &mut Reactor, args: &UpArgs) -> anyhow::Result<Addresses> {
         nfs: open("--nfs", args.nfs, NFS)?,
         http: args.http,
     })
+}
+
+/// The whole tree, for every client that can reach the address that the administrator chose.
+fn nfs_server(plan: &Plan) -> anyhow::Result<NfsServer> {
+    let everybody = ["0.0.0.0/0", "::/0"].iter().filter_map(|network| network.parse().ok()).collect();
+    let export = Export {
+        id: 1,
+        path: "/".into(),
+        subtree: String::new(),
+        clients: everybody,
+        read_only: false,
+        squash: Squash::Nobody,
+        anonymous: (65_534, 65_534),
+        auth_none: false,
+        privileged_port: false,
+    };
+    Ok(NfsServer::new(Settings {
+        exports: vec![export],
+        key: plan.secret,
+        fsid: plan.number(),
+        verifier: random()?,
+    }))
 }
 
 fn clock() -> Clock {
@@ -188,7 +212,7 @@ impl Data {
             }
             Event::Connected { .. } | Event::Woken => {}
         }
-        self.gateway_effects(clock);
+        self.gateway_effects();
     }
 
     fn accepted(&mut self, clock: Clock, listener: ListenerToken, conn: ConnId, peer: std::net::SocketAddr) {
@@ -210,8 +234,8 @@ impl Data {
         self.conns.next += 1;
         self.conns.keys.insert(conn, key);
         self.conns.ids.insert(key, (conn, peer, protocol));
-        self.gateway.accepted(clock, key, protocol, local, &mut self.effects);
-        self.gateway_effects(clock);
+        self.gateway.accepted(clock, key, protocol, local, peer, &mut self.effects);
+        self.gateway_effects();
     }
 
     fn receive(&mut self, clock: Clock, key: ConnKey) {
@@ -223,7 +247,7 @@ impl Data {
         if self.reactor.queued(conn) > MAX_QUEUED {
             self.reactor.pause_reading(conn, true);
         }
-        self.gateway_effects(clock);
+        self.gateway_effects();
     }
 
     fn closed(&mut self, conn: ConnId) {
@@ -234,7 +258,7 @@ impl Data {
     }
 
     /// Carries out what the gateway wants.
-    fn gateway_effects(&mut self, clock: Clock) {
+    fn gateway_effects(&mut self) {
         let me = NodeId::Client(self.gateway.id());
         for effect in std::mem::take(&mut self.effects) {
             match effect {
@@ -292,7 +316,7 @@ impl Data {
                 Tell::Revoked(osd) => self.osds.revoked(osd),
                 Tell::Stop => return true,
             }
-            self.gateway_effects(clock);
+            self.gateway_effects();
         }
         while let Some((call, reply)) = self.admin.try_recv() {
             match call {
@@ -302,7 +326,7 @@ impl Data {
                 AdminCall::OsdStart { osd } => self.osds.start(OsdId(osd), reply, &self.control),
                 call => self.gateway.admin(clock, call, reply, &mut self.effects),
             }
-            self.gateway_effects(clock);
+            self.gateway_effects();
         }
         false
     }
@@ -324,7 +348,7 @@ impl Data {
             self.gateway.osd_report(osd, report);
         }
         self.gateway.tick(clock, &mut self.effects);
-        self.gateway_effects(clock);
+        self.gateway_effects();
         self.progress(clock);
     }
 
@@ -346,7 +370,7 @@ impl Data {
         match (from, to) {
             (NodeId::Osd(osd), NodeId::Client(_)) => {
                 self.gateway.message(clock, osd, message, &mut self.effects);
-                self.gateway_effects(clock);
+                self.gateway_effects();
             }
             (_, NodeId::Osd(osd)) => {
                 let mut out =
@@ -368,7 +392,7 @@ impl Data {
                     let (reply, made) = oneshot::channel();
                     let call = AdminCall::ImageCreate { path: DEMO.0.into(), size: DEMO.1 };
                     self.gateway.admin(clock, call, reply, &mut self.effects);
-                    self.gateway_effects(clock);
+                    self.gateway_effects();
                     self.ready = Readiness::Making { early, made };
                 } else {
                     self.open_doors(clock, early);

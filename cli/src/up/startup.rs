@@ -29,9 +29,18 @@ pub struct Plan {
     pub new: bool,
     /// Its id.
     pub cluster: [u8; 16],
+    /// What its file handles are sealed with.
+    pub secret: [u8; 16],
     /// Its OSDs with their sizes in bytes.
     pub osds: Vec<(OsdId, u64)>,
     replicas: usize,
+}
+
+impl Plan {
+    /// The cluster's id as a number: what file systems and SCSI units are told apart by.
+    pub fn number(&self) -> u64 {
+        u64::from_le_bytes(*self.cluster.first_chunk().expect("16 bytes hold 8"))
+    }
 }
 
 /// Random bytes from the operating system.
@@ -47,16 +56,17 @@ pub fn plan(args: &UpArgs, runtime: &tokio::runtime::Runtime, store: &Arc<dyn Me
     let mut map = ClusterMap::default();
     map.apply(&Notice::Snapshot { revision: range.revision, keys: range.keys });
     if let Some(cluster) = &map.cluster {
-        let cluster = parse_id(&cluster.id).context("the metadata store's cluster id is damaged")?;
+        let id = parse_id(&cluster.id).context("the metadata store's cluster id is damaged")?;
+        let secret = parse_id(&cluster.secret).context("the metadata store's cluster secret is damaged")?;
         let osds = map.members.iter().map(|(&osd, config)| (osd, config.value.size)).collect();
-        return Ok(Plan { new: false, cluster, osds, replicas: 0 });
+        return Ok(Plan { new: false, cluster: id, secret, osds, replicas: 0 });
     }
     if args.osd_size < MIN_OSD {
         bail!("--osd-size {}: too small; an OSD needs at least {} MiB", args.osd_size, MIN_OSD >> 20);
     }
     let size = args.osd_size / OSD_GRAIN * OSD_GRAIN;
     let osds = (1..=args.osds).map(|number| (OsdId(number), size)).collect();
-    Ok(Plan { new: true, cluster: random()?, osds, replicas: usize::try_from(args.replicas)? })
+    Ok(Plan { new: true, cluster: random()?, secret: random()?, osds, replicas: usize::try_from(args.replicas)? })
 }
 
 fn parse_id(text: &str) -> Option<[u8; 16]> {
@@ -69,7 +79,8 @@ pub async fn record(plan: &Plan, store: &Arc<dyn Meta>) -> anyhow::Result<()> {
     if !plan.new {
         return Ok(());
     }
-    let cluster = Cluster { id: format!("{:032x}", u128::from_be_bytes(plan.cluster)) };
+    let hex = |bytes| format!("{:032x}", u128::from_be_bytes(bytes));
+    let cluster = Cluster { id: hex(plan.cluster), secret: hex(plan.secret) };
     let pool = Pool { name: "default".into(), replicas: plan.replicas, min_size: 1, pg_count: PGS };
     let mut changes = vec![
         Change::put(keys::CLUSTER, encode(&cluster)),

@@ -53,7 +53,6 @@ impl ImageId {
 
     /// The pool it lives in.
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "48 bits shifted out leave 16")]
     pub fn pool(self) -> PoolId {
         PoolId((self.0 >> 48) as u16)
     }

@@ -67,6 +67,8 @@ pub fn history(pg: PgId) -> String {
 pub struct Cluster {
     /// 32 hexadecimal digits, drawn at random when the cluster is made.
     pub id: String,
+    /// 32 hexadecimal digits, the secret that NFS file handles are sealed with.
+    pub secret: String,
 }
 
 /// Value of `pool/<id>`.

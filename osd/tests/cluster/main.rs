@@ -1,0 +1,238 @@
+//! OSD machines together: replication, peering, healing, exactly-once, deletion, under restarts and any order of events.
+
+mod world;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use trivet_client::ImageOp;
+use trivet_core::{OBJECT_SIZE, ObjectId, OsdId};
+use world::{Random, World};
+
+const SIZE: u64 = 6 * OBJECT_SIZE as u64;
+
+/// Every object is on exactly two OSDs, in the same version.
+fn assert_replicated(world: &World) {
+    let mut copies: BTreeMap<ObjectId, Vec<_>> = BTreeMap::new();
+    for objects in world.holdings().values() {
+        for (object, state) in objects {
+            copies.entry(*object).or_default().push(*state);
+        }
+    }
+    for (object, states) in copies {
+        assert_eq!(states.len(), 2, "{object}: {states:?}");
+        assert_eq!(states[0], states[1], "{object}");
+    }
+}
+
+#[test]
+fn writes_are_on_two_osds_and_read_back() {
+    let mut world = World::new(1, 3);
+    let image = World::image(1);
+    let data: Vec<u8> = (0..300_000u32).map(|i| i.to_le_bytes()[0] ^ i.to_le_bytes()[1]).collect();
+    world.write(image, 4000, data.clone()).unwrap();
+    assert_eq!(world.read(image, 4000, 300_000).unwrap(), data);
+    assert_eq!(world.read(image, 0, 4000).unwrap(), vec![0; 4000]);
+    world.heal();
+    assert_replicated(&world);
+    world.assert_ready();
+}
+
+#[test]
+fn an_osd_that_was_away_gets_what_it_missed() {
+    let mut world = World::new(2, 3);
+    let image = World::image(1);
+    world.write(image, 0, vec![1; OBJECT_SIZE * 4]).unwrap();
+    world.stop(OsdId(2));
+    world.write(image, 100, vec![2; OBJECT_SIZE * 3]).unwrap();
+    world.start(OsdId(2));
+    // While it heals, reads are right.
+    let read = world.read(image, 0, OBJECT_SIZE as u64 * 4).unwrap();
+    assert!(read[..100].iter().all(|&b| b == 1) && read[100..100 + OBJECT_SIZE * 3].iter().all(|&b| b == 2));
+    world.heal();
+    assert_replicated(&world);
+    // Now the one that took over may go.
+    world.stop(OsdId(1));
+    let again = world.read(image, 0, OBJECT_SIZE as u64 * 4).unwrap();
+    assert_eq!(read, again);
+}
+
+#[test]
+fn an_osd_that_missed_writes_does_not_serve_alone() {
+    let mut world = World::new(3, 2);
+    let image = World::image(1);
+    world.write(image, 0, vec![1; 4096]).unwrap();
+    world.stop(OsdId(1));
+    world.write(image, 0, vec![2; 4096]).unwrap();
+    world.stop(OsdId(2));
+    world.start(OsdId(1));
+    let read = world.submit(image, ImageOp::Read { offset: 0, len: 4096 });
+    for _ in 0..100 {
+        while world.turn() {}
+        world.tick();
+    }
+    assert!(!world.done.contains_key(&read), "OSD 1 does not know the last write");
+    world.start(OsdId(2));
+    assert_eq!(world.finish(read).unwrap(), vec![2; 4096]);
+}
+
+#[test]
+fn everything_survives_a_restart_of_everybody() {
+    let mut world = World::new(4, 3);
+    let image = World::image(1);
+    for i in 0..40u8 {
+        world.write(image, u64::from(i) * 20_000, vec![i; 20_000]).unwrap();
+    }
+    for osd in 1..=3 {
+        world.stop(OsdId(osd));
+    }
+    for osd in 1..=3 {
+        world.start(OsdId(osd));
+    }
+    for i in 0..40u8 {
+        assert_eq!(world.read(image, u64::from(i) * 20_000, 20_000).unwrap(), vec![i; 20_000]);
+    }
+    world.heal();
+    assert_replicated(&world);
+}
+
+#[test]
+fn what_was_deleted_while_an_osd_was_away_does_not_come_back_and_tombstones_go() {
+    let mut world = World::new(5, 3);
+    let image = World::image(1);
+    world.write(image, 0, vec![7; OBJECT_SIZE * 6]).unwrap();
+    world.stop(OsdId(3));
+    let purge = world.submit(image, ImageOp::Purge);
+    world.finish(purge).unwrap();
+    let tombstones = |world: &World| world.holdings().values().flat_map(BTreeMap::values).filter(|s| s.1).count();
+    assert!(tombstones(&world) > 0, "somebody may bring the objects back");
+    world.start(OsdId(3));
+    world.heal();
+    while world.turn() {}
+    assert_eq!(world.read(image, 0, SIZE).unwrap(), vec![0; OBJECT_SIZE * 6]);
+    assert_eq!(world.holdings().values().map(BTreeMap::len).sum::<usize>(), 0, "nothing is left");
+    // Made anew, versions go on.
+    world.write(image, 0, vec![8; 4096]).unwrap();
+    assert_eq!(world.read(image, 0, 4096).unwrap(), vec![8; 4096]);
+}
+
+#[test]
+fn sub_sector_writes_in_flight_together_all_count() {
+    let mut world = World::new(6, 3);
+    let image = World::image(1);
+    let tickets: Vec<u64> = (0..64u8)
+        .map(|i| {
+            let data = vec![Bytes::from(vec![i + 1; 100])];
+            world.submit(image, ImageOp::Write { offset: u64::from(i) * 100, data })
+        })
+        .collect();
+    for ticket in tickets {
+        world.finish(ticket).unwrap();
+    }
+    let read = world.read(image, 0, 6400).unwrap();
+    for i in 0..64u8 {
+        assert!(read[usize::from(i) * 100..][..100].iter().all(|&b| b == i + 1), "{i}");
+    }
+}
+
+/// Random operations on a few regions, each with one operation in flight at a time, against a model, while OSDs come and
+/// go. Returns how many operations were checked.
+fn chaos(seed: u64) -> usize {
+    const REGION: usize = 40_000;
+    const REGIONS: usize = 8;
+    let mut world = World::new(seed, 3);
+    let mut random = Random(seed.wrapping_mul(77) | 1);
+    let image = World::image(1);
+    let mut model = vec![vec![0u8; REGION]; REGIONS];
+    let mut waiting: BTreeMap<usize, (u64, Option<(usize, usize, u8)>)> = BTreeMap::new();
+    let mut checked = 0;
+    for round in 0..600u32 {
+        let region = random.below(REGIONS);
+        if let Some((ticket, expected)) = waiting.remove(&region) {
+            let result = finish(&mut world, ticket);
+            if let Some((offset, len, _)) = expected {
+                assert_eq!(result, model[region][offset..offset + len], "seed {seed} round {round} region {region}");
+            }
+            checked += 1;
+        }
+        let offset = random.below(REGION);
+        let len = 1 + random.below((REGION - offset).min(9000));
+        let at = (region * REGION + offset) as u64;
+        let byte = u8::try_from(round % 251).unwrap() + 1;
+        let (op, read) = match random.below(5) {
+            0 | 1 => (ImageOp::Read { offset: at, len: len as u64 }, true),
+            2 => {
+                model[region][offset..offset + len].fill(0);
+                (ImageOp::Zero { offset: at, len: len as u64 }, false)
+            }
+            _ => {
+                model[region][offset..offset + len].fill(byte);
+                (ImageOp::Write { offset: at, data: vec![Bytes::from(vec![byte; len])] }, false)
+            }
+        };
+        let ticket = world.submit(image, op);
+        waiting.insert(region, (ticket, read.then_some((offset, len, byte))));
+        for _ in 0..random.below(60) {
+            world.turn();
+        }
+        disturb(&mut world, &mut random);
+    }
+    start_all(&mut world);
+    for (region, (ticket, expected)) in waiting {
+        let result = finish(&mut world, ticket);
+        if let Some((offset, len, _)) = expected {
+            assert_eq!(result, model[region][offset..offset + len], "seed {seed}, at the end");
+        }
+        checked += 1;
+    }
+    world.heal();
+    while world.turn() {}
+    let whole = world.read(image, 0, (REGION * REGIONS) as u64).unwrap();
+    assert_eq!(whole, model.concat(), "seed {seed}: the whole image");
+    assert_replicated(&world);
+    checked
+}
+
+/// Finishes an operation; if it waits for an OSD that is away, that one comes back.
+fn finish(world: &mut World, ticket: u64) -> Vec<u8> {
+    for _ in 0..30 {
+        while !world.done.contains_key(&ticket) && world.turn() {}
+        if !world.done.contains_key(&ticket) {
+            world.tick();
+        }
+    }
+    if !world.done.contains_key(&ticket) {
+        start_all(world);
+    }
+    world.finish(ticket).unwrap()
+}
+
+fn start_all(world: &mut World) {
+    for osd in (1..=3).map(OsdId) {
+        if !world.is_up(osd) {
+            world.start(osd);
+        }
+    }
+}
+
+/// Now and then an OSD goes (one at a time) or comes.
+fn disturb(world: &mut World, random: &mut Random) {
+    if random.below(12) != 0 {
+        return;
+    }
+    let down = (1..=3).map(OsdId).find(|osd| !world.is_up(*osd));
+    match down {
+        Some(osd) => world.start(osd),
+        None => world.stop(OsdId(u32::try_from(random.below(3)).unwrap() + 1)),
+    }
+    if random.below(2) == 0 {
+        world.tick();
+    }
+}
+
+#[test]
+fn chaos_over_many_seeds() {
+    let seeds: u64 = std::env::var("TRIVET_CHAOS_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(40);
+    let checked: usize = (1..=seeds).map(chaos).sum();
+    println!("{seeds} seeds, {checked} operations checked, 0 violations");
+}
