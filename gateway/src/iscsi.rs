@@ -48,9 +48,10 @@ impl IscsiSession {
     /// the units' names.
     #[must_use]
     pub fn new(now: Now, number: u64, cluster: u64) -> IscsiSession {
-        let session = u16::try_from(number % u64::from(u16::MAX)).map_or(1, |rest| rest + 1);
+        // The session's handle: any number but zero.
+        let handle = u16::try_from(number % u64::from(u16::MAX)).map_or(1, |rest| rest + 1);
         IscsiSession {
-            connection: Connection::new(millis(now), session),
+            connection: Connection::new(millis(now), handle),
             cluster,
             pending: HashMap::new(),
             actions: Vec::new(),

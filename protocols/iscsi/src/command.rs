@@ -206,7 +206,8 @@ impl Connection {
         }
     }
 
-    /// Charges a task for its memory, or queues it. One whose data is here already never waits.
+    /// Charges a task for its memory, or queues it. One whose data is all here already, which is at most a first burst, never
+    /// waits.
     fn charge(&mut self, tag: Tag) -> bool {
         let Some(task) = self.tasks.get(tag) else {
             return false;
@@ -215,7 +216,8 @@ impl Connection {
         if task.cost > 0 || weight == 0 {
             return true;
         }
-        if task.out.pieces.is_empty() && !self.transfers.fits(weight) {
+        let here = task.out.cursor >= task.out.want && u64::from(task.out.want) == weight;
+        if !here && !self.transfers.fits(weight) {
             self.transfers.waiting.push_back(tag);
             return false;
         }

@@ -37,7 +37,8 @@ pub use trivet_scsi::{BackendError, BackendOp, Unit};
 pub const WINDOW: u32 = 128;
 /// Immediate commands that may be outstanding besides (RFC 7143 4.2.2.1 asks for two at least).
 pub const IMMEDIATE: u32 = 16;
-/// Bytes of transfers that are under way at once; commands beyond wait, their data in the initiator.
+/// Bytes of transfers that are under way at once; commands beyond wait, their data in the initiator. Writes whose data came
+/// unasked (at most a first burst each) come on top.
 pub const TRANSFER_BUDGET: u64 = 64 << 20;
 /// From the connection's start to full feature phase, milliseconds.
 pub const LOGIN_DEADLINE_MS: u64 = 10_000;

@@ -310,3 +310,25 @@ fn large_transfers_wait_for_memory() {
         "what is here already does not wait"
     );
 }
+
+#[test]
+fn a_little_immediate_data_does_not_jump_the_queue() {
+    let mut rig = Rig::logged_in("");
+    for itt in 0..66 {
+        rig.command(0xC0, itt, 1 << 20, &[0x28, 0, 0, 0, 0, 0, 0, 8, 0, 0]);
+    }
+    let large = Raw::new(0x01, FINAL_WRITE)
+        .word(16, 99)
+        .word(20, 1 << 20)
+        .cdb(&[0x2A, 0, 0, 0, 0, 0, 0, 8, 0]);
+    assert_eq!(rig.next(large.with(&[1; 512])), [], "no R2T yet");
+    let mut replies = Vec::new();
+    for _ in 0..3 {
+        let (tag, _) = rig.op();
+        replies.append(&mut rig.finish(tag, Err(BackendError::Io)));
+    }
+    assert_eq!(
+        (replies.len(), replies[3].bhs[0], replies[3].get(16)),
+        (4, 0x31, 99)
+    );
+}
