@@ -5,12 +5,9 @@ use bytes::{Bytes, BytesMut};
 use super::encode::{LISTED, RECENT};
 use super::frame::{HEADER, Header, Kind, Limits, WireError};
 use crate::ids::{
-    ClientId, Epoch, ImageId, OBJECT_SIZE, ObjectId, OpId, PgId, PoolId, UNIT_SIZE,
-    UNITS_PER_OBJECT, UnitMask, Version,
+    ClientId, Epoch, ImageId, OBJECT_SIZE, ObjectId, OpId, PgId, PoolId, UNIT_SIZE, UNITS_PER_OBJECT, UnitMask, Version,
 };
-use crate::message::{
-    Action, LIST_LIMIT, Listed, Message, Op, OpDone, OpError, OpValue, Peer, PeerBody, WriteError,
-};
+use crate::message::{Action, LIST_LIMIT, Listed, Message, Op, OpDone, OpError, OpValue, Peer, PeerBody, WriteError};
 use crate::mutation::{Mutation, Patch};
 
 /// Takes the next frame off `input`; none, and `input` as it was, while it is not there as a whole (see
@@ -40,26 +37,14 @@ fn body(kind: Kind, fields: &mut Fields, data: Bytes) -> Result<Message, WireErr
     match kind {
         Kind::Read => op(fields, |f, pg| {
             let (object, offset, len) = f.range(pg)?;
-            Ok(Action::Read {
-                object,
-                offset,
-                len,
-            })
+            Ok(Action::Read { object, offset, len })
         }),
         Kind::Write => op(fields, |f, pg| write(f, pg, data)),
         Kind::Zero => op(fields, |f, pg| {
             let (object, offset, len) = f.range(pg)?;
-            Ok(Action::Zero {
-                object,
-                offset,
-                len,
-            })
+            Ok(Action::Zero { object, offset, len })
         }),
-        Kind::Remove => op(fields, |f, pg| {
-            Ok(Action::Remove {
-                object: f.object(pg)?,
-            })
-        }),
+        Kind::Remove => op(fields, |f, pg| Ok(Action::Remove { object: f.object(pg)? })),
         Kind::List => op(fields, list_action),
         Kind::Changed => done(fields, |_| Ok(Ok(OpValue::Changed))),
         Kind::Data => done(fields, |_| Ok(Ok(OpValue::Data(vec![data])))),
@@ -74,11 +59,7 @@ fn body(kind: Kind, fields: &mut Fields, data: Bytes) -> Result<Message, WireErr
         }),
         Kind::MemberWrite => peer(fields, |f, pg| member_write(f, pg, data)),
         Kind::Written => peer(fields, written),
-        Kind::Fetch => peer(fields, |f, pg| {
-            Ok(PeerBody::Fetch {
-                object: f.object(pg)?,
-            })
-        }),
+        Kind::Fetch => peer(fields, |f, pg| Ok(PeerBody::Fetch { object: f.object(pg)? })),
         Kind::Fetched => peer(fields, |f, pg| fetched(f, pg, data)),
         Kind::Forget => peer(fields, |f, pg| {
             Ok(PeerBody::Forget {
@@ -143,18 +124,11 @@ fn list_action(fields: &mut Fields, pg: PgId) -> Result<Action, WireError> {
 fn listing(fields: &mut Fields, pg: PgId) -> Result<PeerBody, WireError> {
     let last = fields.flag()?;
     let objects = fields.list(LISTED, |f| f.listed(pg))?;
-    if !objects
-        .windows(2)
-        .all(|pair| pair[0].object < pair[1].object)
-    {
+    if !objects.windows(2).all(|pair| pair[0].object < pair[1].object) {
         return Err(WireError::Field("a listing out of order"));
     }
     let recent = fields.list(RECENT, |f| Ok((f.op_id()?, f.version()?)))?;
-    Ok(PeerBody::Listing {
-        objects,
-        recent,
-        last,
-    })
+    Ok(PeerBody::Listing { objects, recent, last })
 }
 
 fn member_write(fields: &mut Fields, pg: PgId, data: Bytes) -> Result<PeerBody, WireError> {
@@ -192,11 +166,7 @@ fn fetched(fields: &mut Fields, pg: PgId, data: Bytes) -> Result<PeerBody, WireE
     Ok(PeerBody::Fetched { object, whole })
 }
 
-fn mutation(
-    fields: &mut Fields,
-    object: ObjectId,
-    mut data: Bytes,
-) -> Result<Mutation, WireError> {
+fn mutation(fields: &mut Fields, object: ObjectId, mut data: Bytes) -> Result<Mutation, WireError> {
     let version = fields.version()?;
     let op = fields.op_id()?;
     let zero = UnitMask(fields.u32()?);
@@ -218,11 +188,7 @@ fn mutation(
 }
 
 /// The patches, disjoint; their payloads are split off `data`.
-fn patches(
-    fields: &mut Fields,
-    object: ObjectId,
-    data: &mut Bytes,
-) -> Result<Vec<Patch>, WireError> {
+fn patches(fields: &mut Fields, object: ObjectId, data: &mut Bytes) -> Result<Vec<Patch>, WireError> {
     let count = usize::from(fields.u8()?);
     if count > UNITS_PER_OBJECT {
         return Err(WireError::Field("more patches than units"));
@@ -261,8 +227,7 @@ fn patch(fields: &mut Fields, object: ObjectId, data: &mut Bytes) -> Result<Patc
 
 fn check_range(offset: usize, len: usize) -> Result<(), WireError> {
     let fits = len > 0 && offset.checked_add(len).is_some_and(|end| end <= OBJECT_SIZE);
-    fits.then_some(())
-        .ok_or(WireError::Field("a range beyond the object"))
+    fits.then_some(()).ok_or(WireError::Field("a range beyond the object"))
 }
 
 /// What is left of a body.

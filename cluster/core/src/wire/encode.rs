@@ -4,9 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::frame::{HEADER, Kind, seal};
 use crate::ids::{ObjectId, OpId, PgId, Version};
-use crate::message::{
-    Action, Listed, Message, Op, OpDone, OpError, OpValue, Peer, PeerBody, WriteError,
-};
+use crate::message::{Action, Listed, Message, Op, OpDone, OpError, OpValue, Peer, PeerBody, WriteError};
 use crate::mutation::Mutation;
 
 /// Room for any body but lists: 32 patches of one unit with their sums, and the fields before them, bytes.
@@ -43,9 +41,7 @@ fn room(message: &Message) -> usize {
             ..
         }) => BODY + 8 * numbers.len(),
         Message::Peer(Peer {
-            body: PeerBody::Listing {
-                objects, recent, ..
-            },
+            body: PeerBody::Listing { objects, recent, .. },
             ..
         }) => BODY + LISTED * objects.len() + RECENT * recent.len(),
         _ => BODY,
@@ -56,29 +52,17 @@ fn put_op(op: &Op, head: &mut BytesMut, out: &mut Vec<Bytes>) -> Kind {
     put_op_id(op.id, head);
     put_pg(op.pg, head);
     match &op.action {
-        Action::Read {
-            object,
-            offset,
-            len,
-        } => {
+        Action::Read { object, offset, len } => {
             put_range(*object, *offset, *len, head);
             Kind::Read
         }
-        Action::Write {
-            object,
-            offset,
-            data,
-        } => {
+        Action::Write { object, offset, data } => {
             put_object(*object, head);
             put_size(*offset, head);
             put_segments(data, out);
             Kind::Write
         }
-        Action::Zero {
-            object,
-            offset,
-            len,
-        } => {
+        Action::Zero { object, offset, len } => {
             put_range(*object, *offset, *len, head);
             Kind::Zero
         }
@@ -125,11 +109,7 @@ fn put_peer(peer: &Peer, head: &mut BytesMut, out: &mut Vec<Bytes>) -> Kind {
     head.put_u64_le(peer.epoch.0);
     match &peer.body {
         PeerBody::Fence => Kind::Fence,
-        PeerBody::Listing {
-            objects,
-            recent,
-            last,
-        } => {
+        PeerBody::Listing { objects, recent, last } => {
             put_listing(objects, recent, *last, head);
             Kind::Listing
         }
@@ -159,9 +139,7 @@ fn put_peer(peer: &Peer, head: &mut BytesMut, out: &mut Vec<Bytes>) -> Kind {
         PeerBody::Fetched { object, whole } => {
             put_object(*object, head);
             head.put_u8(u8::from(whole.is_some()));
-            whole
-                .iter()
-                .for_each(|mutation| put_mutation(mutation, head, out));
+            whole.iter().for_each(|mutation| put_mutation(mutation, head, out));
             Kind::Fetched
         }
         PeerBody::Forget { object, version } => {

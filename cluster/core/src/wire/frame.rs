@@ -26,9 +26,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits {
-            max_frame: MAX_FRAME,
-        }
+        Limits { max_frame: MAX_FRAME }
     }
 }
 
@@ -162,9 +160,7 @@ impl Header {
             return Ok(None);
         };
         let [a, b, c, d, format, number, reserved @ ..] = *bytes;
-        let word = |at: usize| {
-            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-        };
+        let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         if [a, b, c, d] != MAGIC {
             return Err(WireError::Magic([a, b, c, d]));
         }
@@ -229,15 +225,9 @@ pub fn needed(input: &[u8]) -> usize {
 
 /// Fills in the header at the start of `head`, which has [`HEADER`] bytes of room before the body.
 pub(super) fn seal(kind: Kind, head: &mut [u8], data: &[Bytes]) {
-    let word = |len: usize| {
-        u32::try_from(len)
-            .expect("messages are bounded")
-            .to_le_bytes()
-    };
+    let word = |len: usize| u32::try_from(len).expect("messages are bounded").to_le_bytes();
     let data_len: usize = data.iter().map(Bytes::len).sum();
-    let data_sum = data
-        .iter()
-        .fold(0, |sum, segment| crc32c::crc32c_append(sum, segment));
+    let data_sum = data.iter().fold(0, |sum, segment| crc32c::crc32c_append(sum, segment));
     head[..4].copy_from_slice(&MAGIC);
     head[4] = FORMAT;
     head[5] = kind as u8;

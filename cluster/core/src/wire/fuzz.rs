@@ -24,13 +24,8 @@ fn check(data: &[u8]) {
         "the split of the input changed its meaning"
     );
     let mut again = Vec::new();
-    messages
-        .iter()
-        .for_each(|message| encode(message, &mut again));
-    assert!(
-        data.starts_with(&again.concat()),
-        "a message has two spellings"
-    );
+    messages.iter().for_each(|message| encode(message, &mut again));
+    assert!(data.starts_with(&again.concat()), "a message has two spellings");
 }
 
 /// The messages in `data`, fed in pieces of `step` bytes, and why it ended if not for lack of bytes.
