@@ -1,0 +1,353 @@
+//! Group commit: everything that waits becomes durable with one contiguous write of the log and one flush.
+//!
+//! One batch is in flight at a time, so a batch in the log proves that all before it were durable. The index
+//! changes, and answers are given, only when the flush has completed. What a request may do is decided when
+//! it is submitted, against the *outlook*: the object as it will be when everything queued is durable.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+use hashbrown::HashMap;
+use trivet_core::buffer::aligned;
+use trivet_core::mutation::Mutation;
+use trivet_core::{Epoch, ObjectId, PgId, UNIT_SIZE, UnitMask, Version};
+
+use crate::api::{Output, Reply, StoreError, Ticket};
+use crate::batch::{self, Prefix};
+use crate::disk::{BuildMixer, Owner};
+use crate::layout::{BLOCK, Layout};
+use crate::policy::{self, MAX_SLOT_BYTES};
+use crate::record::{self, WriteHead};
+use crate::store::{Live, mutant};
+
+/// Places in the index that are kept for tombstones, so that deletes go on when nothing else does.
+const TOMBSTONE_RESERVE: usize = 512;
+
+/// What waits for its batch, and the batch in flight.
+#[derive(Debug, Default)]
+pub struct Commit {
+    queue: VecDeque<Pending>,
+    flying: Option<Flying>,
+    /// The outlook of every object that a queued or flying request changes.
+    outlooks: HashMap<ObjectId, Outlook, BuildMixer>,
+    /// The batch that should go next does not fit into the log now.
+    pub blocked: bool,
+    /// Batches that became durable.
+    pub commits: u64,
+}
+
+#[derive(Debug)]
+struct Pending {
+    ticket: Ticket,
+    record_len: usize,
+    /// Units that travel in the batch.
+    payload: u64,
+    action: Action,
+}
+
+#[derive(Debug)]
+enum Action {
+    Write { head: WriteHead, mutation: Mutation, slot_units: UnitMask },
+    Epoch(PgId, Epoch),
+    Forget(ObjectId, Version),
+}
+
+#[derive(Debug)]
+struct Flying {
+    items: Vec<Pending>,
+    prefix: Prefix,
+    /// Writes that have not completed.
+    waiting: usize,
+}
+
+/// An object as it will be.
+#[derive(Clone, Copy, Debug, Default)]
+struct Outlook {
+    exists: bool,
+    version: Version,
+    present: UnitMask,
+    slot: Option<u32>,
+    tombstone: bool,
+    /// Requests that wait.
+    waiting: usize,
+}
+
+impl Commit {
+    /// Takes everything that is not answered yet.
+    pub fn drain(&mut self) -> impl Iterator<Item = Ticket> + use<> {
+        let flying = self.flying.take().map_or_else(Vec::new, |flying| flying.items);
+        flying.into_iter().chain(std::mem::take(&mut self.queue)).map(|pending| pending.ticket)
+    }
+
+    fn push(&mut self, ticket: Ticket, record_len: usize, payload: u64, action: Action) {
+        self.queue.push_back(Pending { ticket, record_len, payload, action });
+    }
+
+    fn expect(&mut self, object: ObjectId, outlook: Outlook) {
+        self.outlooks.insert(object, Outlook { waiting: outlook.waiting + 1, ..outlook });
+    }
+
+    fn fulfil(&mut self, object: ObjectId) {
+        let outlook = self.outlooks.get_mut(&object).expect("queued requests have an outlook");
+        outlook.waiting -= 1;
+        if outlook.waiting == 0 {
+            self.outlooks.remove(&object);
+        }
+    }
+}
+
+impl Live {
+    fn outlook(&self, object: ObjectId) -> Outlook {
+        if let Some(outlook) = self.commit.outlooks.get(&object) {
+            return *outlook;
+        }
+        self.index.get(object).map_or_else(Outlook::default, |entry| Outlook {
+            exists: true,
+            version: entry.version,
+            present: entry.present,
+            slot: entry.slot(),
+            tombstone: entry.tombstone,
+            waiting: 0,
+        })
+    }
+
+    /// Queues a write, or refuses it at once.
+    pub fn submit_write(&mut self, ticket: Ticket, object: ObjectId, mutation: Mutation, out: &mut Output) {
+        debug_assert!(mutation.patches.iter().all(|patch| patch.verify(object)), "sums do not match");
+        let before = self.outlook(object);
+        match self.admit(object, &mutation, &before) {
+            Ok((slot, slot_units)) => self.queue_write(ticket, object, mutation, before, slot, slot_units),
+            Err(error) => out.done.push((ticket, Err(error))),
+        }
+    }
+
+    /// The slot that the object will have, and the units that go there in parallel with the batch.
+    fn admit(&mut self, object: ObjectId, mutation: &Mutation, before: &Outlook) -> Result<(Option<u32>, UnitMask), StoreError> {
+        if mutation.version <= before.version {
+            return Err(StoreError::StaleVersion { object, got: mutation.version, have: before.version });
+        }
+        let kept = if mutation.tombstone { 0 } else { TOMBSTONE_RESERVE };
+        let entries = self.index.len() + self.commit.outlooks.len();
+        if !before.exists && entries + kept >= self.layout.max_entries() {
+            return Err(StoreError::NoSpace);
+        }
+        if present_after(mutation, before).is_empty() {
+            return Ok((None, UnitMask::EMPTY));
+        }
+        let fresh = policy::fresh_slot_units(mutation, before.slot.is_some());
+        match before.slot {
+            None => self.slots.take(false).map(|slot| (Some(slot), fresh)).ok_or(StoreError::NoSpace),
+            Some(old) if fresh.is_empty() => Ok((Some(old), fresh)),
+            Some(old) => Ok(self.slots.take(true).map_or((Some(old), UnitMask::EMPTY), |slot| (Some(slot), fresh))),
+        }
+    }
+
+    fn queue_write(
+        &mut self,
+        ticket: Ticket,
+        object: ObjectId,
+        mutation: Mutation,
+        before: Outlook,
+        slot: Option<u32>,
+        slot_units: UnitMask,
+    ) {
+        if mutant!(self.options, ReuseSlotEarly) && before.slot != slot {
+            before.slot.into_iter().for_each(|old| self.slots.release(old));
+        }
+        let present = present_after(&mutation, &before);
+        let head = WriteHead::of(object, &mutation, slot);
+        let Mutation { version, tombstone, .. } = mutation;
+        let after = Outlook { exists: true, version, present, slot, tombstone, waiting: before.waiting };
+        self.commit.expect(object, after);
+        let payload = mutation.payload() / UNIT_SIZE - slot_units.len();
+        let record_len = record::write_len(&mutation);
+        self.commit.push(ticket, record_len, payload as u64, Action::Write { head, mutation, slot_units });
+    }
+
+    /// Queues an epoch unless it is durable already.
+    pub fn submit_epoch(&mut self, ticket: Ticket, pg: PgId, epoch: Epoch, out: &mut Output) {
+        let have = self.epochs.get(&pg);
+        if have.is_some_and(|&have| have >= epoch) {
+            return out.done.push((ticket, Ok(Reply::Accepted)));
+        }
+        if have.is_none() && self.epochs.len() + self.commit.queue.len() >= self.layout.max_epochs() {
+            return out.done.push((ticket, Err(StoreError::NoSpace)));
+        }
+        self.commit.push(ticket, record::epoch_len(), 0, Action::Epoch(pg, epoch));
+    }
+
+    /// Queues the end of a tombstone, if there may be one.
+    pub fn submit_forget(&mut self, ticket: Ticket, object: ObjectId, version: Version, out: &mut Output) {
+        let before = self.outlook(object);
+        let matches = before.tombstone && before.version == version;
+        if before.waiting == 0 && !matches {
+            return out.done.push((ticket, Ok(Reply::Forgotten)));
+        }
+        let after = if matches { Outlook { waiting: before.waiting, ..Outlook::default() } } else { before };
+        self.commit.expect(object, after);
+        self.commit.push(ticket, record::forget_len(), 0, Action::Forget(object, version));
+    }
+
+    /// Starts the next batch unless one is in flight, nothing waits, or the log has no room.
+    pub fn start_batch(&mut self, out: &mut Output) {
+        if self.commit.flying.is_some() || self.commit.queue.is_empty() {
+            return;
+        }
+        let (count, records_len, blocks) = next_batch(&self.commit.queue, &self.layout);
+        let Some(position) = self.ring.place(blocks) else {
+            self.commit.blocked = true;
+            return;
+        };
+        self.commit.blocked = false;
+        let items: Vec<Pending> = self.commit.queue.drain(..count).collect();
+        let prefix = Prefix {
+            sequence: self.sequence + 1,
+            incarnation: self.incarnation,
+            position,
+            blocks: u32::try_from(blocks).expect("batches are small"),
+            header_blocks: u32::try_from(batch::header_blocks(records_len)).expect("batches are small"),
+            records: u32::try_from(count).expect("batches are small"),
+            records_len: u32::try_from(records_len).expect("batches are small"),
+        };
+        let data = encode(&prefix, &self.secret, &items);
+        let offset = self.layout.log_block(self.ring.block(position));
+        self.disk.write(Owner::BatchWrite, offset, data, out);
+        let waiting = 1 + items.iter().map(|item| self.write_slot(item, out)).sum::<usize>();
+        self.commit.flying = Some(Flying { items, prefix, waiting });
+    }
+
+    /// Writes those patches of a request that go to its slot; says how many.
+    fn write_slot(&mut self, item: &Pending, out: &mut Output) -> usize {
+        let Action::Write { head: WriteHead { slot: Some(slot), .. }, mutation, slot_units } = &item.action else {
+            return 0;
+        };
+        let patches = mutation.patches.iter().filter(|patch| slot_units.has(patch.first));
+        let writes = patches.map(|patch| {
+            self.disk.write(Owner::BatchWrite, self.layout.unit(*slot, patch.first), patch.data.clone(), out);
+        });
+        writes.count()
+    }
+
+    /// One of the batch's writes has completed.
+    pub fn batch_written(&mut self, out: &mut Output) {
+        let flying = self.commit.flying.as_mut().expect("its writes are in flight");
+        flying.waiting -= 1;
+        if flying.waiting > 0 {
+            return;
+        }
+        if mutant!(self.options, SkipFlush) {
+            return self.batch_durable(out);
+        }
+        self.disk.flush(Owner::BatchFlush, out);
+    }
+
+    /// The batch is durable: the index changes and everybody is answered.
+    pub fn batch_durable(&mut self, out: &mut Output) {
+        let Flying { items, prefix, .. } = self.commit.flying.take().expect("its flush was in flight");
+        self.sequence = prefix.sequence;
+        self.ring.head = prefix.end();
+        self.commit.commits += 1;
+        let mut payload = self.ring.block(prefix.position) + prefix.header_blocks;
+        for item in items {
+            let reply = self.apply(&item.action, payload);
+            payload += u32::try_from(item.payload).expect("batches are small");
+            out.done.push((item.ticket, Ok(reply)));
+        }
+    }
+
+    /// Takes a durable request, whose payload starts at block `payload` of the ring, into the index.
+    fn apply(&mut self, action: &Action, payload: u32) -> Reply {
+        match action {
+            Action::Write { head, mutation, slot_units } => {
+                self.apply_write(head, mutation, *slot_units, payload);
+                self.commit.fulfil(head.object);
+                Reply::Written
+            }
+            Action::Epoch(pg, epoch) => {
+                let highest = self.epochs.entry(*pg).or_default();
+                *highest = (*highest).max(*epoch);
+                Reply::Accepted
+            }
+            Action::Forget(object, version) => {
+                self.index.forget(*object, *version);
+                self.commit.fulfil(*object);
+                Reply::Forgotten
+            }
+        }
+    }
+
+    fn apply_write(&mut self, head: &WriteHead, mutation: &Mutation, slot_units: UnitMask, mut payload: u32) {
+        let mut freed = None;
+        self.index.change(head.object, |entry| {
+            freed = entry.slot().filter(|&old| Some(old) != head.slot);
+            entry.begin(head);
+            for patch in &mutation.patches {
+                if slot_units.has(patch.first) {
+                    entry.put_in_slot(patch.first, &patch.sums);
+                } else {
+                    entry.put_in_log(patch.first, &patch.sums, payload);
+                    payload += u32::try_from(patch.units()).expect("at most 32");
+                }
+            }
+        });
+        if !mutant!(self.options, ReuseSlotEarly) {
+            freed.into_iter().for_each(|slot| self.slots.release(slot));
+        }
+    }
+}
+
+fn present_after(mutation: &Mutation, before: &Outlook) -> UnitMask {
+    let kept = before.present.minus(mutation.zero);
+    mutation.patches.iter().fold(kept, |mask, patch| mask.union(patch.mask()))
+}
+
+/// How many requests make up the next batch, the bytes of their records, and its blocks.
+fn next_batch(queue: &VecDeque<Pending>, layout: &Layout) -> (usize, usize, u64) {
+    let (mut count, mut records_len, mut payload, mut slot_bytes) = (0, 0, 0, 0);
+    for item in queue {
+        let longer = records_len + item.record_len;
+        let blocks = batch::header_blocks(longer) + payload + item.payload;
+        if count > 0 && (blocks > layout.max_batch() || slot_bytes > MAX_SLOT_BYTES) {
+            break;
+        }
+        (count, records_len, payload) = (count + 1, longer, payload + item.payload);
+        if let Action::Write { slot_units, .. } = &item.action {
+            slot_bytes += slot_units.len() * UNIT_SIZE;
+        }
+    }
+    (count, records_len, batch::header_blocks(records_len) + payload)
+}
+
+/// The bytes of a batch.
+fn encode(prefix: &Prefix, secret: &[u8; 16], items: &[Pending]) -> Bytes {
+    let mut data = aligned(prefix.blocks as usize * BLOCK as usize);
+    prefix.put(secret, &mut data);
+    items.iter().for_each(|item| put_record(&mut data, &item.action));
+    data.resize(prefix.header_len(), 0);
+    batch::seal(&mut data);
+    items.iter().for_each(|item| put_payload(&mut data, &item.action));
+    debug_assert_eq!(data.len() as u64, u64::from(prefix.blocks) * BLOCK);
+    data.freeze()
+}
+
+fn put_record(data: &mut BytesMut, action: &Action) {
+    match action {
+        Action::Write { head, mutation, slot_units } => record::put_write(data, head, mutation, *slot_units),
+        Action::Epoch(pg, epoch) => record::put_accept(data, *pg, *epoch),
+        Action::Forget(object, version) => record::put_forget(data, *object, *version),
+    }
+}
+
+fn put_payload(data: &mut BytesMut, action: &Action) {
+    if let Action::Write { mutation, slot_units, .. } = action {
+        let inline = mutation.patches.iter().filter(|patch| !slot_units.has(patch.first));
+        inline.for_each(|patch| data.extend_from_slice(&patch.data));
+    }
+}
+
+/// The first batch of an incarnation: no records, only a header. See [`crate::recovery`].
+pub fn empty_batch(secret: &[u8; 16], sequence: u64, incarnation: u64, position: u64) -> (Prefix, Bytes) {
+    let prefix =
+        Prefix { sequence, incarnation, position, blocks: 1, header_blocks: 1, records: 0, records_len: 0 };
+    (prefix, encode(&prefix, secret, &[]))
+}

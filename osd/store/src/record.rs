@@ -1,0 +1,278 @@
+//! The records of the log: what a batch says about objects, epochs and tombstones. Little endian.
+
+use bytes::{Buf, BufMut, BytesMut};
+use trivet_core::mutation::Mutation;
+use trivet_core::{ClientId, Epoch, ImageId, ObjectId, OpId, PgId, PoolId, UNITS_PER_OBJECT, UnitMask, Version};
+
+/// How "no slot" is written.
+pub const NO_SLOT: u32 = u32::MAX;
+const WRITE: u8 = 1;
+const EPOCH: u8 = 2;
+const FORGET: u8 = 3;
+/// A write's flag: the object is deleted.
+const TOMBSTONE: u8 = 1;
+/// A patch's place: in the object's slot rather than in the batch.
+const IN_SLOT: u8 = 1;
+/// Bytes of a write without its patches, of a patch without its sums, of an epoch, of a forget.
+const WRITE_LEN: usize = 60;
+const PATCH_LEN: usize = 4;
+const EPOCH_LEN: usize = 16;
+const FORGET_LEN: usize = 36;
+
+/// A write without its patches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteHead {
+    /// Which object.
+    pub object: ObjectId,
+    /// Its version from here on.
+    pub version: Version,
+    /// The client operation.
+    pub op: OpId,
+    /// Units that become unwritten, before the patches.
+    pub zero: UnitMask,
+    /// The object is deleted.
+    pub tombstone: bool,
+    /// The object's slot from here on.
+    pub slot: Option<u32>,
+}
+
+impl WriteHead {
+    /// The head of the record of `mutation`, after which `object` has `slot`.
+    pub fn of(object: ObjectId, mutation: &Mutation, slot: Option<u32>) -> WriteHead {
+        let Mutation { version, op, zero, tombstone, .. } = *mutation;
+        WriteHead { object, version, op, zero, tombstone, slot }
+    }
+}
+
+/// New contents of consecutive units, without the contents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PatchRecord {
+    /// The first unit.
+    pub first: usize,
+    /// One sum per unit.
+    pub sums: Vec<u32>,
+    /// Whether the contents are in the object's slot; else in the batch.
+    pub in_slot: bool,
+}
+
+impl PatchRecord {
+    /// The units that it covers.
+    pub fn mask(&self) -> UnitMask {
+        UnitMask::range(self.first, self.sums.len())
+    }
+}
+
+/// One record, as read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// A write.
+    Write(WriteHead, Vec<PatchRecord>),
+    /// An accepted epoch.
+    Epoch(PgId, Epoch),
+    /// The tombstone of this version is forgotten.
+    Forget(ObjectId, Version),
+}
+
+/// Bytes of the record of a write.
+pub fn write_len(mutation: &Mutation) -> usize {
+    WRITE_LEN + mutation.patches.iter().map(|p| PATCH_LEN + 4 * p.sums.len()).sum::<usize>()
+}
+
+/// Bytes of the record of an epoch.
+pub const fn epoch_len() -> usize {
+    EPOCH_LEN
+}
+
+/// Bytes of the record of a forgotten tombstone.
+pub const fn forget_len() -> usize {
+    FORGET_LEN
+}
+
+/// Writes an object's name.
+pub fn put_object(out: &mut BytesMut, object: ObjectId) {
+    out.put_u64_le(object.image.0);
+    out.put_u64_le(object.number);
+}
+
+/// Reads an object's name; 16 bytes must be there.
+pub fn get_object(data: &mut &[u8]) -> ObjectId {
+    ObjectId { image: ImageId(data.get_u64_le()), number: data.get_u64_le() }
+}
+
+/// Writes a version.
+pub fn put_version(out: &mut BytesMut, version: Version) {
+    out.put_u64_le(version.epoch.0);
+    out.put_u64_le(version.counter);
+}
+
+/// Reads a version; 16 bytes must be there.
+pub fn get_version(data: &mut &[u8]) -> Version {
+    Version { epoch: Epoch(data.get_u64_le()), counter: data.get_u64_le() }
+}
+
+/// Writes an operation's name.
+pub fn put_op(out: &mut BytesMut, op: OpId) {
+    out.put_u64_le(op.client.0);
+    out.put_u64_le(op.sequence);
+}
+
+/// Reads an operation's name; 16 bytes must be there.
+pub fn get_op(data: &mut &[u8]) -> OpId {
+    OpId { client: ClientId(data.get_u64_le()), sequence: data.get_u64_le() }
+}
+
+/// Writes an accepted epoch, 16 bytes of which the first is `tag`.
+pub fn put_epoch(out: &mut BytesMut, tag: u8, pg: PgId, epoch: Epoch) {
+    out.put_u8(tag);
+    out.put_u8(0);
+    out.put_u16_le(pg.pool.0);
+    out.put_u32_le(pg.number);
+    out.put_u64_le(epoch.0);
+}
+
+/// Reads what follows the tag of an accepted epoch; 15 bytes must be there.
+pub fn get_epoch(data: &mut &[u8]) -> (PgId, Epoch) {
+    data.advance(1);
+    let pg = PgId { pool: PoolId(data.get_u16_le()), number: data.get_u32_le() };
+    (pg, Epoch(data.get_u64_le()))
+}
+
+/// Writes the record of a write whose `slot_units` are in the slot and the others in the batch.
+pub fn put_write(out: &mut BytesMut, head: &WriteHead, mutation: &Mutation, slot_units: UnitMask) {
+    out.put_u8(WRITE);
+    out.put_u8(if head.tombstone { TOMBSTONE } else { 0 });
+    out.put_u8(u8::try_from(mutation.patches.len()).expect("at most one patch per unit"));
+    out.put_u8(0);
+    put_object(out, head.object);
+    put_version(out, head.version);
+    put_op(out, head.op);
+    out.put_u32_le(head.zero.0);
+    out.put_u32_le(head.slot.unwrap_or(NO_SLOT));
+    for patch in &mutation.patches {
+        out.put_u8(u8::try_from(patch.first).expect("fewer than 256 units"));
+        out.put_u8(u8::try_from(patch.sums.len()).expect("fewer than 256 units"));
+        out.put_u8(if slot_units.has(patch.first) { IN_SLOT } else { 0 });
+        out.put_u8(0);
+        patch.sums.iter().for_each(|&sum| out.put_u32_le(sum));
+    }
+}
+
+/// Writes the record of an accepted epoch.
+pub fn put_accept(out: &mut BytesMut, pg: PgId, epoch: Epoch) {
+    put_epoch(out, EPOCH, pg, epoch);
+}
+
+/// Writes the record of a forgotten tombstone.
+pub fn put_forget(out: &mut BytesMut, object: ObjectId, version: Version) {
+    out.put_u32_le(u32::from(FORGET));
+    put_object(out, object);
+    put_version(out, version);
+}
+
+/// Reads one record; `None` if the bytes are not one.
+pub fn get(data: &mut &[u8]) -> Option<Record> {
+    let (&tag, rest) = data.split_first()?;
+    *data = rest;
+    match tag {
+        WRITE if data.len() >= WRITE_LEN - 1 => get_write(data),
+        EPOCH if data.len() >= EPOCH_LEN - 1 => {
+            let (pg, epoch) = get_epoch(data);
+            Some(Record::Epoch(pg, epoch))
+        }
+        FORGET if data.len() >= FORGET_LEN - 1 => {
+            data.advance(3);
+            Some(Record::Forget(get_object(data), get_version(data)))
+        }
+        _ => None,
+    }
+}
+
+fn get_write(data: &mut &[u8]) -> Option<Record> {
+    let tombstone = data.get_u8() == TOMBSTONE;
+    let count = data.get_u8();
+    data.advance(1);
+    let (object, version, op) = (get_object(data), get_version(data), get_op(data));
+    let zero = UnitMask(data.get_u32_le());
+    let slot = Some(data.get_u32_le()).filter(|&slot| slot != NO_SLOT);
+    let patches = (0..count).map(|_| get_patch(data)).collect::<Option<Vec<_>>>()?;
+    if slot.is_none() && !patches.is_empty() {
+        return None;
+    }
+    Some(Record::Write(WriteHead { object, version, op, zero, tombstone, slot }, patches))
+}
+
+fn get_patch(data: &mut &[u8]) -> Option<PatchRecord> {
+    if data.len() < PATCH_LEN {
+        return None;
+    }
+    let (first, count) = (usize::from(data.get_u8()), usize::from(data.get_u8()));
+    let in_slot = data.get_u8() == IN_SLOT;
+    data.advance(1);
+    if count == 0 || first + count > UNITS_PER_OBJECT || data.len() < 4 * count {
+        return None;
+    }
+    let sums = (0..count).map(|_| data.get_u32_le()).collect();
+    Some(PatchRecord { first, sums, in_slot })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use trivet_core::mutation::Patch;
+    use trivet_core::UNIT_SIZE;
+
+    fn object() -> ObjectId {
+        ObjectId { image: ImageId::new(PoolId(3), 9), number: 77 }
+    }
+
+    fn sample() -> (Mutation, WriteHead) {
+        let patch = |first, units: usize| Patch::seal(object(), first, Bytes::from(vec![5; units * UNIT_SIZE]));
+        let mutation = Mutation {
+            version: Version { epoch: Epoch(4), counter: 2 },
+            op: OpId { client: ClientId(8), sequence: 6 },
+            zero: UnitMask(0xf0),
+            patches: vec![patch(0, 1), patch(16, 16)],
+            tombstone: false,
+        };
+        let head = WriteHead::of(object(), &mutation, Some(12));
+        (mutation, head)
+    }
+
+    fn all() -> (BytesMut, Vec<Record>) {
+        let (mutation, head) = sample();
+        let mut out = BytesMut::new();
+        put_write(&mut out, &head, &mutation, UnitMask::range(16, 16));
+        assert_eq!(out.len(), write_len(&mutation));
+        put_accept(&mut out, PgId { pool: PoolId(2), number: 5 }, Epoch(9));
+        put_forget(&mut out, object(), head.version);
+        assert_eq!(out.len(), write_len(&mutation) + epoch_len() + forget_len());
+        let patches = mutation.patches.iter();
+        let patches = patches.map(|p| PatchRecord { first: p.first, sums: p.sums.clone(), in_slot: p.first == 16 });
+        let records = vec![
+            Record::Write(head, patches.collect()),
+            Record::Epoch(PgId { pool: PoolId(2), number: 5 }, Epoch(9)),
+            Record::Forget(object(), head.version),
+        ];
+        (out, records)
+    }
+
+    #[test]
+    fn records_round_trip() {
+        let (bytes, records) = all();
+        let mut data = &bytes[..];
+        let read: Vec<Record> = std::iter::from_fn(|| get(&mut data)).collect();
+        assert_eq!(read, records);
+        assert!(data.is_empty());
+    }
+
+    #[test]
+    fn cut_records_are_no_records() {
+        let (bytes, records) = all();
+        for len in 0..bytes.len() {
+            let mut data = &bytes[..len];
+            let read = std::iter::from_fn(|| get(&mut data)).count();
+            assert!(read < records.len(), "{len}");
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! Opening a store: superblock, newest valid checkpoint, log, then the first batch of a new incarnation.
+//!
+//! Before anything is written, a flush makes durable what was read: it may have come from the device's cache.
+//! Then an empty batch with the next incarnation takes the place after the last valid batch. It overwrites
+//! the header of a torn one, so what this opening did not see can never be seen by a later one; and batches
+//! of older incarnations are not accepted after it. If the log is too full for it, the checkpoint that has to
+//! come before any further batch carries the incarnation and does the same. One read or write is in flight
+//! at a time.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use trivet_core::disk::DiskDone;
+use trivet_core::{Epoch, PgId};
+
+use crate::api::Output;
+use crate::checkpoint::{self, Header, Item};
+use crate::commit::{Commit, empty_batch};
+use crate::cycle::{Active, Cycle};
+use crate::disk::{Disk, Owner};
+use crate::index::Index;
+use crate::layout::{AREA_HEADERS, BLOCK, Layout};
+use crate::read::Reads;
+use crate::replay::{Need, Replay};
+use crate::slots::Slots;
+use crate::store::{Live, Options};
+use crate::superblock::Superblock;
+
+/// The accepted epochs.
+pub type Epochs = BTreeMap<PgId, Epoch>;
+
+/// Bytes of a checkpoint read at once.
+const WINDOW: u64 = 2 << 20;
+
+/// An opening in progress.
+#[derive(Debug)]
+pub struct Recovery {
+    size: u64,
+    options: Options,
+    disk: Disk,
+    step: Step,
+    /// Where the read in flight began.
+    reading: u64,
+    /// Valid headers: the best one last.
+    found: Vec<(usize, usize, Header)>,
+    /// The highest sequence of any header.
+    highest: u64,
+}
+
+#[derive(Debug)]
+enum Step {
+    /// Reading this copy of the superblock; what was wrong with the first.
+    Superblock(u64, String),
+    /// Reading the headers of this area.
+    Headers(Superblock, usize),
+    /// Reading chunks.
+    Chunks(Box<Loading>),
+    /// Reading the log.
+    Log(Superblock, Active, Box<Replay>),
+    /// The flush before the first write.
+    Settle(Box<Live>),
+    /// Writing the empty batch.
+    Write(Box<Live>),
+    /// Flushing it.
+    Flush(Box<Live>),
+    /// Moved on.
+    Over,
+}
+
+/// A checkpoint being loaded.
+#[derive(Debug)]
+struct Loading {
+    superblock: Superblock,
+    active: Active,
+    index: Index,
+    epochs: Epochs,
+    /// Chunks and bytes loaded.
+    chunks: u32,
+    bytes: u64,
+}
+
+type Step1 = Result<Option<Box<Live>>, String>;
+
+impl Recovery {
+    /// Starts to open a disk of `size` bytes.
+    pub fn start(size: u64, options: Options, out: &mut Output) -> Recovery {
+        let step = Step::Superblock(0, String::new());
+        let mut recovery = Recovery { size, options, disk: Disk::default(), step, reading: 0, found: Vec::new(), highest: 0 };
+        recovery.read(0, BLOCK as usize, out);
+        recovery
+    }
+
+    fn read(&mut self, offset: u64, len: usize, out: &mut Output) {
+        self.reading = offset;
+        self.disk.read(Owner::Recovery, offset, len, out);
+    }
+
+    /// The operation in flight has ended; the store, once it is open.
+    ///
+    /// # Errors
+    /// Why the store cannot be opened.
+    pub fn completed(&mut self, done: DiskDone, out: &mut Output) -> Step1 {
+        if self.disk.finished(done.id).is_none() {
+            return Ok(None);
+        }
+        let result = done.result.map_err(|error| error.to_string());
+        match std::mem::replace(&mut self.step, Step::Over) {
+            Step::Superblock(copy, problem) => self.superblock(copy, &problem, result, out),
+            Step::Headers(superblock, area) => self.headers(superblock, area, result, out),
+            Step::Chunks(loading) => self.chunks(loading, result.ok(), out),
+            Step::Log(superblock, active, replay) => {
+                let window = (self.reading, result?);
+                self.log(superblock, active, replay, Some(window), out)
+            }
+            Step::Settle(live) => result.map(|_| self.first_batch(live, out)),
+            Step::Write(live) => {
+                result?;
+                self.disk.flush(Owner::Recovery, out);
+                self.step = Step::Flush(live);
+                Ok(None)
+            }
+            Step::Flush(live) => result.map(|_| Some(self.hand_over(live))),
+            Step::Over => unreachable!("nothing is in flight"),
+        }
+    }
+
+    fn superblock(&mut self, copy: u64, problem: &str, data: Result<Bytes, String>, out: &mut Output) -> Step1 {
+        match data.and_then(|block| Superblock::decode(&block, self.size)) {
+            Ok(superblock) => {
+                self.check_owner(&superblock)?;
+                self.read(superblock.layout.area(0), headers_len(), out);
+                self.step = Step::Headers(superblock, 0);
+                Ok(None)
+            }
+            Err(why) if copy == 0 => {
+                self.read(BLOCK, BLOCK as usize, out);
+                self.step = Step::Superblock(1, why);
+                Ok(None)
+            }
+            Err(why) => Err(if why == problem { why } else { format!("{problem}; second copy: {why}") }),
+        }
+    }
+
+    fn check_owner(&self, superblock: &Superblock) -> Result<(), String> {
+        match self.options.expect {
+            Some((cluster, _)) if cluster != superblock.cluster => Err("this disk belongs to another cluster".into()),
+            Some((_, osd)) if osd != superblock.osd => Err(format!("this disk belongs to OSD {}", superblock.osd)),
+            _ => Ok(()),
+        }
+    }
+
+    fn headers(&mut self, superblock: Superblock, area: usize, data: Result<Bytes, String>, out: &mut Output) -> Step1 {
+        let blocks = data.unwrap_or_default();
+        for (slot, block) in blocks.chunks_exact(BLOCK as usize).enumerate() {
+            let header = Header::decode(block, &superblock.store).filter(|header| is_sane(header, &superblock.layout));
+            self.found.extend(header.map(|header| (area, slot, header)));
+        }
+        if area == 0 {
+            self.read(superblock.layout.area(1), headers_len(), out);
+            self.step = Step::Headers(superblock, 1);
+            return Ok(None);
+        }
+        self.found.sort_by_key(|found| found.2.sequence);
+        self.highest = self.found.last().map_or(0, |found| found.2.sequence);
+        if self.found.is_empty() {
+            return self.enter_log(Loading::new(superblock, Active::default()), out);
+        }
+        self.load_best(superblock, out)
+    }
+
+    /// Starts to load the best checkpoint that is left.
+    fn load_best(&mut self, superblock: Superblock, out: &mut Output) -> Step1 {
+        let Some((area, slot, header)) = self.found.pop() else {
+            return Err("every checkpoint is damaged".into());
+        };
+        let active = Active { area, slot, header, exists: true, ..Active::default() };
+        self.load_on(Box::new(Loading::new(superblock, active)), out)
+    }
+
+    /// Reads the next chunks, or enters the log.
+    fn load_on(&mut self, loading: Box<Loading>, out: &mut Output) -> Step1 {
+        let header = &loading.active.header;
+        if loading.chunks == header.chunks {
+            return self.enter_log(*loading, out);
+        }
+        let left = header.bytes - loading.bytes;
+        if left == 0 {
+            return self.load_best(loading.superblock, out);
+        }
+        let offset = checkpoint::chunks_start(&loading.superblock.layout, loading.active.area) + loading.bytes;
+        self.read(offset, usize::try_from(left.min(WINDOW)).expect("windows are small"), out);
+        self.step = Step::Chunks(loading);
+        Ok(None)
+    }
+
+    fn chunks(&mut self, mut loading: Box<Loading>, data: Option<Bytes>, out: &mut Output) -> Step1 {
+        match data.and_then(|data| loading.load(&data)) {
+            Some(()) => self.load_on(loading, out),
+            None => self.load_best(loading.superblock, out),
+        }
+    }
+
+    fn enter_log(&mut self, mut loading: Loading, out: &mut Output) -> Step1 {
+        loading.index.forget_changes();
+        let Loading { superblock, mut active, index, epochs, .. } = loading;
+        active.highest = self.highest;
+        let replay = Replay::new(superblock.layout, superblock.store, &self.options, &active.header, index, epochs);
+        self.log(superblock, active, Box::new(replay), None, out)
+    }
+
+    fn log(&mut self, superblock: Superblock, active: Active, mut replay: Box<Replay>, window: Option<(u64, Bytes)>, out: &mut Output) -> Step1 {
+        match replay.go_on(window)? {
+            Need::Read(offset, len) => {
+                self.read(offset, len, out);
+                self.step = Step::Log(superblock, active, replay);
+            }
+            Need::Nothing => {
+                let live = self.build(&superblock, active, *replay)?;
+                self.disk.flush(Owner::Recovery, out);
+                self.step = Step::Settle(Box::new(live));
+            }
+        }
+        Ok(None)
+    }
+
+    fn build(&mut self, superblock: &Superblock, active: Active, replay: Replay) -> Result<Live, String> {
+        let layout = superblock.layout;
+        let mut slots = Slots::new(layout.slots);
+        for entry in replay.index.iter() {
+            if entry.slot().is_some_and(|slot| !slots.claim(slot)) {
+                return Err(format!("the slot of {} belongs to another object, too", entry.object));
+            }
+        }
+        Ok(Live {
+            options: self.options.clone(),
+            layout,
+            secret: superblock.store,
+            incarnation: replay.incarnation + 1,
+            sequence: replay.sequence,
+            disk: Disk::default(),
+            slots,
+            ring: replay.ring(),
+            index: replay.index,
+            epochs: replay.epochs,
+            commit: Commit::default(),
+            reads: Reads::default(),
+            cycle: Cycle::new(active),
+            recent: replay.recent,
+        })
+    }
+
+    /// Writes the empty batch, or opens without one if the log is full.
+    fn first_batch(&mut self, mut live: Box<Live>, out: &mut Output) -> Option<Box<Live>> {
+        let Some(position) = live.ring.place(1) else { return Some(self.hand_over(live)) };
+        let (prefix, data) = empty_batch(&live.secret, live.sequence + 1, live.incarnation, position);
+        let offset = live.layout.log_block(live.ring.block(position));
+        self.disk.write(Owner::Recovery, offset, data, out);
+        live.sequence = prefix.sequence;
+        live.ring.head = prefix.end();
+        self.step = Step::Write(live);
+        None
+    }
+
+    fn hand_over(&mut self, mut live: Box<Live>) -> Box<Live> {
+        live.disk = std::mem::take(&mut self.disk);
+        live
+    }
+}
+
+impl Loading {
+    fn new(superblock: Superblock, active: Active) -> Loading {
+        let index = Index::new(&superblock.store);
+        Loading { superblock, active, index, epochs: Epochs::new(), chunks: 0, bytes: 0 }
+    }
+
+    /// Takes the whole chunks at the start of `data`; `None` if the first is not whole.
+    fn load(&mut self, mut data: &[u8]) -> Option<()> {
+        let header = self.active.header;
+        let before = self.chunks;
+        while self.chunks < header.chunks && !data.is_empty() {
+            let len = checkpoint::chunk_len(data, &self.superblock.store, header.base, self.chunks)?;
+            let Some(chunk) = data.get(..len) else { break };
+            self.take(checkpoint::items(chunk)?)?;
+            data = &data[len..];
+            self.chunks += 1;
+            self.bytes += len as u64;
+        }
+        (self.chunks > before).then_some(())
+    }
+
+    fn take(&mut self, mut items: &[u8]) -> Option<()> {
+        while !items.is_empty() {
+            match checkpoint::get(&mut items, &self.superblock.layout)? {
+                Item::Entry(entry) => self.index.restore(*entry),
+                Item::Removed(object) => self.index.remove(object),
+                Item::Epoch(pg, epoch) => {
+                    self.epochs.insert(pg, epoch);
+                }
+            }
+        }
+        Some(())
+    }
+}
+
+fn headers_len() -> usize {
+    usize::try_from(AREA_HEADERS * BLOCK).expect("two blocks")
+}
+
+fn is_sane(header: &Header, layout: &Layout) -> bool {
+    header.position.is_multiple_of(BLOCK)
+        && header.position < u64::MAX / 4
+        && header.bytes <= checkpoint::chunks_room(layout)
+        && header.batch <= header.seen
+}

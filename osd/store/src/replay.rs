@@ -1,0 +1,374 @@
+//! Walking the log at open.
+//!
+//! Batches are followed from the checkpoint's position, each one sequence number after the last. Where the
+//! chain ends, the rest of the ring is searched for prefixes of later batches:
+//!
+//! - A batch later than the missing one proves that the missing one was durable: it has rotted, and the store
+//!   must not be opened as if it had never been.
+//! - A prefix of the missing batch itself is a torn tail; it proves that the batch before it was durable.
+//! - If nothing later was ever written, the last batch itself may be torn: its payload is verified, and if
+//!   it does not match, that batch was never answered and did not happen.
+//!
+//! A batch is taken into the index when the next one is found, the last one when this is decided.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use trivet_core::{ObjectId, OpId, UNIT_SIZE, UnitMask, Version};
+
+use crate::batch::{self, Prefix};
+use crate::checkpoint::Header;
+use crate::index::Index;
+use crate::layout::{BLOCK, Layout};
+use crate::read::mismatches;
+use crate::record::{PatchRecord, Record, WriteHead};
+use crate::recovery::Epochs;
+use crate::ring::Ring;
+use crate::store::{Options, RECENT_OPS, mutant};
+
+/// Bytes read at once.
+const WINDOW: u64 = 2 << 20;
+
+/// What the walk needs next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Bytes of the disk: offset and length.
+    Read(u64, usize),
+    /// Nothing; the log is replayed.
+    Nothing,
+}
+
+/// The walk.
+#[derive(Debug)]
+pub struct Replay {
+    layout: Layout,
+    secret: [u8; 16],
+    torn_is_fine: bool,
+    last_is_fine: bool,
+    /// What is taken into account.
+    pub index: Index,
+    /// As the checkpoint has them, then as the log has them.
+    pub epochs: Epochs,
+    /// The newest writes, oldest first.
+    pub recent: VecDeque<(ObjectId, OpId, Version)>,
+    /// Where the log was entered.
+    tail: u64,
+    /// Where the chain ends; the next batch belongs there.
+    pub head: u64,
+    /// The last batch of the chain.
+    pub sequence: u64,
+    /// The highest incarnation in the chain.
+    pub incarnation: u64,
+    /// The last batch that the checkpoint knows of.
+    seen: u64,
+    /// The last batch found, not yet taken into the index, and where the chain ended before it.
+    held: Option<(Prefix, Vec<Record>, u64)>,
+    window: (u64, Bytes),
+    step: Step,
+}
+
+#[derive(Debug)]
+enum Step {
+    /// Looking for the next batch at the head, or at the start of the next lap.
+    Walk { skipped: bool },
+    /// Looking for later batches from this position on; the highest sequence so far.
+    Search { position: u64, highest: u64 },
+    /// Verifying the last batch: what is left to check.
+    Verify(Vec<Check>),
+    /// Done.
+    Done,
+}
+
+/// Units that the last batch wrote.
+#[derive(Debug)]
+struct Check {
+    offset: u64,
+    object: ObjectId,
+    first: usize,
+    sums: Vec<u32>,
+}
+
+impl Replay {
+    /// Starts where the checkpoint says, with what the checkpoint has.
+    pub fn new(
+        layout: Layout,
+        secret: [u8; 16],
+        options: &Options,
+        header: &Header,
+        index: Index,
+        epochs: Epochs,
+    ) -> Replay {
+        let torn_is_fine = mutant!(options, AcceptTornBatch);
+        Replay {
+            layout,
+            secret,
+            torn_is_fine,
+            last_is_fine: torn_is_fine || mutant!(options, SkipLastBatchVerify),
+            index,
+            epochs,
+            recent: VecDeque::new(),
+            tail: header.position,
+            head: header.position,
+            sequence: header.batch,
+            incarnation: header.incarnation,
+            seen: header.seen,
+            held: None,
+            window: (0, Bytes::new()),
+            step: Step::Walk { skipped: false },
+        }
+    }
+
+    /// The ring as the walk has found it.
+    pub fn ring(&self) -> Ring {
+        Ring::new(self.layout.log_size, self.tail, self.head)
+    }
+
+    /// Goes on with what was read, as far as it gets.
+    ///
+    /// # Errors
+    /// When the log is damaged.
+    pub fn go_on(&mut self, data: Option<(u64, Bytes)>) -> Result<Need, String> {
+        if let Some(window) = data {
+            self.window = window;
+        }
+        loop {
+            let need = match &mut self.step {
+                Step::Walk { skipped } => {
+                    let skipped = *skipped;
+                    self.walk(skipped)
+                }
+                Step::Search { position, highest } => {
+                    let (position, highest) = (*position, *highest);
+                    self.search(position, highest)?
+                }
+                Step::Verify(_) => self.verify(),
+                Step::Done => return Ok(Need::Nothing),
+            };
+            if let Some((offset, len)) = need {
+                return Ok(Need::Read(offset, len));
+            }
+        }
+    }
+
+    /// The bytes of the log at `position`, or what must be read to have them.
+    fn log_bytes(&self, position: u64, len: usize) -> Result<Bytes, (u64, usize)> {
+        let within = position % self.layout.log_size;
+        let offset = self.layout.log + within;
+        let start = offset.checked_sub(self.window.0).and_then(|start| usize::try_from(start).ok());
+        if let Some(start) = start.filter(|start| start.saturating_add(len) <= self.window.1.len()) {
+            return Ok(self.window.1.slice(start..start + len));
+        }
+        let more = WINDOW.min(self.layout.log_size - within).max(len as u64);
+        Err((offset, usize::try_from(more).expect("windows are small")))
+    }
+
+    /// One step along the chain.
+    fn walk(&mut self, skipped: bool) -> Option<(u64, usize)> {
+        let position = if skipped { self.ring().lap_after(self.head) } else { self.head };
+        match self.batch_at(position) {
+            Err(read) => return Some(read),
+            Ok(Some((prefix, records))) => self.take(prefix, records),
+            Ok(None) if skipped || self.head.is_multiple_of(self.layout.log_size) => {
+                self.step = Step::Search { position: self.head, highest: 0 };
+            }
+            Ok(None) => self.step = Step::Walk { skipped: true },
+        }
+        None
+    }
+
+    /// The next batch of the chain, if it is at `position`.
+    fn batch_at(&self, position: u64) -> Result<Option<(Prefix, Vec<Record>)>, (u64, usize)> {
+        let block = self.log_bytes(position, BLOCK as usize)?;
+        let prefix = Prefix::get(&block, &self.secret).filter(|prefix| self.is_next(prefix, position));
+        let Some(prefix) = prefix else { return Ok(None) };
+        let header = self.log_bytes(position, prefix.header_len())?;
+        if !batch::is_whole(&header) && !self.torn_is_fine {
+            return Ok(None);
+        }
+        let records = batch::records(&prefix, &header).filter(|records| self.are_sane(records));
+        Ok(records.map(|records| (prefix, records)))
+    }
+
+    fn is_next(&self, prefix: &Prefix, position: u64) -> bool {
+        if prefix.position != position || prefix.sequence != self.sequence + 1 {
+            return false;
+        }
+        let size = self.layout.log_size;
+        let fits = position % size + u64::from(prefix.blocks) * BLOCK <= size && prefix.end() - self.tail <= size;
+        prefix.incarnation >= self.incarnation && fits
+    }
+
+    fn are_sane(&self, records: &[Record]) -> bool {
+        records.iter().all(|record| match record {
+            Record::Write(head, _) => head.slot.is_none_or(|slot| slot < self.layout.slots),
+            _ => true,
+        })
+    }
+
+    /// The chain goes on with this batch, so the one before it is durable.
+    fn take(&mut self, prefix: Prefix, records: Vec<Record>) {
+        self.apply_held();
+        let before = std::mem::replace(&mut self.head, prefix.end());
+        self.sequence = prefix.sequence;
+        self.incarnation = prefix.incarnation;
+        self.held = Some((prefix, records, before));
+        self.step = Step::Walk { skipped: false };
+    }
+
+    /// Looks through one window of the rest of the ring.
+    fn search(&mut self, mut position: u64, mut highest: u64) -> Result<Option<(u64, usize)>, String> {
+        let end = self.tail + self.layout.log_size;
+        while position < end {
+            let block = match self.log_bytes(position, BLOCK as usize) {
+                Ok(block) => block,
+                Err(read) => {
+                    self.step = Step::Search { position, highest };
+                    return Ok(Some(read));
+                }
+            };
+            let prefix = Prefix::get(&block, &self.secret);
+            let here = prefix.filter(|p| p.position % self.layout.log_size == position % self.layout.log_size);
+            highest = highest.max(here.map_or(0, |prefix| prefix.sequence));
+            position += BLOCK;
+        }
+        self.end_of_chain(highest)?;
+        Ok(None)
+    }
+
+    /// Decides what the end of the chain is, knowing the highest batch of which there is a trace beyond it.
+    fn end_of_chain(&mut self, highest: u64) -> Result<(), String> {
+        let missing = self.sequence + 1;
+        if highest > missing {
+            return Err(format!("batch {missing} of the log is damaged: batch {highest} was written after it"));
+        }
+        if self.sequence < self.seen {
+            return Err(format!("batch {missing} of the log is damaged: the checkpoint knows batch {}", self.seen));
+        }
+        if highest == missing || self.sequence == self.seen || self.last_is_fine {
+            self.apply_held();
+            self.step = Step::Done;
+        } else {
+            self.step = Step::Verify(self.checks());
+        }
+        Ok(())
+    }
+
+    /// What the last batch wrote and nothing later may have overwritten.
+    fn checks(&self) -> Vec<Check> {
+        let Some((prefix, records, _)) = &self.held else { return Vec::new() };
+        let mut checks = Vec::new();
+        let payload = prefix.position + u64::from(prefix.header_blocks) * BLOCK;
+        let mut payload = self.layout.log + payload % self.layout.log_size;
+        for (number, record) in records.iter().enumerate() {
+            let Record::Write(head, patches) = record else { continue };
+            for patch in patches {
+                if patch.in_slot {
+                    let hidden = hidden_by(&records[number + 1..], head);
+                    checks.extend(slot_checks(&self.layout, head, patch, hidden));
+                } else {
+                    let PatchRecord { first, sums, .. } = patch.clone();
+                    checks.push(Check { offset: payload, object: head.object, first, sums });
+                    payload += patch.sums.len() as u64 * BLOCK;
+                }
+            }
+        }
+        checks.reverse();
+        checks
+    }
+
+    /// Checks what is in the window; the first mismatch undoes the batch.
+    fn verify(&mut self) -> Option<(u64, usize)> {
+        let Step::Verify(checks) = &mut self.step else { unreachable!("only called in that step") };
+        let Some(check) = checks.last() else {
+            self.apply_held();
+            self.step = Step::Done;
+            return None;
+        };
+        let len = check.sums.len() * UNIT_SIZE;
+        let inside = check.offset.checked_sub(self.window.0).and_then(|start| usize::try_from(start).ok());
+        let Some(data) = inside.and_then(|start| self.window.1.get(start..start + len)) else {
+            let in_log = check.offset < self.layout.data;
+            let end = self.layout.log + self.layout.log_size;
+            let more = if in_log { WINDOW.min(end - check.offset).max(len as u64) } else { len as u64 };
+            return Some((check.offset, usize::try_from(more).expect("windows are small")));
+        };
+        if mismatches(check.object, check.first, data, &check.sums).is_empty() {
+            checks.pop();
+        } else {
+            self.drop_held();
+        }
+        None
+    }
+
+    fn drop_held(&mut self) {
+        let (prefix, _, before) = self.held.take().expect("it was being verified");
+        self.head = before;
+        self.sequence = prefix.sequence - 1;
+        self.step = Step::Done;
+    }
+
+    fn apply_held(&mut self) {
+        let Some((prefix, records, _)) = self.held.take() else { return };
+        let mut payload = self.ring().block(prefix.position) + prefix.header_blocks;
+        for record in records {
+            match record {
+                Record::Write(head, patches) => payload = self.apply_write(&head, &patches, payload),
+                Record::Epoch(pg, epoch) => {
+                    let highest = self.epochs.entry(pg).or_default();
+                    *highest = (*highest).max(epoch);
+                }
+                Record::Forget(object, version) => self.index.forget(object, version),
+            }
+        }
+    }
+
+    /// Takes a write into the index unless the checkpoint has it; says where the next payload is.
+    fn apply_write(&mut self, head: &WriteHead, patches: &[PatchRecord], mut payload: u32) -> u32 {
+        if self.recent.len() == RECENT_OPS {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((head.object, head.op, head.version));
+        let inline = patches.iter().filter(|patch| !patch.in_slot).map(|patch| patch.sums.len()).sum::<usize>();
+        let end = payload + u32::try_from(inline).expect("batches are small");
+        if self.index.get(head.object).is_some_and(|entry| entry.version >= head.version) {
+            return end;
+        }
+        self.index.change(head.object, |entry| {
+            entry.begin(head);
+            for patch in patches {
+                if patch.in_slot {
+                    entry.put_in_slot(patch.first, &patch.sums);
+                } else {
+                    entry.put_in_log(patch.first, &patch.sums, payload);
+                    payload += u32::try_from(patch.sums.len()).expect("at most 32");
+                }
+            }
+        });
+        end
+    }
+}
+
+/// The units of the slot that a write went to which records after it in the same batch have replaced. Their
+/// places may have been used again while that batch was still the last one.
+fn hidden_by(later: &[Record], head: &WriteHead) -> UnitMask {
+    let writes = later.iter().filter_map(|record| match record {
+        Record::Write(next, patches) if next.object == head.object => Some((next, patches)),
+        _ => None,
+    });
+    writes.fold(UnitMask::EMPTY, |hidden, (next, patches)| {
+        if next.slot != head.slot {
+            return UnitMask::ALL;
+        }
+        patches.iter().fold(hidden.union(next.zero), |mask, patch| mask.union(patch.mask()))
+    })
+}
+
+fn slot_checks(layout: &Layout, head: &WriteHead, patch: &PatchRecord, hidden: UnitMask) -> Vec<Check> {
+    let slot = head.slot.expect("records with patches have a slot");
+    let runs = patch.mask().minus(hidden).runs();
+    let check = |(first, count): (usize, usize)| {
+        let sums = patch.sums[first - patch.first..][..count].to_vec();
+        Check { offset: layout.unit(slot, first), object: head.object, first, sums }
+    };
+    runs.map(check).collect()
+}

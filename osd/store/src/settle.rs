@@ -1,0 +1,170 @@
+//! Settling: payload of the log is copied to its object's slot.
+//!
+//! One job per object: read its units that lie in the log before a point, verify them, write them to the
+//! slot. When the writes have completed, those units that are still where they were read belong to the slot.
+//! Nothing depends on these writes being durable before a checkpoint says so: until then recovery finds the
+//! units in the log.
+//!
+//! A unit that is damaged in the log is left to the slot unwritten: reads of it fail their check.
+
+use bytes::Bytes;
+use trivet_core::buffer::join;
+use trivet_core::{ObjectId, UNIT_SIZE, UNITS_PER_OBJECT, UnitMask};
+
+use crate::api::Output;
+use crate::disk::Owner;
+use crate::index::Entry;
+use crate::read::mismatches;
+use crate::ring::Ring;
+use crate::store::Live;
+
+/// The jobs in flight.
+#[derive(Debug, Default)]
+pub struct Settling {
+    jobs: Vec<Option<Box<Job>>>,
+    active: usize,
+}
+
+#[derive(Debug)]
+struct Job {
+    number: u32,
+    object: ObjectId,
+    slot: u32,
+    sums: [u32; UNITS_PER_OBJECT],
+    extents: Vec<Extent>,
+    /// Operations that have not completed.
+    waiting: usize,
+}
+
+/// Consecutive units in consecutive blocks of the log.
+#[derive(Debug)]
+struct Extent {
+    first: usize,
+    count: usize,
+    block: u32,
+    /// Empty until read, and if that failed.
+    data: Bytes,
+}
+
+impl Settling {
+    /// How many objects are being settled.
+    pub fn active(&self) -> usize {
+        self.active
+    }
+
+    fn add(&mut self, job: Job) -> u32 {
+        self.active += 1;
+        let at = self.jobs.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.jobs.push(None);
+            self.jobs.len() - 1
+        });
+        self.jobs[at] = Some(Box::new(job));
+        u32::try_from(at).expect("few jobs")
+    }
+
+    fn job(&mut self, number: u32) -> &mut Job {
+        self.jobs[number as usize].as_mut().expect("its operations are in flight")
+    }
+
+    fn take(&mut self, number: u32) -> Box<Job> {
+        self.active -= 1;
+        self.jobs[number as usize].take().expect("its operations were in flight")
+    }
+}
+
+/// The units of an object that lie in the log before `point`.
+fn extents_before(entry: &Entry, ring: &Ring, point: u64) -> Vec<Extent> {
+    let mut extents: Vec<Extent> = Vec::new();
+    for unit in entry.in_log.iter() {
+        let Some(block) = entry.block(unit).filter(|&block| ring.position(block) < point) else { continue };
+        match extents.last_mut() {
+            Some(last) if last.first + last.count == unit && u64::from(last.block) + last.count as u64 == u64::from(block) => last.count += 1,
+            _ => extents.push(Extent { first: unit, count: 1, block, data: Bytes::new() }),
+        }
+    }
+    extents
+}
+
+impl Live {
+    /// Starts to settle an object, if it has anything in the log before `point`.
+    pub fn settle(&mut self, number: u32, point: u64, out: &mut Output) {
+        let Some(entry) = self.index.entry(number) else { return };
+        let extents = extents_before(entry, &self.ring, point);
+        let Some(slot) = entry.slot().filter(|_| !extents.is_empty()) else {
+            return self.index.relist(number);
+        };
+        let job = Job { number, object: entry.object, slot, sums: entry.sums, waiting: extents.len(), extents };
+        self.slots.pin(slot);
+        let id = self.cycle.settling.add(job);
+        for (at, extent) in (0..).zip(&self.cycle.settling.job(id).extents) {
+            let offset = self.layout.log_block(extent.block);
+            self.disk.read(Owner::SettleRead(id, at), offset, extent.count * UNIT_SIZE, out);
+        }
+    }
+
+    /// One extent of a job was read, or could not be.
+    pub fn settle_read_done(&mut self, id: u32, extent: u32, data: Option<Bytes>, out: &mut Output) {
+        let job = self.cycle.settling.job(id);
+        job.extents[extent as usize].data = data.unwrap_or_default();
+        job.waiting -= 1;
+        if job.waiting > 0 {
+            return;
+        }
+        let runs: Vec<(usize, usize)> = job.intact().runs().collect();
+        job.waiting = runs.len();
+        for &(first, count) in &runs {
+            let offset = self.layout.unit(job.slot, first);
+            self.disk.write(Owner::SettleWrite(id), offset, join(job.units(first, count)), out);
+        }
+        if runs.is_empty() {
+            self.finish_settling(id);
+        }
+    }
+
+    /// One write of a job has completed.
+    pub fn settle_write_done(&mut self, id: u32) {
+        let job = self.cycle.settling.job(id);
+        job.waiting -= 1;
+        if job.waiting == 0 {
+            self.finish_settling(id);
+        }
+    }
+
+    fn finish_settling(&mut self, id: u32) {
+        let job = self.cycle.settling.take(id);
+        let entry = self.index.get(job.object).filter(|entry| entry.slot() == Some(job.slot));
+        if let Some(settled) = entry.map(|entry| job.unmoved(entry)) {
+            self.index.change(job.object, |entry| entry.leave_log(settled));
+        }
+        self.index.relist(job.number);
+        self.slots.unpin(job.slot);
+    }
+}
+
+impl Job {
+    /// The units that match their sums.
+    fn intact(&self) -> UnitMask {
+        self.extents.iter().fold(UnitMask::EMPTY, |mask, extent| {
+            let sums = &self.sums[extent.first..extent.first + extent.count];
+            let bad = mismatches(self.object, extent.first, &extent.data, sums);
+            mask.union(UnitMask::range(extent.first, extent.count).minus(bad))
+        })
+    }
+
+    /// The data of units that were read.
+    fn units(&self, first: usize, count: usize) -> Vec<Bytes> {
+        let part = |extent: &Extent| {
+            let from = first.max(extent.first);
+            let to = (first + count).min(extent.first + extent.count);
+            (from < to).then(|| extent.data.slice((from - extent.first) * UNIT_SIZE..(to - extent.first) * UNIT_SIZE))
+        };
+        self.extents.iter().filter_map(part).collect()
+    }
+
+    /// The units that are still where this job found them.
+    fn unmoved(&self, entry: &Entry) -> UnitMask {
+        let units = self.extents.iter().flat_map(|extent| (extent.first..extent.first + extent.count).zip(extent.block..));
+        let unmoved = units.filter(|&(unit, block)| entry.block(unit) == Some(block));
+        unmoved.fold(UnitMask::EMPTY, |mask, (unit, _)| mask.union(UnitMask::range(unit, 1)))
+    }
+}

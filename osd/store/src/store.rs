@@ -1,0 +1,247 @@
+//! The store as its OSD sees it: opening, ready, or failed.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use trivet_core::disk::DiskDone;
+use trivet_core::{Epoch, ObjectId, OpId, OsdId, PgId, Version};
+
+use crate::api::{ObjectInfo, Output, Reply, Request, StoreError, StoreStats, Ticket};
+use crate::commit::Commit;
+use crate::cycle::Cycle;
+use crate::disk::{Disk, Owner};
+use crate::index::Index;
+use crate::layout::Layout;
+use crate::read::Reads;
+use crate::recovery::Recovery;
+use crate::ring::Ring;
+use crate::slots::Slots;
+
+/// How many of the operations seen in the log are remembered at open.
+pub const RECENT_OPS: usize = 65_536;
+
+/// What the store is able to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Reading what is on the disk.
+    Opening,
+    /// In service.
+    Ready,
+    /// Out of service for ever, and why.
+    Failed(String),
+}
+
+/// How to open a store.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Refuse the disk of any other cluster and OSD.
+    pub expect: Option<([u8; 16], OsdId)>,
+    /// A deliberate bug.
+    #[cfg(any(test, feature = "mutants"))]
+    pub mutant: Option<Mutant>,
+}
+
+/// Deliberate bugs, to show that the crash tests find them.
+#[cfg(any(test, feature = "mutants"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// Answers writes without a flush.
+    SkipFlush,
+    /// Recovery believes a batch whose header or payload is not whole.
+    AcceptTornBatch,
+    /// Frees a slot before the write that replaces it is durable.
+    ReuseSlotEarly,
+    /// Recovery does not check the payload of the last batch.
+    SkipLastBatchVerify,
+    /// Writes the checkpoint's header before what it points to is durable.
+    CheckpointBeforeFlush,
+}
+
+impl Options {
+    /// Whether this bug is to be had.
+    #[cfg(any(test, feature = "mutants"))]
+    pub(crate) fn has(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
+    }
+}
+
+/// Whether the options ask for a deliberate bug; never in a normal build.
+macro_rules! mutant {
+    ($options:expr, $name:ident) => {{
+        #[cfg(any(test, feature = "mutants"))]
+        {
+            $options.has($crate::store::Mutant::$name)
+        }
+        #[cfg(not(any(test, feature = "mutants")))]
+        {
+            let _ = &$options;
+            false
+        }
+    }};
+}
+pub(crate) use mutant;
+
+/// The store of one OSD.
+#[derive(Debug)]
+pub struct Store {
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Opening(Box<Recovery>),
+    Ready(Box<Live>),
+    Failed(String),
+}
+
+/// A store in service. Its parts are in the modules named like their fields.
+#[derive(Debug)]
+pub struct Live {
+    pub options: Options,
+    pub layout: Layout,
+    pub secret: [u8; 16],
+    pub incarnation: u64,
+    /// The last durable batch.
+    pub sequence: u64,
+    pub disk: Disk,
+    pub index: Index,
+    pub slots: Slots,
+    pub ring: Ring,
+    pub epochs: BTreeMap<PgId, Epoch>,
+    pub commit: Commit,
+    pub reads: Reads,
+    pub cycle: Cycle,
+    pub recent: VecDeque<(ObjectId, OpId, Version)>,
+}
+
+impl Store {
+    /// Starts to open the store on a disk of `size` bytes. [`Store::state`] tells when it is ready.
+    pub fn open(size: u64, options: Options, out: &mut Output) -> Store {
+        Store { phase: Phase::Opening(Box::new(Recovery::start(size, options, out))) }
+    }
+
+    /// Asks for something. The answer comes in some [`Output`], maybe this one.
+    pub fn submit(&mut self, ticket: Ticket, request: Request, out: &mut Output) {
+        let live = match &mut self.phase {
+            Phase::Ready(live) => live,
+            Phase::Opening(_) => return out.done.push((ticket, failed("not open yet"))),
+            Phase::Failed(why) => return out.done.push((ticket, failed(why))),
+        };
+        match request {
+            Request::Write { object, mutation } => live.submit_write(ticket, object, mutation, out),
+            Request::Read { object, first, count } => live.submit_read(ticket, object, first, count, out),
+            Request::AcceptEpoch { pg, epoch } => live.submit_epoch(ticket, pg, epoch, out),
+            Request::Forget { object, version } => live.submit_forget(ticket, object, version, out),
+        }
+    }
+
+    /// A disk operation has ended.
+    pub fn completed(&mut self, done: DiskDone, out: &mut Output) {
+        match &mut self.phase {
+            Phase::Opening(recovery) => match recovery.completed(done, out) {
+                Ok(None) => {}
+                Ok(Some(live)) => self.phase = Phase::Ready(live),
+                Err(why) => self.phase = Phase::Failed(why),
+            },
+            Phase::Ready(live) => {
+                let result = live.completed(done, out);
+                self.settle_on(result, out);
+            }
+            Phase::Failed(_) => {}
+        }
+    }
+
+    /// To be called after each batch of submits and completions: starts what can be started.
+    pub fn pump(&mut self, out: &mut Output) {
+        if let Phase::Ready(live) = &mut self.phase {
+            live.start_batch(out);
+            live.turn(out);
+        }
+    }
+
+    /// Leaves service if something final has happened.
+    fn settle_on(&mut self, result: Result<(), String>, out: &mut Output) {
+        if let (Err(why), Phase::Ready(live)) = (result, &mut self.phase) {
+            let tickets = live.commit.drain().chain(live.reads.drain());
+            out.done.extend(tickets.map(|ticket| (ticket, failed(&why))));
+            self.phase = Phase::Failed(why);
+        }
+    }
+
+    /// What the store is able to do.
+    pub fn state(&self) -> State {
+        match &self.phase {
+            Phase::Opening(_) => State::Opening,
+            Phase::Ready(_) => State::Ready,
+            Phase::Failed(why) => State::Failed(why.clone()),
+        }
+    }
+
+    fn live(&self) -> Option<&Live> {
+        if let Phase::Ready(live) = &self.phase { Some(live) } else { None }
+    }
+
+    /// What is durably known of an object; `None` while the store is not ready.
+    pub fn info(&self, object: ObjectId) -> Option<ObjectInfo> {
+        self.live()?.index.get(object).map(crate::index::Entry::info)
+    }
+
+    /// All objects, tombstones included; none while the store is not ready.
+    pub fn objects(&self) -> impl Iterator<Item = (ObjectId, ObjectInfo)> {
+        self.live().into_iter().flat_map(|live| live.index.iter()).map(|entry| (entry.object, entry.info()))
+    }
+
+    /// The highest epoch that was accepted of each PG.
+    pub fn accepted_epochs(&self) -> impl Iterator<Item = (PgId, Epoch)> {
+        self.live().into_iter().flat_map(|live| &live.epochs).map(|(&pg, &epoch)| (pg, epoch))
+    }
+
+    /// Space and activity.
+    pub fn stats(&self) -> StoreStats {
+        self.live().map_or_else(StoreStats::default, |live| StoreStats {
+            capacity: live.slots.capacity(),
+            used: live.slots.used(),
+            objects: live.index.len() as u64,
+            device_written: live.disk.written,
+            commits: live.commit.commits,
+        })
+    }
+
+    /// The writes that were in the log when the store was opened, oldest first, at most 65536.
+    pub fn recent_ops(&self) -> impl Iterator<Item = (ObjectId, OpId, Version)> {
+        self.live().into_iter().flat_map(|live| live.recent.iter().copied())
+    }
+}
+
+impl Live {
+    /// Hands a completion to its owner.
+    ///
+    /// # Errors
+    /// A write or flush failed: nothing more may be promised.
+    fn completed(&mut self, done: DiskDone, out: &mut Output) -> Result<(), String> {
+        let Some(owner) = self.disk.finished(done.id) else { return Ok(()) };
+        match owner {
+            Owner::Read(job, extent) => {
+                self.read_done(job, extent, done.result, out);
+                return Ok(());
+            }
+            Owner::SettleRead(job, extent) => {
+                self.settle_read_done(job, extent, done.result.ok(), out);
+                return Ok(());
+            }
+            _ => {}
+        }
+        done.result.map_err(|error| error.to_string())?;
+        match owner {
+            Owner::BatchWrite => self.batch_written(out),
+            Owner::BatchFlush => self.batch_durable(out),
+            Owner::SettleWrite(job) => self.settle_write_done(job),
+            Owner::Checkpoint => self.cycle.finished_one(),
+            Owner::Read(..) | Owner::SettleRead(..) | Owner::Recovery => {}
+        }
+        Ok(())
+    }
+}
+
+fn failed(why: &str) -> Result<Reply, StoreError> {
+    Err(StoreError::Failed(why.into()))
+}

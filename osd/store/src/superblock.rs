@@ -1,0 +1,150 @@
+//! The superblock: what this disk is, twice at its start. Written once, when the disk is formatted.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use trivet_core::OsdId;
+use trivet_core::buffer::{aligned, zeroes};
+use trivet_core::disk::{DiskOp, DiskOpKind, IoId};
+
+use crate::layout::{AREA_HEADERS, BLOCK, Layout};
+
+/// The first bytes of the disk.
+const MAGIC: [u8; 8] = *b"TRIVETOS";
+/// The only format version so far.
+const VERSION: u32 = 1;
+/// Bytes before the checksum.
+const CHECKED: usize = 8 + 4 + 4 + 16 + 16 + 8 + 8;
+
+/// How to make a new store.
+#[derive(Clone, Debug)]
+pub struct Format {
+    /// Bytes of the disk.
+    pub size: u64,
+    /// The OSD's number.
+    pub osd: OsdId,
+    /// The cluster it belongs to.
+    pub cluster: [u8; 16],
+    /// Random and secret: user data that does not know it cannot look like metadata.
+    pub store: [u8; 16],
+    /// Bytes of the log; `None`: a sixteenth of the disk, 32 MiB to 1 GiB.
+    pub log_size: Option<u64>,
+}
+
+/// What the superblock says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Superblock {
+    /// The cluster it belongs to.
+    pub cluster: [u8; 16],
+    /// The OSD's number.
+    pub osd: OsdId,
+    /// The store's secret.
+    pub store: [u8; 16],
+    /// Where everything lies.
+    pub layout: Layout,
+}
+
+/// The writes that make an empty store, to be executed in order, each completed before the next: nothing is
+/// recognised as a store before the last write, and a flush ends them.
+///
+/// # Errors
+/// When the disk is too small or too large.
+pub fn format(f: &Format) -> Result<Vec<DiskOp>, String> {
+    let layout = Layout::new(f.size, f.log_size)?;
+    let superblock = Superblock { cluster: f.cluster, osd: f.osd, store: f.store, layout };
+    let block = superblock.encode();
+    let headers = zeroes(usize::try_from(AREA_HEADERS * BLOCK).expect("two blocks"));
+    let writes = [
+        (layout.area(0), headers.clone()),
+        (layout.area(1), headers),
+        (layout.log, zeroes(block.len())),
+        (BLOCK, block.clone()),
+        (0, block),
+    ];
+    let writes = writes.map(|(offset, data)| DiskOpKind::Write { offset, data });
+    let kinds = writes.into_iter().chain([DiskOpKind::Flush]);
+    Ok((1..).zip(kinds).map(|(id, kind)| DiskOp { id: IoId(id), kind }).collect())
+}
+
+impl Superblock {
+    fn encode(&self) -> Bytes {
+        let mut block = aligned(BLOCK as usize);
+        block.put_slice(&MAGIC);
+        block.put_u32_le(VERSION);
+        block.put_u32_le(self.osd.0);
+        block.put_slice(&self.cluster);
+        block.put_slice(&self.store);
+        block.put_u64_le(self.layout.size);
+        block.put_u64_le(self.layout.log_size);
+        seal(block)
+    }
+
+    /// Decodes one copy found on a disk of `size` bytes.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    pub fn decode(mut block: &[u8], size: u64) -> Result<Superblock, String> {
+        if block.len() < CHECKED + 4 || block[..8] != MAGIC {
+            return Err("not a Trivet store".into());
+        }
+        if crc32c::crc32c(&block[..CHECKED]) != (&block[CHECKED..]).get_u32_le() {
+            return Err("the superblock is damaged".into());
+        }
+        block.advance(8);
+        let version = block.get_u32_le();
+        if version != VERSION {
+            return Err(format!("format version {version} is not supported"));
+        }
+        let osd = OsdId(block.get_u32_le());
+        let (mut cluster, mut store) = ([0; 16], [0; 16]);
+        block.copy_to_slice(&mut cluster);
+        block.copy_to_slice(&mut store);
+        let (formatted, log_size) = (block.get_u64_le(), block.get_u64_le());
+        if formatted > size {
+            return Err(format!("formatted for {formatted} bytes but the disk has {size}"));
+        }
+        let layout = Layout::new(formatted, Some(log_size))?;
+        if (layout.size, layout.log_size) != (formatted, log_size) {
+            return Err("the superblock contradicts itself".into());
+        }
+        Ok(Superblock { cluster, osd, store, layout })
+    }
+}
+
+fn seal(mut block: BytesMut) -> Bytes {
+    let sum = crc32c::crc32c(&block);
+    block.put_u32_le(sum);
+    block.resize(BLOCK as usize, 0);
+    block.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Format {
+        Format { size: 1 << 28, osd: OsdId(7), cluster: [1; 16], store: [2; 16], log_size: None }
+    }
+
+    #[test]
+    fn it_survives_the_disk_and_notices_every_flipped_bit() {
+        let layout = Layout::new(1 << 28, None).unwrap();
+        let superblock = Superblock { cluster: [1; 16], osd: OsdId(7), store: [2; 16], layout };
+        let block = superblock.encode();
+        assert_eq!(Superblock::decode(&block, 1 << 28), Ok(superblock.clone()));
+        assert_eq!(Superblock::decode(&block, 1 << 40), Ok(superblock));
+        assert!(Superblock::decode(&block, 1 << 27).is_err());
+        for bit in 0..(CHECKED + 4) * 8 {
+            let mut bad = block.to_vec();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(Superblock::decode(&bad, 1 << 40).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn formatting_is_small_and_ends_with_a_flush() {
+        let ops = format(&sample()).unwrap();
+        assert!(matches!(ops.last().unwrap().kind, DiskOpKind::Flush));
+        let written: usize = ops.iter().map(|op| if let DiskOpKind::Write { data, .. } = &op.kind { data.len() } else { 0 }).sum();
+        assert!(written <= 64 << 10);
+        assert!(format(&Format { size: 1 << 20, ..sample() }).is_err());
+    }
+}

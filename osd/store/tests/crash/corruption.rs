@@ -1,0 +1,141 @@
+//! Rot at rest. A store at rest is damaged somewhere and opened again: every read gives the right bytes or
+//! says that they are damaged, or opening says why it will not; nothing acknowledged is silently gone.
+
+use std::ops::Range;
+
+use crate::Violation;
+use crate::disk::SimDisk;
+use crate::failures::fresh;
+use crate::image::{Image, PAGE};
+use crate::rng::Rng;
+use crate::world::World;
+
+/// Rotten copies made of one closed store.
+const COPIES: usize = 200;
+
+/// Bytes at the start of the disk that hold two copies of the superblock.
+const SUPERBLOCKS: usize = 2 * PAGE;
+
+/// What became of the rotten disks.
+#[derive(Default)]
+pub struct Tally {
+    pub disks: u64,
+    /// Every byte was still right: the rot hit what is not in use, or a copy helped.
+    pub unharmed: u64,
+    /// Opened, and some reads reported damage.
+    pub reported: u64,
+    /// Would not open, and said why.
+    pub refused: u64,
+    pub reasons: std::collections::BTreeMap<String, u64>,
+    pub damaged_reads: u64,
+}
+
+/// One store, worked with and closed, then damaged in many ways.
+pub fn run(seed: u64, tally: &mut Tally) -> Result<(), Violation> {
+    let mut rng = Rng::new(seed);
+    let (mut world, mut workload) = fresh(&mut rng)?;
+    for _ in 0..rng.between(50, 600) {
+        world.step(&mut workload)?;
+    }
+    world.rest()?;
+    close(&mut world)?;
+    let used = world.disk.durable.used_pages();
+    for copy in 0..COPIES {
+        let mut image = world.disk.durable.clone();
+        let places = rot(&mut image, &used, &world.disk.tail, &mut rng);
+        examine(image, &places, &world, &mut rng, tally).map_err(|Violation(why)| {
+            let (log, tail) = (&world.disk.log, &world.disk.tail);
+            Violation(format!(
+                "{why} (copy {copy}, rot at {places:?}, log {log:?}, tail {tail:?})"
+            ))
+        })?;
+    }
+    Ok(())
+}
+
+/// Makes everything durable.
+fn close(world: &mut World) -> Result<(), Violation> {
+    if world
+        .disk
+        .unflushed
+        .iter()
+        .any(|write| write.completed.is_none())
+    {
+        return Err(Violation("writes in flight in a store at rest".to_owned()));
+    }
+    world.disk.durable = world.disk.seen.clone();
+    world.disk.unflushed.clear();
+    Ok(())
+}
+
+/// Damages one to three places and tells which. Not in what was written last: rot there looks like a write
+/// that a power cut tore, and nobody can tell the two apart.
+fn rot(image: &mut Image, used: &[usize], tail: &[Range<usize>], rng: &mut Rng) -> Vec<usize> {
+    let mut places = Vec::new();
+    for _ in 0..if rng.one_in(4) { rng.between(2, 3) } else { 1 } {
+        let offset = used[rng.below(used.len())] * PAGE + rng.below(PAGE);
+        // Headers are small and at the start of pages: look there more often.
+        let offset = if rng.one_in(3) {
+            offset / PAGE * PAGE + offset % 128
+        } else {
+            offset
+        };
+        if !tail.iter().any(|range| range.contains(&offset)) {
+            image.damage(
+                offset,
+                if rng.one_in(2) {
+                    1 << rng.below(8)
+                } else {
+                    0xff
+                },
+            );
+            places.push(offset);
+        }
+    }
+    places
+}
+
+/// Rot in one copy of the superblock or in one unit of the data must not keep the store from opening, and
+/// must not hurt more than one object.
+fn is_contained(places: &[usize], log: &Range<usize>) -> bool {
+    matches!(places, [] | [_]) && places.iter().all(|&at| at < SUPERBLOCKS || at >= log.end)
+}
+
+fn examine(
+    image: Image,
+    places: &[usize],
+    closed: &World,
+    rng: &mut Rng,
+    tally: &mut Tally,
+) -> Result<(), Violation> {
+    tally.disks += 1;
+    let contained = is_contained(places, &closed.disk.log);
+    let mut world = World::open(SimDisk::new(image), closed.model.clone(), rng.fork(), None)?;
+    world.model.tolerance.damage = true;
+    if let Err(reason) = world.opened()? {
+        tally.refused += 1;
+        *tally.reasons.entry(reason.clone()).or_default() += 1;
+        let fine = !contained && !reason.is_empty();
+        return if fine {
+            Ok(())
+        } else {
+            Err(Violation(format!("refused to open: {reason:?}")))
+        };
+    }
+    world.take_stock()?;
+    let before = world.model.compared.damaged_reads;
+    world.read_back(rng.one_in(4))?;
+    let damaged = world.model.compared.damaged_reads - before;
+    if damaged > 1 && contained {
+        return Err(Violation(format!(
+            "one rotten byte damaged {damaged} reads"
+        )));
+    }
+    tally.damaged_reads += damaged;
+    if damaged > 0 {
+        tally.reported += 1
+    } else {
+        tally.unharmed += 1
+    }
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! Crash, failure and corruption tests of the store on a simulated disk, and the proof that they can fail:
+//! every seeded bug of [`Mutant`] must be caught by the same checker.
+//!
+//! `TRIVET_CRASH_IMAGES` sets the number of crash images (default 100,000), `TRIVET_CRASH_SEED` repeats one
+//! run. Figures are printed with `--nocapture`.
+
+mod campaign;
+mod corruption;
+mod disk;
+mod failures;
+mod image;
+mod model;
+mod power;
+mod rng;
+mod workload;
+mod world;
+
+use trivet_store::Mutant;
+
+/// A broken promise, in words.
+#[derive(Debug)]
+pub struct Violation(pub String);
+
+/// Crash images of all crash tests together.
+const IMAGES: u64 = 100_000;
+/// Within so many images each seeded bug is caught.
+const MUTANT_IMAGES: u64 = 20_000;
+
+fn images() -> u64 {
+    std::env::var("TRIVET_CRASH_IMAGES")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(IMAGES)
+}
+
+fn crash_images(seed: u64, images: u64) {
+    match campaign::run(seed, images, None) {
+        Ok(tally) => println!("{tally}"),
+        Err(failure) => panic!("{failure}"),
+    }
+}
+
+#[test]
+fn crash_images_first_half() {
+    crash_images(1, images().div_ceil(2));
+}
+
+#[test]
+fn crash_images_second_half() {
+    crash_images(2, images().div_ceil(2));
+}
+
+#[test]
+fn failed_writes_and_flushes_are_final() {
+    let mut tally = failures::Tally::default();
+    for seed in 0..400 {
+        failures::final_failure(seed, &mut tally)
+            .unwrap_or_else(|v| panic!("seed {seed}: {}", v.0));
+    }
+    println!(
+        "{} disk failures after {} writes, {} requests answered with the failure, {} images: 0 violations",
+        tally.failures, tally.writes, tally.answered_failed, tally.images
+    );
+    assert!(
+        tally.answered_failed > tally.failures * 20,
+        "requests were waiting when the disk failed"
+    );
+}
+
+#[test]
+fn failed_reads_are_only_failed_reads() {
+    let mut tally = failures::Tally::default();
+    for seed in 0..100 {
+        failures::read_errors(seed, &mut tally).unwrap_or_else(|v| panic!("seed {seed}: {}", v.0));
+    }
+    println!(
+        "{} runs with read errors, {} writes: 0 violations",
+        tally.failures, tally.writes
+    );
+}
+
+#[test]
+fn rot_is_never_served_and_never_hides_what_was_acknowledged() {
+    let mut tally = corruption::Tally::default();
+    for seed in 0..110 {
+        corruption::run(seed, &mut tally).unwrap_or_else(|v| panic!("seed {seed}: {}", v.0));
+    }
+    println!(
+        "{} rotten disks: {} unharmed, {} reported damage ({} reads), {} refused to open: 0 violations",
+        tally.disks, tally.unharmed, tally.reported, tally.damaged_reads, tally.refused
+    );
+    for (reason, count) in &tally.reasons {
+        println!("  {count} x {reason}");
+    }
+    assert!(
+        tally.disks >= 20_000 && tally.reported > 1000,
+        "the rot hit something"
+    );
+}
+
+/// A checker that cannot fail proves nothing.
+#[test]
+fn every_seeded_bug_is_caught() {
+    let mutants = [
+        Mutant::SkipFlush,
+        Mutant::AcceptTornBatch,
+        Mutant::ReuseSlotEarly,
+        Mutant::SkipLastBatchVerify,
+        Mutant::CheckpointBeforeFlush,
+    ];
+    let mut survivors = Vec::new();
+    for mutant in mutants {
+        match campaign::run(3, MUTANT_IMAGES, Some(mutant)) {
+            Err(failure) => println!(
+                "{mutant:?} caught at image {}: {}",
+                failure.images, failure.violation.0
+            ),
+            Ok(_) => survivors.push(format!("{mutant:?}")),
+        }
+    }
+    assert!(
+        survivors.is_empty(),
+        "not caught within {MUTANT_IMAGES} images: {survivors:?}"
+    );
+}
