@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use trivet_scsi::{
-    BLOCK, BackendError, Command, Context, Outcome, Plan, Response, Sense, accept, compare,
-    decode_lun, finish, ignores_attention, perform,
+    BLOCK, BackendError, Command, Context, Outcome, Plan, Response, Sense, accept, compare, decode_lun, finish,
+    ignores_attention, perform,
 };
 
 use crate::connection::{Action, Connection, Io, Reject};
@@ -87,10 +87,7 @@ impl Connection {
         if self.tasks.find(bhs.itt()).is_some() {
             return Err(Reject::TaskInProgress);
         }
-        let immediate = self
-            .tasks
-            .len()
-            .saturating_sub(self.wire.outstanding as usize);
+        let immediate = self.tasks.len().saturating_sub(self.wire.outstanding as usize);
         if bhs.immediate() && immediate >= IMMEDIATE as usize {
             return Err(Reject::TooManyImmediate);
         }
@@ -102,9 +99,7 @@ impl Connection {
         let unit = number.and_then(|lun| io.targets.unit(target, lun));
         let cdb = bhs.field::<16>(32);
         let attention = match (number, unit) {
-            (Some(lun), Some(unit))
-                if self.attentions.touch(lun, unit.size) && !ignores_attention(&cdb) =>
-            {
+            (Some(lun), Some(unit)) if self.attentions.touch(lun, unit.size) && !ignores_attention(&cdb) => {
                 self.attentions.take(lun)
             }
             _ => None,
@@ -117,9 +112,7 @@ impl Connection {
         };
         let command = match attention {
             Some(sense) => Err(sense),
-            None => {
-                accept(&cdb, unit.as_ref()).and_then(|command| whole_pattern(command, direction))
-            }
+            None => accept(&cdb, unit.as_ref()).and_then(|command| whole_pattern(command, direction)),
         };
         let mut out = DataOut::default();
         if let (Direction::Out(length), Ok(command)) = (direction, &command) {
@@ -292,9 +285,7 @@ impl Connection {
                 task.expected = std::mem::take(&mut plan.expected);
                 task.pending = emit(plan, tag, unit.image, io.actions);
             }
-            (Outcome::Backend(_), None) => {
-                self.answer(tag, &Response::check(Sense::NO_UNIT), io.out)
-            }
+            (Outcome::Backend(_), None) => self.answer(tag, &Response::check(Sense::NO_UNIT), io.out),
             (Outcome::Done(response), _) => {
                 if !response.data.is_empty() {
                     task.data.push(response.data.clone());
@@ -305,20 +296,13 @@ impl Connection {
     }
 
     /// One operation of a task is done; with the last, the task is.
-    pub(crate) fn operation_finished(
-        &mut self,
-        tag: Tag,
-        result: Result<Vec<Bytes>, BackendError>,
-        io: &mut Io<'_>,
-    ) {
+    pub(crate) fn operation_finished(&mut self, tag: Tag, result: Result<Vec<Bytes>, BackendError>, io: &mut Io<'_>) {
         let Some(task) = self.tasks.get(tag).filter(|task| task.pending > 0) else {
             return;
         };
         task.pending -= 1;
         match (result, task.command) {
-            (Ok(data), Ok(Command::Read(_) | Command::Verify { compare: true, .. })) => {
-                task.data = data
-            }
+            (Ok(data), Ok(Command::Read(_) | Command::Verify { compare: true, .. })) => task.data = data,
             (Ok(_), _) => {}
             (Err(error), _) => task.error = task.error.or(Some(error)),
         }
@@ -379,11 +363,7 @@ fn emit(plan: Plan, tag: Tag, image: u64, actions: &mut Vec<Action>) -> u32 {
         image,
         op: plan.first,
     });
-    actions.extend(
-        plan.rest
-            .into_iter()
-            .map(|op| Action::Io { tag, image, op }),
-    );
+    actions.extend(plan.rest.into_iter().map(|op| Action::Io { tag, image, op }));
     u32::try_from(actions.len() - before).unwrap_or(u32::MAX)
 }
 

@@ -185,11 +185,7 @@ impl Connection {
         out: &mut Vec<Bytes>,
         actions: &mut Vec<Action>,
     ) -> Result<(), CloseReason> {
-        let io = &mut Io {
-            targets,
-            out,
-            actions,
-        };
+        let io = &mut Io { targets, out, actions };
         while let Some(limits) = self.limits() {
             match pdu::take(input, limits)? {
                 Ok(pdu) => self.dispatch(now_ms, pdu, io)?,
@@ -230,11 +226,7 @@ impl Connection {
                 self.data_out(&pdu.bhs, pdu.data, io);
                 return Ok(());
             }
-            opcode::NOP_OUT
-            | opcode::COMMAND
-            | opcode::MANAGEMENT
-            | opcode::TEXT
-            | opcode::LOGOUT => {}
+            opcode::NOP_OUT | opcode::COMMAND | opcode::MANAGEMENT | opcode::TEXT | opcode::LOGOUT => {}
             opcode::LOGIN => return Err(CloseReason::SecondLogin),
             opcode::SNACK => {
                 self.reject(&pdu.bhs, Reject::Snack, io.out);
@@ -339,9 +331,7 @@ impl Connection {
 
     /// Sends a rejected header back.
     pub(crate) fn reject(&mut self, bhs: &Bhs, reason: Reject, out: &mut Vec<Bytes>) {
-        let reply = Bhs::new(opcode::REJECT, 0x80)
-            .set(2, [reason as u8])
-            .put(16, NO_TAG);
+        let reply = Bhs::new(opcode::REJECT, 0x80).set(2, [reason as u8]).put(16, NO_TAG);
         self.wire
             .send(reply, Stat::Take, &[Bytes::copy_from_slice(&bhs.0)], out);
     }
@@ -355,28 +345,14 @@ impl Connection {
         out: &mut Vec<Bytes>,
         actions: &mut Vec<Action>,
     ) {
-        let io = &mut Io {
-            targets,
-            out,
-            actions,
-        };
+        let io = &mut Io { targets, out, actions };
         self.operation_finished(tag, result, io);
         self.pump(io);
     }
 
     /// Another connection of the target has reset a unit (or all): its tasks end without an answer.
-    pub fn reset(
-        &mut self,
-        lun: Option<u64>,
-        targets: &dyn Targets,
-        out: &mut Vec<Bytes>,
-        actions: &mut Vec<Action>,
-    ) {
-        let io = &mut Io {
-            targets,
-            out,
-            actions,
-        };
+    pub fn reset(&mut self, lun: Option<u64>, targets: &dyn Targets, out: &mut Vec<Bytes>, actions: &mut Vec<Action>) {
+        let io = &mut Io { targets, out, actions };
         self.reset_units(lun);
         self.settle(io.out);
         self.pump(io);
@@ -402,9 +378,7 @@ impl Connection {
             }
             None if silent >= PING_AFTER_MS => {
                 self.ping = Some(now_ms);
-                let ping = Bhs::new(opcode::NOP_IN, 0x80)
-                    .put(16, NO_TAG)
-                    .put(20, PING_TAG);
+                let ping = Bhs::new(opcode::NOP_IN, 0x80).put(16, NO_TAG).put(20, PING_TAG);
                 self.wire.send(ping, Stat::Show, &[], out);
             }
             _ => {}

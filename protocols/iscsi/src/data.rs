@@ -42,9 +42,7 @@ fn actual(task: &Task, status: Status, data: usize) -> u32 {
     if status != Status::Good {
         return 0;
     }
-    let data_in = command
-        .read_length()
-        .max(u32::try_from(data).unwrap_or(u32::MAX));
+    let data_in = command.read_length().max(u32::try_from(data).unwrap_or(u32::MAX));
     match task.direction {
         Direction::In(_) => data_in,
         Direction::Out(_) => command.data_out(),
@@ -70,14 +68,7 @@ pub(crate) fn send(
     if let (Direction::In(length), Status::Good) = (task.direction, response.status) {
         let length = u32::try_from(total).map_or(length, |total| total.min(length));
         if length > 0 {
-            return data_in(
-                wire,
-                parameters,
-                task.itt,
-                Source::new(data, length),
-                residual,
-                out,
-            );
+            return data_in(wire, parameters, task.itt, Source::new(data, length), residual, out);
         }
     }
     status(wire, &task, response, residual, out);
@@ -140,34 +131,21 @@ fn data_in(
         burst -= length;
         let last = source.left == 0;
         if last {
-            bhs = bhs
-                .set(1, [FINAL | HAS_STATUS | residual.flag])
-                .put(44, residual.count);
+            bhs = bhs.set(1, [FINAL | HAS_STATUS | residual.flag]).put(44, residual.count);
         } else if burst == 0 {
             bhs = bhs.set(1, [FINAL]);
         }
         if burst == 0 {
             burst = parameters.max_burst;
         }
-        wire.send(
-            bhs,
-            if last { Stat::Take } else { Stat::Absent },
-            &scratch,
-            out,
-        );
+        wire.send(bhs, if last { Stat::Take } else { Stat::Absent }, &scratch, out);
         data_sn += 1;
         offset += length;
     }
 }
 
 /// A SCSI Response with sense data if there is any.
-fn status(
-    wire: &mut Wire,
-    task: &Task,
-    response: &Response,
-    residual: Residual,
-    out: &mut Vec<Bytes>,
-) {
+fn status(wire: &mut Wire, task: &Task, response: &Response, residual: Residual, out: &mut Vec<Bytes>) {
     let bhs = Bhs::new(opcode::RESPONSE, 0x80 | residual.flag)
         .set(3, [response.status as u8])
         .put(16, task.itt)

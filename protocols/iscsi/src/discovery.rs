@@ -68,11 +68,7 @@ impl Connection {
         self.wire.send(reply, Stat::Take, &[data], out);
     }
 
-    fn text_answers(
-        &mut self,
-        request: &[u8],
-        targets: &dyn Targets,
-    ) -> Result<Bytes, CloseReason> {
+    fn text_answers(&mut self, request: &[u8], targets: &dyn Targets) -> Result<Bytes, CloseReason> {
         let mut out = BytesMut::new();
         let mut asked = false;
         for (key, value) in pairs(request)? {

@@ -87,10 +87,7 @@ fn exchange(connection: &mut Connection, input: &mut BytesMut, fed: usize) -> bo
     }
     let sent: usize = out.iter().map(Bytes::len).sum();
     let pdus = fed / 48 + 3;
-    assert!(
-        sent <= pdus * (ZEROS.len() * 2),
-        "{sent} bytes for {pdus} PDUs"
-    );
+    assert!(sent <= pdus * (ZEROS.len() * 2), "{sent} bytes for {pdus} PDUs");
     result.is_ok() && !connection.is_finished()
 }
 
@@ -98,16 +95,11 @@ fn exchange(connection: &mut Connection, input: &mut BytesMut, fed: usize) -> bo
 fn answer(op: &BackendOp) -> Vec<Bytes> {
     let (offset, len) = match op {
         BackendOp::Read { offset, len } => (*offset, u64::from(*len)),
-        BackendOp::Write { offset, data, .. } => {
-            (*offset, data.iter().map(|piece| piece.len() as u64).sum())
-        }
+        BackendOp::Write { offset, data, .. } => (*offset, data.iter().map(|piece| piece.len() as u64).sum()),
         BackendOp::Zero { offset, len, .. } => (*offset, *len),
         BackendOp::Flush => (0, 0),
     };
-    assert!(
-        offset + len <= SIZE && offset % 512 == 0 && len % 512 == 0,
-        "{op:?}"
-    );
+    assert!(offset + len <= SIZE && offset % 512 == 0 && len % 512 == 0, "{op:?}");
     match (op, usize::try_from(len)) {
         (BackendOp::Read { .. }, Ok(len)) => vec![Bytes::from_static(&ZEROS[..len])],
         _ => Vec::new(),
@@ -117,9 +109,7 @@ fn answer(op: &BackendOp) -> Vec<Bytes> {
 /// A login request that goes straight to full feature phase, with command number 1.
 #[must_use]
 pub fn login() -> Vec<u8> {
-    let text = format!(
-        "InitiatorName=iqn.fuzz\0TargetName={TARGET}\0InitialR2T=No\0MaxRecvDataSegmentLength=65536\0"
-    );
+    let text = format!("InitiatorName=iqn.fuzz\0TargetName={TARGET}\0InitialR2T=No\0MaxRecvDataSegmentLength=65536\0");
     let mut out = vec![0; 48];
     out[0] = 0x43;
     out[1] = 0x87;

@@ -94,11 +94,7 @@ impl Login {
         }
         if stage == OPERATIONAL && !self.declared {
             self.declared = true;
-            put(
-                &mut out,
-                "MaxRecvDataSegmentLength",
-                &MAX_RECEIVE.to_string(),
-            );
+            put(&mut out, "MaxRecvDataSegmentLength", &MAX_RECEIVE.to_string());
         }
         Ok(self.transit(&pdu.bhs, stage, out.freeze()))
     }
@@ -148,9 +144,7 @@ impl Login {
                 }
                 _ => Err(Refusal::SESSION_TYPE),
             },
-            "AuthMethod" if !value.split(',').any(|method| method == "None") => {
-                Err(Refusal::AUTHENTICATION)
-            }
+            "AuthMethod" if !value.split(',').any(|method| method == "None") => Err(Refusal::AUTHENTICATION),
             _ => Ok(()),
         }
     }
@@ -194,8 +188,7 @@ impl Login {
 }
 
 fn name(slot: &mut Option<String>, value: &str) -> Result<(), Refusal> {
-    if value.is_empty() || value.len() > MAX_NAME || slot.as_deref().is_some_and(|own| own != value)
-    {
+    if value.is_empty() || value.len() > MAX_NAME || slot.as_deref().is_some_and(|own| own != value) {
         return Err(Refusal::INITIATOR_ERROR);
     }
     slot.get_or_insert_with(|| value.to_owned());

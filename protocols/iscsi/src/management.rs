@@ -63,9 +63,7 @@ impl Connection {
             (ABORT_TASK_SET | CLEAR_TASK_SET | LOGICAL_UNIT_RESET, None) => (NO_UNIT, Vec::new()),
             (ABORT_TASK_SET | CLEAR_TASK_SET, Some(_)) => (COMPLETE, self.abort_where(lun)),
             (LOGICAL_UNIT_RESET, Some(_)) => (COMPLETE, self.reset_by_initiator(target, lun, io)),
-            (TARGET_WARM_RESET | TARGET_COLD_RESET, _) => {
-                (COMPLETE, self.reset_by_initiator(target, None, io))
-            }
+            (TARGET_WARM_RESET | TARGET_COLD_RESET, _) => (COMPLETE, self.reset_by_initiator(target, None, io)),
             (TASK_REASSIGN, _) => (NO_REASSIGN, Vec::new()),
             _ => (NOT_SUPPORTED, Vec::new()),
         };
@@ -93,11 +91,7 @@ impl Connection {
         let reply = Bhs::new(opcode::LOGOUT_RESPONSE, 0x80)
             .set(2, [response])
             .put(16, bhs.itt());
-        let waits = if refused {
-            Vec::new()
-        } else {
-            self.abort_where(None)
-        };
+        let waits = if refused { Vec::new() } else { self.abort_where(None) };
         self.await_tasks(
             Pending {
                 reply,
@@ -147,9 +141,7 @@ impl Connection {
 
     /// Aborts the tasks of a unit, or all.
     fn abort_where(&mut self, lun: Option<u64>) -> Vec<Tag> {
-        let tags = self
-            .tasks
-            .select(|task: &Task| lun.is_none() || task.number == lun);
+        let tags = self.tasks.select(|task: &Task| lun.is_none() || task.number == lun);
         self.abort(tags)
     }
 

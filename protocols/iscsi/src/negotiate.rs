@@ -81,22 +81,13 @@ const RULES: &[(&str, Rule)] = &[
     ("HeaderDigest", Rule::Only("None")),
     ("DataDigest", Rule::Only("None")),
     ("AuthMethod", Rule::Only("None")),
-    (
-        "InitialR2T",
-        Rule::Or(false, Some(|p, value| p.initial_r2t = value)),
-    ),
-    (
-        "ImmediateData",
-        Rule::And(Some(|p, value| p.immediate_data = value)),
-    ),
+    ("InitialR2T", Rule::Or(false, Some(|p, value| p.initial_r2t = value))),
+    ("ImmediateData", Rule::And(Some(|p, value| p.immediate_data = value))),
     ("DataPDUInOrder", Rule::Or(true, None)),
     ("DataSequenceInOrder", Rule::Or(true, None)),
     ("IFMarker", Rule::And(None)),
     ("OFMarker", Rule::And(None)),
-    (
-        "MaxBurstLength",
-        length(MAX_BURST, |p, value| p.max_burst = value),
-    ),
+    ("MaxBurstLength", length(MAX_BURST, |p, value| p.max_burst = value)),
     (
         "FirstBurstLength",
         length(MAX_FIRST_BURST, |p, value| p.first_burst = value),
@@ -175,12 +166,7 @@ pub(crate) struct Repeated;
 
 impl Negotiation {
     /// Answers one key. Keys that declare something have no answer; unknown ones are not understood.
-    pub(crate) fn answer(
-        &mut self,
-        key: &str,
-        value: &str,
-        out: &mut BytesMut,
-    ) -> Result<(), Repeated> {
+    pub(crate) fn answer(&mut self, key: &str, value: &str, out: &mut BytesMut) -> Result<(), Repeated> {
         match key {
             "InitiatorName" | "InitiatorAlias" | "TargetName" | "SessionType" => return Ok(()),
             "MaxRecvDataSegmentLength" => {
@@ -207,10 +193,7 @@ impl Negotiation {
     /// The agreed value; `None` if there is none.
     fn apply(&mut self, key: &str, rule: Rule, value: &str) -> Option<String> {
         match rule {
-            Rule::Only(known) => value
-                .split(',')
-                .find(|offer| *offer == known)
-                .map(str::to_owned),
+            Rule::Only(known) => value.split(',').find(|offer| *offer == known).map(str::to_owned),
             Rule::And(set) => {
                 // Markers are gone since RFC 7143 (13.25): the answer is No.
                 let agreed = boolean(value)? && !key.ends_with("Marker");
@@ -220,12 +203,7 @@ impl Negotiation {
                 let agreed = boolean(value)? || ours;
                 Some(self.flag(set, agreed))
             }
-            Rule::Min {
-                ours,
-                from,
-                to,
-                set,
-            } => {
+            Rule::Min { ours, from, to, set } => {
                 let agreed = number(value).filter(|n| (from..=to).contains(n))?.min(ours);
                 if let Some(set) = set {
                     set(&mut self.parameters, agreed);
@@ -241,22 +219,13 @@ impl Negotiation {
         if let Some(set) = set {
             set(&mut self.parameters, agreed);
         }
-        if agreed {
-            "Yes".to_owned()
-        } else {
-            "No".to_owned()
-        }
+        if agreed { "Yes".to_owned() } else { "No".to_owned() }
     }
 }
 
 /// Whether the key belongs to login and has no place in full feature phase.
 pub(crate) fn is_login_key(key: &str) -> bool {
-    let declared = [
-        "InitiatorName",
-        "InitiatorAlias",
-        "TargetName",
-        "SessionType",
-    ];
+    let declared = ["InitiatorName", "InitiatorAlias", "TargetName", "SessionType"];
     declared.contains(&key) || RULES.iter().any(|(name, _)| *name == key)
 }
 
@@ -276,9 +245,7 @@ mod tests {
         let (mut negotiation, mut out) = (Negotiation::default(), BytesMut::new());
         negotiation.answer(key, value, &mut out).unwrap();
         let text = String::from_utf8(out.to_vec()).unwrap();
-        let answer = text
-            .strip_prefix(key)
-            .and_then(|rest| rest.strip_prefix('='));
+        let answer = text.strip_prefix(key).and_then(|rest| rest.strip_prefix('='));
         (
             answer.unwrap_or(&text).trim_end_matches('\0').to_owned(),
             negotiation.parameters,
@@ -339,15 +306,9 @@ mod tests {
     fn negotiating_twice_is_an_error_declaring_is_not() {
         let (mut negotiation, mut out) = (Negotiation::default(), BytesMut::new());
         assert_eq!(negotiation.answer("InitialR2T", "No", &mut out), Ok(()));
-        assert_eq!(
-            negotiation.answer("InitialR2T", "No", &mut out),
-            Err(Repeated)
-        );
+        assert_eq!(negotiation.answer("InitialR2T", "No", &mut out), Err(Repeated));
         for _ in 0..2 {
-            assert_eq!(
-                negotiation.answer("MaxRecvDataSegmentLength", "4096", &mut out),
-                Ok(())
-            );
+            assert_eq!(negotiation.answer("MaxRecvDataSegmentLength", "4096", &mut out), Ok(()));
         }
     }
 }

@@ -126,10 +126,7 @@ pub(crate) struct Limits {
 }
 
 /// Takes one PDU off the input. `Ok(Err(n))`: at least `n` bytes are missing.
-pub(crate) fn take(
-    input: &mut BytesMut,
-    limits: Limits,
-) -> Result<Result<Pdu, usize>, CloseReason> {
+pub(crate) fn take(input: &mut BytesMut, limits: Limits) -> Result<Result<Pdu, usize>, CloseReason> {
     let Some(bytes) = input.first_chunk::<BHS_LEN>() else {
         return Ok(Err(BHS_LEN - input.len()));
     };

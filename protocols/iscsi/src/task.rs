@@ -130,8 +130,7 @@ impl Tasks {
     /// The task with the initiator's tag `itt`.
     pub(crate) fn find(&self, itt: u32) -> Option<Tag> {
         let mut places = self.itts.iter().zip(&self.slots).enumerate();
-        let (index, (_, slot)) =
-            places.find(|(_, (own, slot))| **own == itt && slot.task.is_some())?;
+        let (index, (_, slot)) = places.find(|(_, (own, slot))| **own == itt && slot.task.is_some())?;
         Some(tag(index, slot.generation))
     }
 
@@ -139,9 +138,7 @@ impl Tasks {
     pub(crate) fn select(&self, f: impl Fn(&Task) -> bool) -> Vec<Tag> {
         let tasks = self.slots.iter().enumerate();
         let chosen = tasks.filter(|(_, slot)| slot.task.as_deref().is_some_and(&f));
-        chosen
-            .map(|(index, slot)| tag(index, slot.generation))
-            .collect()
+        chosen.map(|(index, slot)| tag(index, slot.generation)).collect()
     }
 }
 

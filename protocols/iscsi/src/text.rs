@@ -37,10 +37,7 @@ pub(crate) fn pairs(bytes: &[u8]) -> Result<Vec<(&str, &str)>, TextError> {
         return Err(TextError::Unterminated);
     }
     let mut out = Vec::new();
-    for piece in rest
-        .split(|byte| *byte == 0)
-        .filter(|piece| !piece.is_empty())
-    {
+    for piece in rest.split(|byte| *byte == 0).filter(|piece| !piece.is_empty()) {
         if out.len() == MAX_PAIRS {
             return Err(TextError::TooLong);
         }
@@ -50,10 +47,7 @@ pub(crate) fn pairs(bytes: &[u8]) -> Result<Vec<(&str, &str)>, TextError> {
 }
 
 fn pair(piece: &[u8]) -> Result<(&str, &str), TextError> {
-    let equals = piece
-        .iter()
-        .position(|byte| *byte == b'=')
-        .ok_or(TextError::Key)?;
+    let equals = piece.iter().position(|byte| *byte == b'=').ok_or(TextError::Key)?;
     let (key, value) = (&piece[..equals], &piece[equals + 1..]);
     let valid = |byte: &u8| byte.is_ascii_alphanumeric() || b".-+@_#:/".contains(byte);
     if key.is_empty() || key.len() > MAX_KEY || !key.iter().all(valid) {
@@ -63,10 +57,7 @@ fn pair(piece: &[u8]) -> Result<(&str, &str), TextError> {
     if value.len() > MAX_VALUE {
         return Err(TextError::Value);
     }
-    Ok((
-        key,
-        std::str::from_utf8(value).map_err(|_| TextError::Value)?,
-    ))
+    Ok((key, std::str::from_utf8(value).map_err(|_| TextError::Value)?))
 }
 
 /// Appends a pair.
@@ -79,10 +70,7 @@ pub(crate) fn put(out: &mut BytesMut, key: &str, value: &str) {
 
 /// A number, decimal or hexadecimal (RFC 7143 6.1).
 pub(crate) fn number(value: &str) -> Option<u32> {
-    let (digits, radix) = match value
-        .strip_prefix("0x")
-        .or_else(|| value.strip_prefix("0X"))
-    {
+    let (digits, radix) = match value.strip_prefix("0x").or_else(|| value.strip_prefix("0X")) {
         Some(digits) => (digits, 16),
         None => (value, 10),
     };

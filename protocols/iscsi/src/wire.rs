@@ -68,10 +68,7 @@ impl Wire {
     /// Places the number of a command that is not immediate, and takes it if it is the next.
     pub(crate) fn sequence(&mut self, cmd_sn: u32) -> Place {
         let ahead = cmd_sn.wrapping_sub(self.exp_cmd_sn);
-        let room = self
-            .max_cmd_sn()
-            .wrapping_sub(self.exp_cmd_sn)
-            .wrapping_add(1);
+        let room = self.max_cmd_sn().wrapping_sub(self.exp_cmd_sn).wrapping_add(1);
         if ahead >= room {
             return Place::Outside;
         }
@@ -144,10 +141,7 @@ mod tests {
         wire.send(Bhs::new(0x20, 0x80), Stat::Take, &data, &mut out);
         wire.send(Bhs::new(0x20, 0x80), Stat::Show, &[], &mut out);
         wire.send(Bhs::new(0x25, 0x80), Stat::Absent, &[], &mut out);
-        assert_eq!(
-            out.iter().map(Bytes::len).collect::<Vec<_>>(),
-            [48, 3, 2, 3, 48, 48]
-        );
+        assert_eq!(out.iter().map(Bytes::len).collect::<Vec<_>>(), [48, 3, 2, 3, 48, 48]);
         assert_eq!(out[0][4..8], [0, 0, 0, 5]);
         assert_eq!(out[0][24..36], [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 127]);
         assert_eq!((out[4][27], out[5][27]), (2, 0));

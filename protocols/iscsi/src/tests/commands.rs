@@ -23,24 +23,13 @@ fn a_read_ends_with_its_status() {
     );
     let reply = rig.finish(tag, Ok(vec![pattern(4096, 1000), pattern(5096, 3096)]));
     assert_eq!(reply.len(), 1);
+    assert_eq!((reply[0].bhs[0], reply[0].bhs[1], reply[0].bhs[3]), (0x25, 0x81, 0));
     assert_eq!(
-        (reply[0].bhs[0], reply[0].bhs[1], reply[0].bhs[3]),
-        (0x25, 0x81, 0)
-    );
-    assert_eq!(
-        (
-            reply[0].get(16),
-            reply[0].get(20),
-            reply[0].get(36),
-            reply[0].get(40)
-        ),
+        (reply[0].get(16), reply[0].get(20), reply[0].get(36), reply[0].get(40)),
         (1, u32::MAX, 0, 0)
     );
     assert_eq!(reply[0].data, pattern(4096, 4096));
-    assert_eq!(
-        (rig.connection.in_flight(), rig.connection.in_flight_bytes()),
-        (0, 0)
-    );
+    assert_eq!((rig.connection.in_flight(), rig.connection.in_flight_bytes()), (0, 0));
 }
 
 #[test]
@@ -49,13 +38,8 @@ fn read_data_is_sent_by_reference() {
     rig.command(READ, 1, 4096, &read10(0, 8));
     let (tag, _) = rig.op();
     let (data, mut out) = (pattern(0, 4096), Vec::new());
-    rig.connection.finished(
-        tag,
-        Ok(vec![data.clone()]),
-        &SmallTarget,
-        &mut out,
-        &mut rig.actions,
-    );
+    rig.connection
+        .finished(tag, Ok(vec![data.clone()]), &SmallTarget, &mut out, &mut rig.actions);
     let places: Vec<_> = out
         .iter()
         .skip(1)
@@ -89,10 +73,7 @@ fn long_reads_are_split_at_segments_and_bursts() {
     ];
     assert_eq!(shape, want);
     assert_eq!(
-        reply
-            .iter()
-            .flat_map(|pdu| pdu.data.clone())
-            .collect::<Vec<_>>(),
+        reply.iter().flat_map(|pdu| pdu.data.clone()).collect::<Vec<_>>(),
         pattern(0, 5120)
     );
 }
@@ -123,11 +104,7 @@ fn residuals_are_exact() {
             (bits, residual, sent),
             "{what}"
         );
-        assert_eq!(
-            reply[0].bhs[0],
-            if sent > 0 { 0x25 } else { 0x21 },
-            "{what}"
-        );
+        assert_eq!(reply[0].bhs[0], if sent > 0 { 0x25 } else { 0x21 }, "{what}");
         assert_eq!(reply[0].bhs[3], 0, "{what}");
     }
 }
@@ -138,20 +115,11 @@ fn failures_have_sense_and_move_nothing() {
     let reply = rig
         .command(READ, 1, 512, &[0x28, 0, 0xFF, 0, 0, 0, 0, 0, 1, 0])
         .remove(0);
-    assert_eq!(
-        (reply.sense(), reply.bhs[1], reply.get(44)),
-        ((5, 0x21, 0), 0x82, 512)
-    );
-    assert_eq!(
-        rig.command(0x80, 1, 0, &[0xC1]).remove(0).sense(),
-        (5, 0x20, 0)
-    );
+    assert_eq!((reply.sense(), reply.bhs[1], reply.get(44)), ((5, 0x21, 0), 0x82, 512));
+    assert_eq!(rig.command(0x80, 1, 0, &[0xC1]).remove(0).sense(), (5, 0x20, 0));
     rig.command(READ, 2, 512, &read10(0, 1));
     let (tag, _) = rig.op();
-    assert_eq!(
-        rig.finish(tag, Err(BackendError::Io))[0].sense(),
-        (3, 0x11, 0)
-    );
+    assert_eq!(rig.finish(tag, Err(BackendError::Io))[0].sense(), (3, 0x11, 0));
     rig.command(READ, 2, 512, &read10(0, 1));
     let (tag, _) = rig.op();
     assert_eq!(rig.finish(tag, Err(BackendError::Busy))[0].bhs[3], 8);
@@ -165,45 +133,24 @@ fn a_unit_attention_is_reported_once_and_not_by_inquiry() {
         .unwrap();
     rig.admit();
     rig.actions.clear();
-    assert_eq!(
-        rig.command(READ, 1, 36, &[0x12, 0, 0, 0, 36, 0])[0].bhs[0],
-        0x25
-    );
+    assert_eq!(rig.command(READ, 1, 36, &[0x12, 0, 0, 0, 36, 0])[0].bhs[0], 0x25);
     assert_eq!(
         rig.command(READ, 1, 512, &[0xA0, 0, 0, 0, 0, 0, 0, 0, 2, 0])[0].bhs[0],
         0x25
     );
     let sense = rig.command(READ, 1, 18, &[0x03, 0, 0, 0, 18, 0]).remove(0);
-    assert_eq!(
-        (sense.data[2], sense.data[12]),
-        (6, 0x29),
-        "REQUEST SENSE takes it"
-    );
+    assert_eq!((sense.data[2], sense.data[12]), (6, 0x29), "REQUEST SENSE takes it");
     assert_eq!(rig.command(0x80, 1, 0, &[0; 6])[0].bhs[3], 0);
 }
 
 #[test]
 fn absent_units() {
     let mut rig = Rig::logged_in("");
-    let to = |lun, flags, length, cdb: &[u8]| {
-        Raw::new(1, flags)
-            .byte(9, lun)
-            .word(16, 1)
-            .word(20, length)
-            .cdb(cdb)
-    };
+    let to = |lun, flags, length, cdb: &[u8]| Raw::new(1, flags).byte(9, lun).word(16, 1).word(20, length).cdb(cdb);
     assert_eq!(rig.next(to(1, 0x80, 0, &[0; 6]))[0].sense(), (5, 0x25, 0));
-    assert_eq!(
-        rig.next(to(1, READ, 36, &[0x12, 0, 0, 0, 36, 0]))[0].data[0],
-        0x7F
-    );
-    assert_eq!(
-        rig.next(to(1, READ, 18, &[3, 0, 0, 0, 18, 0]))[0].data[12],
-        0x25
-    );
-    let luns = rig
-        .next(to(1, READ, 64, &[0xA0, 0, 0, 0, 0, 0, 0, 0, 0, 64]))
-        .remove(0);
+    assert_eq!(rig.next(to(1, READ, 36, &[0x12, 0, 0, 0, 36, 0]))[0].data[0], 0x7F);
+    assert_eq!(rig.next(to(1, READ, 18, &[3, 0, 0, 0, 18, 0]))[0].data[12], 0x25);
+    let luns = rig.next(to(1, READ, 64, &[0xA0, 0, 0, 0, 0, 0, 0, 0, 0, 64])).remove(0);
     assert_eq!(luns.data, [0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
 }
 
@@ -214,11 +161,7 @@ fn task_tags_are_unique_and_not_reserved() {
     let reply = rig.command(READ, 1, 512, &read10(0, 1)).remove(0);
     assert_eq!((reply.bhs[0], reply.bhs[2]), (0x3F, 7));
     assert_eq!(rig.command(READ, u32::MAX, 512, &read10(0, 1))[0].bhs[2], 9);
-    assert_eq!(
-        rig.command(0xE0, 2, 512, &read10(0, 1))[0].bhs[2],
-        5,
-        "bidirectional"
-    );
+    assert_eq!(rig.command(0xE0, 2, 512, &read10(0, 1))[0].bhs[2], 5, "bidirectional");
     assert_eq!(rig.run()[0].bhs[0], 0x25, "the first goes on");
 }
 

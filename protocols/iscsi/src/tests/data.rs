@@ -25,12 +25,7 @@ fn data_out(flags: u8, itt: u32, transfer: u32, sn: u32, offset: u32, data: &[u8
 
 fn written(rig: &mut Rig) -> (Tag, Vec<u8>) {
     match rig.op() {
-        (
-            tag,
-            BackendOp::Write {
-                offset: 0, data, ..
-            },
-        ) => (tag, data.concat()),
+        (tag, BackendOp::Write { offset: 0, data, .. }) => (tag, data.concat()),
         other => panic!("{other:?}"),
     }
 }
@@ -56,8 +51,7 @@ fn immediate_then_unsolicited_then_solicited_in_two_bursts() {
     let data = pattern(0, 4096);
     assert_eq!(rig.next(command(WRITE, 1, 4096, 8, &data[..256])), []);
     assert_eq!(
-        rig.send(&data_out(0, 1, UNSOLICITED, 0, 256, &data[256..512]))
-            .unwrap(),
+        rig.send(&data_out(0, 1, UNSOLICITED, 0, 256, &data[256..512])).unwrap(),
         []
     );
     let r2t = rig
@@ -84,11 +78,7 @@ fn immediate_then_unsolicited_then_solicited_in_two_bursts() {
     let (tag, bytes) = written(&mut rig);
     assert_eq!(bytes, data);
     let reply = rig.finish(tag, Ok(vec![])).remove(0);
-    assert_eq!(
-        (reply.bhs[3], reply.get(36)),
-        (0, 2),
-        "ExpDataSN counts R2Ts"
-    );
+    assert_eq!((reply.bhs[3], reply.get(36)), (0, 2), "ExpDataSN counts R2Ts");
 }
 
 #[test]
@@ -96,8 +86,7 @@ fn solicited_only() {
     let mut rig = Rig::logged_in("ImmediateData=No\0");
     let r2t = rig.next(command(FINAL_WRITE, 1, 512, 1, &[])).remove(0);
     assert_eq!((r2t.get(40), r2t.get(44)), (0, 512));
-    rig.send(&data_out(FINAL, 1, r2t.get(20), 0, 0, &[7; 512]))
-        .unwrap();
+    rig.send(&data_out(FINAL, 1, r2t.get(20), 0, 0, &[7; 512])).unwrap();
     assert_eq!(written(&mut rig).1, [7; 512]);
 }
 
@@ -112,13 +101,7 @@ fn write_residuals_and_what_is_written() {
         ("nothing announced", 0, 1, 4, 512, 0),
     ] {
         let mut rig = Rig::logged_in("");
-        let mut reply = rig.next(command(
-            FINAL_WRITE,
-            1,
-            length,
-            blocks,
-            &pattern(0, length as usize),
-        ));
+        let mut reply = rig.next(command(FINAL_WRITE, 1, length, blocks, &pattern(0, length as usize)));
         if want > 0 {
             let (tag, bytes) = written(&mut rig);
             assert_eq!(bytes, pattern(0, want), "{what}");
@@ -182,15 +165,11 @@ fn unsolicited_data_that_was_not_agreed_on() {
         [],
         "InitialR2T=Yes: fails when the data is over"
     );
-    let reply = rig
-        .send(&data_out(FINAL, 1, UNSOLICITED, 0, 0, &[1; 512]))
-        .unwrap();
+    let reply = rig.send(&data_out(FINAL, 1, UNSOLICITED, 0, 0, &[1; 512])).unwrap();
     assert_eq!(reply[0].sense(), unexpected);
     let mut rig = Rig::logged_in("InitialR2T=No\0FirstBurstLength=512\0");
     rig.next(command(WRITE, 1, 1024, 2, &[1; 512]));
-    let reply = rig
-        .send(&data_out(FINAL, 1, UNSOLICITED, 0, 512, &[1; 512]))
-        .unwrap();
+    let reply = rig.send(&data_out(FINAL, 1, UNSOLICITED, 0, 512, &[1; 512])).unwrap();
     assert_eq!(reply[0].sense(), unexpected, "past the first burst");
 }
 
@@ -205,14 +184,7 @@ fn solicited_data_that_is_not_what_was_asked_for() {
         let mut rig = Rig::logged_in("");
         let r2t = rig.next(command(FINAL_WRITE, 1, 4096, 2, &[])).remove(0);
         let reply = rig
-            .send(&data_out(
-                flags,
-                1,
-                r2t.get(20),
-                sn,
-                offset,
-                &vec![1; length],
-            ))
+            .send(&data_out(flags, 1, r2t.get(20), sn, offset, &vec![1; length]))
             .unwrap();
         assert_eq!(reply[0].sense(), (0xB, 0x0C, 0x0D), "{what}");
         assert_eq!(rig.actions, [], "{what}: nothing is written");
@@ -223,10 +195,7 @@ fn solicited_data_that_is_not_what_was_asked_for() {
 fn data_for_no_transfer_is_dropped() {
     let mut rig = Rig::logged_in("");
     for (itt, transfer) in [(5, UNSOLICITED), (5, 0x10000), (UNSOLICITED, UNSOLICITED)] {
-        assert_eq!(
-            rig.send(&data_out(FINAL, itt, transfer, 0, 0, &[1; 512])),
-            Ok(vec![])
-        );
+        assert_eq!(rig.send(&data_out(FINAL, itt, transfer, 0, 0, &[1; 512])), Ok(vec![]));
     }
     let r2t = rig.next(command(FINAL_WRITE, 1, 512, 1, &[])).remove(0);
     let tag = r2t.get(20);
@@ -327,8 +296,5 @@ fn a_little_immediate_data_does_not_jump_the_queue() {
         let (tag, _) = rig.op();
         replies.append(&mut rig.finish(tag, Err(BackendError::Io)));
     }
-    assert_eq!(
-        (replies.len(), replies[3].bhs[0], replies[3].get(16)),
-        (4, 0x31, 99)
-    );
+    assert_eq!((replies.len(), replies[3].bhs[0], replies[3].get(16)), (4, 0x31, 99));
 }

@@ -23,8 +23,7 @@ impl Random {
 /// Well-formed PDUs, numbered from 1 if they follow each other.
 fn session(random: &mut Random) -> Vec<Raw> {
     let opcodes = [
-        0x00, 0x03, 0x12, 0x1A, 0x25, 0x28, 0x2A, 0x35, 0x41, 0x42, 0x55, 0x88, 0x8A, 0x93, 0x9E,
-        0xA0, 0xA3,
+        0x00, 0x03, 0x12, 0x1A, 0x25, 0x28, 0x2A, 0x35, 0x41, 0x42, 0x55, 0x88, 0x8A, 0x93, 0x9E, 0xA0, 0xA3,
     ];
     let mut cmd_sn = 1;
     let mut out = Vec::new();
@@ -34,9 +33,7 @@ fn session(random: &mut Random) -> Vec<Raw> {
         let pdu = match random.next(8) {
             0 => Raw::new(0x40, 0x80).word(20, u32::MAX).with(&data),
             1 => Raw::new(0x42, 0x81 + u8::try_from(random.next(8)).unwrap()).word(20, itt / 2),
-            2 => Raw::new(0x44, 0x80)
-                .word(20, u32::MAX)
-                .with(b"SendTargets=\0X-1=2\0"),
+            2 => Raw::new(0x44, 0x80).word(20, u32::MAX).with(b"SendTargets=\0X-1=2\0"),
             3 => Raw::new(0x45, 0x80).word(20, u32::MAX).with(&data),
             4 => Raw::new(0x45, 0x80).word(20, 0x0001_0000 + itt).with(&data),
             _ => {
@@ -45,15 +42,8 @@ fn session(random: &mut Random) -> Vec<Raw> {
                 cdb[8] = u8::try_from(random.next(9)).unwrap();
                 cdb[9 + random.next(7)] = random.byte();
                 let direction = [0x80, 0xC0, 0xA0, 0x20][random.next(4)];
-                let data = if direction & 0x20 == 0 {
-                    &[][..]
-                } else {
-                    &data
-                };
-                Raw::new(0x01, direction)
-                    .word(20, length)
-                    .cdb(&cdb)
-                    .with(data)
+                let data = if direction & 0x20 == 0 { &[][..] } else { &data };
+                Raw::new(0x01, direction).word(20, length).cdb(&cdb).with(data)
             }
         };
         out.push(pdu.word(16, itt).word(24, cmd_sn));

@@ -11,9 +11,7 @@ fn leading(flags: u8, text: &str) -> Raw {
 }
 
 fn names(rest: &str) -> String {
-    format!(
-        "InitiatorName=iqn.1993-08.org.debian:01:abc\0TargetName={TARGET}\0SessionType=Normal\0{rest}"
-    )
+    format!("InitiatorName=iqn.1993-08.org.debian:01:abc\0TargetName={TARGET}\0SessionType=Normal\0{rest}")
 }
 
 #[test]
@@ -22,11 +20,7 @@ fn open_iscsi_logs_in() {
     let security = leading(0x81, &names("InitiatorAlias=host\0AuthMethod=None\0"));
     let reply = rig.send(&security).unwrap().remove(0);
     assert_eq!(reply.bhs[..4], [0x23, 0x81, 0, 0]);
-    assert_eq!(
-        reply.bhs[8..16],
-        [0, 2, 0x3D, 1, 0, 0, 0, 0],
-        "ISID, and no TSIH yet"
-    );
+    assert_eq!(reply.bhs[8..16], [0, 2, 0x3D, 1, 0, 0, 0, 0], "ISID, and no TSIH yet");
     assert_eq!(
         (reply.get(16), reply.get(28), reply.get(32)),
         (7, 1, 128),
@@ -62,18 +56,11 @@ fn open_iscsi_logs_in() {
 #[test]
 fn libiscsi_repeats_its_name_and_sends_in_pieces() {
     let mut rig = Rig::new();
-    rig.send(&leading(0x81, &names("AuthMethod=CHAP,None\0")))
-        .unwrap();
-    let more = leading(
-        0x44,
-        "InitiatorName=iqn.1993-08.org.debian:01:abc\0HeaderDigest=No",
-    );
+    rig.send(&leading(0x81, &names("AuthMethod=CHAP,None\0"))).unwrap();
+    let more = leading(0x44, "InitiatorName=iqn.1993-08.org.debian:01:abc\0HeaderDigest=No");
     let reply = rig.send(&more).unwrap().remove(0);
     assert_eq!((reply.bhs[1], reply.data.len()), (0x04, 0));
-    assert_eq!(
-        rig.send(&leading(0x87, "ne,CRC32C\0X-mine=1\0")).unwrap(),
-        []
-    );
+    assert_eq!(rig.send(&leading(0x87, "ne,CRC32C\0X-mine=1\0")).unwrap(), []);
     assert_eq!(
         rig.admit().text(),
         "HeaderDigest=None;X-mine=NotUnderstood;MaxRecvDataSegmentLength=262144;"
@@ -83,10 +70,7 @@ fn libiscsi_repeats_its_name_and_sends_in_pieces() {
 #[test]
 fn a_stage_may_take_several_requests() {
     let mut rig = Rig::new();
-    assert_eq!(
-        rig.send(&leading(0x04, &names(""))).unwrap()[0].bhs[1],
-        0x04
-    );
+    assert_eq!(rig.send(&leading(0x04, &names(""))).unwrap()[0].bhs[1], 0x04);
     assert_eq!(
         rig.send(&leading(0x04, "InitialR2T=No\0")).unwrap()[0].text(),
         "InitialR2T=No;"
@@ -108,16 +92,8 @@ fn refused_logins_say_why() {
         ("no target name", one("InitiatorName=i\0"), 0x0207),
         ("empty name", one("InitiatorName=\0"), 0x0200),
         ("long name", one(&long), 0x0200),
-        (
-            "session type",
-            one("InitiatorName=i\0SessionType=Odd\0"),
-            0x0209,
-        ),
-        (
-            "authentication",
-            leading(0x81, &names("AuthMethod=CHAP\0")),
-            0x0201,
-        ),
+        ("session type", one("InitiatorName=i\0SessionType=Odd\0"), 0x0209),
+        ("authentication", leading(0x81, &names("AuthMethod=CHAP\0")), 0x0201),
         ("version", one(&names("")).byte(3, 1), 0x0205),
         ("session", one(&names("")).byte(15, 1), 0x020A),
         ("stage 2", leading(0x8B, &names("")), 0x020B),
@@ -126,11 +102,7 @@ fn refused_logins_say_why() {
         ("T with C", leading(0xC7, &names("")), 0x020B),
         ("not text", one("InitiatorName"), 0x0200),
         ("no zero byte", one("InitiatorName=i"), 0x0200),
-        (
-            "key twice",
-            one(&names("InitialR2T=No\0InitialR2T=No\0")),
-            0x0200,
-        ),
+        ("key twice", one(&names("InitialR2T=No\0InitialR2T=No\0")), 0x0200),
         ("too many keys", one(&"X-a=1\0".repeat(65)), 0x0200),
     ] {
         let mut rig = Rig::new();
@@ -138,11 +110,7 @@ fn refused_logins_say_why() {
         let closed = rig.send_bytes(&pdu.bytes(), &mut out);
         assert_eq!(closed, Err(CloseReason::LoginRefused { status }), "{what}");
         let reply = parse(&out).remove(0);
-        assert_eq!(
-            (reply.bhs[0], reply.get(36) >> 16),
-            (0x23, u32::from(status)),
-            "{what}"
-        );
+        assert_eq!((reply.bhs[0], reply.get(36) >> 16), (0x23, u32::from(status)), "{what}");
     }
 }
 
@@ -155,18 +123,12 @@ fn a_login_must_stay_the_same() {
     ] {
         let mut rig = Rig::new();
         rig.send(&leading(0x81, &names(""))).unwrap();
-        assert_eq!(
-            rig.send(&change),
-            Err(CloseReason::LoginRefused { status: 0x020B })
-        );
+        assert_eq!(rig.send(&change), Err(CloseReason::LoginRefused { status: 0x020B }));
     }
     let mut rig = Rig::new();
     rig.send(&leading(0x81, &names(""))).unwrap();
     let other = leading(0x87, "InitiatorName=iqn.other\0");
-    assert_eq!(
-        rig.send(&other),
-        Err(CloseReason::LoginRefused { status: 0x0200 })
-    );
+    assert_eq!(rig.send(&other), Err(CloseReason::LoginRefused { status: 0x0200 }));
 }
 
 #[test]
@@ -176,19 +138,13 @@ fn endless_text_is_cut_off() {
     for _ in 0..4 {
         rig.send(&piece).unwrap();
     }
-    assert_eq!(
-        rig.send(&piece),
-        Err(CloseReason::LoginRefused { status: 0x0200 })
-    );
+    assert_eq!(rig.send(&piece), Err(CloseReason::LoginRefused { status: 0x0200 }));
 }
 
 #[test]
 fn before_login_nothing_else_and_nothing_long() {
     let nop = Raw::new(0x40, 0x80);
-    assert_eq!(
-        Rig::new().send(&nop),
-        Err(CloseReason::NotLoggedIn { opcode: 0 })
-    );
+    assert_eq!(Rig::new().send(&nop), Err(CloseReason::NotLoggedIn { opcode: 0 }));
     let long = Raw::new(0x43, 0x87).byte(6, 0x20).byte(7, 1);
     assert!(matches!(
         Rig::new().send(&long),

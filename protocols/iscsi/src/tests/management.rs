@@ -26,18 +26,10 @@ fn an_aborted_task_is_waited_for_and_not_answered() {
     let mut rig = Rig::logged_in("");
     rig.command(0xC0, 1, 512, &READ);
     let (tag, _) = rig.op();
-    assert_eq!(
-        rig.next(function(1, 0, 1)),
-        [],
-        "its operation is under way"
-    );
+    assert_eq!(rig.next(function(1, 0, 1)), [], "its operation is under way");
     let reply = rig.finish(tag, Ok(vec![pattern(0, 512)]));
     assert_eq!(response(&reply), 0, "and nothing else");
-    assert_eq!(
-        rig.finish(tag, Ok(vec![])),
-        [],
-        "a result too many is ignored"
-    );
+    assert_eq!(rig.finish(tag, Ok(vec![])), [], "a result too many is ignored");
     assert_eq!(rig.connection.in_flight(), 0);
 }
 
@@ -46,11 +38,7 @@ fn a_completion_before_the_abort_wins() {
     let mut rig = Rig::logged_in("");
     rig.command(0xC0, 1, 512, &READ);
     assert_eq!(rig.run()[0].bhs[0], 0x25);
-    assert_eq!(
-        response(&rig.next(function(1, 0, 1))),
-        1,
-        "the task does not exist"
-    );
+    assert_eq!(response(&rig.next(function(1, 0, 1))), 1, "the task does not exist");
 }
 
 #[test]
@@ -58,10 +46,7 @@ fn a_write_aborted_while_its_data_is_awaited_never_executes() {
     let mut rig = Rig::logged_in("");
     let r2t = rig.command(0xA0, 1, 512, &WRITE).remove(0);
     assert_eq!(response(&rig.next(function(1, 0, 1))), 0);
-    let late = Raw::new(0x05, 0x80)
-        .word(16, 1)
-        .word(20, r2t.get(20))
-        .with(&[1; 512]);
+    let late = Raw::new(0x05, 0x80).word(16, 1).word(20, r2t.get(20)).with(&[1; 512]);
     assert_eq!(rig.send(&late), Ok(vec![]));
     assert_eq!(rig.actions, []);
     assert_eq!(rig.connection.in_flight_bytes(), 0);
@@ -103,19 +88,12 @@ fn sets_and_resets_wait_for_all_of_their_tasks() {
                 target: 1,
                 lun: Some(0),
             }],
-            6 => vec![Action::Reset {
-                target: 1,
-                lun: None,
-            }],
+            6 => vec![Action::Reset { target: 1, lun: None }],
             _ => vec![],
         };
         assert_eq!(std::mem::take(&mut rig.actions), reset);
         assert_eq!(rig.finish(second, Ok(vec![])), []);
-        assert_eq!(
-            response(&rig.finish(first, Err(BackendError::Io))),
-            0,
-            "{code}"
-        );
+        assert_eq!(response(&rig.finish(first, Err(BackendError::Io))), 0, "{code}");
         let next = rig.command(0x80, 4, 0, &[0; 6]).remove(0);
         assert_eq!(
             next.bhs[3],
@@ -148,11 +126,7 @@ fn functions_that_have_nothing_to_do() {
         (8, 0, 4),
         (99, 0, 5),
     ] {
-        assert_eq!(
-            response(&rig.next(function(code, lun, 77))),
-            want,
-            "function {code}"
-        );
+        assert_eq!(response(&rig.next(function(code, lun, 77))), want, "function {code}");
     }
 }
 
@@ -164,10 +138,7 @@ fn two_functions_may_wait_for_the_same_task() {
     assert_eq!(rig.next(function(1, 0, 1)), []);
     assert_eq!(rig.next(function(5, 0, 0).word(16, 51)), []);
     let reply = rig.finish(tag, Ok(vec![]));
-    assert_eq!(
-        reply.iter().map(|pdu| pdu.get(16)).collect::<Vec<_>>(),
-        [50, 51]
-    );
+    assert_eq!(reply.iter().map(|pdu| pdu.get(16)).collect::<Vec<_>>(), [50, 51]);
 }
 
 #[test]
@@ -176,8 +147,7 @@ fn a_reset_by_another_connection_ends_tasks_silently() {
     rig.command(0xC0, 1, 512, &READ);
     let (tag, _) = rig.op();
     let mut out = Vec::new();
-    rig.connection
-        .reset(Some(0), &SmallTarget, &mut out, &mut rig.actions);
+    rig.connection.reset(Some(0), &SmallTarget, &mut out, &mut rig.actions);
     assert!(out.is_empty());
     assert_eq!(rig.finish(tag, Ok(vec![pattern(0, 512)])), []);
     assert_eq!(rig.command(0x80, 2, 0, &[0; 6])[0].sense(), (6, 0x29, 3));
@@ -233,11 +203,7 @@ fn aborts_race_completions() {
             .count();
     }
     assert_eq!(
-        (
-            answered,
-            rig.connection.in_flight(),
-            rig.connection.in_flight_bytes()
-        ),
+        (answered, rig.connection.in_flight(), rig.connection.in_flight_bytes()),
         (functions, 0, 0)
     );
 }

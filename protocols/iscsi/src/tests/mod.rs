@@ -24,10 +24,7 @@ impl Raw {
         let mut bhs = [0; 48];
         bhs[0] = opcode;
         bhs[1] = flags;
-        Self {
-            bhs,
-            data: Vec::new(),
-        }
+        Self { bhs, data: Vec::new() }
     }
 
     pub(crate) fn word(mut self, at: usize, word: u32) -> Self {
@@ -57,9 +54,7 @@ impl Raw {
     }
 
     pub(crate) fn text(&self) -> String {
-        String::from_utf8(self.data.clone())
-            .unwrap()
-            .replace('\0', ";")
+        String::from_utf8(self.data.clone()).unwrap().replace('\0', ";")
     }
 
     /// Key, code and qualifier of the sense data.
@@ -107,10 +102,7 @@ impl Rig {
             .send(&Raw::new(0x43, 0x87).word(24, 1).with(text.as_bytes()))
             .unwrap();
         assert_eq!(replies, [], "held");
-        assert!(matches!(
-            rig.actions.pop(),
-            Some(Action::Established { .. })
-        ));
+        assert!(matches!(rig.actions.pop(), Some(Action::Established { .. })));
         assert_eq!(rig.admit().bhs[36..38], [0, 0]);
         let attention = rig.command(0x80, 9, 0, &[0; 6]);
         assert_eq!(attention[0].sense(), (6, 0x29, 0));
@@ -126,23 +118,13 @@ impl Rig {
     /// Sends a PDU as it is.
     pub(crate) fn send(&mut self, raw: &Raw) -> Result<Vec<Raw>, CloseReason> {
         let mut out = Vec::new();
-        self.send_bytes(&raw.bytes(), &mut out)
-            .map(|()| parse(&out))
+        self.send_bytes(&raw.bytes(), &mut out).map(|()| parse(&out))
     }
 
-    pub(crate) fn send_bytes(
-        &mut self,
-        bytes: &[u8],
-        out: &mut Vec<Bytes>,
-    ) -> Result<(), CloseReason> {
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8], out: &mut Vec<Bytes>) -> Result<(), CloseReason> {
         self.input.extend_from_slice(bytes);
-        self.connection.receive(
-            self.now,
-            &mut self.input,
-            &SmallTarget,
-            out,
-            &mut self.actions,
-        )
+        self.connection
+            .receive(self.now, &mut self.input, &SmallTarget, out, &mut self.actions)
     }
 
     /// Sends a PDU with the next command number, which it occupies unless it is immediate.
@@ -156,12 +138,7 @@ impl Rig {
 
     /// A SCSI command to LUN 0.
     pub(crate) fn command(&mut self, flags: u8, itt: u32, length: u32, cdb: &[u8]) -> Vec<Raw> {
-        self.next(
-            Raw::new(0x01, flags)
-                .word(16, itt)
-                .word(20, length)
-                .cdb(cdb),
-        )
+        self.next(Raw::new(0x01, flags).word(16, itt).word(20, length).cdb(cdb))
     }
 
     /// The next action, which must be an operation.
@@ -172,11 +149,7 @@ impl Rig {
         }
     }
 
-    pub(crate) fn finish(
-        &mut self,
-        tag: Tag,
-        result: Result<Vec<Bytes>, BackendError>,
-    ) -> Vec<Raw> {
+    pub(crate) fn finish(&mut self, tag: Tag, result: Result<Vec<Bytes>, BackendError>) -> Vec<Raw> {
         let mut out = Vec::new();
         self.connection
             .finished(tag, result, &SmallTarget, &mut out, &mut self.actions);

@@ -5,23 +5,14 @@ use super::*;
 fn discovery() -> Rig {
     let mut rig = Rig::new();
     let text = b"InitiatorName=iqn.test\0SessionType=Discovery\0MaxRecvDataSegmentLength=512\0";
-    let reply = rig
-        .send(&Raw::new(0x43, 0x87).word(24, 1).with(text))
-        .unwrap();
-    assert_eq!(
-        (reply[0].bhs[1], reply[0].get(36)),
-        (0x87, 0),
-        "no one to wait for"
-    );
+    let reply = rig.send(&Raw::new(0x43, 0x87).word(24, 1).with(text)).unwrap();
+    assert_eq!((reply[0].bhs[1], reply[0].get(36)), (0x87, 0), "no one to wait for");
     assert_eq!(rig.actions, []);
     rig
 }
 
 fn text(data: &[u8]) -> Raw {
-    Raw::new(0x04, 0x80)
-        .word(16, 3)
-        .word(20, u32::MAX)
-        .with(data)
+    Raw::new(0x04, 0x80).word(16, 3).word(20, u32::MAX).with(data)
 }
 
 const RECORD: &str = "TargetName=iqn.2026-11.io.trivet:fuzz;TargetAddress=127.0.0.1:3260,1;";
@@ -32,10 +23,7 @@ fn targets_are_discovered() {
         let reply = discovery()
             .next(text(format!("SendTargets={value}\0").as_bytes()))
             .remove(0);
-        assert_eq!(
-            (reply.bhs[0], reply.bhs[1], reply.get(20)),
-            (0x24, 0x80, u32::MAX)
-        );
+        assert_eq!((reply.bhs[0], reply.bhs[1], reply.get(20)), (0x24, 0x80, u32::MAX));
         assert_eq!(reply.text(), RECORD, "{value}");
     }
     let reply = discovery().next(text(b"SendTargets=iqn.nobody\0X-what=1\0InitialR2T=No\0"));
@@ -46,10 +34,7 @@ fn targets_are_discovered() {
 fn a_normal_session_discovers_itself_only() {
     let mut rig = Rig::logged_in("");
     assert_eq!(rig.next(text(b"SendTargets=\0"))[0].text(), RECORD);
-    assert_eq!(
-        rig.next(text(b"SendTargets=All\0"))[0].text(),
-        "SendTargets=Reject;"
-    );
+    assert_eq!(rig.next(text(b"SendTargets=All\0"))[0].text(), "SendTargets=Reject;");
     assert_eq!(rig.next(text(b"SendTargets=iqn.other\0"))[0].text(), "");
 }
 
@@ -62,18 +47,13 @@ fn a_long_reply_is_fetched_piece_by_piece() {
     let more = Raw::new(0x04, 0x80).word(16, 3).word(20, reply.get(20));
     let rest = rig.next(more.clone()).remove(0);
     assert_eq!((rest.bhs[1], rest.get(20)), (0x80, u32::MAX));
-    assert_eq!(
-        reply.data.len() + rest.data.len(),
-        40 * "X-00=NotUnderstood\0".len()
-    );
+    assert_eq!(reply.data.len() + rest.data.len(), 40 * "X-00=NotUnderstood\0".len());
 }
 
 #[test]
 fn a_text_request_may_continue_even_with_nothing_in_it() {
     let mut rig = discovery();
-    let reply = rig
-        .next(Raw::new(0x04, 0x40).word(16, 3).word(20, u32::MAX))
-        .remove(0);
+    let reply = rig.next(Raw::new(0x04, 0x40).word(16, 3).word(20, u32::MAX)).remove(0);
     assert_eq!((reply.bhs[1], reply.data.len()), (0, 0));
     let rest = Raw::new(0x04, 0x80)
         .word(16, 3)
@@ -101,20 +81,14 @@ fn discovery_sessions_take_no_commands() {
     let mut rig = discovery();
     for opcode in [0x01, 0x02] {
         let reply = rig.next(Raw::new(opcode, 0x81)).remove(0);
-        assert_eq!(
-            (reply.bhs[0], reply.bhs[2], reply.data[0]),
-            (0x3F, 5, opcode)
-        );
+        assert_eq!((reply.bhs[0], reply.bhs[2], reply.data[0]), (0x3F, 5, opcode));
     }
 }
 
 #[test]
 fn pings_are_echoed() {
     let mut rig = Rig::logged_in("MaxRecvDataSegmentLength=512\0");
-    let ping = Raw::new(0x40, 0x80)
-        .word(16, 5)
-        .word(20, u32::MAX)
-        .with(&[7; 600]);
+    let ping = Raw::new(0x40, 0x80).word(16, 5).word(20, u32::MAX).with(&[7; 600]);
     let pong = rig.next(ping).remove(0);
     assert_eq!(
         (pong.bhs[0], pong.bhs[1], pong.get(16), pong.get(20)),
@@ -132,25 +106,15 @@ fn a_silent_initiator_is_pinged_then_left() {
     rig.connection.tick(15_000, &mut out).unwrap();
     rig.connection.tick(16_000, &mut out).unwrap();
     let ping = parse(&out);
-    assert_eq!(
-        (ping.len(), ping[0].bhs[0], ping[0].get(16)),
-        (1, 0x20, u32::MAX)
-    );
+    assert_eq!((ping.len(), ping[0].bhs[0], ping[0].get(16)), (1, 0x20, u32::MAX));
     rig.now = 16_000;
     assert_eq!(
-        rig.next(
-            Raw::new(0x40, 0x80)
-                .word(16, u32::MAX)
-                .word(20, ping[0].get(20))
-        ),
+        rig.next(Raw::new(0x40, 0x80).word(16, u32::MAX).word(20, ping[0].get(20))),
         []
     );
     rig.connection.tick(26_000, &mut out).unwrap();
     rig.connection.tick(31_000, &mut out).unwrap();
-    assert_eq!(
-        rig.connection.tick(41_000, &mut out),
-        Err(CloseReason::Silent)
-    );
+    assert_eq!(rig.connection.tick(41_000, &mut out), Err(CloseReason::Silent));
 }
 
 #[test]
@@ -159,14 +123,9 @@ fn status_numbers_count_and_the_window_moves() {
     let first = rig.command(0x80, 1, 0, &[0; 6]).remove(0);
     let second = rig.command(0x80, 1, 0, &[0; 6]).remove(0);
     assert_eq!(second.get(24), first.get(24) + 1);
-    assert_eq!(
-        (second.get(28), second.get(32)),
-        (first.get(28) + 1, first.get(32) + 1)
-    );
+    assert_eq!((second.get(28), second.get(32)), (first.get(28) + 1, first.get(32) + 1));
     rig.command(0xC0, 2, 512, &[0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
-    let nop = rig
-        .next(Raw::new(0x40, 0x80).word(16, 5).word(20, u32::MAX))
-        .remove(0);
+    let nop = rig.next(Raw::new(0x40, 0x80).word(16, 5).word(20, u32::MAX)).remove(0);
     assert_eq!(
         (nop.get(28), nop.get(32)),
         (second.get(28) + 1, second.get(32)),
@@ -207,16 +166,10 @@ fn what_is_not_known_is_rejected_with_its_header() {
     for (opcode, reason) in [(0x10, 3), (0x1C, 5), (0x3F, 5)] {
         let pdu = Raw::new(opcode, 0x80).word(16, 99);
         let reply = rig.send(&pdu).unwrap().remove(0);
-        assert_eq!(
-            (reply.bhs[0], reply.bhs[2], reply.get(16)),
-            (0x3F, reason, u32::MAX)
-        );
+        assert_eq!((reply.bhs[0], reply.bhs[2], reply.get(16)), (0x3F, reason, u32::MAX));
         assert_eq!(reply.data, pdu.bhs);
     }
-    assert_eq!(
-        rig.send(&Raw::new(0x43, 0x87)),
-        Err(CloseReason::SecondLogin)
-    );
+    assert_eq!(rig.send(&Raw::new(0x43, 0x87)), Err(CloseReason::SecondLogin));
 }
 
 #[test]
@@ -233,12 +186,7 @@ fn logout_ends_the_session_after_its_operations() {
     assert!(!rig.connection.is_finished());
     let reply = rig.finish(tag, Ok(vec![pattern(0, 512)]));
     assert_eq!(
-        (
-            reply.len(),
-            reply[0].bhs[0],
-            reply[0].bhs[2],
-            reply[0].get(16)
-        ),
+        (reply.len(), reply[0].bhs[0], reply[0].bhs[2], reply[0].get(16)),
         (1, 0x26, 0, 2)
     );
     assert!(rig.connection.is_finished());
