@@ -33,4 +33,4 @@ pub use api::{ObjectInfo, Output, Reply, Request, StoreError, StoreStats, Ticket
 #[cfg(any(test, feature = "mutants"))]
 pub use store::Mutant;
 pub use store::{Options, State, Store};
-pub use superblock::{Format, format};
+pub use superblock::{Format, data_start, format};

@@ -18,6 +18,10 @@ use crate::read::mismatches;
 use crate::ring::Ring;
 use crate::store::Live;
 
+/// A read that failed this often is not tried again, and the units are as good as damaged: the log cannot
+/// wait for ever.
+const MAX_FAILURES: usize = 10;
+
 /// The jobs in flight.
 #[derive(Debug, Default)]
 pub struct Settling {
@@ -42,8 +46,9 @@ struct Extent {
     first: usize,
     count: usize,
     block: u32,
-    /// Empty until read, and if that failed.
+    /// Empty until read, and if that failed for good.
     data: Bytes,
+    failures: usize,
 }
 
 impl Settling {
@@ -79,7 +84,7 @@ fn extents_before(entry: &Entry, ring: &Ring, point: u64) -> Vec<Extent> {
         let Some(block) = entry.block(unit).filter(|&block| ring.position(block) < point) else { continue };
         match extents.last_mut() {
             Some(last) if last.first + last.count == unit && u64::from(last.block) + last.count as u64 == u64::from(block) => last.count += 1,
-            _ => extents.push(Extent { first: unit, count: 1, block, data: Bytes::new() }),
+            _ => extents.push(Extent { first: unit, count: 1, block, data: Bytes::new(), failures: 0 }),
         }
     }
     extents
@@ -96,16 +101,30 @@ impl Live {
         let job = Job { number, object: entry.object, slot, sums: entry.sums, waiting: extents.len(), extents };
         self.slots.pin(slot);
         let id = self.cycle.settling.add(job);
-        for (at, extent) in (0..).zip(&self.cycle.settling.job(id).extents) {
-            let offset = self.layout.log_block(extent.block);
-            self.disk.read(Owner::SettleRead(id, at), offset, extent.count * UNIT_SIZE, out);
+        for at in 0..self.cycle.settling.job(id).waiting {
+            self.read_to_settle(id, at, out);
         }
     }
 
+    fn read_to_settle(&mut self, id: u32, at: usize, out: &mut Output) {
+        let extent = &self.cycle.settling.job(id).extents[at];
+        let offset = self.layout.log_block(extent.block);
+        let owner = Owner::SettleRead(id, u32::try_from(at).expect("at most 32"));
+        self.disk.read(owner, offset, extent.count * UNIT_SIZE, out);
+    }
+
     /// One extent of a job was read, or could not be.
-    pub fn settle_read_done(&mut self, id: u32, extent: u32, data: Option<Bytes>, out: &mut Output) {
+    pub fn settle_read_done(&mut self, id: u32, at: u32, data: Option<Bytes>, out: &mut Output) {
         let job = self.cycle.settling.job(id);
-        job.extents[extent as usize].data = data.unwrap_or_default();
+        let extent = &mut job.extents[at as usize];
+        match data {
+            Some(data) => extent.data = data,
+            None if extent.failures < MAX_FAILURES => {
+                extent.failures += 1;
+                return self.read_to_settle(id, at as usize, out);
+            }
+            None => {}
+        }
         job.waiting -= 1;
         if job.waiting > 0 {
             return;

@@ -42,6 +42,15 @@ pub struct Superblock {
     pub layout: Layout,
 }
 
+/// Where the data slots start: what lies before is written over and over, and worth allocating at once.
+///
+/// # Errors
+/// As [`format`].
+pub fn data_start(format: &Format) -> Result<u64, String> {
+    Layout::new(format.size, format.log_size).map(|layout| layout.data)
+}
+
+
 /// The writes that make an empty store, to be executed in order, each completed before the next: nothing is
 /// recognised as a store before the last write, and a flush ends them.
 ///
