@@ -10,18 +10,34 @@ use trivet_core::message::{Listed, PeerBody};
 use trivet_core::{Epoch, OpId, OsdId, PgId, Version};
 
 use crate::decide::decide;
-use crate::pg::Phase;
+use crate::pg::{Pg, Phase};
 use crate::{Effect, Osd, TxnWait};
 
 /// How often the number of missing objects is written to the metadata store.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// A member that has not listed what it has is asked again after this time.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
 impl Osd {
-    /// Asks everybody in the setting to accept the epoch and to list what they have.
-    pub(crate) fn send_fences(&self, id: PgId, out: &mut Vec<Effect>) {
-        let Some(pg) = self.pgs.get(&id) else { return };
-        for &osd in pg.setting.asked.keys() {
-            self.to_peer(osd, id, pg.epoch, PeerBody::Fence, out);
+    /// Asks everybody in the setting who has not answered to accept the epoch and to list what they have.
+    pub(crate) fn send_fences(&mut self, id: PgId, out: &mut Vec<Effect>) {
+        let Some(pg) = self.pgs.get_mut(&id) else { return };
+        pg.asked_at = self.now;
+        let epoch = pg.epoch;
+        let silent: Vec<OsdId> = pg.setting.asked.keys().copied().filter(|osd| !pg.listed.contains(osd)).collect();
+        for osd in silent {
+            self.to_peer(osd, id, epoch, PeerBody::Fence, out);
+        }
+    }
+
+    /// Asks again: an OSD that was not open yet has dropped the question.
+    pub(crate) fn repeat_fences(&mut self, out: &mut Vec<Effect>) {
+        let now = self.now;
+        let due = |pg: &Pg| pg.phase == Phase::Interviewing && now.since(pg.asked_at) >= ASK_AGAIN;
+        let due: Vec<PgId> = self.pgs.iter().filter(|(_, pg)| due(pg)).map(|(&id, _)| id).collect();
+        for id in due {
+            self.send_fences(id, out);
         }
     }
 

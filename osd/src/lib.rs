@@ -219,6 +219,7 @@ impl Osd {
     fn tick(&mut self, out: &mut Vec<Effect>) {
         if self.is_ready() {
             self.consider_all(out);
+            self.repeat_fences(out);
             self.report_all(out);
             let ids: Vec<PgId> = self.pgs.keys().copied().collect();
             for id in ids {

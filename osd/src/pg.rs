@@ -51,6 +51,8 @@ pub(crate) struct Pg {
     /// What was listed so far.
     pub listings: BTreeMap<OsdId, BTreeMap<ObjectId, Listed>>,
     pub listed: BTreeSet<OsdId>,
+    /// When those who have not listed were asked last.
+    pub asked_at: Now,
     pub missing: BTreeMap<ObjectId, Missing>,
     /// Objects of `missing` that are being healed.
     pub healing: BTreeSet<ObjectId>,
@@ -90,6 +92,7 @@ impl Pg {
             floor_epoch: Epoch(0),
             listings: BTreeMap::new(),
             listed: BTreeSet::new(),
+            asked_at: Now(0),
             missing: BTreeMap::new(),
             healing: BTreeSet::new(),
             stuck: VecDeque::new(),

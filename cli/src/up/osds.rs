@@ -343,7 +343,7 @@ fn disk_op(kind: DiskOpKind) -> DiskOp {
 fn format(reactor: &mut Reactor, osd: OsdId, path: &Path, size: u64, cluster: [u8; 16]) -> anyhow::Result<()> {
     let format = Format { size, osd, cluster, store: random()?, log_size: None };
     let ops = trivet_store::format(&format).map_err(|reason| anyhow::anyhow!("{}: {reason}", path.display()))?;
-    let prewrite = 0..trivet_store::data_start(&format).unwrap_or(0);
+    let prewrite = 0..trivet_store::data_start(&format).map_err(|reason| anyhow::anyhow!("{}: {reason}", path.display()))?;
     let disk = reactor.open_disk(path, &OpenDisk { size: Some(size), prewrite, ..OpenDisk::default() })?;
     let mut events = Vec::new();
     for op in ops {
