@@ -6,7 +6,7 @@
 
 use bytes::{Buf, BufMut, BytesMut};
 
-use crate::layout::{BLOCK, MAX_BATCH};
+use crate::layout::{BLOCK, BLOCK_LEN, MAX_BATCH};
 use crate::record::{self, Record};
 
 const MAGIC: [u8; 8] = *b"TRVBATCH";
@@ -85,7 +85,7 @@ impl Prefix {
 
     /// Bytes of the header.
     pub fn header_len(&self) -> usize {
-        self.header_blocks as usize * BLOCK as usize
+        self.header_blocks as usize * BLOCK_LEN
     }
 
     /// Where the next batch goes unless it has to skip.
@@ -119,8 +119,7 @@ pub fn records(prefix: &Prefix, header: &[u8]) -> Option<Vec<Record>> {
         records.push(record::get(&mut data)?);
     }
     let payload: u64 = records.iter().map(payload_units).sum();
-    let agrees = records.len() == prefix.records as usize
-        && payload == u64::from(prefix.blocks - prefix.header_blocks);
+    let agrees = records.len() == prefix.records as usize && payload == u64::from(prefix.blocks - prefix.header_blocks);
     agrees.then_some(records)
 }
 
@@ -140,7 +139,15 @@ mod tests {
 
     fn sample() -> (Prefix, BytesMut) {
         let records_len = u32::try_from(record::epoch_len() * 300).unwrap();
-        let prefix = Prefix { sequence: 3, incarnation: 2, position: 8192, blocks: 2, header_blocks: 2, records: 300, records_len };
+        let prefix = Prefix {
+            sequence: 3,
+            incarnation: 2,
+            position: 8192,
+            blocks: 2,
+            header_blocks: 2,
+            records: 300,
+            records_len,
+        };
         let mut header = BytesMut::new();
         prefix.put(&STORE, &mut header);
         (0..300).for_each(|_| record::put_accept(&mut header, PgId::default(), Epoch(1)));

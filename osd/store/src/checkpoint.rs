@@ -8,7 +8,7 @@ use trivet_core::buffer::aligned;
 use trivet_core::{Epoch, ObjectId, PgId, UnitMask};
 
 use crate::index::Entry;
-use crate::layout::{AREA_HEADERS, BLOCK, Layout};
+use crate::layout::{AREA_HEADERS, BLOCK, BLOCK_LEN, Layout};
 use crate::record::{self, NO_SLOT, WriteHead};
 
 const HEADER_MAGIC: [u8; 8] = *b"TRVCHECK";
@@ -20,7 +20,7 @@ const CHUNK_HEADER: usize = 8 + 16 + 8 + 8 + 4 + 4;
 /// A chunk is written when it holds this many bytes.
 pub const CHUNK_FILL: usize = 64 << 10;
 /// No chunk is larger, bytes.
-pub const CHUNK_MAX: usize = CHUNK_FILL + BLOCK as usize;
+pub const CHUNK_MAX: usize = CHUNK_FILL + BLOCK_LEN;
 /// No item is larger, bytes.
 pub const ITEM_MAX: usize = 64 + 2 * 128;
 const ENTRY: u8 = 1;
@@ -52,19 +52,25 @@ pub struct Header {
 impl Header {
     /// The header's block.
     pub fn encode(&self, store: &[u8; 16]) -> Bytes {
-        let mut block = aligned(BLOCK as usize);
+        let mut block = aligned(BLOCK_LEN);
         block.put_slice(&HEADER_MAGIC);
         block.put_slice(store);
-        for value in
-            [self.sequence, self.base, self.bytes, self.position, self.batch, self.seen, self.incarnation]
-        {
+        for value in [
+            self.sequence,
+            self.base,
+            self.bytes,
+            self.position,
+            self.batch,
+            self.seen,
+            self.incarnation,
+        ] {
             block.put_u64_le(value);
         }
         block.put_u32_le(self.chunks);
         block.put_u32_le(0);
         let sum = crc32c::crc32c(&block);
         block.put_u32_le(sum);
-        block.resize(BLOCK as usize, 0);
+        block.resize(BLOCK_LEN, 0);
         block.freeze()
     }
 
@@ -141,7 +147,11 @@ impl Chunk {
         out.put_u32_le(entry.present.0);
         out.put_u32_le(entry.in_log.0);
         entry.present.iter().for_each(|unit| out.put_u32_le(entry.sums[unit]));
-        entry.in_log.iter().filter_map(|unit| entry.block(unit)).for_each(|block| out.put_u32_le(block));
+        entry
+            .in_log
+            .iter()
+            .filter_map(|unit| entry.block(unit))
+            .for_each(|block| out.put_u32_le(block));
     }
 
     /// Adds that an object is forgotten.
@@ -166,7 +176,7 @@ impl Chunk {
         self.data[CHUNK_HEADER - 8..CHUNK_HEADER - 4].copy_from_slice(&len.to_le_bytes());
         let sum = chunk_sum(&self.data);
         self.data[CHUNK_HEADER - 4..CHUNK_HEADER].copy_from_slice(&sum.to_le_bytes());
-        let padded = self.data.len().next_multiple_of(BLOCK as usize);
+        let padded = self.data.len().next_multiple_of(BLOCK_LEN);
         self.data.resize(padded, 0);
         self.data.freeze()
     }
@@ -185,7 +195,7 @@ pub fn chunk_len(block: &[u8], store: &[u8; 16], base: u64, number: u32) -> Opti
     let (is_base, is_number) = (data.get_u64_le() == base, data.get_u64_le() == u64::from(number));
     let len = data.get_u32_le() as usize;
     let sane = is_base && is_number && (CHUNK_HEADER..=CHUNK_MAX).contains(&len);
-    sane.then(|| len.next_multiple_of(BLOCK as usize))
+    sane.then(|| len.next_multiple_of(BLOCK_LEN))
 }
 
 /// The items of a chunk of [`chunk_len`] bytes; `None` if it is damaged.
@@ -236,7 +246,14 @@ fn get_entry(data: &mut &[u8], layout: &Layout) -> Option<Item> {
     if !sane || data.len() < 4 * (present.len() + in_log.len()) || slot.is_some_and(|slot| slot >= layout.slots) {
         return None;
     }
-    let head = WriteHead { object, version, op, zero: UnitMask::EMPTY, tombstone, slot };
+    let head = WriteHead {
+        object,
+        version,
+        op,
+        zero: UnitMask::EMPTY,
+        tombstone,
+        slot,
+    };
     let mut entry = Entry::restored(&head, present);
     present.iter().for_each(|unit| entry.sums[unit] = data.get_u32_le());
     for unit in in_log.iter() {
@@ -261,9 +278,22 @@ mod tests {
     }
 
     fn entry() -> Entry {
-        let object = ObjectId { image: ImageId(4), number: 2 };
-        let version = Version { epoch: Epoch(3), counter: 1 };
-        let head = WriteHead { object, version, op: OpId::default(), zero: UnitMask::EMPTY, tombstone: false, slot: Some(5) };
+        let object = ObjectId {
+            image: ImageId(4),
+            number: 2,
+        };
+        let version = Version {
+            epoch: Epoch(3),
+            counter: 1,
+        };
+        let head = WriteHead {
+            object,
+            version,
+            op: OpId::default(),
+            zero: UnitMask::EMPTY,
+            tombstone: false,
+            slot: Some(5),
+        };
         let mut entry = Entry::restored(&head, UnitMask::EMPTY);
         entry.put_in_slot(0, &[1, 2, 3]);
         entry.put_in_log(30, &[4, 5], 17);
@@ -283,9 +313,17 @@ mod tests {
         assert_eq!(chunk_len(&bytes, &STORE, 6, 2), None);
         let mut data = items(&bytes).unwrap();
         assert!(matches!(get(&mut data, &layout()), Some(Item::Removed(object)) if object == entry().object));
-        let Some(Item::Entry(read)) = get(&mut data, &layout()) else { panic!("an entry") };
-        assert_eq!((read.info(), read.slot(), read.sums), (entry().info(), Some(5), entry().sums));
-        assert_eq!((read.block(0), read.block(30), read.block(31)), (None, Some(17), Some(18)));
+        let Some(Item::Entry(read)) = get(&mut data, &layout()) else {
+            panic!("an entry")
+        };
+        assert_eq!(
+            (read.info(), read.slot(), read.sums),
+            (entry().info(), Some(5), entry().sums)
+        );
+        assert_eq!(
+            (read.block(0), read.block(30), read.block(31)),
+            (None, Some(17), Some(18))
+        );
         assert!(matches!(get(&mut data, &layout()), Some(Item::Epoch(_, Epoch(8)))));
         assert!(data.is_empty());
     }
@@ -299,9 +337,17 @@ mod tests {
         for bit in 0..len * 8 {
             let mut bad = bytes.to_vec();
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(chunk_len(&bad, &STORE, 7, 2).is_none() || items(&bad).is_none(), "bit {bit}");
+            assert!(
+                chunk_len(&bad, &STORE, 7, 2).is_none() || items(&bad).is_none(),
+                "bit {bit}"
+            );
         }
-        let header = Header { sequence: 9, chunks: 1, bytes: 4096, ..Header::default() };
+        let header = Header {
+            sequence: 9,
+            chunks: 1,
+            bytes: 4096,
+            ..Header::default()
+        };
         let block = header.encode(&STORE);
         assert_eq!(Header::decode(&block, &STORE), Some(header));
         for bit in 0..(HEADER_CHECKED + 4) * 8 {

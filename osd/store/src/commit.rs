@@ -15,7 +15,7 @@ use trivet_core::{Epoch, ObjectId, PgId, UNIT_SIZE, UnitMask, Version};
 use crate::api::{Output, Reply, StoreError, Ticket};
 use crate::batch::{self, Prefix};
 use crate::disk::{BuildMixer, Owner};
-use crate::layout::{BLOCK, Layout};
+use crate::layout::{BLOCK, BLOCK_LEN, Layout};
 use crate::policy::{self, MAX_SLOT_BYTES};
 use crate::record::{self, WriteHead};
 use crate::store::{Live, mutant};
@@ -47,7 +47,11 @@ struct Pending {
 
 #[derive(Debug)]
 enum Action {
-    Write { head: WriteHead, mutation: Mutation, slot_units: UnitMask },
+    Write {
+        head: WriteHead,
+        mutation: Mutation,
+        slot_units: UnitMask,
+    },
     Epoch(PgId, Epoch),
     Forget(ObjectId, Version),
 }
@@ -76,15 +80,29 @@ impl Commit {
     /// Takes everything that is not answered yet.
     pub fn drain(&mut self) -> impl Iterator<Item = Ticket> + use<> {
         let flying = self.flying.take().map_or_else(Vec::new, |flying| flying.items);
-        flying.into_iter().chain(std::mem::take(&mut self.queue)).map(|pending| pending.ticket)
+        flying
+            .into_iter()
+            .chain(std::mem::take(&mut self.queue))
+            .map(|pending| pending.ticket)
     }
 
     fn push(&mut self, ticket: Ticket, record_len: usize, payload: u64, action: Action) {
-        self.queue.push_back(Pending { ticket, record_len, payload, action });
+        self.queue.push_back(Pending {
+            ticket,
+            record_len,
+            payload,
+            action,
+        });
     }
 
     fn expect(&mut self, object: ObjectId, outlook: Outlook) {
-        self.outlooks.insert(object, Outlook { waiting: outlook.waiting + 1, ..outlook });
+        self.outlooks.insert(
+            object,
+            Outlook {
+                waiting: outlook.waiting + 1,
+                ..outlook
+            },
+        );
     }
 
     fn fulfil(&mut self, object: ObjectId) {
@@ -113,7 +131,10 @@ impl Live {
 
     /// Queues a write, or refuses it at once.
     pub fn submit_write(&mut self, ticket: Ticket, object: ObjectId, mutation: Mutation, out: &mut Output) {
-        debug_assert!(mutation.patches.iter().all(|patch| patch.verify(object)), "sums do not match");
+        debug_assert!(
+            mutation.patches.iter().all(|patch| patch.verify(object)),
+            "sums do not match"
+        );
         let before = self.outlook(object);
         match self.admit(object, &mutation, &before) {
             Ok((slot, slot_units)) => self.queue_write(ticket, object, mutation, before, slot, slot_units),
@@ -122,9 +143,18 @@ impl Live {
     }
 
     /// The slot that the object will have, and the units that go there in parallel with the batch.
-    fn admit(&mut self, object: ObjectId, mutation: &Mutation, before: &Outlook) -> Result<(Option<u32>, UnitMask), StoreError> {
+    fn admit(
+        &mut self,
+        object: ObjectId,
+        mutation: &Mutation,
+        before: &Outlook,
+    ) -> Result<(Option<u32>, UnitMask), StoreError> {
         if mutation.version <= before.version {
-            return Err(StoreError::StaleVersion { object, got: mutation.version, have: before.version });
+            return Err(StoreError::StaleVersion {
+                object,
+                got: mutation.version,
+                have: before.version,
+            });
         }
         let kept = if mutation.tombstone { 0 } else { TOMBSTONE_RESERVE };
         let entries = self.index.len() + self.commit.outlooks.len();
@@ -136,9 +166,16 @@ impl Live {
         }
         let fresh = policy::fresh_slot_units(mutation, before.slot.is_some());
         match before.slot {
-            None => self.slots.take(false).map(|slot| (Some(slot), fresh)).ok_or(StoreError::NoSpace),
+            None => self
+                .slots
+                .take(false)
+                .map(|slot| (Some(slot), fresh))
+                .ok_or(StoreError::NoSpace),
             Some(old) if fresh.is_empty() => Ok((Some(old), fresh)),
-            Some(old) => Ok(self.slots.take(true).map_or((Some(old), UnitMask::EMPTY), |slot| (Some(slot), fresh))),
+            Some(old) => Ok(self
+                .slots
+                .take(true)
+                .map_or((Some(old), UnitMask::EMPTY), |slot| (Some(slot), fresh))),
         }
     }
 
@@ -157,11 +194,27 @@ impl Live {
         let present = present_after(&mutation, &before);
         let head = WriteHead::of(object, &mutation, slot);
         let Mutation { version, tombstone, .. } = mutation;
-        let after = Outlook { exists: true, version, present, slot, tombstone, waiting: before.waiting };
+        let after = Outlook {
+            exists: true,
+            version,
+            present,
+            slot,
+            tombstone,
+            waiting: before.waiting,
+        };
         self.commit.expect(object, after);
         let payload = mutation.payload() / UNIT_SIZE - slot_units.len();
         let record_len = record::write_len(&mutation);
-        self.commit.push(ticket, record_len, payload as u64, Action::Write { head, mutation, slot_units });
+        self.commit.push(
+            ticket,
+            record_len,
+            payload as u64,
+            Action::Write {
+                head,
+                mutation,
+                slot_units,
+            },
+        );
     }
 
     /// Queues an epoch unless it is durable already.
@@ -173,7 +226,8 @@ impl Live {
         if have.is_none() && self.epochs.len() + self.commit.queue.len() >= self.layout.max_epochs() {
             return out.done.push((ticket, Err(StoreError::NoSpace)));
         }
-        self.commit.push(ticket, record::epoch_len(), 0, Action::Epoch(pg, epoch));
+        self.commit
+            .push(ticket, record::epoch_len(), 0, Action::Epoch(pg, epoch));
     }
 
     /// Queues the end of a tombstone, if there may be one.
@@ -183,9 +237,17 @@ impl Live {
         if before.waiting == 0 && !matches {
             return out.done.push((ticket, Ok(Reply::Forgotten)));
         }
-        let after = if matches { Outlook { waiting: before.waiting, ..Outlook::default() } } else { before };
+        let after = if matches {
+            Outlook {
+                waiting: before.waiting,
+                ..Outlook::default()
+            }
+        } else {
+            before
+        };
         self.commit.expect(object, after);
-        self.commit.push(ticket, record::forget_len(), 0, Action::Forget(object, version));
+        self.commit
+            .push(ticket, record::forget_len(), 0, Action::Forget(object, version));
     }
 
     /// Starts the next batch unless one is in flight, nothing waits, or the log has no room.
@@ -218,12 +280,22 @@ impl Live {
 
     /// Writes those patches of a request that go to its slot; says how many.
     fn write_slot(&mut self, item: &Pending, out: &mut Output) -> usize {
-        let Action::Write { head: WriteHead { slot: Some(slot), .. }, mutation, slot_units } = &item.action else {
+        let Action::Write {
+            head: WriteHead { slot: Some(slot), .. },
+            mutation,
+            slot_units,
+        } = &item.action
+        else {
             return 0;
         };
         let patches = mutation.patches.iter().filter(|patch| slot_units.has(patch.first));
         let writes = patches.map(|patch| {
-            self.disk.write(Owner::BatchWrite, self.layout.unit(*slot, patch.first), patch.data.clone(), out);
+            self.disk.write(
+                Owner::BatchWrite,
+                self.layout.unit(*slot, patch.first),
+                patch.data.clone(),
+                out,
+            );
         });
         writes.count()
     }
@@ -258,7 +330,11 @@ impl Live {
     /// Takes a durable request, whose payload starts at block `payload` of the ring, into the index.
     fn apply(&mut self, action: &Action, payload: u32) -> Reply {
         match action {
-            Action::Write { head, mutation, slot_units } => {
+            Action::Write {
+                head,
+                mutation,
+                slot_units,
+            } => {
                 self.apply_write(head, mutation, *slot_units, payload);
                 self.commit.fulfil(head.object);
                 Reply::Written
@@ -298,7 +374,10 @@ impl Live {
 
 fn present_after(mutation: &Mutation, before: &Outlook) -> UnitMask {
     let kept = before.present.minus(mutation.zero);
-    mutation.patches.iter().fold(kept, |mask, patch| mask.union(patch.mask()))
+    mutation
+        .patches
+        .iter()
+        .fold(kept, |mask, patch| mask.union(patch.mask()))
 }
 
 /// How many requests make up the next batch, the bytes of their records, and its blocks.
@@ -320,7 +399,7 @@ fn next_batch(queue: &VecDeque<Pending>, layout: &Layout) -> (usize, usize, u64)
 
 /// The bytes of a batch.
 fn encode(prefix: &Prefix, secret: &[u8; 16], items: &[Pending]) -> Bytes {
-    let mut data = aligned(prefix.blocks as usize * BLOCK as usize);
+    let mut data = aligned(prefix.blocks as usize * BLOCK_LEN);
     prefix.put(secret, &mut data);
     items.iter().for_each(|item| put_record(&mut data, &item.action));
     data.resize(prefix.header_len(), 0);
@@ -332,14 +411,21 @@ fn encode(prefix: &Prefix, secret: &[u8; 16], items: &[Pending]) -> Bytes {
 
 fn put_record(data: &mut BytesMut, action: &Action) {
     match action {
-        Action::Write { head, mutation, slot_units } => record::put_write(data, head, mutation, *slot_units),
+        Action::Write {
+            head,
+            mutation,
+            slot_units,
+        } => record::put_write(data, head, mutation, *slot_units),
         Action::Epoch(pg, epoch) => record::put_accept(data, *pg, *epoch),
         Action::Forget(object, version) => record::put_forget(data, *object, *version),
     }
 }
 
 fn put_payload(data: &mut BytesMut, action: &Action) {
-    if let Action::Write { mutation, slot_units, .. } = action {
+    if let Action::Write {
+        mutation, slot_units, ..
+    } = action
+    {
         let inline = mutation.patches.iter().filter(|patch| !slot_units.has(patch.first));
         inline.for_each(|patch| data.extend_from_slice(&patch.data));
     }
@@ -347,7 +433,14 @@ fn put_payload(data: &mut BytesMut, action: &Action) {
 
 /// The first batch of an incarnation: no records, only a header. See [`crate::recovery`].
 pub fn empty_batch(secret: &[u8; 16], sequence: u64, incarnation: u64, position: u64) -> (Prefix, Bytes) {
-    let prefix =
-        Prefix { sequence, incarnation, position, blocks: 1, header_blocks: 1, records: 0, records_len: 0 };
+    let prefix = Prefix {
+        sequence,
+        incarnation,
+        position,
+        blocks: 1,
+        header_blocks: 1,
+        records: 0,
+        records_len: 0,
+    };
     (prefix, encode(&prefix, secret, &[]))
 }

@@ -58,7 +58,11 @@ struct Point {
 enum Stage {
     Idle,
     /// Settling the entries of the list, from `at` on.
-    Settle { point: Point, list: Vec<u32>, at: usize },
+    Settle {
+        point: Point,
+        list: Vec<u32>,
+        at: usize,
+    },
     Stream(Box<Stream>),
     FlushChunks(Active),
     Header(Active),
@@ -90,7 +94,12 @@ enum Entries {
 impl Cycle {
     /// At rest, with the checkpoint that the store was opened from.
     pub fn new(active: Active) -> Cycle {
-        Cycle { active, stage: Stage::Idle, settling: Settling::default(), waiting: 0 }
+        Cycle {
+            active,
+            stage: Stage::Idle,
+            settling: Settling::default(),
+            waiting: 0,
+        }
     }
 
     /// A write or flush of the checkpoint has completed.
@@ -106,7 +115,10 @@ impl Live {
             match std::mem::replace(&mut self.cycle.stage, Stage::Idle) {
                 Stage::Idle if !policy::should_settle(&self.ring, self.commit.blocked) => return,
                 Stage::Idle => {
-                    let point = Point { position: self.ring.head, batch: self.sequence };
+                    let point = Point {
+                        position: self.ring.head,
+                        batch: self.sequence,
+                    };
                     let list = self.index.take_logged();
                     self.cycle.stage = Stage::Settle { point, list, at: 0 };
                 }
@@ -149,7 +161,11 @@ impl Live {
             at += 1;
         }
         let done = at == list.len() && self.cycle.settling.active() == 0;
-        self.cycle.stage = if done { self.begin_stream(point, false) } else { Stage::Settle { point, list, at } };
+        self.cycle.stage = if done {
+            self.begin_stream(point, false)
+        } else {
+            Stage::Settle { point, list, at }
+        };
         done
     }
 
@@ -158,12 +174,22 @@ impl Live {
         let active = self.cycle.active;
         let full = force_full || !active.exists || !self.changes_fit();
         let sequence = active.highest + 1;
-        let mut header = Header { sequence, position: point.position, batch: point.batch, ..active.header };
+        let mut header = Header {
+            sequence,
+            position: point.position,
+            batch: point.batch,
+            ..active.header
+        };
         header.incarnation = self.incarnation;
         let (mut area, mut slot) = (active.area, 1 - active.slot);
         if full {
             (area, slot) = (if active.exists { 1 - active.area } else { 0 }, 0);
-            header = Header { base: sequence, bytes: 0, chunks: 0, ..header };
+            header = Header {
+                base: sequence,
+                bytes: 0,
+                chunks: 0,
+                ..header
+            };
         }
         let changed = self.index.take_dirty();
         let removed = self.index.take_removed();
@@ -171,11 +197,26 @@ impl Live {
             changed.iter().for_each(|&number| self.index.clean(number));
         }
         Stage::Stream(Box::new(Stream {
-            next: Active { area, slot, header, exists: true, highest: sequence },
+            next: Active {
+                area,
+                slot,
+                header,
+                exists: true,
+                highest: sequence,
+            },
             full,
             removed: if full { Vec::new() } else { removed }.into_iter(),
-            entries: if full { Entries::All(0) } else { Entries::Changed(changed.into_iter()) },
-            epochs: self.epochs.iter().map(|(&pg, &epoch)| (pg, epoch)).collect::<Vec<_>>().into_iter(),
+            entries: if full {
+                Entries::All(0)
+            } else {
+                Entries::Changed(changed.into_iter())
+            },
+            epochs: self
+                .epochs
+                .iter()
+                .map(|(&pg, &epoch)| (pg, epoch))
+                .collect::<Vec<_>>()
+                .into_iter(),
             late: None,
         }))
     }
@@ -201,7 +242,10 @@ impl Live {
             let header = &mut stream.next.header;
             if header.bytes + chunk.len() as u64 > checkpoint::chunks_room(&self.layout) {
                 // More was forgotten meanwhile than there is room for: begin again with a full image.
-                let point = Point { position: header.position, batch: header.batch };
+                let point = Point {
+                    position: header.position,
+                    batch: header.batch,
+                };
                 self.cycle.stage = self.begin_stream(point, true);
                 return true;
             }
@@ -235,7 +279,8 @@ impl Live {
     fn write_header(&mut self, next: &Active, out: &mut Output) {
         let offset = self.layout.area(next.area) + next.slot as u64 * BLOCK;
         self.cycle.waiting += 1;
-        self.disk.write(Owner::Checkpoint, offset, next.header.encode(&self.secret), out);
+        self.disk
+            .write(Owner::Checkpoint, offset, next.header.encode(&self.secret), out);
     }
 
     /// The next chunk; `None` when everything is written.
@@ -254,7 +299,10 @@ impl Live {
             if !stream.full {
                 self.index.clean(number);
             }
-            self.index.entry(number).into_iter().for_each(|entry| chunk.put_entry(entry));
+            self.index
+                .entry(number)
+                .into_iter()
+                .for_each(|entry| chunk.put_entry(entry));
         } else if let Some((pg, epoch)) = stream.epochs.next() {
             chunk.put_epoch(pg, epoch);
         } else if let Some(object) = self.late_removals(stream).next() {
@@ -272,7 +320,11 @@ impl Live {
         let full = stream.full;
         stream.late.get_or_insert_with(|| {
             let removed = if full { Vec::new() } else { self.index.take_removed() };
-            let again: Vec<ObjectId> = removed.iter().copied().filter(|&o| self.index.find(o).is_some()).collect();
+            let again: Vec<ObjectId> = removed
+                .iter()
+                .copied()
+                .filter(|&o| self.index.find(o).is_some())
+                .collect();
             again.into_iter().for_each(|object| self.index.change(object, |_| {}));
             removed.into_iter()
         })

@@ -63,7 +63,10 @@ impl Disk {
     fn issue(&mut self, owner: Owner, kind: DiskOpKind, out: &mut Output) {
         self.last += 1;
         self.owners.insert(self.last, owner);
-        out.disk.push(DiskOp { id: IoId(self.last), kind });
+        out.disk.push(DiskOp {
+            id: IoId(self.last),
+            kind,
+        });
     }
 
     /// Reads `len` bytes at `offset`.

@@ -43,7 +43,13 @@ fn put(disk: &mut [u8], offset: u64, data: &[u8]) {
 
 fn formatted(disk: &mut [u8]) -> Layout {
     let log_size = Some(288 << 10);
-    let f = Format { size: SIZE as u64, osd: OsdId(1), cluster: [1; 16], store: SECRET, log_size };
+    let f = Format {
+        size: SIZE as u64,
+        osd: OsdId(1),
+        cluster: [1; 16],
+        store: SECRET,
+        log_size,
+    };
     for op in format(&f).expect("the size is right") {
         if let DiskOpKind::Write { offset, data } = op.kind {
             put(disk, offset, &data);
@@ -57,13 +63,23 @@ fn with_log(disk: &mut [u8], mut data: &[u8]) {
     let layout = formatted(disk);
     let mut position = 0;
     for sequence in 1..=8 {
-        let Some((&[payload, len, count], rest)) = data.split_first_chunk::<3>() else { return };
+        let Some((&[payload, len, count], rest)) = data.split_first_chunk::<3>() else {
+            return;
+        };
         let (records, rest) = rest.split_at(rest.len().min(usize::from(len)));
         data = rest;
         let header_blocks = 1;
         let records_len = u32::from(len).min(u32::try_from(records.len()).expect("short"));
         let blocks = header_blocks + u32::from(payload % 40);
-        let prefix = Prefix { sequence, incarnation: 1, position, blocks, header_blocks, records: u32::from(count), records_len };
+        let prefix = Prefix {
+            sequence,
+            incarnation: 1,
+            position,
+            blocks,
+            header_blocks,
+            records: u32::from(count),
+            records_len,
+        };
         let mut header = BytesMut::with_capacity(UNIT_SIZE);
         prefix.put(&SECRET, &mut header);
         header.extend_from_slice(records);
@@ -80,13 +96,23 @@ fn with_log(disk: &mut [u8], mut data: &[u8]) {
 /// The bytes are the items of one chunk, after eight that are the log's position.
 fn with_checkpoint(disk: &mut [u8], data: &[u8]) {
     let layout = formatted(disk);
-    let Some((position, items)) = data.split_first_chunk::<8>() else { return };
+    let Some((position, items)) = data.split_first_chunk::<8>() else {
+        return;
+    };
     let items = &items[..items.len().min(checkpoint::CHUNK_FILL)];
     let mut chunk = Chunk::new(&SECRET, 1, 0);
     chunk.put_raw(items);
     let chunk = chunk.finish();
     let position = u64::from_le_bytes(*position) / UNIT_SIZE as u64 * UNIT_SIZE as u64;
-    let header = Header { sequence: 1, base: 1, bytes: chunk.len() as u64, position, incarnation: 1, chunks: 1, ..Header::default() };
+    let header = Header {
+        sequence: 1,
+        base: 1,
+        bytes: chunk.len() as u64,
+        position,
+        incarnation: 1,
+        chunks: 1,
+        ..Header::default()
+    };
     put(disk, checkpoint::chunks_start(&layout, 0), &chunk);
     put(disk, layout.area(0), &header.encode(&SECRET));
 }
@@ -98,10 +124,17 @@ fn open_and_read(disk: &mut [u8]) {
     assert_ne!(store.state(), State::Opening, "opening ends");
     let objects: Vec<_> = store.objects().map(|(object, _)| object).collect();
     for (ticket, object) in (0..).map(Ticket).zip(objects) {
-        let request = Request::Read { object, first: 0, count: UNITS_PER_OBJECT };
+        let request = Request::Read {
+            object,
+            first: 0,
+            count: UNITS_PER_OBJECT,
+        };
         store.submit(ticket, request, &mut out);
         run(&mut store, &mut out, disk);
-        assert!(out.done.drain(..).any(|(answered, _)| answered == ticket), "reads are answered");
+        assert!(
+            out.done.drain(..).any(|(answered, _)| answered == ticket),
+            "reads are answered"
+        );
     }
 }
 
@@ -120,7 +153,13 @@ fn run(store: &mut Store, out: &mut Output, disk: &mut [u8]) {
                 }
                 DiskOpKind::Flush => Bytes::new(),
             };
-            store.completed(DiskDone { id: op.id, result: Ok(data) }, out);
+            store.completed(
+                DiskDone {
+                    id: op.id,
+                    result: Ok(data),
+                },
+                out,
+            );
         }
         store.pump(out);
     }

@@ -64,7 +64,10 @@ impl Entry {
     pub fn restored(head: &WriteHead, present: UnitMask) -> Entry {
         let mut entry = Entry::new(head.object);
         entry.present = present;
-        entry.begin(&WriteHead { zero: UnitMask::EMPTY, ..*head });
+        entry.begin(&WriteHead {
+            zero: UnitMask::EMPTY,
+            ..*head
+        });
         entry
     }
 
@@ -119,7 +122,10 @@ impl Entry {
 
     /// The block of the ring that holds a unit that is in the log.
     pub fn block(&self, unit: usize) -> Option<u32> {
-        self.blocks.as_ref().filter(|_| self.in_log.has(unit)).map(|blocks| blocks[unit])
+        self.blocks
+            .as_ref()
+            .filter(|_| self.in_log.has(unit))
+            .map(|blocks| blocks[unit])
     }
 
     /// The object's slot.
@@ -129,7 +135,12 @@ impl Entry {
 
     /// What the OSD may know of it.
     pub fn info(&self) -> ObjectInfo {
-        ObjectInfo { version: self.version, op: self.op, present: self.present, tombstone: self.tombstone }
+        ObjectInfo {
+            version: self.version,
+            op: self.op,
+            present: self.present,
+            tombstone: self.tombstone,
+        }
     }
 }
 
@@ -158,7 +169,9 @@ fn hash(seed: u64, object: ObjectId) -> u64 {
 impl Index {
     /// No objects.
     pub fn new(store: &[u8; 16]) -> Index {
-        let seed = store.iter().fold(0u64, |seed, &byte| seed.rotate_left(8) ^ u64::from(byte));
+        let seed = store
+            .iter()
+            .fold(0u64, |seed, &byte| seed.rotate_left(8) ^ u64::from(byte));
         Index {
             table: HashTable::new(),
             chunks: Vec::new(),
@@ -177,7 +190,10 @@ impl Index {
 
     /// One more than the largest entry number in use.
     pub fn end(&self) -> u32 {
-        let entries = self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * CHUNK + last.len());
+        let entries = self
+            .chunks
+            .last()
+            .map_or(0, |last| (self.chunks.len() - 1) * CHUNK + last.len());
         u32::try_from(entries).expect("fewer than 2^32 objects")
     }
 
@@ -252,7 +268,9 @@ impl Index {
     pub fn remove(&mut self, object: ObjectId) {
         let chunks = &self.chunks;
         let same = |&n: &u32| chunks[n as usize / CHUNK][n as usize % CHUNK].object == object;
-        let Ok(found) = self.table.find_entry(hash(self.seed, object), same) else { return };
+        let Ok(found) = self.table.find_entry(hash(self.seed, object), same) else {
+            return;
+        };
         let number = found.remove().0;
         let entry = self.raw_mut(number);
         entry.live = false;
@@ -263,7 +281,10 @@ impl Index {
 
     /// Forgets the object's tombstone if it has this version.
     pub fn forget(&mut self, object: ObjectId, version: Version) {
-        if self.get(object).is_some_and(|entry| entry.tombstone && entry.version == version) {
+        if self
+            .get(object)
+            .is_some_and(|entry| entry.tombstone && entry.version == version)
+        {
             self.remove(object);
         }
     }
@@ -326,12 +347,25 @@ mod tests {
     use trivet_core::{Epoch, ImageId};
 
     fn object(number: u64) -> ObjectId {
-        ObjectId { image: ImageId(5), number }
+        ObjectId {
+            image: ImageId(5),
+            number,
+        }
     }
 
     fn head(number: u64, counter: u64, tombstone: bool) -> WriteHead {
-        let version = Version { epoch: Epoch(1), counter };
-        WriteHead { object: object(number), version, op: OpId::default(), zero: UnitMask::EMPTY, tombstone, slot: Some(1) }
+        let version = Version {
+            epoch: Epoch(1),
+            counter,
+        };
+        WriteHead {
+            object: object(number),
+            version,
+            op: OpId::default(),
+            zero: UnitMask::EMPTY,
+            tombstone,
+            slot: Some(1),
+        }
     }
 
     #[test]
@@ -343,11 +377,23 @@ mod tests {
     fn units_enter_and_leave_the_log() {
         let mut entry = Entry::new(object(1));
         entry.put_in_log(3, &[7, 8], 100);
-        assert_eq!((entry.block(3), entry.block(4), entry.block(5)), (Some(100), Some(101), None));
+        assert_eq!(
+            (entry.block(3), entry.block(4), entry.block(5)),
+            (Some(100), Some(101), None)
+        );
         entry.put_in_slot(4, &[9]);
-        assert_eq!((entry.in_log, entry.present, entry.sums[4]), (UnitMask(8), UnitMask(0x18), 9));
-        entry.begin(&WriteHead { zero: UnitMask::ALL, ..head(1, 2, true) });
-        assert_eq!((entry.in_log, entry.present, entry.block(3)), (UnitMask::EMPTY, UnitMask::EMPTY, None));
+        assert_eq!(
+            (entry.in_log, entry.present, entry.sums[4]),
+            (UnitMask(8), UnitMask(0x18), 9)
+        );
+        entry.begin(&WriteHead {
+            zero: UnitMask::ALL,
+            ..head(1, 2, true)
+        });
+        assert_eq!(
+            (entry.in_log, entry.present, entry.block(3)),
+            (UnitMask::EMPTY, UnitMask::EMPTY, None)
+        );
         assert!(entry.blocks.is_none());
     }
 
@@ -357,9 +403,15 @@ mod tests {
         for number in 0..10_000 {
             index.change(object(number), |entry| entry.begin(&head(number, 1, number % 2 == 0)));
         }
-        let version = Version { epoch: Epoch(1), counter: 1 };
+        let version = Version {
+            epoch: Epoch(1),
+            counter: 1,
+        };
         (0..10_000).for_each(|number| index.forget(object(number), version));
-        assert_eq!((index.len(), index.iter().count(), index.removed_len()), (5000, 5000, 5000));
+        assert_eq!(
+            (index.len(), index.iter().count(), index.removed_len()),
+            (5000, 5000, 5000)
+        );
         assert!(index.get(object(4)).is_none() && index.get(object(5)).is_some());
         index.change(object(4), |entry| entry.begin(&head(4, 9, false)));
         assert_eq!((index.len(), index.end()), (5001, 10_000));

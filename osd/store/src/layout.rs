@@ -4,6 +4,8 @@ use trivet_core::{OBJECT_SIZE, UNIT_SIZE};
 
 /// The block that everything is a multiple of, bytes.
 pub const BLOCK: u64 = UNIT_SIZE as u64;
+/// The same as a length in memory.
+pub const BLOCK_LEN: usize = UNIT_SIZE;
 /// One data slot, bytes.
 pub const SLOT: u64 = OBJECT_SIZE as u64;
 /// Two superblocks of one block each lie at the start.
@@ -55,7 +57,11 @@ impl Layout {
             return Err(format!("a disk of {size} bytes is larger than is supported"));
         }
         let default = (size / 16).clamp(DEFAULT_LOG.0, DEFAULT_LOG.1);
-        let log_size = log_size.unwrap_or(default).div_ceil(BLOCK).max(MIN_LOG).saturating_mul(BLOCK);
+        let log_size = log_size
+            .unwrap_or(default)
+            .div_ceil(BLOCK)
+            .max(MIN_LOG)
+            .saturating_mul(BLOCK);
         let most = size.saturating_sub(log_size) / SLOT;
         let area_size = area_size(most, log_size / BLOCK);
         let areas = SUPERBLOCKS * BLOCK;
@@ -63,11 +69,21 @@ impl Layout {
         let data = log.saturating_add(log_size).div_ceil(SLOT).saturating_mul(SLOT);
         let slots = size.saturating_sub(data) / SLOT;
         if slots < MIN_SLOTS {
-            return Err(format!("a disk of {size} bytes is too small for a log of {log_size} bytes"));
+            return Err(format!(
+                "a disk of {size} bytes is too small for a log of {log_size} bytes"
+            ));
         }
         let slots = u32::try_from(slots).ok().filter(|&n| n < u32::MAX / 4);
         let slots = slots.ok_or_else(|| format!("a disk of {size} bytes has too many slots"))?;
-        Ok(Layout { size, areas, area_size, log, log_size, data, slots })
+        Ok(Layout {
+            size,
+            areas,
+            area_size,
+            log,
+            log_size,
+            data,
+            slots,
+        })
     }
 
     /// Where checkpoint area `area` (0 or 1) starts.
@@ -151,7 +167,13 @@ mod tests {
 
     #[test]
     fn impossible_sizes_are_refused() {
-        for (size, log) in [(0, None), (1 << 20, None), (1 << 60, None), (1 << 30, Some(1 << 31)), (1 << 30, Some(u64::MAX))] {
+        for (size, log) in [
+            (0, None),
+            (1 << 20, None),
+            (1 << 60, None),
+            (1 << 30, Some(1 << 31)),
+            (1 << 30, Some(u64::MAX)),
+        ] {
             assert!(Layout::new(size, log).is_err(), "{size} {log:?}");
         }
     }

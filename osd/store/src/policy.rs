@@ -15,7 +15,10 @@ const SETTLING: (usize, usize) = (4, 16);
 ///
 /// Only a mutation that leaves nothing of the old slot may have a fresh one.
 pub fn fresh_slot_units(mutation: &Mutation, has_slot: bool) -> UnitMask {
-    let patched = mutation.patches.iter().fold(UnitMask::EMPTY, |mask, patch| mask.union(patch.mask()));
+    let patched = mutation
+        .patches
+        .iter()
+        .fold(UnitMask::EMPTY, |mask, patch| mask.union(patch.mask()));
     if has_slot && patched.union(mutation.zero) != UnitMask::ALL {
         return UnitMask::EMPTY;
     }
@@ -30,7 +33,11 @@ pub fn should_settle(ring: &Ring, blocked: bool) -> bool {
 
 /// How many objects may be settled at once.
 pub fn settling_depth(ring: &Ring, blocked: bool) -> usize {
-    if blocked || ring.is_nearly_full() { SETTLING.1 } else { SETTLING.0 }
+    if blocked || ring.is_nearly_full() {
+        SETTLING.1
+    } else {
+        SETTLING.0
+    }
 }
 
 /// Bytes of patches that may go to slots of their own in one batch.
@@ -56,9 +63,17 @@ mod tests {
             (0, &[(0, 16), (20, 1)], false, 0xffff),
         ];
         for (zero, patches, has_slot, expected) in table {
-            let patch = |&(first, units): &(usize, usize)| Patch::seal(ObjectId::default(), first, Bytes::from(vec![1; units * UNIT_SIZE]));
+            let patch = |&(first, units): &(usize, usize)| {
+                Patch::seal(ObjectId::default(), first, Bytes::from(vec![1; units * UNIT_SIZE]))
+            };
             let patches = patches.iter().map(patch).collect();
-            let mutation = Mutation { version: Version::NONE, op: OpId::default(), zero: UnitMask(zero), patches, tombstone: false };
+            let mutation = Mutation {
+                version: Version::NONE,
+                op: OpId::default(),
+                zero: UnitMask(zero),
+                patches,
+                tombstone: false,
+            };
             assert_eq!(fresh_slot_units(&mutation, has_slot), UnitMask(expected));
         }
     }

@@ -90,7 +90,11 @@ fn plan(layout: &Layout, entry: Option<&Entry>, units: UnitMask) -> Plan {
         let offset = entry.and_then(|entry| place(layout, entry, unit));
         match extents.last_mut() {
             Some(last) if offset == last.offset.map(|start| start + last.count as u64 * BLOCK) => last.count += 1,
-            _ => extents.push(Extent { first: unit, count: 1, offset }),
+            _ => extents.push(Extent {
+                first: unit,
+                count: 1,
+                offset,
+            }),
         }
     }
     let (version, sums) = entry.map_or((Version::NONE, [0; UNITS_PER_OBJECT]), |e| (e.version, e.sums));
@@ -112,22 +116,37 @@ impl Live {
     fn start_read(&mut self, ticket: Ticket, object: ObjectId, units: UnitMask, plan: Plan, out: &mut Output) {
         let waiting = plan.extents.iter().filter(|extent| extent.offset.is_some()).count();
         let data = vec![Bytes::new(); plan.extents.len()];
-        let job = Job { ticket, object, units, plan, data, waiting, error: None };
+        let job = Job {
+            ticket,
+            object,
+            units,
+            plan,
+            data,
+            waiting,
+            error: None,
+        };
         if waiting == 0 {
             return out.done.push((ticket, Ok(job.into_reply())));
         }
         let number = self.reads.add(job);
-        let extents = &self.reads.jobs[number as usize].as_ref().expect("just added").plan.extents;
+        let extents = &self.reads.jobs[number as usize]
+            .as_ref()
+            .expect("just added")
+            .plan
+            .extents;
         for (at, extent) in (0..).zip(extents) {
             if let Some(offset) = extent.offset {
-                self.disk.read(Owner::Read(number, at), offset, extent.count * UNIT_SIZE, out);
+                self.disk
+                    .read(Owner::Read(number, at), offset, extent.count * UNIT_SIZE, out);
             }
         }
     }
 
     /// One extent of a read has come back.
     pub fn read_done(&mut self, number: u32, extent: u32, result: Result<Bytes, DiskError>, out: &mut Output) {
-        let job = self.reads.jobs[number as usize].as_mut().expect("its extents are in flight");
+        let job = self.reads.jobs[number as usize]
+            .as_mut()
+            .expect("its extents are in flight");
         match result {
             Ok(data) => job.data[extent as usize] = data,
             Err(error) => job.error = Some(error),
@@ -150,7 +169,10 @@ impl Live {
         }
         let error = match job.error {
             Some(error) => StoreError::ReadFailed(error.to_string()),
-            None => StoreError::Damaged { object: job.object, units: damaged },
+            None => StoreError::Damaged {
+                object: job.object,
+                units: damaged,
+            },
         };
         out.done.push((job.ticket, Err(error)));
     }
@@ -159,7 +181,12 @@ impl Live {
 impl Job {
     /// The units that do not match their sums.
     fn damaged(&self) -> UnitMask {
-        let read = self.plan.extents.iter().zip(&self.data).filter(|(extent, _)| extent.offset.is_some());
+        let read = self
+            .plan
+            .extents
+            .iter()
+            .zip(&self.data)
+            .filter(|(extent, _)| extent.offset.is_some());
         read.fold(UnitMask::EMPTY, |mask, (extent, data)| {
             let sums = &self.plan.sums[extent.first..extent.first + extent.count];
             mask.union(mismatches(self.object, extent.first, data, sums))
@@ -174,7 +201,10 @@ impl Job {
                 None => push_zeroes(&mut segments, extent.count * UNIT_SIZE),
             }
         }
-        Reply::Data { version: self.plan.version, segments }
+        Reply::Data {
+            version: self.plan.version,
+            segments,
+        }
     }
 }
 

@@ -39,8 +39,21 @@ pub struct WriteHead {
 impl WriteHead {
     /// The head of the record of `mutation`, after which `object` has `slot`.
     pub fn of(object: ObjectId, mutation: &Mutation, slot: Option<u32>) -> WriteHead {
-        let Mutation { version, op, zero, tombstone, .. } = *mutation;
-        WriteHead { object, version, op, zero, tombstone, slot }
+        let Mutation {
+            version,
+            op,
+            zero,
+            tombstone,
+            ..
+        } = *mutation;
+        WriteHead {
+            object,
+            version,
+            op,
+            zero,
+            tombstone,
+            slot,
+        }
     }
 }
 
@@ -75,7 +88,12 @@ pub enum Record {
 
 /// Bytes of the record of a write.
 pub fn write_len(mutation: &Mutation) -> usize {
-    WRITE_LEN + mutation.patches.iter().map(|p| PATCH_LEN + 4 * p.sums.len()).sum::<usize>()
+    WRITE_LEN
+        + mutation
+            .patches
+            .iter()
+            .map(|p| PATCH_LEN + 4 * p.sums.len())
+            .sum::<usize>()
 }
 
 /// Bytes of the record of an epoch.
@@ -96,7 +114,10 @@ pub fn put_object(out: &mut BytesMut, object: ObjectId) {
 
 /// Reads an object's name; 16 bytes must be there.
 pub fn get_object(data: &mut &[u8]) -> ObjectId {
-    ObjectId { image: ImageId(data.get_u64_le()), number: data.get_u64_le() }
+    ObjectId {
+        image: ImageId(data.get_u64_le()),
+        number: data.get_u64_le(),
+    }
 }
 
 /// Writes a version.
@@ -107,7 +128,10 @@ pub fn put_version(out: &mut BytesMut, version: Version) {
 
 /// Reads a version; 16 bytes must be there.
 pub fn get_version(data: &mut &[u8]) -> Version {
-    Version { epoch: Epoch(data.get_u64_le()), counter: data.get_u64_le() }
+    Version {
+        epoch: Epoch(data.get_u64_le()),
+        counter: data.get_u64_le(),
+    }
 }
 
 /// Writes an operation's name.
@@ -118,7 +142,10 @@ pub fn put_op(out: &mut BytesMut, op: OpId) {
 
 /// Reads an operation's name; 16 bytes must be there.
 pub fn get_op(data: &mut &[u8]) -> OpId {
-    OpId { client: ClientId(data.get_u64_le()), sequence: data.get_u64_le() }
+    OpId {
+        client: ClientId(data.get_u64_le()),
+        sequence: data.get_u64_le(),
+    }
 }
 
 /// Writes an accepted epoch, 16 bytes of which the first is `tag`.
@@ -133,7 +160,10 @@ pub fn put_epoch(out: &mut BytesMut, tag: u8, pg: PgId, epoch: Epoch) {
 /// Reads what follows the tag of an accepted epoch; 15 bytes must be there.
 pub fn get_epoch(data: &mut &[u8]) -> (PgId, Epoch) {
     data.advance(1);
-    let pg = PgId { pool: PoolId(data.get_u16_le()), number: data.get_u32_le() };
+    let pg = PgId {
+        pool: PoolId(data.get_u16_le()),
+        number: data.get_u32_le(),
+    };
     (pg, Epoch(data.get_u64_le()))
 }
 
@@ -198,7 +228,17 @@ fn get_write(data: &mut &[u8]) -> Option<Record> {
     if slot.is_none() && !patches.is_empty() {
         return None;
     }
-    Some(Record::Write(WriteHead { object, version, op, zero, tombstone, slot }, patches))
+    Some(Record::Write(
+        WriteHead {
+            object,
+            version,
+            op,
+            zero,
+            tombstone,
+            slot,
+        },
+        patches,
+    ))
 }
 
 fn get_patch(data: &mut &[u8]) -> Option<PatchRecord> {
@@ -219,18 +259,27 @@ fn get_patch(data: &mut &[u8]) -> Option<PatchRecord> {
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use trivet_core::mutation::Patch;
     use trivet_core::UNIT_SIZE;
+    use trivet_core::mutation::Patch;
 
     fn object() -> ObjectId {
-        ObjectId { image: ImageId::new(PoolId(3), 9), number: 77 }
+        ObjectId {
+            image: ImageId::new(PoolId(3), 9),
+            number: 77,
+        }
     }
 
     fn sample() -> (Mutation, WriteHead) {
         let patch = |first, units: usize| Patch::seal(object(), first, Bytes::from(vec![5; units * UNIT_SIZE]));
         let mutation = Mutation {
-            version: Version { epoch: Epoch(4), counter: 2 },
-            op: OpId { client: ClientId(8), sequence: 6 },
+            version: Version {
+                epoch: Epoch(4),
+                counter: 2,
+            },
+            op: OpId {
+                client: ClientId(8),
+                sequence: 6,
+            },
             zero: UnitMask(0xf0),
             patches: vec![patch(0, 1), patch(16, 16)],
             tombstone: false,
@@ -244,14 +293,31 @@ mod tests {
         let mut out = BytesMut::new();
         put_write(&mut out, &head, &mutation, UnitMask::range(16, 16));
         assert_eq!(out.len(), write_len(&mutation));
-        put_accept(&mut out, PgId { pool: PoolId(2), number: 5 }, Epoch(9));
+        put_accept(
+            &mut out,
+            PgId {
+                pool: PoolId(2),
+                number: 5,
+            },
+            Epoch(9),
+        );
         put_forget(&mut out, object(), head.version);
         assert_eq!(out.len(), write_len(&mutation) + epoch_len() + forget_len());
         let patches = mutation.patches.iter();
-        let patches = patches.map(|p| PatchRecord { first: p.first, sums: p.sums.clone(), in_slot: p.first == 16 });
+        let patches = patches.map(|p| PatchRecord {
+            first: p.first,
+            sums: p.sums.clone(),
+            in_slot: p.first == 16,
+        });
         let records = vec![
             Record::Write(head, patches.collect()),
-            Record::Epoch(PgId { pool: PoolId(2), number: 5 }, Epoch(9)),
+            Record::Epoch(
+                PgId {
+                    pool: PoolId(2),
+                    number: 5,
+                },
+                Epoch(9),
+            ),
             Record::Forget(object(), head.version),
         ];
         (out, records)

@@ -19,7 +19,7 @@ use crate::commit::{Commit, empty_batch};
 use crate::cycle::{Active, Cycle};
 use crate::disk::{Disk, Owner};
 use crate::index::Index;
-use crate::layout::{AREA_HEADERS, BLOCK, Layout};
+use crate::layout::{AREA_HEADERS, BLOCK, BLOCK_LEN, Layout};
 use crate::read::Reads;
 use crate::replay::{Need, Replay};
 use crate::slots::Slots;
@@ -79,14 +79,23 @@ struct Loading {
     bytes: u64,
 }
 
-type Step1 = Result<Option<Box<Live>>, String>;
+/// The store, when it is open; or why it cannot be.
+type Progress = Result<Option<Box<Live>>, String>;
 
 impl Recovery {
     /// Starts to open a disk of `size` bytes.
     pub fn start(size: u64, options: Options, out: &mut Output) -> Recovery {
         let step = Step::Superblock(0, String::new());
-        let mut recovery = Recovery { size, options, disk: Disk::default(), step, reading: 0, found: Vec::new(), highest: 0 };
-        recovery.read(0, BLOCK as usize, out);
+        let mut recovery = Recovery {
+            size,
+            options,
+            disk: Disk::default(),
+            step,
+            reading: 0,
+            found: Vec::new(),
+            highest: 0,
+        };
+        recovery.read(0, BLOCK_LEN, out);
         recovery
     }
 
@@ -99,7 +108,7 @@ impl Recovery {
     ///
     /// # Errors
     /// Why the store cannot be opened.
-    pub fn completed(&mut self, done: DiskDone, out: &mut Output) -> Step1 {
+    pub fn completed(&mut self, done: DiskDone, out: &mut Output) -> Progress {
         if self.disk.finished(done.id).is_none() {
             return Ok(None);
         }
@@ -124,7 +133,7 @@ impl Recovery {
         }
     }
 
-    fn superblock(&mut self, copy: u64, problem: &str, data: Result<Bytes, String>, out: &mut Output) -> Step1 {
+    fn superblock(&mut self, copy: u64, problem: &str, data: Result<Bytes, String>, out: &mut Output) -> Progress {
         match data.and_then(|block| Superblock::decode(&block, self.size)) {
             Ok(superblock) => {
                 self.check_owner(&superblock)?;
@@ -133,11 +142,15 @@ impl Recovery {
                 Ok(None)
             }
             Err(why) if copy == 0 => {
-                self.read(BLOCK, BLOCK as usize, out);
+                self.read(BLOCK, BLOCK_LEN, out);
                 self.step = Step::Superblock(1, why);
                 Ok(None)
             }
-            Err(why) => Err(if why == problem { why } else { format!("{problem}; second copy: {why}") }),
+            Err(why) => Err(if why == problem {
+                why
+            } else {
+                format!("{problem}; second copy: {why}")
+            }),
         }
     }
 
@@ -149,9 +162,15 @@ impl Recovery {
         }
     }
 
-    fn headers(&mut self, superblock: Superblock, area: usize, data: Result<Bytes, String>, out: &mut Output) -> Step1 {
+    fn headers(
+        &mut self,
+        superblock: Superblock,
+        area: usize,
+        data: Result<Bytes, String>,
+        out: &mut Output,
+    ) -> Progress {
         let blocks = data.unwrap_or_default();
-        for (slot, block) in blocks.chunks_exact(BLOCK as usize).enumerate() {
+        for (slot, block) in blocks.chunks_exact(BLOCK_LEN).enumerate() {
             let header = Header::decode(block, &superblock.store).filter(|header| is_sane(header, &superblock.layout));
             self.found.extend(header.map(|header| (area, slot, header)));
         }
@@ -169,16 +188,22 @@ impl Recovery {
     }
 
     /// Starts to load the best checkpoint that is left.
-    fn load_best(&mut self, superblock: Superblock, out: &mut Output) -> Step1 {
+    fn load_best(&mut self, superblock: Superblock, out: &mut Output) -> Progress {
         let Some((area, slot, header)) = self.found.pop() else {
             return Err("every checkpoint is damaged".into());
         };
-        let active = Active { area, slot, header, exists: true, ..Active::default() };
+        let active = Active {
+            area,
+            slot,
+            header,
+            exists: true,
+            ..Active::default()
+        };
         self.load_on(Box::new(Loading::new(superblock, active)), out)
     }
 
     /// Reads the next chunks, or enters the log.
-    fn load_on(&mut self, loading: Box<Loading>, out: &mut Output) -> Step1 {
+    fn load_on(&mut self, loading: Box<Loading>, out: &mut Output) -> Progress {
         let header = &loading.active.header;
         if loading.chunks == header.chunks {
             return self.enter_log(*loading, out);
@@ -188,27 +213,51 @@ impl Recovery {
             return self.load_best(loading.superblock, out);
         }
         let offset = checkpoint::chunks_start(&loading.superblock.layout, loading.active.area) + loading.bytes;
-        self.read(offset, usize::try_from(left.min(WINDOW)).expect("windows are small"), out);
+        self.read(
+            offset,
+            usize::try_from(left.min(WINDOW)).expect("windows are small"),
+            out,
+        );
         self.step = Step::Chunks(loading);
         Ok(None)
     }
 
-    fn chunks(&mut self, mut loading: Box<Loading>, data: Option<Bytes>, out: &mut Output) -> Step1 {
+    fn chunks(&mut self, mut loading: Box<Loading>, data: Option<Bytes>, out: &mut Output) -> Progress {
         match data.and_then(|data| loading.load(&data)) {
             Some(()) => self.load_on(loading, out),
             None => self.load_best(loading.superblock, out),
         }
     }
 
-    fn enter_log(&mut self, mut loading: Loading, out: &mut Output) -> Step1 {
+    fn enter_log(&mut self, mut loading: Loading, out: &mut Output) -> Progress {
         loading.index.forget_changes();
-        let Loading { superblock, mut active, index, epochs, .. } = loading;
+        let Loading {
+            superblock,
+            mut active,
+            index,
+            epochs,
+            ..
+        } = loading;
         active.highest = self.highest;
-        let replay = Replay::new(superblock.layout, superblock.store, &self.options, &active.header, index, epochs);
+        let replay = Replay::new(
+            superblock.layout,
+            superblock.store,
+            &self.options,
+            &active.header,
+            index,
+            epochs,
+        );
         self.log(superblock, active, Box::new(replay), None, out)
     }
 
-    fn log(&mut self, superblock: Superblock, active: Active, mut replay: Box<Replay>, window: Option<(u64, Bytes)>, out: &mut Output) -> Step1 {
+    fn log(
+        &mut self,
+        superblock: Superblock,
+        active: Active,
+        mut replay: Box<Replay>,
+        window: Option<(u64, Bytes)>,
+        out: &mut Output,
+    ) -> Progress {
         match replay.go_on(window)? {
             Need::Read(offset, len) => {
                 self.read(offset, len, out);
@@ -251,7 +300,9 @@ impl Recovery {
 
     /// Writes the empty batch, or opens without one if the log is full.
     fn first_batch(&mut self, mut live: Box<Live>, out: &mut Output) -> Option<Box<Live>> {
-        let Some(position) = live.ring.place(1) else { return Some(self.hand_over(live)) };
+        let Some(position) = live.ring.place(1) else {
+            return Some(self.hand_over(live));
+        };
         let (prefix, data) = empty_batch(&live.secret, live.sequence + 1, live.incarnation, position);
         let offset = live.layout.log_block(live.ring.block(position));
         self.disk.write(Owner::Recovery, offset, data, out);
@@ -270,7 +321,14 @@ impl Recovery {
 impl Loading {
     fn new(superblock: Superblock, active: Active) -> Loading {
         let index = Index::new(&superblock.store);
-        Loading { superblock, active, index, epochs: Epochs::new(), chunks: 0, bytes: 0 }
+        Loading {
+            superblock,
+            active,
+            index,
+            epochs: Epochs::new(),
+            chunks: 0,
+            bytes: 0,
+        }
     }
 
     /// Takes the whole chunks at the start of `data`; `None` if the first is not whole.

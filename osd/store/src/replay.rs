@@ -19,7 +19,7 @@ use trivet_core::{ObjectId, OpId, UNIT_SIZE, UnitMask, Version};
 use crate::batch::{self, Prefix};
 use crate::checkpoint::Header;
 use crate::index::Index;
-use crate::layout::{BLOCK, Layout};
+use crate::layout::{BLOCK, BLOCK_LEN, Layout};
 use crate::read::mismatches;
 use crate::record::{PatchRecord, Record, WriteHead};
 use crate::recovery::Epochs;
@@ -28,6 +28,12 @@ use crate::store::{Options, RECENT_OPS, mutant};
 
 /// Bytes read at once.
 const WINDOW: u64 = 2 << 20;
+
+/// Bytes of the disk: offset and length.
+type Range = (u64, usize);
+
+/// A batch of the chain.
+type Found = (Prefix, Vec<Record>);
 
 /// What the walk needs next.
 #[derive(Debug, PartialEq, Eq)]
@@ -151,10 +157,12 @@ impl Replay {
     }
 
     /// The bytes of the log at `position`, or what must be read to have them.
-    fn log_bytes(&self, position: u64, len: usize) -> Result<Bytes, (u64, usize)> {
+    fn log_bytes(&self, position: u64, len: usize) -> Result<Bytes, Range> {
         let within = position % self.layout.log_size;
         let offset = self.layout.log + within;
-        let start = offset.checked_sub(self.window.0).and_then(|start| usize::try_from(start).ok());
+        let start = offset
+            .checked_sub(self.window.0)
+            .and_then(|start| usize::try_from(start).ok());
         if let Some(start) = start.filter(|start| start.saturating_add(len) <= self.window.1.len()) {
             return Ok(self.window.1.slice(start..start + len));
         }
@@ -163,13 +171,20 @@ impl Replay {
     }
 
     /// One step along the chain.
-    fn walk(&mut self, skipped: bool) -> Option<(u64, usize)> {
-        let position = if skipped { self.ring().lap_after(self.head) } else { self.head };
+    fn walk(&mut self, skipped: bool) -> Option<Range> {
+        let position = if skipped {
+            self.ring().lap_after(self.head)
+        } else {
+            self.head
+        };
         match self.batch_at(position) {
             Err(read) => return Some(read),
             Ok(Some((prefix, records))) => self.take(prefix, records),
             Ok(None) if skipped || self.head.is_multiple_of(self.layout.log_size) => {
-                self.step = Step::Search { position: self.head, highest: 0 };
+                self.step = Step::Search {
+                    position: self.head,
+                    highest: 0,
+                };
             }
             Ok(None) => self.step = Step::Walk { skipped: true },
         }
@@ -177,8 +192,8 @@ impl Replay {
     }
 
     /// The next batch of the chain, if it is at `position`.
-    fn batch_at(&self, position: u64) -> Result<Option<(Prefix, Vec<Record>)>, (u64, usize)> {
-        let block = self.log_bytes(position, BLOCK as usize)?;
+    fn batch_at(&self, position: u64) -> Result<Option<Found>, Range> {
+        let block = self.log_bytes(position, BLOCK_LEN)?;
         let prefix = Prefix::get(&block, &self.secret).filter(|prefix| self.is_next(prefix, position));
         let Some(prefix) = prefix else { return Ok(None) };
         let header = self.log_bytes(position, prefix.header_len())?;
@@ -216,10 +231,10 @@ impl Replay {
     }
 
     /// Looks through one window of the rest of the ring.
-    fn search(&mut self, mut position: u64, mut highest: u64) -> Result<Option<(u64, usize)>, String> {
+    fn search(&mut self, mut position: u64, mut highest: u64) -> Result<Option<Range>, String> {
         let end = self.tail + self.layout.log_size;
         while position < end {
-            let block = match self.log_bytes(position, BLOCK as usize) {
+            let block = match self.log_bytes(position, BLOCK_LEN) {
                 Ok(block) => block,
                 Err(read) => {
                     self.step = Step::Search { position, highest };
@@ -239,10 +254,15 @@ impl Replay {
     fn end_of_chain(&mut self, highest: u64) -> Result<(), String> {
         let missing = self.sequence + 1;
         if highest > missing {
-            return Err(format!("batch {missing} of the log is damaged: batch {highest} was written after it"));
+            return Err(format!(
+                "batch {missing} of the log is damaged: batch {highest} was written after it"
+            ));
         }
         if self.sequence < self.seen {
-            return Err(format!("batch {missing} of the log is damaged: the checkpoint knows batch {}", self.seen));
+            return Err(format!(
+                "batch {missing} of the log is damaged: the checkpoint knows batch {}",
+                self.seen
+            ));
         }
         if highest == missing || self.sequence == self.seen || self.last_is_fine {
             self.apply_held();
@@ -255,7 +275,9 @@ impl Replay {
 
     /// What the last batch wrote and nothing later may have overwritten.
     fn checks(&self) -> Vec<Check> {
-        let Some((prefix, records, _)) = &self.held else { return Vec::new() };
+        let Some((prefix, records, _)) = &self.held else {
+            return Vec::new();
+        };
         let mut checks = Vec::new();
         let payload = prefix.position + u64::from(prefix.header_blocks) * BLOCK;
         let mut payload = self.layout.log + payload % self.layout.log_size;
@@ -267,7 +289,12 @@ impl Replay {
                     checks.extend(slot_checks(&self.layout, head, patch, hidden));
                 } else {
                     let PatchRecord { first, sums, .. } = patch.clone();
-                    checks.push(Check { offset: payload, object: head.object, first, sums });
+                    checks.push(Check {
+                        offset: payload,
+                        object: head.object,
+                        first,
+                        sums,
+                    });
                     payload += patch.sums.len() as u64 * BLOCK;
                 }
             }
@@ -277,19 +304,28 @@ impl Replay {
     }
 
     /// Checks what is in the window; the first mismatch undoes the batch.
-    fn verify(&mut self) -> Option<(u64, usize)> {
-        let Step::Verify(checks) = &mut self.step else { unreachable!("only called in that step") };
+    fn verify(&mut self) -> Option<Range> {
+        let Step::Verify(checks) = &mut self.step else {
+            unreachable!("only called in that step")
+        };
         let Some(check) = checks.last() else {
             self.apply_held();
             self.step = Step::Done;
             return None;
         };
         let len = check.sums.len() * UNIT_SIZE;
-        let inside = check.offset.checked_sub(self.window.0).and_then(|start| usize::try_from(start).ok());
+        let inside = check
+            .offset
+            .checked_sub(self.window.0)
+            .and_then(|start| usize::try_from(start).ok());
         let Some(data) = inside.and_then(|start| self.window.1.get(start..start + len)) else {
             let in_log = check.offset < self.layout.data;
             let end = self.layout.log + self.layout.log_size;
-            let more = if in_log { WINDOW.min(end - check.offset).max(len as u64) } else { len as u64 };
+            let more = if in_log {
+                WINDOW.min(end - check.offset).max(len as u64)
+            } else {
+                len as u64
+            };
             return Some((check.offset, usize::try_from(more).expect("windows are small")));
         };
         if mismatches(check.object, check.first, data, &check.sums).is_empty() {
@@ -308,7 +344,9 @@ impl Replay {
     }
 
     fn apply_held(&mut self) {
-        let Some((prefix, records, _)) = self.held.take() else { return };
+        let Some((prefix, records, _)) = self.held.take() else {
+            return;
+        };
         let mut payload = self.ring().block(prefix.position) + prefix.header_blocks;
         for record in records {
             match record {
@@ -328,9 +366,17 @@ impl Replay {
             self.recent.pop_front();
         }
         self.recent.push_back((head.object, head.op, head.version));
-        let inline = patches.iter().filter(|patch| !patch.in_slot).map(|patch| patch.sums.len()).sum::<usize>();
+        let inline = patches
+            .iter()
+            .filter(|patch| !patch.in_slot)
+            .map(|patch| patch.sums.len())
+            .sum::<usize>();
         let end = payload + u32::try_from(inline).expect("batches are small");
-        if self.index.get(head.object).is_some_and(|entry| entry.version >= head.version) {
+        if self
+            .index
+            .get(head.object)
+            .is_some_and(|entry| entry.version >= head.version)
+        {
             return end;
         }
         self.index.change(head.object, |entry| {
@@ -359,7 +405,9 @@ fn hidden_by(later: &[Record], head: &WriteHead) -> UnitMask {
         if next.slot != head.slot {
             return UnitMask::ALL;
         }
-        patches.iter().fold(hidden.union(next.zero), |mask, patch| mask.union(patch.mask()))
+        patches
+            .iter()
+            .fold(hidden.union(next.zero), |mask, patch| mask.union(patch.mask()))
     })
 }
 
@@ -368,7 +416,12 @@ fn slot_checks(layout: &Layout, head: &WriteHead, patch: &PatchRecord, hidden: U
     let runs = patch.mask().minus(hidden).runs();
     let check = |(first, count): (usize, usize)| {
         let sums = patch.sums[first - patch.first..][..count].to_vec();
-        Check { offset: layout.unit(slot, first), object: head.object, first, sums }
+        Check {
+            offset: layout.unit(slot, first),
+            object: head.object,
+            first,
+            sums,
+        }
     };
     runs.map(check).collect()
 }

@@ -25,7 +25,11 @@ impl Ring {
     /// Where a batch of `blocks` blocks may go, if there is room for it now.
     pub fn place(&self, blocks: u64) -> Option<u64> {
         let len = blocks * BLOCK;
-        let start = if self.head % self.size + len > self.size { self.lap_after(self.head) } else { self.head };
+        let start = if self.head % self.size + len > self.size {
+            self.lap_after(self.head)
+        } else {
+            self.head
+        };
         (start + len - self.tail <= self.size).then_some(start)
     }
 
@@ -58,7 +62,11 @@ impl Ring {
     pub fn position(&self, block: u32) -> u64 {
         let offset = u64::from(block) * BLOCK;
         let position = self.tail / self.size * self.size + offset;
-        if position < self.tail { position + self.size } else { position }
+        if position < self.tail {
+            position + self.size
+        } else {
+            position
+        }
     }
 }
 

@@ -68,12 +68,16 @@ impl Settling {
     }
 
     fn job(&mut self, number: u32) -> &mut Job {
-        self.jobs[number as usize].as_mut().expect("its operations are in flight")
+        self.jobs[number as usize]
+            .as_mut()
+            .expect("its operations are in flight")
     }
 
     fn take(&mut self, number: u32) -> Box<Job> {
         self.active -= 1;
-        self.jobs[number as usize].take().expect("its operations were in flight")
+        self.jobs[number as usize]
+            .take()
+            .expect("its operations were in flight")
     }
 }
 
@@ -81,10 +85,22 @@ impl Settling {
 fn extents_before(entry: &Entry, ring: &Ring, point: u64) -> Vec<Extent> {
     let mut extents: Vec<Extent> = Vec::new();
     for unit in entry.in_log.iter() {
-        let Some(block) = entry.block(unit).filter(|&block| ring.position(block) < point) else { continue };
+        let Some(block) = entry.block(unit).filter(|&block| ring.position(block) < point) else {
+            continue;
+        };
         match extents.last_mut() {
-            Some(last) if last.first + last.count == unit && u64::from(last.block) + last.count as u64 == u64::from(block) => last.count += 1,
-            _ => extents.push(Extent { first: unit, count: 1, block, data: Bytes::new(), failures: 0 }),
+            Some(last)
+                if last.first + last.count == unit && u64::from(last.block) + last.count as u64 == u64::from(block) =>
+            {
+                last.count += 1
+            }
+            _ => extents.push(Extent {
+                first: unit,
+                count: 1,
+                block,
+                data: Bytes::new(),
+                failures: 0,
+            }),
         }
     }
     extents
@@ -98,7 +114,14 @@ impl Live {
         let Some(slot) = entry.slot().filter(|_| !extents.is_empty()) else {
             return self.index.relist(number);
         };
-        let job = Job { number, object: entry.object, slot, sums: entry.sums, waiting: extents.len(), extents };
+        let job = Job {
+            number,
+            object: entry.object,
+            slot,
+            sums: entry.sums,
+            waiting: extents.len(),
+            extents,
+        };
         self.slots.pin(slot);
         let id = self.cycle.settling.add(job);
         for at in 0..self.cycle.settling.job(id).waiting {
@@ -133,7 +156,8 @@ impl Live {
         job.waiting = runs.len();
         for &(first, count) in &runs {
             let offset = self.layout.unit(job.slot, first);
-            self.disk.write(Owner::SettleWrite(id), offset, join(job.units(first, count)), out);
+            self.disk
+                .write(Owner::SettleWrite(id), offset, join(job.units(first, count)), out);
         }
         if runs.is_empty() {
             self.finish_settling(id);
@@ -151,7 +175,10 @@ impl Live {
 
     fn finish_settling(&mut self, id: u32) {
         let job = self.cycle.settling.take(id);
-        let entry = self.index.get(job.object).filter(|entry| entry.slot() == Some(job.slot));
+        let entry = self
+            .index
+            .get(job.object)
+            .filter(|entry| entry.slot() == Some(job.slot));
         if let Some(settled) = entry.map(|entry| job.unmoved(entry)) {
             self.index.change(job.object, |entry| entry.leave_log(settled));
         }
@@ -175,14 +202,21 @@ impl Job {
         let part = |extent: &Extent| {
             let from = first.max(extent.first);
             let to = (first + count).min(extent.first + extent.count);
-            (from < to).then(|| extent.data.slice((from - extent.first) * UNIT_SIZE..(to - extent.first) * UNIT_SIZE))
+            (from < to).then(|| {
+                extent
+                    .data
+                    .slice((from - extent.first) * UNIT_SIZE..(to - extent.first) * UNIT_SIZE)
+            })
         };
         self.extents.iter().filter_map(part).collect()
     }
 
     /// The units that are still where this job found them.
     fn unmoved(&self, entry: &Entry) -> UnitMask {
-        let units = self.extents.iter().flat_map(|extent| (extent.first..extent.first + extent.count).zip(extent.block..));
+        let units = self
+            .extents
+            .iter()
+            .flat_map(|extent| (extent.first..extent.first + extent.count).zip(extent.block..));
         let unmoved = units.filter(|&(unit, block)| entry.block(unit) == Some(block));
         unmoved.fold(UnitMask::EMPTY, |mask, (unit, _)| mask.union(UnitMask::range(unit, 1)))
     }

@@ -23,7 +23,14 @@ impl Slots {
         if !count.is_multiple_of(64) {
             words[count as usize / 64] = u64::MAX << (count % 64);
         }
-        Slots { words, count, free: count, reserve: (count / 50).max(2), cursor: 0, pinned: Vec::new() }
+        Slots {
+            words,
+            count,
+            free: count,
+            reserve: (count / 50).max(2),
+            cursor: 0,
+            pinned: Vec::new(),
+        }
     }
 
     /// Takes a free slot; the last ones only for an overwrite.

@@ -116,7 +116,9 @@ pub struct Live {
 impl Store {
     /// Starts to open the store on a disk of `size` bytes. [`Store::state`] tells when it is ready.
     pub fn open(size: u64, options: Options, out: &mut Output) -> Store {
-        Store { phase: Phase::Opening(Box::new(Recovery::start(size, options, out))) }
+        Store {
+            phase: Phase::Opening(Box::new(Recovery::start(size, options, out))),
+        }
     }
 
     /// Asks for something. The answer comes in some [`Output`], maybe this one.
@@ -177,7 +179,11 @@ impl Store {
     }
 
     fn live(&self) -> Option<&Live> {
-        if let Phase::Ready(live) = &self.phase { Some(live) } else { None }
+        if let Phase::Ready(live) = &self.phase {
+            Some(live)
+        } else {
+            None
+        }
     }
 
     /// What is durably known of an object; `None` while the store is not ready.
@@ -187,12 +193,18 @@ impl Store {
 
     /// All objects, tombstones included; none while the store is not ready.
     pub fn objects(&self) -> impl Iterator<Item = (ObjectId, ObjectInfo)> {
-        self.live().into_iter().flat_map(|live| live.index.iter()).map(|entry| (entry.object, entry.info()))
+        self.live()
+            .into_iter()
+            .flat_map(|live| live.index.iter())
+            .map(|entry| (entry.object, entry.info()))
     }
 
     /// The highest epoch that was accepted of each PG.
     pub fn accepted_epochs(&self) -> impl Iterator<Item = (PgId, Epoch)> {
-        self.live().into_iter().flat_map(|live| &live.epochs).map(|(&pg, &epoch)| (pg, epoch))
+        self.live()
+            .into_iter()
+            .flat_map(|live| &live.epochs)
+            .map(|(&pg, &epoch)| (pg, epoch))
     }
 
     /// Space and activity.
@@ -218,7 +230,9 @@ impl Live {
     /// # Errors
     /// A write or flush failed: nothing more may be promised.
     fn completed(&mut self, done: DiskDone, out: &mut Output) -> Result<(), String> {
-        let Some(owner) = self.disk.finished(done.id) else { return Ok(()) };
+        let Some(owner) = self.disk.finished(done.id) else {
+            return Ok(());
+        };
         match owner {
             Owner::Read(job, extent) => {
                 self.read_done(job, extent, done.result, out);

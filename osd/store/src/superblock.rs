@@ -5,7 +5,7 @@ use trivet_core::OsdId;
 use trivet_core::buffer::{aligned, zeroes};
 use trivet_core::disk::{DiskOp, DiskOpKind, IoId};
 
-use crate::layout::{AREA_HEADERS, BLOCK, Layout};
+use crate::layout::{AREA_HEADERS, BLOCK, BLOCK_LEN, Layout};
 
 /// The first bytes of the disk.
 const MAGIC: [u8; 8] = *b"TRIVETOS";
@@ -50,7 +50,6 @@ pub fn data_start(format: &Format) -> Result<u64, String> {
     Layout::new(format.size, format.log_size).map(|layout| layout.data)
 }
 
-
 /// The writes that make an empty store, to be executed in order, each completed before the next: nothing is
 /// recognised as a store before the last write, and a flush ends them.
 ///
@@ -58,7 +57,12 @@ pub fn data_start(format: &Format) -> Result<u64, String> {
 /// When the disk is too small or too large.
 pub fn format(f: &Format) -> Result<Vec<DiskOp>, String> {
     let layout = Layout::new(f.size, f.log_size)?;
-    let superblock = Superblock { cluster: f.cluster, osd: f.osd, store: f.store, layout };
+    let superblock = Superblock {
+        cluster: f.cluster,
+        osd: f.osd,
+        store: f.store,
+        layout,
+    };
     let block = superblock.encode();
     let headers = zeroes(usize::try_from(AREA_HEADERS * BLOCK).expect("two blocks"));
     let writes = [
@@ -70,12 +74,15 @@ pub fn format(f: &Format) -> Result<Vec<DiskOp>, String> {
     ];
     let writes = writes.map(|(offset, data)| DiskOpKind::Write { offset, data });
     let kinds = writes.into_iter().chain([DiskOpKind::Flush]);
-    Ok((1..).zip(kinds).map(|(id, kind)| DiskOp { id: IoId(id), kind }).collect())
+    Ok((1..)
+        .zip(kinds)
+        .map(|(id, kind)| DiskOp { id: IoId(id), kind })
+        .collect())
 }
 
 impl Superblock {
     fn encode(&self) -> Bytes {
-        let mut block = aligned(BLOCK as usize);
+        let mut block = aligned(BLOCK_LEN);
         block.put_slice(&MAGIC);
         block.put_u32_le(VERSION);
         block.put_u32_le(self.osd.0);
@@ -114,14 +121,19 @@ impl Superblock {
         if (layout.size, layout.log_size) != (formatted, log_size) {
             return Err("the superblock contradicts itself".into());
         }
-        Ok(Superblock { cluster, osd, store, layout })
+        Ok(Superblock {
+            cluster,
+            osd,
+            store,
+            layout,
+        })
     }
 }
 
 fn seal(mut block: BytesMut) -> Bytes {
     let sum = crc32c::crc32c(&block);
     block.put_u32_le(sum);
-    block.resize(BLOCK as usize, 0);
+    block.resize(BLOCK_LEN, 0);
     block.freeze()
 }
 
@@ -130,13 +142,24 @@ mod tests {
     use super::*;
 
     fn sample() -> Format {
-        Format { size: 1 << 28, osd: OsdId(7), cluster: [1; 16], store: [2; 16], log_size: None }
+        Format {
+            size: 1 << 28,
+            osd: OsdId(7),
+            cluster: [1; 16],
+            store: [2; 16],
+            log_size: None,
+        }
     }
 
     #[test]
     fn it_survives_the_disk_and_notices_every_flipped_bit() {
         let layout = Layout::new(1 << 28, None).unwrap();
-        let superblock = Superblock { cluster: [1; 16], osd: OsdId(7), store: [2; 16], layout };
+        let superblock = Superblock {
+            cluster: [1; 16],
+            osd: OsdId(7),
+            store: [2; 16],
+            layout,
+        };
         let block = superblock.encode();
         assert_eq!(Superblock::decode(&block, 1 << 28), Ok(superblock.clone()));
         assert_eq!(Superblock::decode(&block, 1 << 40), Ok(superblock));
@@ -152,8 +175,23 @@ mod tests {
     fn formatting_is_small_and_ends_with_a_flush() {
         let ops = format(&sample()).unwrap();
         assert!(matches!(ops.last().unwrap().kind, DiskOpKind::Flush));
-        let written: usize = ops.iter().map(|op| if let DiskOpKind::Write { data, .. } = &op.kind { data.len() } else { 0 }).sum();
+        let written: usize = ops
+            .iter()
+            .map(|op| {
+                if let DiskOpKind::Write { data, .. } = &op.kind {
+                    data.len()
+                } else {
+                    0
+                }
+            })
+            .sum();
         assert!(written <= 64 << 10);
-        assert!(format(&Format { size: 1 << 20, ..sample() }).is_err());
+        assert!(
+            format(&Format {
+                size: 1 << 20,
+                ..sample()
+            })
+            .is_err()
+        );
     }
 }

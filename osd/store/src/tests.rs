@@ -7,8 +7,8 @@ use trivet_core::checksum::unit_sums;
 use trivet_core::disk::{DiskDone, DiskOp, DiskOpKind};
 use trivet_core::mutation::{Mutation, Patch};
 use trivet_core::{
-    ClientId, Epoch, ImageId, OBJECT_SIZE, ObjectId, OpId, OsdId, PgId, PoolId, UNIT_SIZE, UNITS_PER_OBJECT,
-    UnitMask, Version,
+    ClientId, Epoch, ImageId, OBJECT_SIZE, ObjectId, OpId, OsdId, PgId, PoolId, UNIT_SIZE, UNITS_PER_OBJECT, UnitMask,
+    Version,
 };
 
 use crate::api::{Output, Reply, Request, StoreError, Ticket};
@@ -28,22 +28,42 @@ const CLUSTER: [u8; 16] = [4; 16];
 
 impl Bench {
     fn new(size: usize, log: u64) -> Bench {
-        let f = Format { size: size as u64, osd: OSD, cluster: CLUSTER, store: [5; 16], log_size: Some(log) };
+        let f = Format {
+            size: size as u64,
+            osd: OSD,
+            cluster: CLUSTER,
+            store: [5; 16],
+            log_size: Some(log),
+        };
         let mut disk = vec![0xee; size];
-        format(&f).unwrap().into_iter().for_each(|op| drop(execute(&mut disk, op)));
+        format(&f)
+            .unwrap()
+            .into_iter()
+            .for_each(|op| drop(execute(&mut disk, op)));
         Bench::open(disk, Options::default())
     }
 
     fn open(disk: Vec<u8>, options: Options) -> Bench {
         let mut out = Output::default();
         let store = Store::open(disk.len() as u64, options, &mut out);
-        let mut bench = Bench { disk, store, out, ticket: 0 };
+        let mut bench = Bench {
+            disk,
+            store,
+            out,
+            ticket: 0,
+        };
         bench.run();
         bench
     }
 
     fn reopen(self) -> Bench {
-        let bench = Bench::open(self.disk, Options { expect: Some((CLUSTER, OSD)), mutant: None });
+        let bench = Bench::open(
+            self.disk,
+            Options {
+                expect: Some((CLUSTER, OSD)),
+                mutant: None,
+            },
+        );
         assert_eq!(bench.store.state(), State::Ready);
         bench
     }
@@ -75,7 +95,11 @@ impl Bench {
     }
 
     fn read(&mut self, object: ObjectId) -> (Version, Vec<u8>) {
-        match self.ask(Request::Read { object, first: 0, count: UNITS_PER_OBJECT }) {
+        match self.ask(Request::Read {
+            object,
+            first: 0,
+            count: UNITS_PER_OBJECT,
+        }) {
             Ok(Reply::Data { version, segments }) => (version, segments.concat()),
             other => panic!("{other:?}"),
         }
@@ -95,7 +119,10 @@ fn execute(disk: &mut [u8], op: DiskOp) -> DiskDone {
         }
         DiskOpKind::Flush => Bytes::new(),
     };
-    DiskDone { id: op.id, result: Ok(result) }
+    DiskDone {
+        id: op.id,
+        result: Ok(result),
+    }
 }
 
 /// xorshift64 (Marsaglia 2003).
@@ -111,15 +138,24 @@ impl Random {
 }
 
 fn object(number: u64) -> ObjectId {
-    ObjectId { image: ImageId::new(PoolId(1), 2), number }
+    ObjectId {
+        image: ImageId::new(PoolId(1), 2),
+        number,
+    }
 }
 
 fn version(counter: u64) -> Version {
-    Version { epoch: Epoch(1), counter }
+    Version {
+        epoch: Epoch(1),
+        counter,
+    }
 }
 
 fn op(sequence: u64) -> OpId {
-    OpId { client: ClientId(9), sequence }
+    OpId {
+        client: ClientId(9),
+        sequence,
+    }
 }
 
 fn patch(object: ObjectId, first: usize, units: usize, byte: u8) -> Patch {
@@ -127,13 +163,31 @@ fn patch(object: ObjectId, first: usize, units: usize, byte: u8) -> Patch {
 }
 
 fn write(number: u64, counter: u64, zero: UnitMask, patches: Vec<Patch>) -> Request {
-    let mutation = Mutation { version: version(counter), op: op(counter), zero, patches, tombstone: false };
-    Request::Write { object: object(number), mutation }
+    let mutation = Mutation {
+        version: version(counter),
+        op: op(counter),
+        zero,
+        patches,
+        tombstone: false,
+    };
+    Request::Write {
+        object: object(number),
+        mutation,
+    }
 }
 
 fn delete(number: u64, counter: u64) -> Request {
-    let mutation = Mutation { version: version(counter), op: op(counter), zero: UnitMask::ALL, patches: vec![], tombstone: true };
-    Request::Write { object: object(number), mutation }
+    let mutation = Mutation {
+        version: version(counter),
+        op: op(counter),
+        zero: UnitMask::ALL,
+        patches: vec![],
+        tombstone: true,
+    };
+    Request::Write {
+        object: object(number),
+        mutation,
+    }
 }
 
 /// What the model knows of an object.
@@ -146,7 +200,12 @@ struct Model {
 }
 
 fn random_write(random: &mut Random, number: u64, counter: u64, models: &mut BTreeMap<u64, Model>) -> Request {
-    let empty = Model { version: Version::NONE, tombstone: false, present: UnitMask::EMPTY, data: vec![0; OBJECT_SIZE] };
+    let empty = Model {
+        version: Version::NONE,
+        tombstone: false,
+        present: UnitMask::EMPTY,
+        data: vec![0; OBJECT_SIZE],
+    };
     let model = models.entry(number).or_insert(empty);
     model.version = version(counter);
     model.tombstone = random.below(12) == 0;
@@ -166,14 +225,29 @@ fn random_write(random: &mut Random, number: u64, counter: u64, models: &mut BTr
     let mut patches = Vec::new();
     for (first, units) in extents {
         let mut data = vec![0; units * UNIT_SIZE];
-        data.iter_mut().step_by(61).for_each(|byte| *byte = random.below(256) as u8);
+        data.iter_mut()
+            .step_by(61)
+            .for_each(|byte| *byte = random.below(256) as u8);
         model.data[first * UNIT_SIZE..][..data.len()].copy_from_slice(&data);
         model.present = model.present.union(UnitMask::range(first, units));
         let sums = unit_sums(object(number), first, &data);
-        patches.push(Patch { first, data: data.into(), sums });
+        patches.push(Patch {
+            first,
+            data: data.into(),
+            sums,
+        });
     }
-    let mutation = Mutation { version: model.version, op: op(counter), zero, patches, tombstone: model.tombstone };
-    Request::Write { object: object(number), mutation }
+    let mutation = Mutation {
+        version: model.version,
+        op: op(counter),
+        zero,
+        patches,
+        tombstone: model.tombstone,
+    };
+    Request::Write {
+        object: object(number),
+        mutation,
+    }
 }
 
 fn check(bench: &mut Bench, models: &BTreeMap<u64, Model>) {
@@ -181,7 +255,11 @@ fn check(bench: &mut Bench, models: &BTreeMap<u64, Model>) {
     assert_eq!(objects.len(), models.len());
     for (&number, model) in models {
         let info = objects[&object(number)];
-        assert_eq!((info.version, info.present, info.tombstone), (model.version, model.present, model.tombstone), "{number}");
+        assert_eq!(
+            (info.version, info.present, info.tombstone),
+            (model.version, model.present, model.tombstone),
+            "{number}"
+        );
         let (version, data) = bench.read(object(number));
         assert_eq!(version, model.version);
         assert!(data == model.data, "object {number}");
@@ -200,12 +278,27 @@ fn ten_thousand_random_operations_against_a_model() {
             match random.below(40) {
                 0 => {
                     epoch += 1;
-                    let pg = PgId { pool: PoolId(1), number: 5 };
-                    assert_eq!(bench.ask(Request::AcceptEpoch { pg, epoch: Epoch(epoch) }), Ok(Reply::Accepted));
+                    let pg = PgId {
+                        pool: PoolId(1),
+                        number: 5,
+                    };
+                    assert_eq!(
+                        bench.ask(Request::AcceptEpoch {
+                            pg,
+                            epoch: Epoch(epoch)
+                        }),
+                        Ok(Reply::Accepted)
+                    );
                 }
                 1 => {
                     let asked = models.get(&number).map_or(version(1), |model: &Model| model.version);
-                    assert_eq!(bench.ask(Request::Forget { object: object(number), version: asked }), Ok(Reply::Forgotten));
+                    assert_eq!(
+                        bench.ask(Request::Forget {
+                            object: object(number),
+                            version: asked
+                        }),
+                        Ok(Reply::Forgotten)
+                    );
                     if models.get(&number).is_some_and(|model| model.tombstone) {
                         models.remove(&number);
                     }
@@ -213,7 +306,10 @@ fn ten_thousand_random_operations_against_a_model() {
                 2 => {
                     bench = bench.reopen();
                     check(&mut bench, &models);
-                    assert_eq!(bench.store.accepted_epochs().map(|(_, e)| e.0).max().unwrap_or(0), epoch);
+                    assert_eq!(
+                        bench.store.accepted_epochs().map(|(_, e)| e.0).max().unwrap_or(0),
+                        epoch
+                    );
                 }
                 _ => {
                     let request = random_write(&mut random, number, counter, &mut models);
