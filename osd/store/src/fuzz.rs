@@ -178,11 +178,11 @@ mod tests {
             seed ^= seed << 17;
             seed
         };
-        for round in 0..400 {
+        for round in 0..400u16 {
             let len = usize::try_from(random() % 600).unwrap();
             let mut data: Vec<u8> = (0..len).map(|_| random().to_le_bytes()[0] & 7).collect();
             if let Some(mode) = data.first_mut() {
-                *mode = round as u8 % 4;
+                *mode = round.to_le_bytes()[0] % 4;
             }
             fuzz(&data);
         }

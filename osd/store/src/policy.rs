@@ -53,12 +53,15 @@ mod tests {
     #[test]
     fn large_patches_go_to_fresh_slots() {
         // (zero, patches as (first, units), has a slot, units for a fresh slot)
-        let table: [(u32, &[(usize, usize)], bool, u32); 7] = [
-            (0, &[(0, 32)], false, u32::MAX),
-            (0, &[(0, 32)], true, u32::MAX),
-            (0, &[(0, 16)], false, 0xffff),
-            (0, &[(0, 16)], true, 0),
-            (0xffff_0000, &[(0, 16)], true, 0xffff),
+        let whole: &[_] = &[(0, 32)];
+        let half: &[_] = &[(0, 16)];
+        // Units zeroed, patches as (first, units), whether it has a slot, units for a fresh one.
+        let table = [
+            (0, whole, false, u32::MAX),
+            (0, whole, true, u32::MAX),
+            (0, half, false, 0xffff),
+            (0, half, true, 0),
+            (0xffff_0000, half, true, 0xffff),
             (0, &[(0, 15), (20, 1)], false, 0),
             (0, &[(0, 16), (20, 1)], false, 0xffff),
         ];
