@@ -80,7 +80,8 @@ impl Prefix {
 
     fn is_sane(&self) -> bool {
         let header = header_blocks(self.records_len as usize) == u64::from(self.header_blocks);
-        header && self.header_blocks <= self.blocks && u64::from(self.blocks) <= MAX_BATCH
+        let counters = self.incarnation < u64::MAX / 4 && self.sequence < u64::MAX / 4;
+        counters && header && self.header_blocks <= self.blocks && u64::from(self.blocks) <= MAX_BATCH
     }
 
     /// Bytes of the header.

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
 use trivet_core::buffer::aligned;
 use trivet_core::mutation::Mutation;
-use trivet_core::{Epoch, ObjectId, PgId, UNIT_SIZE, UnitMask, Version};
+use trivet_core::{Epoch, ObjectId, PgId, UNIT_SIZE, UNITS_PER_OBJECT, UnitMask, Version};
 
 use crate::api::{Output, Reply, StoreError, Ticket};
 use crate::batch::{self, Prefix};
@@ -30,6 +30,8 @@ pub struct Commit {
     flying: Option<Flying>,
     /// The outlook of every object that a queued or flying request changes.
     outlooks: HashMap<ObjectId, Outlook, BuildMixer>,
+    /// Epochs that wait.
+    epochs: usize,
     /// The batch that should go next does not fit into the log now.
     pub blocked: bool,
     /// Batches that became durable.
@@ -223,7 +225,7 @@ impl Live {
         if have.is_some_and(|&have| have >= epoch) {
             return out.done.push((ticket, Ok(Reply::Accepted)));
         }
-        if have.is_none() && self.epochs.len() + self.commit.queue.len() >= self.layout.max_epochs() {
+        if have.is_none() && self.epochs.len() + self.commit.epochs >= self.layout.max_epochs() {
             return out.done.push((ticket, Err(StoreError::NoSpace)));
         }
         self.commit
@@ -342,6 +344,7 @@ impl Live {
             Action::Epoch(pg, epoch) => {
                 let highest = self.epochs.entry(*pg).or_default();
                 *highest = (*highest).max(*epoch);
+                self.commit.epochs -= 1;
                 Reply::Accepted
             }
             Action::Forget(object, version) => {
@@ -370,6 +373,20 @@ impl Live {
             freed.into_iter().for_each(|slot| self.slots.release(slot));
         }
     }
+}
+
+/// Whether the mutation can be written down: patches are whole units, do not overlap, and have a sum per
+/// unit; deleted objects have no units.
+fn is_well_formed(mutation: &Mutation) -> bool {
+    let mut seen = UnitMask::EMPTY;
+    let patches_are = mutation.patches.iter().all(|patch| {
+        let units = patch.units();
+        let whole = units > 0 && patch.data.len() == units * UNIT_SIZE && patch.sums.len() == units;
+        let fits = whole && patch.first + units <= UNITS_PER_OBJECT && !seen.intersects(patch.mask());
+        seen = if fits { seen.union(patch.mask()) } else { seen };
+        fits
+    });
+    patches_are && (!mutation.tombstone || mutation.zero == UnitMask::ALL && mutation.patches.is_empty())
 }
 
 fn present_after(mutation: &Mutation, before: &Outlook) -> UnitMask {

@@ -29,6 +29,9 @@ use crate::superblock::Superblock;
 /// The accepted epochs.
 pub type Epochs = BTreeMap<PgId, Epoch>;
 
+/// No counter of a store comes near this.
+const COUNTER_MAX: u64 = u64::MAX / 4;
+
 /// Bytes of a checkpoint read at once.
 const WINDOW: u64 = 2 << 20;
 
@@ -365,8 +368,15 @@ fn headers_len() -> usize {
 }
 
 fn is_sane(header: &Header, layout: &Layout) -> bool {
-    header.position.is_multiple_of(BLOCK)
-        && header.position < u64::MAX / 4
+    let counters = [
+        header.sequence,
+        header.base,
+        header.seen,
+        header.incarnation,
+        header.position,
+    ];
+    counters.iter().all(|&counter| counter < COUNTER_MAX)
+        && header.position.is_multiple_of(BLOCK)
         && header.bytes <= checkpoint::chunks_room(layout)
         && header.batch <= header.seen
 }
