@@ -109,11 +109,7 @@ pub fn draw_geometry(rng: &mut Rng) -> (Geometry, usize) {
         size: (640 << 10) + log + slots * trivet_core::OBJECT_SIZE,
         log: log as u64,
     };
-    let objects = if rng.one_in(4) {
-        slots + 8
-    } else {
-        rng.between(4, 14)
-    };
+    let objects = if rng.one_in(4) { slots + 8 } else { rng.between(4, 14) };
     (geometry, objects)
 }
 
@@ -177,9 +173,7 @@ impl Campaign {
         match self.rng.below(3) {
             0 => Image::blank(geometry.size),
             1 => Image::noise(geometry.size, &mut self.rng),
-            _ => self
-                .used_disk(geometry)
-                .unwrap_or_else(|_| Image::blank(geometry.size)),
+            _ => self.used_disk(geometry).unwrap_or_else(|_| Image::blank(geometry.size)),
         }
     }
 
@@ -218,12 +212,7 @@ impl Campaign {
         Ok(())
     }
 
-    fn crash_point(
-        &mut self,
-        world: &World,
-        workload: &Workload,
-        depth: usize,
-    ) -> Result<(), Violation> {
+    fn crash_point(&mut self, world: &World, workload: &Workload, depth: usize) -> Result<(), Violation> {
         let samples = if depth == 0 { SAMPLES } else { 2 };
         for remains in world.disk.power_cuts(samples, &mut self.rng) {
             self.examine(remains, &world.model, workload, depth)?;
@@ -236,13 +225,7 @@ impl Campaign {
     }
 
     /// Opens what a crash left and checks it; then, at times, goes on from there.
-    fn examine(
-        &mut self,
-        remains: Remains,
-        model: &Model,
-        workload: &Workload,
-        depth: usize,
-    ) -> Result<(), Violation> {
+    fn examine(&mut self, remains: Remains, model: &Model, workload: &Workload, depth: usize) -> Result<(), Violation> {
         self.count(&remains, depth);
         if depth < DEEPEST && self.rng.one_in(16) {
             return self.crash_while_opening(remains, model, workload, depth);
@@ -260,12 +243,7 @@ impl Campaign {
         self.tally.nested += u64::from(depth > 0);
     }
 
-    fn go_on(
-        &mut self,
-        world: &mut World,
-        workload: &Workload,
-        depth: usize,
-    ) -> Result<(), Violation> {
+    fn go_on(&mut self, world: &mut World, workload: &Workload, depth: usize) -> Result<(), Violation> {
         let mut workload = workload.clone();
         let before = world.model.compared;
         for _ in 0..self.rng.between(5, 60) {

@@ -55,12 +55,7 @@ pub fn run(seed: u64, tally: &mut Tally) -> Result<(), Violation> {
 
 /// Makes everything durable.
 fn close(world: &mut World) -> Result<(), Violation> {
-    if world
-        .disk
-        .unflushed
-        .iter()
-        .any(|write| write.completed.is_none())
-    {
+    if world.disk.unflushed.iter().any(|write| write.completed.is_none()) {
         return Err(Violation("writes in flight in a store at rest".to_owned()));
     }
     world.disk.durable = world.disk.seen.clone();
@@ -81,14 +76,7 @@ fn rot(image: &mut Image, used: &[usize], tail: &[Range<usize>], rng: &mut Rng) 
             offset
         };
         if !tail.iter().any(|range| range.contains(&offset)) {
-            image.damage(
-                offset,
-                if rng.one_in(2) {
-                    1 << rng.below(8)
-                } else {
-                    0xff
-                },
-            );
+            image.damage(offset, if rng.one_in(2) { 1 << rng.below(8) } else { 0xff });
             places.push(offset);
         }
     }
@@ -101,13 +89,7 @@ fn is_contained(places: &[usize], log: &Range<usize>) -> bool {
     matches!(places, [] | [_]) && places.iter().all(|&at| at < SUPERBLOCKS || at >= log.end)
 }
 
-fn examine(
-    image: Image,
-    places: &[usize],
-    closed: &World,
-    rng: &mut Rng,
-    tally: &mut Tally,
-) -> Result<(), Violation> {
+fn examine(image: Image, places: &[usize], closed: &World, rng: &mut Rng, tally: &mut Tally) -> Result<(), Violation> {
     tally.disks += 1;
     let contained = is_contained(places, &closed.disk.log);
     let mut world = World::open(SimDisk::new(image), closed.model.clone(), rng.fork(), None)?;
@@ -127,9 +109,7 @@ fn examine(
     world.read_back(rng.one_in(4))?;
     let damaged = world.model.compared.damaged_reads - before;
     if damaged > 1 && contained {
-        return Err(Violation(format!(
-            "one rotten byte damaged {damaged} reads"
-        )));
+        return Err(Violation(format!("one rotten byte damaged {damaged} reads")));
     }
     tally.damaged_reads += damaged;
     if damaged > 0 {

@@ -104,10 +104,7 @@ impl SimDisk {
 
     pub fn submit(&mut self, op: DiskOp, rng: &mut Rng) -> Result<(), Violation> {
         if self.queue.iter().any(|queued| queued.id == op.id) {
-            return Err(Violation(format!(
-                "disk operation {:?} is in flight twice",
-                op.id
-            )));
+            return Err(Violation(format!("disk operation {:?} is in flight twice", op.id)));
         }
         let work = match op.kind {
             DiskOpKind::Read { offset, len } => {
@@ -130,9 +127,7 @@ impl SimDisk {
 
     fn bounds(&self, what: &str, offset: u64, len: usize) -> Result<usize, Violation> {
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        let inside = start
-            .checked_add(len)
-            .is_some_and(|end| end <= self.durable.size());
+        let inside = start.checked_add(len).is_some_and(|end| end <= self.durable.size());
         if len == 0 || !start.is_multiple_of(PAGE) || !len.is_multiple_of(PAGE) || !inside {
             return Err(Violation(format!(
                 "{what} of {len} bytes at {offset}: unaligned or outside the disk"
@@ -142,10 +137,7 @@ impl SimDisk {
     }
 
     fn take_write(&mut self, id: IoId, offset: usize, data: Bytes) -> Result<Work, Violation> {
-        if let Some(other) = self
-            .in_flight()
-            .find(|write| write.overlaps(offset, data.len()))
-        {
+        if let Some(other) = self.in_flight().find(|write| write.overlaps(offset, data.len())) {
             let (at, len) = (other.offset, other.data.len());
             return Err(Violation(format!(
                 "write of {} bytes at {offset} while one of {len} bytes at {at} is in flight",
@@ -154,11 +146,7 @@ impl SimDisk {
         }
         self.generation += 1;
         self.together.push(offset..offset + data.len());
-        if self
-            .together
-            .iter()
-            .any(|range| self.log.contains(&range.start))
-        {
+        if self.together.iter().any(|range| self.log.contains(&range.start)) {
             self.tail.clone_from(&self.together);
         }
         self.unflushed.push(Unflushed {
@@ -171,9 +159,7 @@ impl SimDisk {
     }
 
     fn in_flight(&self) -> impl Iterator<Item = &Unflushed> {
-        self.unflushed
-            .iter()
-            .filter(|write| write.completed.is_none())
+        self.unflushed.iter().filter(|write| write.completed.is_none())
     }
 
     /// Completes one operation, any of those in flight.
@@ -196,12 +182,7 @@ impl SimDisk {
     }
 
     /// A read meets the writes in flight half way: any of their sectors may be there already.
-    fn finish_read(
-        &mut self,
-        offset: usize,
-        len: usize,
-        rng: &mut Rng,
-    ) -> Result<Bytes, DiskError> {
+    fn finish_read(&mut self, offset: usize, len: usize, rng: &mut Rng) -> Result<Bytes, DiskError> {
         if self.faults.read_one_in.is_some_and(|n| rng.one_in(n)) {
             return Err(failure("read"));
         }
@@ -263,11 +244,7 @@ impl SimDisk {
             faults: Faults::default(),
             ..self.clone()
         };
-        for write in disk
-            .unflushed
-            .iter_mut()
-            .filter(|write| write.completed.is_none())
-        {
+        for write in disk.unflushed.iter_mut().filter(|write| write.completed.is_none()) {
             let arrived = match rng.below(3) {
                 0 => vec![false; write.sectors()],
                 1 => vec![true; write.sectors()],

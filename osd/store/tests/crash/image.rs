@@ -91,9 +91,7 @@ impl Image {
 }
 
 fn noise_page(rng: &mut Rng) -> Bytes {
-    let words: Vec<u8> = (0..PAGE / 8)
-        .flat_map(|_| rng.draw().to_le_bytes())
-        .collect();
+    let words: Vec<u8> = (0..PAGE / 8).flat_map(|_| rng.draw().to_le_bytes()).collect();
     Bytes::from(words)
 }
 

@@ -54,8 +54,7 @@ fn crash_images_second_half() {
 fn failed_writes_and_flushes_are_final() {
     let mut tally = failures::Tally::default();
     for seed in 0..400 {
-        failures::final_failure(seed, &mut tally)
-            .unwrap_or_else(|v| panic!("seed {seed}: {}", v.0));
+        failures::final_failure(seed, &mut tally).unwrap_or_else(|v| panic!("seed {seed}: {}", v.0));
     }
     println!(
         "{} disk failures after {} writes, {} requests answered with the failure, {} images: 0 violations",
@@ -92,10 +91,7 @@ fn rot_is_never_served_and_never_hides_what_was_acknowledged() {
     for (reason, count) in &tally.reasons {
         println!("  {count} x {reason}");
     }
-    assert!(
-        tally.disks >= 20_000 && tally.reported > 1000,
-        "the rot hit something"
-    );
+    assert!(tally.disks >= 20_000 && tally.reported > 1000, "the rot hit something");
 }
 
 /// A checker that cannot fail proves nothing.
@@ -111,10 +107,7 @@ fn every_seeded_bug_is_caught() {
     let mut survivors = Vec::new();
     for mutant in mutants {
         match campaign::run(3, MUTANT_IMAGES, Some(mutant)) {
-            Err(failure) => println!(
-                "{mutant:?} caught at image {}: {}",
-                failure.images, failure.violation.0
-            ),
+            Err(failure) => println!("{mutant:?} caught at image {}: {}", failure.images, failure.violation.0),
             Ok(_) => survivors.push(format!("{mutant:?}")),
         }
     }

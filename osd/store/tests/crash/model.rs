@@ -131,24 +131,17 @@ impl Contents {
     pub fn present(&self) -> UnitMask {
         (0..UNITS_PER_OBJECT)
             .filter(|&unit| self.units[unit].is_some())
-            .fold(UnitMask::EMPTY, |mask, unit| {
-                mask.union(UnitMask::range(unit, 1))
-            })
+            .fold(UnitMask::EMPTY, |mask, unit| mask.union(UnitMask::range(unit, 1)))
     }
 
     fn after(&self, mutation: &Mutation) -> Contents {
         let mut next = self.clone();
         next.exists = true;
-        (next.version, next.op, next.tombstone) =
-            (mutation.version, mutation.op, mutation.tombstone);
-        mutation
-            .zero
-            .iter()
-            .for_each(|unit| next.units[unit] = None);
+        (next.version, next.op, next.tombstone) = (mutation.version, mutation.op, mutation.tombstone);
+        mutation.zero.iter().for_each(|unit| next.units[unit] = None);
         for patch in &mutation.patches {
             for unit in 0..patch.units() {
-                next.units[patch.first + unit] =
-                    Some(patch.data.slice(unit * PAGE..(unit + 1) * PAGE));
+                next.units[patch.first + unit] = Some(patch.data.slice(unit * PAGE..(unit + 1) * PAGE));
             }
         }
         next
@@ -168,9 +161,7 @@ impl Contents {
         let zero = zeroes(PAGE);
         let mut pieces = segments.iter().flat_map(|segment| segment.chunks(PAGE));
         for unit in first..first + count {
-            let piece = pieces
-                .next()
-                .ok_or_else(|| format!("unit {unit} is missing"))?;
+            let piece = pieces.next().ok_or_else(|| format!("unit {unit} is missing"))?;
             let expected = self.units[unit].as_ref().unwrap_or(&zero);
             if piece != expected {
                 let at = piece.iter().zip(expected.iter()).position(|(a, b)| a != b);
@@ -217,9 +208,7 @@ impl History {
 
     /// What the store may hold now.
     fn candidates(&self) -> impl Iterator<Item = &Contents> {
-        self.entries[self.answered..]
-            .iter()
-            .map(|entry| &*entry.contents)
+        self.entries[self.answered..].iter().map(|entry| &*entry.contents)
     }
 
     fn push(&mut self, serial: u64, change: Change) {
@@ -256,8 +245,7 @@ impl History {
     fn answer(&mut self, serial: u64) -> Result<(), Violation> {
         let index = self.index(serial);
         let between = self.entries.get(self.answered + 1..index);
-        let in_order =
-            between.is_some_and(|all| all.iter().all(|e| matches!(e.change, Change::Forget)));
+        let in_order = between.is_some_and(|all| all.iter().all(|e| matches!(e.change, Change::Forget)));
         if !in_order {
             return Err(Violation(format!(
                 "version {} answered before an earlier write of its object, or twice",
@@ -270,19 +258,14 @@ impl History {
 
     fn prune(&mut self, floor: u64) {
         let floor = floor.min(self.entries[self.answered].serial);
-        let gone = self
-            .entries
-            .iter()
-            .take_while(|entry| entry.serial < floor)
-            .count();
+        let gone = self.entries.iter().take_while(|entry| entry.serial < floor).count();
         self.entries.drain(..gone);
         self.answered -= gone;
     }
 
     /// The entry that `info` tells of, among those that may be there.
     fn find(&self, info: Option<ObjectInfo>) -> Option<usize> {
-        (self.answered..self.entries.len())
-            .find(|&index| self.entries[index].contents.info() == info)
+        (self.answered..self.entries.len()).find(|&index| self.entries[index].contents.info() == info)
     }
 
     fn describe(&self) -> String {
@@ -304,10 +287,7 @@ impl History {
 impl Model {
     pub fn new(objects: impl IntoIterator<Item = ObjectId>) -> Model {
         Model {
-            objects: objects
-                .into_iter()
-                .map(|object| (object, History::new()))
-                .collect(),
+            objects: objects.into_iter().map(|object| (object, History::new())).collect(),
             epochs: BTreeMap::new(),
             asked: BTreeMap::new(),
             serial: 0,
@@ -339,11 +319,7 @@ impl Model {
         let ticket = Ticket(self.next_ticket);
         let asked = match request {
             Request::Write { object, mutation } => self.ask_write(*object, mutation),
-            Request::Read {
-                object,
-                first,
-                count,
-            } => {
+            Request::Read { object, first, count } => {
                 let history = &self.objects[object];
                 let floor = history.entries[history.answered].serial;
                 Asked::Read {
@@ -359,10 +335,7 @@ impl Model {
                     asked: Vec::new(),
                 });
                 known.asked.push(*epoch);
-                Asked::Accept {
-                    pg: *pg,
-                    epoch: *epoch,
-                }
+                Asked::Accept { pg: *pg, epoch: *epoch }
             }
             Request::Forget { object, version } => self.ask_forget(*object, *version),
         };
@@ -392,10 +365,7 @@ impl Model {
             .settled()
             .is_some_and(|now| now.tombstone && now.version == version)
         {
-            return Asked::Forget {
-                object,
-                serial: None,
-            };
+            return Asked::Forget { object, serial: None };
         }
         history.push(serial, Change::Forget);
         Asked::Forget {
@@ -405,11 +375,7 @@ impl Model {
     }
 
     /// Checks an answer of the store.
-    pub fn answer(
-        &mut self,
-        ticket: Ticket,
-        result: Result<Reply, StoreError>,
-    ) -> Result<(), Violation> {
+    pub fn answer(&mut self, ticket: Ticket, result: Result<Reply, StoreError>) -> Result<(), Violation> {
         let Some(asked) = self.asked.remove(&ticket) else {
             return Err(Violation(format!(
                 "{ticket:?} answered twice, or never asked: {result:?}"
@@ -426,9 +392,7 @@ impl Model {
         }
         match (asked, result) {
             (Asked::Write { object, serial }, Ok(Reply::Written)) => self.written(object, serial),
-            (Asked::Write { object, serial }, Err(StoreError::NoSpace)) => {
-                self.refused(object, serial)
-            }
+            (Asked::Write { object, serial }, Err(StoreError::NoSpace)) => self.refused(object, serial),
             (Asked::Stale, Err(StoreError::StaleVersion { .. }))
             | (Asked::Forget { serial: None, .. }, Ok(Reply::Forgotten)) => Ok(()),
             (
@@ -446,9 +410,7 @@ impl Model {
                 self.compared.damaged_reads += 1;
                 Ok(())
             }
-            (Asked::Read { .. }, Err(StoreError::ReadFailed(_))) if self.tolerance.read_errors => {
-                Ok(())
-            }
+            (Asked::Read { .. }, Err(StoreError::ReadFailed(_))) if self.tolerance.read_errors => Ok(()),
             (Asked::Accept { pg, epoch }, Ok(Reply::Accepted)) => {
                 let known = self.epochs.get_mut(&pg).expect("asked for");
                 known.answered = known.answered.max(epoch);
@@ -466,19 +428,13 @@ impl Model {
                 self.prune(object);
                 Ok(())
             }
-            (asked, result) => Err(Violation(format!(
-                "{} answered by {result:?}",
-                asked.describe()
-            ))),
+            (asked, result) => Err(Violation(format!("{} answered by {result:?}", asked.describe()))),
         }
     }
 
     fn written(&mut self, object: ObjectId, serial: u64) -> Result<(), Violation> {
         self.compared.writes += 1;
-        self.objects
-            .get_mut(&object)
-            .expect("of the run")
-            .answer(serial)?;
+        self.objects.get_mut(&object).expect("of the run").answer(serial)?;
         self.prune(object);
         Ok(())
     }
@@ -486,16 +442,11 @@ impl Model {
     /// A read under way may still return what was answered when it was asked.
     fn prune(&mut self, object: ObjectId) {
         let floors = self.asked.values().filter_map(|asked| match asked {
-            Asked::Read {
-                object: of, floor, ..
-            } if *of == object => Some(*floor),
+            Asked::Read { object: of, floor, .. } if *of == object => Some(*floor),
             _ => None,
         });
         let floor = floors.min().unwrap_or(u64::MAX);
-        self.objects
-            .get_mut(&object)
-            .expect("of the run")
-            .prune(floor);
+        self.objects.get_mut(&object).expect("of the run").prune(floor);
     }
 
     /// Only a write that needs space may be refused for lack of it, and only when there is little.
@@ -567,12 +518,9 @@ impl Model {
 
     fn survivor(&self, object: ObjectId, info: Option<ObjectInfo>) -> Result<usize, Violation> {
         let history = &self.objects[&object];
-        history.find(info).ok_or_else(|| {
-            Violation(format!(
-                "{object} is {info:?}, must be one of [{}]",
-                history.describe()
-            ))
-        })
+        history
+            .find(info)
+            .ok_or_else(|| Violation(format!("{object} is {info:?}, must be one of [{}]", history.describe())))
     }
 
     /// The model after a crash: what the reopened store holds is what was answered; nothing is under way.
@@ -619,16 +567,11 @@ impl Model {
         let mut reads = Vec::new();
         for (&object, history) in &self.objects {
             let runs: Vec<_> = history.answered().present().runs().collect();
-            let runs = if whole {
-                vec![(0, UNITS_PER_OBJECT)]
-            } else {
-                runs
-            };
-            reads.extend(runs.into_iter().map(|(first, count)| Request::Read {
-                object,
-                first,
-                count,
-            }));
+            let runs = if whole { vec![(0, UNITS_PER_OBJECT)] } else { runs };
+            reads.extend(
+                runs.into_iter()
+                    .map(|(first, count)| Request::Read { object, first, count }),
+            );
         }
         reads
     }
@@ -648,10 +591,7 @@ impl Asked {
             Asked::Write { object, serial } => format!("write {serial} of {object}"),
             Asked::Stale => "a write with an old version".to_owned(),
             Asked::Read {
-                object,
-                first,
-                count,
-                ..
+                object, first, count, ..
             } => format!("read of {object} units {first}+{count}"),
             Asked::Accept { pg, epoch } => format!("epoch {epoch} of {pg}"),
             Asked::Forget { object, .. } => format!("forget of {object}"),

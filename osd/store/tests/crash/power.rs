@@ -85,11 +85,7 @@ impl SimDisk {
             return vec![Cut::Nothing];
         }
         let mut cuts: Vec<Cut> = (0..samples).map(|_| sample(rng)).collect();
-        let limit = if rng.one_in(6) {
-            EXHAUSTIVE
-        } else {
-            ALWAYS_EXHAUSTIVE
-        };
+        let limit = if rng.one_in(6) { EXHAUSTIVE } else { ALWAYS_EXHAUSTIVE };
         match (self.pages(), self.unflushed.len()) {
             // A single sample stands for a random choice.
             _ if samples == 1 => {}

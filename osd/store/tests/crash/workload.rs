@@ -5,8 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use trivet_core::buffer::{aligned, zeroes};
 use trivet_core::mutation::{Mutation, Patch};
 use trivet_core::{
-    ClientId, Epoch, ImageId, ObjectId, OpId, PgId, PoolId, UNIT_SIZE, UNITS_PER_OBJECT, UnitMask,
-    Version,
+    ClientId, Epoch, ImageId, ObjectId, OpId, PgId, PoolId, UNIT_SIZE, UNITS_PER_OBJECT, UnitMask, Version,
 };
 use trivet_store::api::Request;
 
@@ -29,9 +28,7 @@ pub struct Workload {
 impl Workload {
     /// A mixture over `count` objects.
     pub fn new(count: usize, rng: &mut Rng) -> Workload {
-        let objects = (0..count as u64)
-            .map(|i| object(1 + i % 3, i / 3 * 7))
-            .collect();
+        let objects = (0..count as u64).map(|i| object(1 + i % 3, i / 3 * 7)).collect();
         let mut weights: [usize; KINDS] = [8, 5, 2, 2, 2, 2, 2, 1, 6, 1];
         for weight in &mut weights {
             match rng.below(5) {
@@ -56,13 +53,7 @@ impl Workload {
     pub fn draw(&mut self, model: &Model, rng: &mut Rng) -> Request {
         let object = self.pick(rng);
         match rng.weighted(&self.weights) {
-            0 => self.write(
-                model,
-                object,
-                UnitMask::EMPTY,
-                &[(rng.below(UNITS_PER_OBJECT), 1)],
-                rng,
-            ),
+            0 => self.write(model, object, UnitMask::EMPTY, &[(rng.below(UNITS_PER_OBJECT), 1)], rng),
             1 => self.scattered(model, object, rng),
             2 => {
                 let count = rng.between(16, 31);
@@ -70,11 +61,7 @@ impl Workload {
                 self.write(model, object, UnitMask::EMPTY, &[(first, count)], rng)
             }
             3 => {
-                let zero = if rng.one_in(2) {
-                    UnitMask::ALL
-                } else {
-                    UnitMask::EMPTY
-                };
+                let zero = if rng.one_in(2) { UnitMask::ALL } else { UnitMask::EMPTY };
                 self.write(model, object, zero, &[(0, UNITS_PER_OBJECT)], rng)
             }
             4 => self.zeroing(model, object, rng),
@@ -146,10 +133,7 @@ impl Workload {
         let mut units = UnitMask::EMPTY;
         for _ in 0..rng.between(1, 3) {
             let count = rng.between(1, 6);
-            units = units.union(UnitMask::range(
-                rng.below(UNITS_PER_OBJECT - count + 1),
-                count,
-            ));
+            units = units.union(UnitMask::range(rng.below(UNITS_PER_OBJECT - count + 1), count));
         }
         let runs: Vec<_> = units.runs().collect();
         self.write(model, object, UnitMask::EMPTY, &runs, rng)
@@ -246,8 +230,7 @@ fn patch(object: ObjectId, version: Version, first: usize, count: usize, rng: &m
 /// Units whose every word depends on object, unit and version: no two sectors of a run are equal.
 fn stamped(object: ObjectId, version: Version, first: usize, count: usize) -> Bytes {
     let mut data: BytesMut = aligned(count * UNIT_SIZE);
-    let base =
-        mix(object.image.0 ^ mix(object.number)) ^ mix(version.epoch.0 << 16 ^ version.counter);
+    let base = mix(object.image.0 ^ mix(object.number)) ^ mix(version.epoch.0 << 16 ^ version.counter);
     for unit in first..first + count {
         let mut word = mix(base ^ unit as u64);
         for _ in 0..UNIT_SIZE / 8 {

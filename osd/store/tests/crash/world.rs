@@ -42,11 +42,7 @@ pub struct World {
 
 /// Formats `image`; what was there before must not matter. Gives back where the log lies: format writes to
 /// the start of each part, the log is the last one.
-pub fn format(
-    image: &mut Image,
-    geometry: Geometry,
-    name: [u8; 16],
-) -> Result<Range<usize>, Violation> {
+pub fn format(image: &mut Image, geometry: Geometry, name: [u8; 16]) -> Result<Range<usize>, Violation> {
     let format = Format {
         size: geometry.size as u64,
         osd: OSD,
@@ -73,12 +69,7 @@ pub fn format(
 
 impl World {
     /// Begins to open a store; nothing has been read yet.
-    pub fn open(
-        disk: SimDisk,
-        model: Model,
-        mut rng: Rng,
-        mutant: Option<Mutant>,
-    ) -> Result<World, Violation> {
+    pub fn open(disk: SimDisk, model: Model, mut rng: Rng, mutant: Option<Mutant>) -> Result<World, Violation> {
         let mut out = Output::default();
         let options = Options {
             expect: Some((CLUSTER, OSD)),
@@ -185,11 +176,8 @@ impl World {
     pub fn take_stock(&mut self) -> Result<(), Violation> {
         let epochs: BTreeMap<PgId, Epoch> = self.store.accepted_epochs().collect();
         let store = &self.store;
-        self.model = self
-            .model
-            .survived(|object: ObjectId| store.info(object), &epochs)?;
-        self.model.slots =
-            usize::try_from(self.store.stats().capacity).expect("small") / trivet_core::OBJECT_SIZE;
+        self.model = self.model.survived(|object: ObjectId| store.info(object), &epochs)?;
+        self.model.slots = usize::try_from(self.store.stats().capacity).expect("small") / trivet_core::OBJECT_SIZE;
         let listed = self.store.objects().count();
         if listed != self.model.existing() {
             return Err(Violation(format!(
