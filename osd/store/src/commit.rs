@@ -133,6 +133,7 @@ impl Live {
 
     /// Queues a write, or refuses it at once.
     pub fn submit_write(&mut self, ticket: Ticket, object: ObjectId, mutation: Mutation, out: &mut Output) {
+        assert!(is_well_formed(&mutation), "the OSD submits well-formed mutations");
         debug_assert!(
             mutation.patches.iter().all(|patch| patch.verify(object)),
             "sums do not match"
@@ -228,6 +229,7 @@ impl Live {
         if have.is_none() && self.epochs.len() + self.commit.epochs >= self.layout.max_epochs() {
             return out.done.push((ticket, Err(StoreError::NoSpace)));
         }
+        self.commit.epochs += 1;
         self.commit
             .push(ticket, record::epoch_len(), 0, Action::Epoch(pg, epoch));
     }
