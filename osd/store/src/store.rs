@@ -186,6 +186,16 @@ impl Store {
         }
     }
 
+    /// The cycle of a store in service.
+    #[cfg(test)]
+    pub(crate) fn cycle(&mut self) -> Option<&mut Cycle> {
+        if let Phase::Ready(live) = &mut self.phase {
+            Some(&mut live.cycle)
+        } else {
+            None
+        }
+    }
+
     /// What is durably known of an object; `None` while the store is not ready.
     pub fn info(&self, object: ObjectId) -> Option<ObjectInfo> {
         self.live()?.index.get(object).map(crate::index::Entry::info)

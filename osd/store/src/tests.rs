@@ -274,61 +274,64 @@ fn check(bench: &mut Bench, models: &BTreeMap<u64, Model>) {
     }
 }
 
-#[test]
-fn ten_thousand_random_operations_against_a_model() {
-    for seed in 1..=4 {
-        let mut random = Random(seed * 0x9e37_79b9);
-        let mut bench = Bench::new(8 << 20, 288 << 10);
-        let mut models = BTreeMap::new();
-        let mut epoch = 0;
-        for counter in 1..=2500 {
-            let number = random.below(30) as u64;
-            match random.below(40) {
-                0 => {
-                    epoch += 1;
-                    let pg = PgId {
-                        pool: PoolId(1),
-                        number: 5,
-                    };
-                    assert_eq!(
-                        bench.ask(Request::AcceptEpoch {
-                            pg,
-                            epoch: Epoch(epoch)
-                        }),
-                        Ok(Reply::Accepted)
-                    );
-                }
-                1 => {
-                    let asked = models.get(&number).map_or(version(1), |model: &Model| model.version);
-                    assert_eq!(
-                        bench.ask(Request::Forget {
-                            object: object(number),
-                            version: asked
-                        }),
-                        Ok(Reply::Forgotten)
-                    );
-                    if models.get(&number).is_some_and(|model| model.tombstone) {
-                        models.remove(&number);
-                    }
-                }
-                2 => {
-                    bench = bench.reopen();
-                    check(&mut bench, &models);
-                    assert_eq!(
-                        bench.store.accepted_epochs().map(|(_, e)| e.0).max().unwrap_or(0),
-                        epoch
-                    );
-                }
-                _ => {
-                    let request = random_write(&mut random, number, counter, &mut models);
-                    assert_eq!(bench.ask(request), Ok(Reply::Written), "{seed} {counter}");
-                }
+fn accept(bench: &mut Bench, epoch: u64) {
+    let pg = PgId {
+        pool: PoolId(1),
+        number: 5,
+    };
+    let epoch = Epoch(epoch);
+    assert_eq!(bench.ask(Request::AcceptEpoch { pg, epoch }), Ok(Reply::Accepted));
+}
+
+fn forget(bench: &mut Bench, number: u64, models: &mut BTreeMap<u64, Model>) {
+    let version = models.get(&number).map_or(version(1), |model| model.version);
+    let object = object(number);
+    assert_eq!(bench.ask(Request::Forget { object, version }), Ok(Reply::Forgotten));
+    if models.get(&number).is_some_and(|model| model.tombstone) {
+        models.remove(&number);
+    }
+}
+
+/// Random operations, each finished before the next. `overflow`: no checkpoint of changes fits.
+fn compare_with_model(seed: u64, overflow: bool) {
+    let mut random = Random(seed * 0x9e37_79b9);
+    let mut bench = Bench::new(8 << 20, 288 << 10);
+    let mut models = BTreeMap::new();
+    let mut epoch = 0;
+    for counter in 1..=2500 {
+        bench.store.cycle().unwrap().overflow = overflow;
+        let number = random.below(30) as u64;
+        match random.below(40) {
+            0 => {
+                epoch += 1;
+                accept(&mut bench, epoch);
+            }
+            1 => forget(&mut bench, number, &mut models),
+            2 => {
+                bench = bench.reopen();
+                check(&mut bench, &models);
+                let accepted = bench.store.accepted_epochs().map(|(_, e)| e.0).max();
+                assert_eq!(accepted.unwrap_or(0), epoch);
+            }
+            _ => {
+                let request = random_write(&mut random, number, counter, &mut models);
+                assert_eq!(bench.ask(request), Ok(Reply::Written), "{seed} {counter}");
             }
         }
-        check(&mut bench, &models);
-        let used = models.values().filter(|model| !model.present.is_empty()).count() * OBJECT_SIZE;
-        assert_eq!(bench.store.stats().used, used as u64);
     }
+    check(&mut bench, &models);
+    let used = models.values().filter(|model| !model.present.is_empty()).count() * OBJECT_SIZE;
+    assert_eq!(bench.store.stats().used, used as u64);
+}
+
+#[test]
+fn ten_thousand_random_operations_against_a_model() {
+    (1..=4).for_each(|seed| compare_with_model(seed, false));
+}
+
+#[test]
+fn changes_that_do_not_fit_become_a_full_checkpoint() {
+    compare_with_model(5, true);
 }
 
 fn done(bench: &mut Bench) -> BTreeMap<Ticket, Result<Reply, StoreError>> {
