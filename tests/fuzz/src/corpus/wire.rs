@@ -1,0 +1,162 @@
+//! Frames of the OSD wire, one of every kind; and the same as the target seals them: kind, length of the body, body, payload.
+
+use bytes::Bytes;
+use trivet_core::message::{Action, Listed, Message, Op, OpDone, OpError, OpValue, Peer, PeerBody, WriteError};
+use trivet_core::mutation::{Mutation, Patch};
+use trivet_core::wire::{HEADER, encode};
+use trivet_core::{ClientId, Epoch, ImageId, ObjectId, OpId, PgId, PoolId, UNIT_SIZE, UnitMask, Version};
+
+const ID: OpId = OpId {
+    client: ClientId(0x1112_1314),
+    sequence: 33,
+};
+const PG: PgId = PgId {
+    pool: PoolId(3),
+    number: 5,
+};
+const VERSION: Version = Version {
+    epoch: Epoch(7),
+    counter: 9,
+};
+
+fn object() -> ObjectId {
+    ObjectId {
+        image: ImageId::new(PoolId(3), 17),
+        number: 4,
+    }
+}
+
+fn mutation() -> Mutation {
+    let patch = Patch::seal(object(), 1, Bytes::from(vec![0xa5; UNIT_SIZE]));
+    Mutation {
+        version: VERSION,
+        op: ID,
+        zero: UnitMask(0xf000_0000),
+        patches: vec![patch],
+        tombstone: false,
+    }
+}
+
+fn messages() -> Vec<Message> {
+    let (object, data) = (object(), vec![Bytes::from_static(b"some bytes")]);
+    let image = object.image;
+    let actions = [
+        Action::Read {
+            object,
+            offset: 512,
+            len: 1024,
+        },
+        Action::Write {
+            object,
+            offset: 100,
+            data: data.clone(),
+        },
+        Action::Zero {
+            object,
+            offset: 0,
+            len: 4096,
+        },
+        Action::Remove { object },
+        Action::List { image, after: Some(2) },
+    ];
+    let results = [
+        Ok(OpValue::Changed),
+        Ok(OpValue::Data(data)),
+        Ok(OpValue::Objects(vec![1, 2, 9])),
+        Err(OpError::NotPrimary),
+    ];
+    let ops = actions
+        .into_iter()
+        .map(|action| Message::Op(Op { id: ID, pg: PG, action }));
+    let answers = results
+        .into_iter()
+        .map(|result| Message::OpDone(OpDone { id: ID, result }));
+    let peers = bodies().into_iter().map(|body| {
+        Message::Peer(Peer {
+            pg: PG,
+            epoch: Epoch(7),
+            body,
+        })
+    });
+    ops.chain(answers).chain(peers).collect()
+}
+
+fn bodies() -> Vec<PeerBody> {
+    let (object, version) = (object(), VERSION);
+    let listed = Listed {
+        object,
+        version,
+        op: ID,
+        present: UnitMask(0x0f),
+        tombstone: false,
+    };
+    vec![
+        PeerBody::Fence,
+        PeerBody::Listing {
+            objects: vec![listed],
+            recent: vec![(ID, version)],
+            last: true,
+        },
+        PeerBody::Refused { accepted: Epoch(8) },
+        PeerBody::Write {
+            object,
+            mutation: mutation(),
+        },
+        PeerBody::Written {
+            object,
+            version,
+            result: Err(WriteError::Stale),
+        },
+        PeerBody::Fetch { object },
+        PeerBody::Fetched {
+            object,
+            whole: Some(Mutation {
+                zero: UnitMask::ALL,
+                ..mutation()
+            }),
+        },
+        PeerBody::Forget { object, version },
+    ]
+}
+
+fn frame(message: &Message) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode(message, &mut out);
+    out.concat()
+}
+
+/// What the target puts behind a header of its own making.
+fn unsealed(frame: &[u8]) -> Vec<u8> {
+    let (header, rest) = frame.split_at(HEADER);
+    // The kind is the sixth byte and counts from 1; the length of the body is in the bytes from the ninth.
+    [&[header[5] - 1, header[8], header[9]], rest].concat()
+}
+
+/// Frames, frames without seal, and all frames in a row.
+#[must_use]
+pub fn samples() -> Vec<Vec<u8>> {
+    let frames: Vec<_> = messages().iter().map(frame).collect();
+    let row = frames.concat();
+    frames
+        .iter()
+        .map(|frame| unsealed(frame))
+        .chain(frames.clone())
+        .chain([row])
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use trivet_core::wire::{Limits, decode};
+
+    use super::{frame, messages};
+
+    #[test]
+    fn frames_are_messages() {
+        for message in messages() {
+            let mut bytes = BytesMut::from(&frame(&message)[..]);
+            assert_eq!(decode(&mut bytes, &Limits::default()), Ok(Some(message)));
+        }
+    }
+}
