@@ -16,6 +16,8 @@ use crate::rng::{Rng, mix};
 use crate::workload::Workload;
 use crate::world::{Geometry, World, format};
 
+/// So many objects do not fit into one chunk of a checkpoint.
+pub const MANY: usize = 700;
 /// Images sampled at one crash point besides the exhaustive ones.
 const SAMPLES: usize = 10;
 /// Crashes within crashes, at most.
@@ -101,7 +103,8 @@ impl Compared {
     }
 }
 
-/// A disk of 16 to 40 slots with a small log, and too many objects for it at times.
+/// A disk of 16 to 40 slots with a small log; at times more objects than slots, or so many that a checkpoint
+/// has several chunks and is written as changes.
 pub fn draw_geometry(rng: &mut Rng) -> (Geometry, usize) {
     let slots = rng.between(16, 40);
     let log = [272, 384, 512, 1024][rng.below(4)] << 10;
@@ -109,7 +112,11 @@ pub fn draw_geometry(rng: &mut Rng) -> (Geometry, usize) {
         size: (640 << 10) + log + slots * trivet_core::OBJECT_SIZE,
         log: log as u64,
     };
-    let objects = if rng.one_in(4) { slots + 8 } else { rng.between(4, 14) };
+    let objects = match rng.below(16) {
+        0..4 => slots + 8,
+        4..6 => rng.between(MANY, 2 * MANY),
+        _ => rng.between(4, 14),
+    };
     (geometry, objects)
 }
 
@@ -156,6 +163,10 @@ impl Campaign {
         let mut image = self.old_disk(geometry);
         format(&mut image, geometry, *b"the first format")?;
         let mut world = self.open(SimDisk::new(image), &model)?;
+        if objects >= MANY {
+            self.place = format!("{geometry:?}, {objects} objects, filling");
+            world.fill(&mut workload)?;
+        }
         for life in 0..LIVES {
             self.place = format!("{geometry:?}, {objects} objects, life {life}");
             self.live(&mut world, &mut workload)?;
@@ -306,7 +317,7 @@ impl Campaign {
     fn verified(&mut self, image: Image, model: &Model) -> Result<World, Violation> {
         let mut world = self.open(SimDisk::new(image), model)?;
         let before = world.model.compared;
-        world.read_back(self.rng.one_in(16))?;
+        world.read_back(model.objects().len() < MANY && self.rng.one_in(16))?;
         self.tally.compared.add(&world.model.compared, &before);
         Ok(world)
     }

@@ -72,6 +72,8 @@ pub struct SimDisk {
     pub log: Range<usize>,
     /// The last write to the log and the writes that were submitted together with it.
     pub tail: Vec<Range<usize>>,
+    /// What each page held before its last write.
+    pub older: Image,
     /// The writes submitted since the last completion.
     together: Vec<Range<usize>>,
 }
@@ -80,6 +82,7 @@ impl SimDisk {
     pub fn new(image: Image) -> SimDisk {
         SimDisk {
             seen: image.clone(),
+            older: image.clone(),
             durable: image,
             unflushed: Vec::new(),
             queue: Vec::new(),
@@ -213,6 +216,8 @@ impl SimDisk {
             return Err(failure("write"));
         }
         write.completed = Some(self.clock);
+        self.older
+            .write(write.offset, &self.seen.read(write.offset, write.data.len()));
         self.seen.write(write.offset, &write.data);
         Ok(Bytes::new())
     }

@@ -73,12 +73,17 @@ impl Image {
         Bytes::from(whole)
     }
 
-    /// Changes the byte at `offset` by `pattern` (exclusive or).
-    pub fn damage(&mut self, offset: usize, pattern: u8) {
+    /// Changes the bytes of the page that `offset` is in.
+    pub fn alter(&mut self, offset: usize, change: impl FnOnce(&mut [u8])) {
         let page = &mut self.pages[offset / PAGE];
         let mut bytes = page.to_vec();
-        bytes[offset % PAGE] ^= pattern;
+        change(&mut bytes);
         *page = Bytes::from(bytes);
+    }
+
+    /// The page that `offset` is in.
+    pub fn page(&self, offset: usize) -> &Bytes {
+        &self.pages[offset / PAGE]
     }
 
     /// The pages that are not all zero.

@@ -13,6 +13,9 @@ use trivet_store::api::{ObjectInfo, Reply, Request, StoreError, Ticket};
 use crate::Violation;
 use crate::image::PAGE;
 
+/// Fewer objects than this, tombstones included, are never too many for any disk.
+const ENTRIES: usize = 512;
+
 /// One object in one version.
 #[derive(Clone)]
 pub struct Contents {
@@ -300,7 +303,7 @@ impl Model {
         }
     }
 
-    pub fn objects(&self) -> impl Iterator<Item = (&ObjectId, &History)> {
+    pub fn objects(&self) -> impl ExactSizeIterator<Item = (&ObjectId, &History)> {
         self.objects.iter()
     }
 
@@ -457,6 +460,7 @@ impl Model {
             .values()
             .filter(|h| h.candidates().any(|c| !c.present().is_empty()))
             .count();
+        let existing = self.objects.values().filter(|h| h.last().contents.exists).count();
         let history = self.objects.get_mut(&object).expect("of the run");
         let index = history.index(serial);
         let Change::Write(mutation) = &history.entries[index].change else {
@@ -468,8 +472,8 @@ impl Model {
             .fold(UnitMask::EMPTY, |mask, patch| mask.union(patch.mask()));
         let overwrite = history.entries[history.answered..index]
             .iter()
-            .all(|entry| wanted.minus(entry.contents.present()).is_empty());
-        if overwrite || live * 4 < self.slots {
+            .all(|entry| entry.contents.exists && wanted.minus(entry.contents.present()).is_empty());
+        if overwrite || live * 4 < self.slots && existing < ENTRIES {
             return Err(Violation(format!(
                 "no space for {object} {}, {live} of {} slots in use, overwrite: {overwrite}",
                 mutation.version, self.slots

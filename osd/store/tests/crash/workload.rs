@@ -45,6 +45,7 @@ impl Workload {
         }
     }
 
+    /// The objects of the run.
     pub fn objects(&self) -> &[ObjectId] {
         &self.objects
     }
@@ -84,6 +85,12 @@ impl Workload {
             }
             _ => self.stale(model, object, rng),
         }
+    }
+
+    /// A tombstone for most of the objects.
+    pub fn fill(&mut self, model: &Model, rng: &mut Rng) -> Vec<Request> {
+        let objects: Vec<ObjectId> = self.objects.iter().copied().filter(|_| !rng.one_in(4)).collect();
+        objects.into_iter().map(|object| self.delete(model, object)).collect()
     }
 
     fn pick(&self, rng: &mut Rng) -> ObjectId {

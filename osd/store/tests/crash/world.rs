@@ -150,6 +150,14 @@ impl World {
         self.complete(count)
     }
 
+    /// Makes most of the objects exist, all at once.
+    pub fn fill(&mut self, workload: &mut Workload) -> Result<(), Violation> {
+        for request in workload.fill(&self.model, &mut self.rng) {
+            self.submit(request);
+        }
+        self.rest()
+    }
+
     /// Looks at one object the way the OSD does.
     fn look(&mut self, workload: &Workload) -> Result<(), Violation> {
         let object = workload.objects()[self.rng.below(workload.objects().len())];
