@@ -28,16 +28,9 @@ fn a_disk_image_is_the_same_through_all_three() -> Result<()> {
         .arg(server.nbd_url("demo"))
         .ok()?;
 
-    Tool::new("nbdcopy")
-        .arg(server.nbd_url("demo"))
-        .arg(&copy)
-        .ok()?;
+    Tool::new("nbdcopy").arg(server.nbd_url("demo")).arg(&copy).ok()?;
     let whole = image_file::compare(&original, &copy)?;
-    assert_eq!(
-        whole,
-        1 << 30,
-        "all of demo is compared, what was never written too"
-    );
+    assert_eq!(whole, 1 << 30, "all of demo is compared, what was never written too");
     Tool::new("e2fsck").args("-fn").arg(&copy).ok()?;
 
     let len = IMAGE_MIB << 20;
@@ -47,10 +40,7 @@ fn a_disk_image_is_the_same_through_all_three() -> Result<()> {
         .args(&format!("0 {len}"));
     assert_eq!(same(&original, &copy, &read.ok()?.stdout)?, len);
 
-    Tool::new("nfs-cp")
-        .arg(server.nfs_url("demo"))
-        .arg(&copy)
-        .ok()?;
+    Tool::new("nfs-cp").arg(server.nfs_url("demo")).arg(&copy).ok()?;
     assert_eq!(image_file::compare(&original, &copy)?, 1 << 30);
 
     println!("{IMAGE_MIB} MiB written by qemu-img; the same bytes by nbdcopy, libiscsi and libnfs");
@@ -64,12 +54,7 @@ fn what_one_protocol_writes_the_others_read() -> Result<()> {
     let server = cluster.start()?;
     server.admin("image create shared --size 64M")?;
     // Odd places and sizes: inside a sector, across sectors, across objects.
-    for (at, len) in [
-        (0, 512),
-        (512, 4096),
-        (131_072 - 512, 1024),
-        (1_000_448, 300_032),
-    ] {
+    for (at, len) in [(0, 512), (512, 4096), (131_072 - 512, 1024), (1_000_448, 300_032)] {
         for writer in ["nbd", "iscsi", "nfs"] {
             let data = trivet_e2e::Rng::new(at + writer.len() as u64).bytes(len);
             write(&server, writer, at, &data)?;
@@ -89,9 +74,7 @@ fn write(server: &trivet_e2e::Server, protocol: &str, at: u64, data: &[u8]) -> R
     match protocol {
         "nbd" => trivet_e2e::nbd::Nbd::open(server.ports.nbd, "shared")?.write(at, data)?,
         "iscsi" => {
-            let tool = client("iscsi-io")
-                .arg("write")
-                .arg(server.iscsi_url("shared"));
+            let tool = client("iscsi-io").arg("write").arg(server.iscsi_url("shared"));
             tool.arg(at.to_string()).input(data).ok()?;
         }
         _ => {
@@ -104,13 +87,9 @@ fn write(server: &trivet_e2e::Server, protocol: &str, at: u64, data: &[u8]) -> R
 
 fn read(server: &trivet_e2e::Server, protocol: &str, at: u64, len: usize) -> Result<Vec<u8>> {
     Ok(match protocol {
-        "nbd" => {
-            trivet_e2e::nbd::Nbd::open(server.ports.nbd, "shared")?.read(at, u32::try_from(len)?)?
-        }
+        "nbd" => trivet_e2e::nbd::Nbd::open(server.ports.nbd, "shared")?.read(at, u32::try_from(len)?)?,
         "iscsi" => {
-            let tool = client("iscsi-io")
-                .arg("read")
-                .arg(server.iscsi_url("shared"));
+            let tool = client("iscsi-io").arg("read").arg(server.iscsi_url("shared"));
             tool.args(&format!("{at} {len}")).ok()?.stdout
         }
         _ => {
@@ -128,12 +107,7 @@ fn parts_of_a_sector_are_merged() -> Result<()> {
     server.admin("image create shared --size 64M")?;
     let mut expected = vec![0x11; 8192];
     write(&server, "nbd", 0, &expected)?;
-    for (protocol, at, len) in [
-        ("nbd", 1, 1),
-        ("nfs", 511, 2),
-        ("nbd", 700, 4000),
-        ("nfs", 4095, 1),
-    ] {
+    for (protocol, at, len) in [("nbd", 1, 1), ("nfs", 511, 2), ("nbd", 700, 4000), ("nfs", 4095, 1)] {
         expected[at..at + len].fill(0xee);
         write(&server, protocol, at as u64, &vec![0xee; len])?;
     }

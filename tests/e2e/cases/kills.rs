@@ -62,14 +62,10 @@ fn no_acknowledged_write_is_lost_by_kills() -> Result<()> {
     let (mut writes, mut sectors, mut in_flight, mut slowest) = (0, 0, 0, Duration::ZERO);
     for kill in 1..=kills {
         let acknowledged = storm_and_kill(&cluster, &mut ledgers, &mut rng)?;
-        ensure!(
-            acknowledged > 0,
-            "kill {kill} came before any write was acknowledged"
-        );
+        ensure!(acknowledged > 0, "kill {kill} came before any write was acknowledged");
         writes += acknowledged;
         in_flight += ledgers.iter().map(Ledger::in_flight).sum::<usize>();
-        let (compared, restart) =
-            compare(&cluster, &mut ledgers).with_context(|| format!("after kill {kill}"))?;
+        let (compared, restart) = compare(&cluster, &mut ledgers).with_context(|| format!("after kill {kill}"))?;
         sectors += compared;
         slowest = slowest.max(restart);
     }
@@ -95,8 +91,7 @@ fn the_comparison_notices_lost_and_foreign_sectors() -> Result<()> {
     ledgers[0].acknowledge(sequence);
     nbd.write(100 * 512, &trivet_e2e::stamp::run(200, 1, sequence))?;
     nbd.write(101 * 512, &[0; 512])?;
-    let error =
-        compare_all(server.ports.nbd, IMAGE, &mut ledgers[0]).expect_err("two wrong sectors");
+    let error = compare_all(server.ports.nbd, IMAGE, &mut ledgers[0]).expect_err("two wrong sectors");
     assert!(error.to_string().starts_with("2 wrong sectors"), "{error}");
     server.stop()?;
     Ok(())

@@ -55,16 +55,11 @@ fn io_goes_on_without_an_osd_and_its_return_is_complete() -> Result<()> {
         server.admin("osd start 1")?;
         outages += 1;
     }
-    ensure!(
-        outages > 0 && load.runs()?,
-        "the load ended before an OSD was stopped"
-    );
+    ensure!(outages > 0 && load.runs()?, "the load ended before an OSD was stopped");
     let (written, checked) = finish(load)?;
     assert!(written >= total() && checked >= total());
     let took = wait_clean(&server)?;
-    println!(
-        "{outages} outages under load: {written} bytes written, {checked} checked, clean {took:?} later"
-    );
+    println!("{outages} outages under load: {written} bytes written, {checked} checked, clean {took:?} later");
 
     // What the OSD missed must be there now: read without each of the others.
     for other in other_osds(&server)? {

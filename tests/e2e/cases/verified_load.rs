@@ -30,23 +30,12 @@ pub fn fio(server: &Server, image: &str, more: &str) -> Tool {
 pub fn finish(fio: Running) -> Result<(u64, u64)> {
     let ended = fio.ok()?;
     let text = ended.text();
-    let json = text
-        .find('{')
-        .map(|at| &text[at..])
-        .context("fio prints JSON")?;
+    let json = text.find('{').map(|at| &text[at..]).context("fio prints JSON")?;
     let json: Value = serde_json::from_str(json)?;
     let jobs = json["jobs"].as_array().context("fio's jobs")?;
     ensure!(jobs.len() as u64 == JOBS, "{} jobs reported", jobs.len());
-    let sum = |key: &str| {
-        jobs.iter()
-            .map(|job| job[key]["io_bytes"].as_u64().unwrap_or(0))
-            .sum()
-    };
-    ensure!(
-        jobs.iter().all(|job| job["error"] == 0),
-        "fio: {}",
-        ended.stderr
-    );
+    let sum = |key: &str| jobs.iter().map(|job| job[key]["io_bytes"].as_u64().unwrap_or(0)).sum();
+    ensure!(jobs.iter().all(|job| job["error"] == 0), "fio: {}", ended.stderr);
     Ok((sum("write"), sum("read")))
 }
 
@@ -75,10 +64,7 @@ fn fio_notices_a_changed_sector() -> Result<()> {
     let mut nbd = trivet_e2e::nbd::Nbd::open(server.ports.nbd, "verified")?;
     nbd.write(3 << 20, &[0x77; 512])?;
     let again = fio(&server, "verified", "--verify_only=1").end()?;
-    assert!(
-        !again.status.success(),
-        "fio accepted a sector that it did not write"
-    );
+    assert!(!again.status.success(), "fio accepted a sector that it did not write");
     server.stop()?;
     Ok(())
 }

@@ -67,8 +67,7 @@ impl Tool {
     /// Arguments separated by single spaces.
     #[must_use]
     pub fn args(mut self, args: &str) -> Self {
-        self.command
-            .args(args.split(' ').filter(|arg| !arg.is_empty()));
+        self.command.args(args.split(' ').filter(|arg| !arg.is_empty()));
         self
     }
 
@@ -186,11 +185,7 @@ impl Running {
         let stdout = stdout.join().unwrap_or_default();
         let stderr = String::from_utf8_lossy(&stderr.join().unwrap_or_default()).into_owned();
         match status {
-            Some(status) => Ok(Ended {
-                status,
-                stdout,
-                stderr,
-            }),
+            Some(status) => Ok(Ended { status, stdout, stderr }),
             None => bail!(
                 "{} took too long: {}{stderr}",
                 self.name,
@@ -233,10 +228,7 @@ pub fn client(name: &str) -> Tool {
     let folder = BUILT.get_or_init(|| {
         let folder = repository().join("target/clients");
         let script = repository().join("tests/e2e/clients/build");
-        Tool::new(script)
-            .arg(&folder)
-            .ok()
-            .expect("the C clients compile");
+        Tool::new(script).arg(&folder).ok().expect("the C clients compile");
         folder
     });
     Tool::new(folder.join(name))

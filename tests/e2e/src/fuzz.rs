@@ -75,13 +75,11 @@ pub fn drive(target: &Target, count: u64, rng: &mut Rng) -> Result<Tally> {
     for number in 0..count {
         let mut session = rng.pick(&target.sessions).clone();
         let how = mutate(&mut session, rng);
-        let stream =
-            connect(target.port).with_context(|| format!("{} no longer accepts", target.name))?;
+        let stream = connect(target.port).with_context(|| format!("{} no longer accepts", target.name))?;
         tally.sessions += 1;
         tally.closed += u64::from(play(stream, &session, LINGER));
         if number % CHECK_EVERY == 0 || number + 1 == count {
-            (target.alive)(target.port)
-                .with_context(|| format!("{} is dead after {how}", target.name))?;
+            (target.alive)(target.port).with_context(|| format!("{} is dead after {how}", target.name))?;
         }
     }
     Ok(tally)
@@ -244,18 +242,15 @@ pub fn iscsi(port: u16, image: &str) -> Target {
         .data(b"SendTargets=All\0");
     let discovery = vec![login(DISCOVERY), text, Pdu::new(opcode::LOGOUT, 0x80, 2)];
     let write = command(0xa1, 3, 512, &[0x2a, 0, 0, 0, 0, 8, 0, 0, 1]).data(&[0x5a; 512]);
-    let unmap = command(0xa1, 4, 24, &[0x42, 0, 0, 0, 0, 0, 0, 0, 24]).data(&[
-        0, 22, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0,
-    ]);
+    let unmap = command(0xa1, 4, 24, &[0x42, 0, 0, 0, 0, 0, 0, 0, 24])
+        .data(&[0, 22, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0]);
     let full = vec![
         normal.clone(),
         command(0xc1, 1, 255, &[0x12, 1, 0x83, 0, 255]),
         command(0xc1, 2, 65536, &[0x28, 0, 0, 0, 0, 0, 0, 0, 128]),
         write,
         unmap,
-        Pdu::new(opcode::NOP_OUT, 0x80, 5)
-            .set(20, &[0xff; 4])
-            .data(b"ping"),
+        Pdu::new(opcode::NOP_OUT, 0x80, 5).set(20, &[0xff; 4]).data(b"ping"),
         Pdu::new(opcode::TASK_MANAGEMENT, 0x81, 6).set(20, &3u32.to_be_bytes()),
         Pdu::new(opcode::LOGOUT, 0x80, 6),
     ];
@@ -296,18 +291,8 @@ pub fn nfs(port: u16, image: &str) -> Result<Target> {
     let root = rpc.mount()?;
     let file = rpc.lookup(&root, image)?;
     let (root, file, name) = (opaque(&root), opaque(&file), opaque(b"fuzz-name"));
-    let words = |words: &[u32]| {
-        words
-            .iter()
-            .flat_map(|word| word.to_be_bytes())
-            .collect::<Vec<u8>>()
-    };
-    let write = [
-        file.clone(),
-        words(&[0, 4096, 512, 2]),
-        opaque(&[0x5a; 512]),
-    ]
-    .concat();
+    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<u8>>();
+    let write = [file.clone(), words(&[0, 4096, 512, 2]), opaque(&[0x5a; 512])].concat();
     let calls = [
         (NFS, 0, vec![]),
         (NFS, 1, root.clone()),
@@ -315,23 +300,11 @@ pub fn nfs(port: u16, image: &str) -> Result<Target> {
         (NFS, 4, [&file[..], &words(&[0x3f])].concat()),
         (NFS, 6, [&file[..], &words(&[0, 0, 65536])].concat()),
         (NFS, 7, write),
-        (
-            NFS,
-            8,
-            [&root[..], &name, &words(&[0, 0, 0, 0, 0, 0, 0])].concat(),
-        ),
+        (NFS, 8, [&root[..], &name, &words(&[0, 0, 0, 0, 0, 0, 0])].concat()),
         (NFS, 12, [&root[..], &name].concat()),
-        (
-            NFS,
-            14,
-            [&root[..], &name, &root, &opaque(b"fuzz-other")].concat(),
-        ),
+        (NFS, 14, [&root[..], &name, &root, &opaque(b"fuzz-other")].concat()),
         (NFS, 16, [&root[..], &words(&[0, 0, 0, 0, 4096])].concat()),
-        (
-            NFS,
-            17,
-            [&root[..], &words(&[0, 0, 0, 0, 4096, 32768])].concat(),
-        ),
+        (NFS, 17, [&root[..], &words(&[0, 0, 0, 0, 4096, 32768])].concat()),
         (NFS, 18, root.clone()),
         (NFS, 21, [&file[..], &words(&[0, 0, 0])].concat()),
         (MOUNT, 1, opaque(b"/")),
@@ -341,11 +314,7 @@ pub fn nfs(port: u16, image: &str) -> Result<Target> {
         .zip(&calls)
         .map(|(xid, (program, procedure, args))| rpc::call(xid, *program, *procedure, args))
         .collect();
-    let sessions = all
-        .chunks(4)
-        .map(<[_]>::to_vec)
-        .chain([all.clone()])
-        .collect();
+    let sessions = all.chunks(4).map(<[_]>::to_vec).chain([all.clone()]).collect();
     Ok(Target {
         name: "NFS",
         port,
@@ -360,10 +329,7 @@ fn nfs_alive(port: u16) -> Result<()> {
     // Record mark, then xid and REPLY.
     let mut reply = [0; 12];
     stream.read_exact(&mut reply)?;
-    ensure!(
-        reply[4..] == [0, 0, 0, 1, 0, 0, 0, 1],
-        "NULL answered with {reply:?}"
-    );
+    ensure!(reply[4..] == [0, 0, 0, 1, 0, 0, 0, 1], "NULL answered with {reply:?}");
     Ok(())
 }
 

@@ -44,10 +44,7 @@ pub fn make_ext4(image: &Path, scratch: &Path, mib: u64) -> Result<()> {
 /// # Errors
 /// At the first difference.
 pub fn compare(original: &Path, copy: &Path) -> Result<u64> {
-    let (mut left, mut right) = (
-        BufReader::new(File::open(original)?),
-        BufReader::new(File::open(copy)?),
-    );
+    let (mut left, mut right) = (BufReader::new(File::open(original)?), BufReader::new(File::open(copy)?));
     let (mut a, mut b) = (vec![0; BLOCK], vec![0; BLOCK]);
     let mut at = 0;
     loop {
@@ -58,11 +55,7 @@ pub fn compare(original: &Path, copy: &Path) -> Result<u64> {
             return Ok(at);
         }
         if let Some(differs) = (0..copied).find(|i| a[*i] != b[*i]) {
-            bail!(
-                "{} differs at byte {}",
-                copy.display(),
-                at + u64::try_from(differs)?
-            );
+            bail!("{} differs at byte {}", copy.display(), at + u64::try_from(differs)?);
         }
         ensure!(got <= copied, "{} is shorter", copy.display());
         at += u64::try_from(copied)?;
@@ -101,11 +94,7 @@ mod tests {
             (b"abc\0x", false),
         ];
         for (data, same) in table {
-            assert_eq!(
-                compare(&original, &file("copy", data)).is_ok(),
-                same,
-                "{data:?}"
-            );
+            assert_eq!(compare(&original, &file("copy", data)).is_ok(), same, "{data:?}");
         }
     }
 }

@@ -56,9 +56,7 @@ impl Pdu {
     /// The data segment.
     #[must_use]
     pub fn data(mut self, data: &[u8]) -> Self {
-        let len = u32::try_from(data.len())
-            .expect("a short segment")
-            .to_be_bytes();
+        let len = u32::try_from(data.len()).expect("a short segment").to_be_bytes();
         self.data = data.to_vec();
         self.data.resize(data.len().next_multiple_of(4), 0);
         self.set(5, &len[1..])
@@ -74,10 +72,7 @@ impl Pdu {
 /// A login in one step (operational to full feature) with these keys.
 #[must_use]
 pub fn login(keys: &[(&str, &str)]) -> Pdu {
-    let text: String = keys
-        .iter()
-        .map(|(key, value)| format!("{key}={value}\0"))
-        .collect();
+    let text: String = keys.iter().map(|(key, value)| format!("{key}={value}\0")).collect();
     Pdu::new(opcode::LOGIN, 0x87, 1)
         .set(8, &[0x80, 0, 0, 1, 0, 1])
         .data(text.as_bytes())
@@ -105,10 +100,7 @@ mod tests {
     #[test]
     fn states_the_segment_length_without_padding() {
         let bytes = login(&[("a", "b")]).bytes();
-        assert_eq!(
-            (bytes[5..8].to_vec(), bytes.len()),
-            (vec![0, 0, 4], HEADER + 4)
-        );
+        assert_eq!((bytes[5..8].to_vec(), bytes.len()), (vec![0, 0, 4], HEADER + 4));
         assert_eq!(login(DISCOVERY).bytes().len() % 4, 0);
     }
 }

@@ -32,10 +32,7 @@ impl Ledger {
     /// The first sector and the number of sectors.
     #[must_use]
     pub fn region(&self) -> (u64, u64) {
-        (
-            self.first,
-            u64::try_from(self.settled.len()).expect("64-bit lengths"),
-        )
+        (self.first, u64::try_from(self.settled.len()).expect("64-bit lengths"))
     }
 
     /// Whether these sectors are free of writes in flight.
@@ -94,18 +91,16 @@ impl Ledger {
                 Some(sequence) if sequence == settled || self.is_open(sequence, number) => {
                     self.settled[index] = sequence
                 }
-                _ => wrong.push(format!(
-                    "sector {number}: found {found:?}, acknowledged {settled}"
-                )),
+                _ => wrong.push(format!("sector {number}: found {found:?}, acknowledged {settled}")),
             }
         }
         wrong
     }
 
     fn is_open(&self, sequence: u64, number: u64) -> bool {
-        self.open.iter().any(|(open, first, count)| {
-            *open == sequence && (*first..first + count).contains(&number)
-        })
+        self.open
+            .iter()
+            .any(|(open, first, count)| *open == sequence && (*first..first + count).contains(&number))
     }
 
     /// After a crash and a full comparison: nothing is in flight any more.
@@ -143,10 +138,7 @@ mod tests {
         let table = [
             ("lost", [run(10, 3, 1), zero].concat()),
             ("invented", [run(10, 3, 1), run(13, 1, 3)].concat()),
-            (
-                "in flight elsewhere",
-                [run(10, 1, 2), run(11, 3, 1)].concat(),
-            ),
+            ("in flight elsewhere", [run(10, 1, 2), run(11, 3, 1)].concat()),
             ("misplaced", [run(11, 1, 1), run(11, 3, 1)].concat()),
         ];
         for (name, data) in table {
@@ -157,11 +149,7 @@ mod tests {
     #[test]
     fn what_was_read_once_must_stay() {
         let mut ledger = ledger();
-        assert!(
-            ledger
-                .compare(10, &[run(10, 2, 1), run(12, 2, 2)].concat())
-                .is_empty()
-        );
+        assert!(ledger.compare(10, &[run(10, 2, 1), run(12, 2, 2)].concat()).is_empty());
         ledger.crashed();
         assert_eq!(ledger.compare(10, &run(10, 4, 1)).len(), 2, "went back");
     }

@@ -130,17 +130,10 @@ impl Nbd {
         );
         let offered = self.u16()?;
         ensure!(offered & 3 == 3, "handshake flags {offered:#x}");
-        let hello = [
-            CLIENT_FLAGS.to_be_bytes().to_vec(),
-            option(OPT_GO, &go_data(export)),
-        ]
-        .concat();
+        let hello = [CLIENT_FLAGS.to_be_bytes().to_vec(), option(OPT_GO, &go_data(export))].concat();
         self.to.write_all(&hello)?;
         loop {
-            ensure!(
-                self.u64()? == OPT_REPLY_MAGIC,
-                "bad magic of an option's reply"
-            );
+            ensure!(self.u64()? == OPT_REPLY_MAGIC, "bad magic of an option's reply");
             ensure!(self.u32()? == OPT_GO, "a reply to another option");
             let (kind, len) = (self.u32()?, self.u32()?);
             let data = self.bytes(usize::try_from(len)?)?;
@@ -166,21 +159,15 @@ impl Nbd {
     }
 
     fn u16(&mut self) -> Result<u16> {
-        Ok(u16::from_be_bytes(
-            self.bytes(2)?.try_into().expect("2 bytes"),
-        ))
+        Ok(u16::from_be_bytes(self.bytes(2)?.try_into().expect("2 bytes")))
     }
 
     fn u32(&mut self) -> Result<u32> {
-        Ok(u32::from_be_bytes(
-            self.bytes(4)?.try_into().expect("4 bytes"),
-        ))
+        Ok(u32::from_be_bytes(self.bytes(4)?.try_into().expect("4 bytes")))
     }
 
     fn u64(&mut self) -> Result<u64> {
-        Ok(u64::from_be_bytes(
-            self.bytes(8)?.try_into().expect("8 bytes"),
-        ))
+        Ok(u64::from_be_bytes(self.bytes(8)?.try_into().expect("8 bytes")))
     }
 
     /// Sends bytes as they are.
@@ -203,14 +190,7 @@ impl Nbd {
     ///
     /// # Errors
     /// When the connection is gone.
-    pub fn send(
-        &mut self,
-        command: Command,
-        flags: u16,
-        offset: u64,
-        len: u32,
-        payload: &[u8],
-    ) -> Result<u64> {
+    pub fn send(&mut self, command: Command, flags: u16, offset: u64, len: u32, payload: &[u8]) -> Result<u64> {
         self.cookie += 1;
         let mut message = request(flags, command as u16, self.cookie, offset, len);
         message.extend_from_slice(payload);
@@ -233,33 +213,16 @@ impl Nbd {
     ///
     /// # Errors
     /// When the connection is gone, or another request is answered.
-    pub fn call(
-        &mut self,
-        command: Command,
-        flags: u16,
-        offset: u64,
-        len: u32,
-        payload: &[u8],
-    ) -> Result<u32> {
+    pub fn call(&mut self, command: Command, flags: u16, offset: u64, len: u32, payload: &[u8]) -> Result<u32> {
         let sent = self.send(command, flags, offset, len, payload)?;
         let (cookie, error) = self.receive()?;
         ensure!(cookie == sent, "answered {cookie}, asked {sent}");
         Ok(error)
     }
 
-    fn must(
-        &mut self,
-        command: Command,
-        flags: u16,
-        offset: u64,
-        len: u32,
-        payload: &[u8],
-    ) -> Result<()> {
+    fn must(&mut self, command: Command, flags: u16, offset: u64, len: u32, payload: &[u8]) -> Result<()> {
         let error = self.call(command, flags, offset, len, payload)?;
-        ensure!(
-            error == 0,
-            "{command:?} {len} bytes at {offset}: error {error}"
-        );
+        ensure!(error == 0, "{command:?} {len} bytes at {offset}: error {error}");
         Ok(())
     }
 

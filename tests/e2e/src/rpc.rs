@@ -81,8 +81,7 @@ impl Rpc {
     /// When the server refuses it or is gone.
     pub fn call(&mut self, program: (u32, u32), procedure: u32, args: &[u8]) -> Result<Vec<u8>> {
         self.xid += 1;
-        self.stream
-            .write_all(&call(self.xid, program, procedure, args))?;
+        self.stream.write_all(&call(self.xid, program, procedure, args))?;
         let mut mark = [0; 4];
         self.stream.read_exact(&mut mark)?;
         let mark = u32::from_be_bytes(mark);
@@ -118,11 +117,7 @@ impl Rpc {
     /// # Errors
     /// When there is none.
     pub fn lookup(&mut self, directory: &[u8], name: &str) -> Result<Vec<u8>> {
-        handle(&self.call(
-            NFS,
-            LOOKUP,
-            &[opaque(directory), opaque(name.as_bytes())].concat(),
-        )?)
+        handle(&self.call(NFS, LOOKUP, &[opaque(directory), opaque(name.as_bytes())].concat())?)
     }
 }
 
@@ -141,10 +136,7 @@ mod tests {
 
     #[test]
     fn pads_and_frames() {
-        assert_eq!(
-            opaque(b"abcde"),
-            [0, 0, 0, 5, b'a', b'b', b'c', b'd', b'e', 0, 0, 0]
-        );
+        assert_eq!(opaque(b"abcde"), [0, 0, 0, 5, b'a', b'b', b'c', b'd', b'e', 0, 0, 0]);
         let null = call(1, NFS, 0, &[]);
         assert_eq!(
             null[..4],

@@ -64,8 +64,7 @@ pub fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("TRIVET_BIN") {
         return Ok(path.into());
     }
-    let built =
-        ["release", "debug"].map(|kind| repository().join("target").join(kind).join("trivet"));
+    let built = ["release", "debug"].map(|kind| repository().join("target").join(kind).join("trivet"));
     let newest = built
         .into_iter()
         .filter(|path| path.exists())
@@ -155,17 +154,8 @@ impl Cluster {
 /// The arguments of `trivet up`.
 #[must_use]
 pub fn up_args(data: &Path, ports: Ports, more: &[String]) -> Vec<String> {
-    let Ports {
-        nbd,
-        iscsi,
-        nfs,
-        http,
-    } = ports;
-    let mut args = vec![
-        "up".to_owned(),
-        "--data".to_owned(),
-        data.display().to_string(),
-    ];
+    let Ports { nbd, iscsi, nfs, http } = ports;
+    let mut args = vec!["up".to_owned(), "--data".to_owned(), data.display().to_string()];
     for (name, port) in [("nbd", nbd), ("iscsi", iscsi), ("nfs", nfs), ("http", http)] {
         args.extend([format!("--{name}"), format!("127.0.0.1:{port}")]);
     }
@@ -197,10 +187,7 @@ impl Log {
             let mut line = Vec::new();
             while from.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
                 let text = plain(&String::from_utf8_lossy(&line));
-                lines
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(text);
+                lines.lock().unwrap_or_else(PoisonError::into_inner).push(text);
                 line.clear();
             }
         });
@@ -209,19 +196,13 @@ impl Log {
     /// All lines, without colours.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The lines that contain `text`.
     #[must_use]
     pub fn with(&self, text: &str) -> Vec<String> {
-        self.lines()
-            .into_iter()
-            .filter(|line| line.contains(text))
-            .collect()
+        self.lines().into_iter().filter(|line| line.contains(text)).collect()
     }
 }
 
@@ -313,9 +294,7 @@ impl Server {
     /// # Errors
     /// When it does not.
     pub fn admin(&self, args: &str) -> Result<Ended> {
-        self.cli(args)?
-            .ok()
-            .with_context(|| format!("trivet {args}"))
+        self.cli(args)?.ok().with_context(|| format!("trivet {args}"))
     }
 
     /// `trivet --json ARGS`, which must succeed and print JSON.
@@ -324,8 +303,7 @@ impl Server {
     /// When it does not.
     pub fn json(&self, args: &str) -> Result<Value> {
         let ended = self.admin(&format!("--json {args}"))?;
-        serde_json::from_slice(&ended.stdout)
-            .with_context(|| format!("trivet --json {args} printed {}", ended.text()))
+        serde_json::from_slice(&ended.stdout).with_context(|| format!("trivet --json {args} printed {}", ended.text()))
     }
 
     /// The address of a path of the admin API.
@@ -350,11 +328,12 @@ impl Server {
         )
     }
 
-    /// The address of a file, for libnfs.
+    /// The address of a file, for libnfs, which mounts all but the last part of the path: for a file in
+    /// the root two slashes, since it refuses to mount the empty path.
     #[must_use]
     pub fn nfs_url(&self, path: &str) -> String {
         let port = self.ports.nfs;
-        format!("nfs://127.0.0.1/{path}?version=3&nfsport={port}&mountport={port}")
+        format!("nfs://127.0.0.1//{path}?version=3&nfsport={port}&mountport={port}")
     }
 
     /// `kill -9`; nothing is judged.
@@ -372,9 +351,7 @@ impl Server {
     /// # Errors
     /// When the signal cannot be sent.
     pub fn terminate(&self) -> Result<()> {
-        Tool::new("kill")
-            .args(&format!("-TERM {}", self.pid()))
-            .ok()?;
+        Tool::new("kill").args(&format!("-TERM {}", self.pid())).ok()?;
         Ok(())
     }
 
@@ -390,11 +367,7 @@ impl Server {
         self.terminate()?;
         let status = self.wait(STOP_LIMIT)?;
         let took = asked.elapsed();
-        ensure!(
-            status.success(),
-            "ended with {status}: {:#?}",
-            self.log.lines()
-        );
+        ensure!(status.success(), "ended with {status}: {:#?}", self.log.lines());
         self.judge()?;
         Ok(took)
     }
@@ -454,17 +427,13 @@ mod tests {
 
     #[test]
     fn knows_an_alarm() {
-        let coloured =
-            "\u{1b}[2m2026-11-22T16:00:00Z\u{1b}[0m \u{1b}[33m WARN\u{1b}[0m trivet: peer\n";
+        let coloured = "\u{1b}[2m2026-11-22T16:00:00Z\u{1b}[0m \u{1b}[33m WARN\u{1b}[0m trivet: peer\n";
         assert_eq!(plain(coloured), "2026-11-22T16:00:00Z  WARN trivet: peer");
         let table = [
             ("2026-11-22T16:00:00Z  WARN trivet: peer", true),
             ("2026-11-22T16:00:00Z ERROR trivet: disk", true),
             ("thread 'osd' panicked at osd/src/lib.rs:1:1:", true),
-            (
-                "2026-11-22T16:00:00Z  INFO trivet: an ERROR was cured",
-                false,
-            ),
+            ("2026-11-22T16:00:00Z  INFO trivet: an ERROR was cured", false),
         ];
         for (line, alarm) in table {
             assert_eq!(is_alarm(line), alarm, "{line}");
