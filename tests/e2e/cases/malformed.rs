@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use trivet_e2e::fuzz::{self, Session, drive, visit};
 use trivet_e2e::iscsi::{DISCOVERY, Pdu, command, login, opcode};
 use trivet_e2e::ledger::Ledger;
-use trivet_e2e::nbd::{CLIENT_FLAGS, Command, Nbd, OPT_GO, go_data, option, request};
+use trivet_e2e::nbd::{CLIENT_FLAGS, Command, Nbd, OPT_GO, go_data, option};
 use trivet_e2e::rpc;
 use trivet_e2e::stamp;
 use trivet_e2e::storm::compare_all;
