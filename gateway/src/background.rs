@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use trivet_client::ImageOp;
 use trivet_core::ImageId;
-use trivet_namespace::{Caller, Operation, Time};
+use trivet_namespace::{Caller, Operation, Time, Trimming};
 
 use crate::gateway::{Effect, Gateway, Origin};
 use crate::session::Space;
@@ -22,7 +22,8 @@ pub(crate) struct Background {
     pub space: Space,
     touching: BTreeMap<ImageId, Time>,
     purging: BTreeSet<ImageId>,
-    trimming: BTreeSet<ImageId>,
+    /// The truncations whose data is being removed, or that are being taken over.
+    trimming: BTreeMap<ImageId, Trimming>,
 }
 
 impl Gateway {
@@ -30,8 +31,13 @@ impl Gateway {
     pub(crate) fn run_background(&mut self, out: &mut Vec<Effect>) {
         let room = PURGES.saturating_sub(self.background.purging.len());
         let purging = &self.background.purging;
-        let next: Vec<ImageId> =
-            self.namespace.purges().map(|(id, _)| id).filter(|id| !purging.contains(id)).take(room).collect();
+        let next: Vec<ImageId> = self
+            .namespace
+            .purges()
+            .map(|(id, _)| id)
+            .filter(|id| !purging.contains(id))
+            .take(room)
+            .collect();
         for image in next {
             self.background.purging.insert(image);
             self.forget_metrics(image);
@@ -39,14 +45,14 @@ impl Gateway {
         }
         let trims: Vec<_> = self.namespace.trims().collect();
         for (image, trimming) in trims {
-            if self.background.trimming.contains(&image) {
+            if self.background.trimming.contains_key(&image) {
                 continue;
             }
             if trimming.by == self.id {
                 self.start_trim(image);
             } else if !self.client.map().gateways.contains(&trimming.by) {
                 // Its gateway is gone for certain: a gateway's key hangs on its lease.
-                self.background.trimming.insert(image);
+                self.background.trimming.insert(image, trimming);
                 let operation = Operation::TakeTrim { id: image, trimming };
                 self.start_change(Origin::Trim(image), operation, Caller::root(), out);
             }
@@ -55,21 +61,31 @@ impl Gateway {
 
     /// Whether a truncation by this gateway has left data to be removed.
     pub(crate) fn is_trimming(&self, image: ImageId) -> bool {
-        self.namespace.inode(image).and_then(|inode| inode.trimming).is_some_and(|t| t.by == self.id)
+        self.namespace
+            .inode(image)
+            .and_then(|inode| inode.trimming)
+            .is_some_and(|t| t.by == self.id)
     }
 
     /// Removes what a truncation cut off.
     pub(crate) fn start_trim(&mut self, image: ImageId) {
-        let Some(trimming) = self.namespace.inode(image).and_then(|inode| inode.trimming) else { return };
-        if self.background.trimming.insert(image) {
-            let op = ImageOp::Zero { offset: trimming.from, len: trimming.to.saturating_sub(trimming.from) };
-            self.start_io(Origin::Trim(image), image, op);
+        let Some(trimming) = self.namespace.inode(image).and_then(|inode| inode.trimming) else {
+            return;
+        };
+        if self.background.trimming.contains_key(&image) {
+            return;
         }
+        self.background.trimming.insert(image, trimming);
+        let op = ImageOp::Zero {
+            offset: trimming.from,
+            len: trimming.to.saturating_sub(trimming.from),
+        };
+        self.start_io(Origin::Trim(image), image, op);
     }
 
+    /// Reports the truncation that was begun: by now there may be another one, whose data is still there.
     pub(crate) fn trim_io_ended(&mut self, image: ImageId, ok: bool, out: &mut Vec<Effect>) {
-        let trimming = self.namespace.inode(image).and_then(|inode| inode.trimming).filter(|_| ok);
-        match trimming {
+        match self.background.trimming.get(&image).copied().filter(|_| ok) {
             Some(trimming) => {
                 let operation = Operation::TrimDone { id: image, trimming };
                 self.start_change(Origin::Trim(image), operation, Caller::root(), out);

@@ -39,28 +39,28 @@ pub(crate) struct Changes {
     refused: Vec<(Revision, Change)>,
     /// Truncations whose data is being removed before they are answered.
     pub trimming: BTreeMap<ImageId, Vec<(Change, Outcome)>>,
-    /// To be planned again with the next tick or movement of the mirror.
+    /// To be planned again with the next tick, or when a truncation is over.
     held: Vec<Change>,
+    /// To be planned when there are image numbers.
+    numberless: Vec<Change>,
     growths: BTreeMap<ImageId, Growth>,
     reserving: bool,
 }
 
 impl Gateway {
     /// Starts a change; its answer goes to the origin.
-    pub(crate) fn start_change(
-        &mut self,
-        origin: Origin,
-        operation: Operation,
-        caller: Caller,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(crate) fn start_change(&mut self, origin: Origin, operation: Operation, caller: Caller, out: &mut Vec<Effect>) {
         if let Operation::SetAttr { id, changes, .. } = &operation
             && changes.mtime != SetTime::Keep
         {
             // What was written before counts no more.
             self.background.touched.remove(id);
         }
-        let change = Change { origin, operation, caller };
+        let change = Change {
+            origin,
+            operation,
+            caller,
+        };
         if let Operation::Grow { id, .. } = change.operation {
             let growth = self.changes.growths.entry(id).or_default();
             if !growth.under_way.is_empty() {
@@ -87,7 +87,7 @@ impl Gateway {
                 out.push(Effect::Txn(ticket, plan.txn));
             }
             Err(NsError::NeedNumbers) => {
-                self.changes.held.push(change);
+                self.changes.numberless.push(change);
                 self.reserve_numbers(out);
             }
             Err(NsError::Trimming(_)) => self.changes.held.push(change),
@@ -105,11 +105,13 @@ impl Gateway {
 
     /// A transaction of a change has ended.
     pub(crate) fn change_txn_ended(&mut self, ticket: u64, outcome: TxnOutcome, out: &mut Vec<Effect>) {
-        let Some((change, result)) = self.changes.txns.remove(&ticket) else { return };
+        let Some((change, result)) = self.changes.txns.remove(&ticket) else {
+            return;
+        };
         match outcome {
             TxnOutcome::Committed(revision) => self.changes.committed.push((revision, change, result)),
             // A time of modification is written with a later tick, if it still counts.
-            TxnOutcome::Refused(_) | TxnOutcome::Unknown if matches!(change.origin, Origin::Touch(_)) => {
+            TxnOutcome::Refused(_) | TxnOutcome::Unknown if is_touch(&change) => {
                 self.finish_change(&change, Err(NsError::NotSync), out);
             }
             TxnOutcome::Refused(revision) => self.changes.refused.push((revision, change)),
@@ -121,21 +123,23 @@ impl Gateway {
     /// Answers what the mirror has by now, and plans again what was refused.
     pub(crate) fn mirror_moved(&mut self, out: &mut Vec<Effect>) {
         let revision = self.namespace.revision();
-        let (seen, rest) =
-            std::mem::take(&mut self.changes.committed).into_iter().partition(|(at, ..)| *at <= revision);
+        let (seen, rest) = std::mem::take(&mut self.changes.committed)
+            .into_iter()
+            .partition(|(at, ..)| *at <= revision);
         self.changes.committed = rest;
         for (_, change, outcome) in Vec::from_iter::<Vec<_>>(seen) {
             self.applied(change, outcome, out);
         }
-        let (again, rest) =
-            std::mem::take(&mut self.changes.refused).into_iter().partition(|(at, _)| *at <= revision);
+        let (again, rest) = std::mem::take(&mut self.changes.refused)
+            .into_iter()
+            .partition(|(at, _)| *at <= revision);
         self.changes.refused = rest;
         for (_, change) in Vec::from_iter::<Vec<_>>(again) {
             self.plan_change(change, out);
         }
     }
 
-    /// Plans again what waits for a truncation, for image numbers, or for the metadata store.
+    /// Plans again what waits for a truncation or for the metadata store.
     pub(crate) fn retry_changes(&mut self, out: &mut Vec<Effect>) {
         for change in std::mem::take(&mut self.changes.held) {
             self.plan_change(change, out);
@@ -160,17 +164,11 @@ impl Gateway {
     }
 
     /// Answers a change.
-    pub(crate) fn finish_change(
-        &mut self,
-        change: &Change,
-        result: Result<Outcome, NsError>,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(crate) fn finish_change(&mut self, change: &Change, result: Result<Outcome, NsError>, out: &mut Vec<Effect>) {
         match change.origin {
-            Origin::Numbers => self.numbers_reserved(result.clone(), out),
+            Origin::Numbers => self.numbers_reserved(&result, out),
             Origin::Purge(image) => self.purge_done(image),
             Origin::Trim(image) => self.trim_done(image, result.is_ok(), out),
-            Origin::Touch(image) => self.touch_done(image, result.is_ok()),
             _ => {}
         }
         if let Operation::Grow { id, .. } = change.operation {
@@ -183,25 +181,37 @@ impl Gateway {
         match origin {
             Origin::Session(conn, ticket) => self.answer(conn, ticket, Finished::Change(result)),
             Origin::Admin(call) => self.admin_change_ended(call, result),
-            Origin::Purge(_) | Origin::Trim(_) | Origin::Touch(_) | Origin::Numbers => {}
+            Origin::Touch(image) => self.touch_done(image, result.is_ok()),
+            Origin::Purge(_) | Origin::Trim(_) | Origin::Numbers => {}
         }
     }
 
-    fn numbers_reserved(&mut self, result: Result<Outcome, NsError>, out: &mut Vec<Effect>) {
+    /// Goes on with what waited for numbers; if there are none, that is its answer.
+    fn numbers_reserved(&mut self, result: &Result<Outcome, NsError>, out: &mut Vec<Effect>) {
         self.changes.reserving = false;
         if let Ok(Outcome::Numbers(first, end)) = result {
-            self.numbers.add(first, end);
-            self.retry_changes(out);
+            self.numbers.add(*first, *end);
+        }
+        for change in std::mem::take(&mut self.changes.numberless) {
+            match result {
+                Ok(_) => self.plan_change(change, out),
+                Err(error) => self.finish_change(&change, Err(error.clone()), out),
+            }
         }
     }
 
     /// Answers everybody who waited for this growth, and starts the next for all who came meanwhile.
     fn growth_done(&mut self, id: ImageId, result: &Result<Outcome, NsError>, out: &mut Vec<Effect>) {
-        let Some(growth) = self.changes.growths.remove(&id) else { return };
+        let Some(growth) = self.changes.growths.remove(&id) else {
+            return;
+        };
         for origin in growth.under_way {
             self.answer_origin(origin, result.clone());
         }
-        let Some(last) = growth.waiting.last().cloned() else { return };
+        // A session's growth lends its origin rather than a touch: it must not be given up when it is refused.
+        let Some(model) = growth.waiting.iter().max_by_key(|change| !is_touch(change)).cloned() else {
+            return;
+        };
         let (mut size, mut mtime) = (0, trivet_namespace::Time::default());
         for change in &growth.waiting {
             if let Operation::Grow { size: s, mtime: m, .. } = change.operation {
@@ -210,8 +220,19 @@ impl Gateway {
             }
         }
         let under_way = growth.waiting.iter().map(|change| change.origin).collect();
-        self.changes.growths.insert(id, Growth { under_way, waiting: Vec::new() });
+        self.changes.growths.insert(
+            id,
+            Growth {
+                under_way,
+                waiting: Vec::new(),
+            },
+        );
         let operation = Operation::Grow { id, size, mtime };
-        self.plan_change(Change { operation, ..last }, out);
+        self.plan_change(Change { operation, ..model }, out);
     }
+}
+
+/// Whether nobody but the gateway itself waits for it.
+fn is_touch(change: &Change) -> bool {
+    matches!(change.origin, Origin::Touch(_))
 }

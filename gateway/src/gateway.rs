@@ -28,7 +28,10 @@ use crate::session::{Desk, Ending, Finished, InFlight, Request, Session, Space, 
 use crate::status::OsdReport;
 
 /// A connection is not read from while it has more than this under way.
-const MAX_IN_FLIGHT: InFlight = InFlight { requests: 512, bytes: 64 << 20 };
+const MAX_IN_FLIGHT: InFlight = InFlight {
+    requests: 512,
+    bytes: 64 << 20,
+};
 /// Sessions hear of the time this often.
 const SESSION_TICK: Duration = Duration::from_secs(1);
 
@@ -193,7 +196,14 @@ impl Gateway {
             Protocol::Iscsi => Box::new(IscsiSession::new(clock.now, conn.0, self.cluster)),
             Protocol::Nfs => Box::new(NfsSession::new(Rc::clone(&self.nfs), peer)),
         };
-        let connection = Connection { session, protocol, local, paused: false, leftover: false, gone: false };
+        let connection = Connection {
+            session,
+            protocol,
+            local,
+            paused: false,
+            leftover: false,
+            gone: false,
+        };
         self.connections.insert(conn, connection);
         self.with_session(conn, out, |session, desk, bytes| {
             session.start(desk, bytes);
@@ -210,21 +220,30 @@ impl Gateway {
             connection.leftover = !input.is_empty();
         }
         self.work(out);
-        self.connections.get(&conn).map_or(0, |connection| connection.session.hint())
+        self.connections
+            .get(&conn)
+            .map_or(0, |connection| connection.session.hint())
     }
 
-    /// A client is gone.
+    /// A client is gone. Its session goes with the first tick of sessions that finds nothing of it under way.
     pub fn closed(&mut self, conn: ConnKey) {
-        let Some(connection) = self.connections.get_mut(&conn) else { return };
-        connection.gone = true;
-        if connection.session.in_flight().requests == 0 {
-            self.connections.remove(&conn);
+        if let Some(connection) = self.connections.get_mut(&conn) {
+            connection.gone = true;
         }
+    }
+
+    /// How many sessions there are, those whose clients are gone included.
+    #[cfg(test)]
+    pub(crate) fn sessions(&self) -> usize {
+        self.connections.len()
     }
 
     /// How many clients there are, by protocol.
     pub(crate) fn clients(&self, protocol: Protocol) -> u64 {
-        self.connections.values().filter(|c| c.protocol == protocol && !c.gone).count() as u64
+        self.connections
+            .values()
+            .filter(|c| c.protocol == protocol && !c.gone)
+            .count() as u64
     }
 
     /// A message came from an OSD.
@@ -273,14 +292,20 @@ impl Gateway {
         if clock.now.since(self.last_tick) >= SESSION_TICK {
             self.last_tick = clock.now;
             self.write_touched(out);
-            let mut conns: Vec<ConnKey> =
-                self.connections.iter().filter(|(_, c)| !c.gone).map(|(&conn, _)| conn).collect();
-            conns.sort_unstable();
-            for conn in conns {
-                self.with_session(conn, out, |session, desk, bytes| session.tick(desk, bytes));
-            }
+            self.tick_sessions(out);
         }
         self.work(out);
+    }
+
+    /// Sessions without a client are told too, for what they put off; then they go, if nothing of them is under way.
+    fn tick_sessions(&mut self, out: &mut Vec<Effect>) {
+        let mut conns: Vec<ConnKey> = self.connections.keys().copied().collect();
+        conns.sort_unstable();
+        for conn in conns {
+            self.with_session(conn, out, |session, desk, bytes| session.tick(desk, bytes));
+        }
+        self.connections
+            .retain(|_, c| !c.gone || c.session.in_flight().requests > 0);
     }
 
     /// A fresh number.
@@ -296,8 +321,16 @@ impl Gateway {
             Origin::Session(conn, _) => self.measure(conn, image, &op),
             _ => None,
         };
-        self.ios.insert(ticket, Io { origin, started: self.clock.now, measured });
-        self.client.submit(self.clock.now, ticket, image, op, &mut self.from_client);
+        self.ios.insert(
+            ticket,
+            Io {
+                origin,
+                started: self.clock.now,
+                measured,
+            },
+        );
+        self.client
+            .submit(self.clock.now, ticket, image, op, &mut self.from_client);
     }
 
     fn measure(&mut self, conn: ConnKey, image: ImageId, op: &ImageOp) -> Option<(Arc<ExportMetrics>, Op, u64)> {
@@ -337,7 +370,9 @@ impl Gateway {
                 }
                 continue;
             };
-            self.with_session(conn, out, |session, desk, bytes| session.finished(ticket, finished, desk, bytes));
+            self.with_session(conn, out, |session, desk, bytes| {
+                session.finished(ticket, finished, desk, bytes)
+            });
             if self.connections.get(&conn).is_some_and(|c| c.leftover && !c.gone) {
                 out.push(Effect::Again(conn));
             }
@@ -370,7 +405,9 @@ impl Gateway {
         call: impl FnOnce(&mut dyn Session, &mut Desk<'_>, &mut Vec<Bytes>) -> Result<(), Ending>,
     ) {
         let space = self.space();
-        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        let Some(connection) = self.connections.get_mut(&conn) else {
+            return;
+        };
         let mut bytes = Vec::new();
         let mut desk = Desk {
             now: self.clock.now,
@@ -402,8 +439,6 @@ impl Gateway {
             && !was_gone
         {
             out.push(Effect::Close(conn, ending));
-            self.closed(conn);
-        } else if was_gone {
             self.closed(conn);
         }
     }

@@ -10,12 +10,13 @@ impl Gateway {
     /// Answers a question at once, or starts the change that was asked for.
     pub(crate) fn admin_call(&mut self, call: AdminCall, reply: AdminReply, out: &mut Vec<Effect>) {
         let operation = match &call {
-            AdminCall::ImageCreate { path, size } => {
-                Ok(Operation::CreateImage { path: path.clone().into_bytes(), size: *size })
-            }
-            AdminCall::ImageRemove { path } => {
-                self.find_image(path).map(|_| Operation::RemoveImage { path: path.clone().into_bytes() })
-            }
+            AdminCall::ImageCreate { path, size } => Ok(Operation::CreateImage {
+                path: path.clone().into_bytes(),
+                size: *size,
+            }),
+            AdminCall::ImageRemove { path } => self.find_image(path).map(|_| Operation::RemoveImage {
+                path: path.clone().into_bytes(),
+            }),
             AdminCall::ImageRename { from, to } => self.find_image(from).map(|_| Operation::RenameImage {
                 from: from.clone().into_bytes(),
                 to: to.clone().into_bytes(),
@@ -43,18 +44,27 @@ impl Gateway {
 
     fn admin_question(&self, call: &AdminCall) -> AdminResult {
         match call {
-            AdminCall::ImageList => Ok(AdminAnswer::Images(ImageList { images: self.all_images() })),
-            AdminCall::ImageInfo { path } => {
-                self.find_image(path).and_then(|id| self.image_info(id)).map(AdminAnswer::Image)
-            }
+            AdminCall::ImageList => Ok(AdminAnswer::Images(ImageList {
+                images: self.all_images(),
+            })),
+            AdminCall::ImageInfo { path } => self
+                .find_image(path)
+                .and_then(|id| self.image_info(id))
+                .map(AdminAnswer::Image),
             AdminCall::Status => Ok(AdminAnswer::Status(Box::new(self.status()))),
             AdminCall::OsdList => Ok(AdminAnswer::Osds(self.osd_list())),
-            _ => Err(AdminError::new(ErrorKind::Unavailable, "this gateway does not run OSDs; ask the one that does")),
+            _ => Err(AdminError::new(
+                ErrorKind::Unavailable,
+                "this gateway does not run OSDs; ask the one that does",
+            )),
         }
     }
 
     fn find_image(&self, path: &str) -> Result<ImageId, AdminError> {
-        let id = self.namespace.resolve(path.as_bytes()).map_err(|error| image_error(path, &error))?;
+        let id = self
+            .namespace
+            .resolve(path.as_bytes())
+            .map_err(|error| image_error(path, &error))?;
         match self.namespace.inode(id) {
             Some(inode) if inode.kind == Kind::File => Ok(id),
             _ => Err(AdminError::new(ErrorKind::NotFound, format!("{path} is not an image"))),
@@ -71,15 +81,20 @@ impl Gateway {
     }
 
     fn all_images(&self) -> Vec<ImageInfo> {
-        let mut images: Vec<ImageInfo> =
-            self.namespace.files().filter_map(|(_, id)| self.image_info(id).ok()).collect();
+        let mut images: Vec<ImageInfo> = self
+            .namespace
+            .files()
+            .filter_map(|(_, id)| self.image_info(id).ok())
+            .collect();
         images.sort_by(|a, b| a.path.cmp(&b.path));
         images
     }
 
     /// The change that an administrator asked for has ended.
     pub(crate) fn admin_change_ended(&mut self, number: u64, result: Result<Outcome, NsError>) {
-        let Some((call, reply)) = self.calls.remove(&number) else { return };
+        let Some((call, reply)) = self.calls.remove(&number) else {
+            return;
+        };
         let path = match &call {
             AdminCall::ImageRename { to, .. } => to.as_str(),
             AdminCall::ImageCreate { path, .. }
@@ -94,7 +109,10 @@ impl Gateway {
                 self.metrics.forget(path);
                 Ok(AdminAnswer::Done {})
             }
-            (Ok(_), _) => self.find_image(path).and_then(|id| self.image_info(id)).map(AdminAnswer::Image),
+            (Ok(_), _) => self
+                .find_image(path)
+                .and_then(|id| self.image_info(id))
+                .map(AdminAnswer::Image),
         };
         let _ = reply.send(answer);
     }
@@ -103,17 +121,22 @@ impl Gateway {
 /// What a failure of the tree of names means to an administrator who asked about `path`.
 fn image_error(path: &str, error: &NsError) -> AdminError {
     let (kind, text) = match error {
-        NsError::NotFound | NsError::Stale => {
-            (ErrorKind::NotFound, format!("no image {path}; 'trivet image ls' lists what there is"))
-        }
+        NsError::NotFound | NsError::Stale => (
+            ErrorKind::NotFound,
+            format!("no image {path}; 'trivet image ls' lists what there is"),
+        ),
         NsError::Exists => (ErrorKind::Exists, format!("{path} exists already; choose another name")),
-        NsError::NotDir => (ErrorKind::Conflict, format!("{path}: a part of the path is not a directory")),
+        NsError::NotDir => (
+            ErrorKind::Conflict,
+            format!("{path}: a part of the path is not a directory"),
+        ),
         NsError::IsDir => (ErrorKind::Conflict, format!("{path} is a directory, not an image")),
-        NsError::NoPool => (ErrorKind::Unavailable, format!("{path}: there is no pool to put images in")),
+        NsError::NoPool => (
+            ErrorKind::Unavailable,
+            format!("{path}: there is no pool to put images in"),
+        ),
         NsError::NoSpace => (ErrorKind::NoSpace, format!("{path}: {error}")),
-        NsError::FileTooBig | NsError::NameTooLong | NsError::Inval => {
-            (ErrorKind::Invalid, format!("{path}: {error}"))
-        }
+        NsError::FileTooBig | NsError::NameTooLong | NsError::Inval => (ErrorKind::Invalid, format!("{path}: {error}")),
         _ => (ErrorKind::Conflict, format!("{path}: {error}")),
     };
     AdminError::new(kind, text)

@@ -62,7 +62,9 @@ impl IscsiSession {
     fn advance(&mut self, input: &mut BytesMut, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) -> Result<(), Ending> {
         loop {
             let tree = Tree::new(desk, self.cluster);
-            let result = self.connection.receive(millis(desk.now), input, &tree, out, &mut self.actions);
+            let result = self
+                .connection
+                .receive(millis(desk.now), input, &tree, out, &mut self.actions);
             let admitted = self.act(desk, out);
             result.map_err(|reason| Ending::Fault(reason.to_string()))?;
             if !admitted {
@@ -111,7 +113,11 @@ impl IscsiSession {
 
     /// `Err` once the initiator has logged out.
     fn check_finished(&self) -> Result<(), Ending> {
-        if self.connection.is_finished() { Err(Ending::Graceful) } else { Ok(()) }
+        if self.connection.is_finished() {
+            Err(Ending::Graceful)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -129,7 +135,10 @@ impl Session for IscsiSession {
         desk: &mut Desk<'_>,
         out: &mut Vec<Bytes>,
     ) -> Result<(), Ending> {
-        let waiting = self.pending.remove(&ticket).expect("the desk answers each request once");
+        let waiting = self
+            .pending
+            .remove(&ticket)
+            .expect("the desk answers each request once");
         let Finished::Io(result) = result else {
             panic!("iSCSI sessions change no names");
         };
@@ -142,7 +151,9 @@ impl Session for IscsiSession {
     }
 
     fn tick(&mut self, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) -> Result<(), Ending> {
-        self.connection.tick(millis(desk.now), out).map_err(|reason| Ending::Fault(reason.to_string()))
+        self.connection
+            .tick(millis(desk.now), out)
+            .map_err(|reason| Ending::Fault(reason.to_string()))
     }
 
     fn hint(&self) -> usize {
@@ -152,7 +163,10 @@ impl Session for IscsiSession {
     /// Commands only: the connection bounds their bytes itself (by its window and the transfers it asks for), and must be read
     /// from all the time, for pings are answered though the storage stalls.
     fn in_flight(&self) -> InFlight {
-        InFlight { requests: self.connection.in_flight(), bytes: 0 }
+        InFlight {
+            requests: self.connection.in_flight(),
+            bytes: 0,
+        }
     }
 }
 
@@ -163,7 +177,10 @@ fn millis(now: Now) -> u64 {
 /// What the storage has to do for an operation, if anything.
 fn operation(op: BackendOp) -> Option<ImageOp> {
     match op {
-        BackendOp::Read { offset, len } => Some(ImageOp::Read { offset, len: u64::from(len) }),
+        BackendOp::Read { offset, len } => Some(ImageOp::Read {
+            offset,
+            len: u64::from(len),
+        }),
         BackendOp::Write { offset, data, .. } => Some(ImageOp::Write { offset, data }),
         BackendOp::Zero { offset, len, .. } => Some(ImageOp::Zero { offset, len }),
         BackendOp::Flush => None,
@@ -186,11 +203,18 @@ struct Tree<'a> {
 
 impl<'a> Tree<'a> {
     fn new(desk: &Desk<'a>, cluster: u64) -> Tree<'a> {
-        Tree { namespace: desk.namespace, local: desk.local, cluster }
+        Tree {
+            namespace: desk.namespace,
+            local: desk.local,
+            cluster,
+        }
     }
 
     fn size(&self, image: ImageId) -> Option<u64> {
-        self.namespace.inode(image).filter(|inode| inode.kind == Kind::File).map(|inode| inode.size)
+        self.namespace
+            .inode(image)
+            .filter(|inode| inode.kind == Kind::File)
+            .map(|inode| inode.size)
     }
 }
 
@@ -216,7 +240,12 @@ impl Targets for Tree<'_> {
 
     fn unit(&self, target: u64, lun: u64) -> Option<Unit> {
         let size = self.size(ImageId(target)).filter(|_| lun == 0)?;
-        Some(Unit { image: target, cluster: self.cluster, size, read_only: false })
+        Some(Unit {
+            image: target,
+            cluster: self.cluster,
+            size,
+            read_only: false,
+        })
     }
 
     fn luns(&self, _: u64) -> Vec<u64> {
@@ -256,7 +285,13 @@ mod tests {
         fn new() -> Gateway {
             let namespace = crate::test_tree::with_image("vm", image(), SIZE);
             let session = IscsiSession::new(Now(0), 7, 1);
-            Gateway { namespace, session, asked: Vec::new(), out: Vec::new(), next_ticket: 1 }
+            Gateway {
+                namespace,
+                session,
+                asked: Vec::new(),
+                out: Vec::new(),
+                next_ticket: 1,
+            }
         }
 
         /// Logged in to `vm`, its unit attention taken.
@@ -343,11 +378,26 @@ mod tests {
     fn commands_become_operations() {
         let data = Bytes::from_static(&[7; 512]);
         let cdb = |opcode| [opcode, 0, 0, 0, 0, 1, 0, 0, 1, 0];
-        let write = ImageOp::Write { offset: 512, data: vec![data.clone()] };
+        let write = ImageOp::Write {
+            offset: 512,
+            data: vec![data.clone()],
+        };
         for (bytes, op, result, code, touches) in [
-            (command(2, &cdb(0x28), 512, &[]), ImageOp::Read { offset: 512, len: 512 }, vec![data.clone()], 0x25, 0),
+            (
+                command(2, &cdb(0x28), 512, &[]),
+                ImageOp::Read { offset: 512, len: 512 },
+                vec![data.clone()],
+                0x25,
+                0,
+            ),
             (command(2, &cdb(0x2A), 512, &data), write, vec![], 0x21, 1),
-            (command(2, &cdb(0x41), 512, &[0; 512]), ImageOp::Zero { offset: 512, len: 512 }, vec![], 0x21, 1),
+            (
+                command(2, &cdb(0x41), 512, &[0; 512]),
+                ImageOp::Zero { offset: 512, len: 512 },
+                vec![],
+                0x21,
+                1,
+            ),
         ] {
             let mut gateway = Gateway::opened();
             gateway.send(&bytes).unwrap();
@@ -369,7 +419,9 @@ mod tests {
     fn errors_become_sense() {
         for (error, key) in [(IoError::NoSpace, 7), (IoError::Damaged, 3), (IoError::NoPool, 3)] {
             let mut gateway = Gateway::opened();
-            gateway.send(&command(2, &[0x2A, 0, 0, 0, 0, 0, 0, 0, 1], 512, &[1; 512])).unwrap();
+            gateway
+                .send(&command(2, &[0x2A, 0, 0, 0, 0, 0, 0, 0, 1], 512, &[1; 512]))
+                .unwrap();
             let (ticket, _) = gateway.asks();
             gateway.finish(ticket, Err(error)).unwrap();
             assert_eq!(gateway.out.concat()[48 + 4] & 0x0F, key);
@@ -381,7 +433,9 @@ mod tests {
     fn a_removed_image_is_a_unit_that_is_gone() {
         let mut gateway = Gateway::opened();
         gateway.namespace = Namespace::default();
-        gateway.send(&command(2, &[0x28, 0, 0, 0, 0, 0, 0, 0, 1], 512, &[])).unwrap();
+        gateway
+            .send(&command(2, &[0x28, 0, 0, 0, 0, 0, 0, 0, 1], 512, &[]))
+            .unwrap();
         let sent = gateway.out.concat();
         assert_eq!((sent[48 + 4], sent[48 + 14], gateway.asked.len()), (5, 0x25, 0));
     }
@@ -394,14 +448,20 @@ mod tests {
         text[20..24].fill(0xFF);
         gateway.send(&[discovery, text].concat()).unwrap();
         let sent = String::from_utf8_lossy(&gateway.out.concat()).into_owned();
-        assert!(sent.contains("TargetName=iqn.2026-11.io.trivet:vm\0TargetAddress=10.0.0.1:3260,1\0"), "{sent:?}");
+        assert!(
+            sent.contains("TargetName=iqn.2026-11.io.trivet:vm\0TargetAddress=10.0.0.1:3260,1\0"),
+            "{sent:?}"
+        );
     }
 
     #[test]
     fn names_of_targets() {
         let long = vec![b'x'; 202];
         for (path, name) in [
-            (&b"vms/web01/disk.raw"[..], Some("iqn.2026-11.io.trivet:vms:web01:disk.raw")),
+            (
+                &b"vms/web01/disk.raw"[..],
+                Some("iqn.2026-11.io.trivet:vms:web01:disk.raw"),
+            ),
             (b"/vm", Some("iqn.2026-11.io.trivet:vm")),
             (b"a:b", None),
             (b"a b", None),

@@ -9,6 +9,8 @@ pub mod admin;
 mod background;
 mod changes;
 pub mod gateway;
+#[cfg(test)]
+mod gateway_tests;
 mod images;
 pub mod iscsi;
 pub mod nbd;

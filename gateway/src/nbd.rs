@@ -74,14 +74,7 @@ impl NbdSession {
         };
         let changes = !matches!(op, ImageOp::Read { .. });
         let ticket = desk.io(image, op);
-        self.pending.insert(
-            ticket,
-            Waiting {
-                handle,
-                image,
-                changes,
-            },
-        );
+        self.pending.insert(ticket, Waiting { handle, image, changes });
     }
 
     /// `Err` once the client has left and everything is answered.
@@ -99,21 +92,14 @@ impl Session for NbdSession {
         self.connection.start(out);
     }
 
-    fn receive(
-        &mut self,
-        input: &mut BytesMut,
-        desk: &mut Desk<'_>,
-        out: &mut Vec<Bytes>,
-    ) -> Result<(), Ending> {
+    fn receive(&mut self, input: &mut BytesMut, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) -> Result<(), Ending> {
         let mut requests = std::mem::take(&mut self.requests);
         let result = loop {
-            let received =
-                self.connection
-                    .receive(input, &Tree(desk.namespace), out, &mut requests);
+            let received = self
+                .connection
+                .receive(input, &Tree(desk.namespace), out, &mut requests);
             let was_full = self.connection.is_full();
-            requests
-                .drain(..)
-                .for_each(|request| self.submit(request, desk, out));
+            requests.drain(..).for_each(|request| self.submit(request, desk, out));
             // Requests answered at once have made room for more.
             if received.is_err() || !was_full || self.connection.is_full() {
                 break received;
@@ -141,14 +127,12 @@ impl Session for NbdSession {
         if waiting.changes && result.is_ok() {
             self.touch.written(waiting.image, desk);
         }
-        self.connection
-            .reply(waiting.handle, result.map_err(nbd_error), out);
+        self.connection.reply(waiting.handle, result.map_err(nbd_error), out);
         self.check_finished(desk)
     }
 
     fn tick(&mut self, desk: &mut Desk<'_>, _: &mut Vec<Bytes>) -> Result<(), Ending> {
-        if self.connection.export().is_none() && desk.now.since(self.accepted) >= HANDSHAKE_DEADLINE
-        {
+        if self.connection.export().is_none() && desk.now.since(self.accepted) >= HANDSHAKE_DEADLINE {
             return Err(Ending::Fault("handshake: not over after 10 s".to_owned()));
         }
         self.touch.flush(desk);
@@ -180,12 +164,10 @@ fn operation(command: Command) -> Option<ImageOp> {
             offset,
             data: vec![data],
         }),
-        Command::Trim { offset, len, .. } | Command::Zero { offset, len, .. } => {
-            Some(ImageOp::Zero {
-                offset,
-                len: u64::from(len),
-            })
-        }
+        Command::Trim { offset, len, .. } | Command::Zero { offset, len, .. } => Some(ImageOp::Zero {
+            offset,
+            len: u64::from(len),
+        }),
         Command::Flush => None,
     }
 }
@@ -207,10 +189,7 @@ struct Touch {
 impl Touch {
     fn written(&mut self, image: ImageId, desk: &mut Desk<'_>) {
         self.dirty = Some(image);
-        if self
-            .last
-            .is_none_or(|last| desk.now.since(last) >= TOUCH_EVERY)
-        {
+        if self.last.is_none_or(|last| desk.now.since(last) >= TOUCH_EVERY) {
             self.flush(desk);
         }
     }
@@ -232,7 +211,10 @@ impl Tree<'_> {
     }
 
     fn size(&self, image: ImageId) -> Option<u64> {
-        self.0.inode(image).filter(|inode| inode.kind == Kind::File).map(|inode| inode.size)
+        self.0
+            .inode(image)
+            .filter(|inode| inode.kind == Kind::File)
+            .map(|inode| inode.size)
     }
 }
 
@@ -240,7 +222,12 @@ impl Exports for Tree<'_> {
     fn find(&self, name: &str) -> Option<Export> {
         let image = self.0.resolve(name.as_bytes()).ok()?;
         let size = self.size(image)?;
-        Some(Export { id: image.0, size, read_only: false, rotational: false })
+        Some(Export {
+            id: image.0,
+            size,
+            read_only: false,
+            rotational: false,
+        })
     }
 
     fn names(&self, each: &mut dyn FnMut(&str) -> bool) {
@@ -297,10 +284,7 @@ mod tests {
             gateway
         }
 
-        fn with<R>(
-            &mut self,
-            act: impl FnOnce(&mut NbdSession, &mut Desk<'_>, &mut Vec<Bytes>) -> R,
-        ) -> R {
+        fn with<R>(&mut self, act: impl FnOnce(&mut NbdSession, &mut Desk<'_>, &mut Vec<Bytes>) -> R) -> R {
             let mut desk = Desk {
                 now: self.now,
                 wall: Time::default(),
@@ -331,14 +315,8 @@ mod tests {
             }
         }
 
-        fn finish(
-            &mut self,
-            ticket: Ticket,
-            result: Result<Vec<Bytes>, IoError>,
-        ) -> Result<(), Ending> {
-            self.with(|session, desk, out| {
-                session.finished(ticket, Finished::Io(result), desk, out)
-            })
+        fn finish(&mut self, ticket: Ticket, result: Result<Vec<Bytes>, IoError>) -> Result<(), Ending> {
+            self.with(|session, desk, out| session.finished(ticket, Finished::Io(result), desk, out))
         }
 
         fn sent(&mut self) -> Vec<u8> {
@@ -365,12 +343,7 @@ mod tests {
     }
 
     fn command(kind: u16, offset: u64, length: u32) -> Vec<u8> {
-        let head = [
-            &[0x25, 0x60, 0x95, 0x13, 0, 0][..],
-            &kind.to_be_bytes(),
-            b"cookie!!",
-        ]
-        .concat();
+        let head = [&[0x25, 0x60, 0x95, 0x13, 0, 0][..], &kind.to_be_bytes(), b"cookie!!"].concat();
         [&head[..], &offset.to_be_bytes(), &length.to_be_bytes()].concat()
     }
 
@@ -424,11 +397,7 @@ mod tests {
 
     #[test]
     fn errors_are_told() {
-        for (error, code) in [
-            (IoError::NoSpace, 28),
-            (IoError::Damaged, 5),
-            (IoError::NoPool, 5),
-        ] {
+        for (error, code) in [(IoError::NoSpace, 28), (IoError::Damaged, 5), (IoError::NoPool, 5)] {
             let mut gateway = Gateway::opened();
             let (ticket, _) = gateway.asks(&command(4, 0, 512));
             gateway.finish(ticket, Err(error)).unwrap();

@@ -6,9 +6,7 @@ use trivet_core::map::ClusterMap;
 use trivet_core::{OsdId, PgId};
 
 use crate::admin::metrics::Protocol;
-use crate::admin::{
-    Capacity, ClientCounts, Health, OsdCounts, OsdInfo, OsdList, OsdState, PgCounts, Recovery, Status,
-};
+use crate::admin::{Capacity, ClientCounts, Health, OsdCounts, OsdInfo, OsdList, OsdState, PgCounts, Recovery, Status};
 use crate::gateway::Gateway;
 use crate::session::Space;
 
@@ -29,11 +27,19 @@ impl Gateway {
     /// An OSD reports; the space that clients see follows.
     pub fn osd_report(&mut self, osd: OsdId, report: OsdReport) {
         self.osds.insert(osd, report);
-        let replicas = self.client.map().pools.values().next().map_or(1, |pool| pool.value.replicas.max(1)) as u64;
+        let replicas = self
+            .client
+            .map()
+            .pools
+            .values()
+            .next()
+            .map_or(1, |pool| pool.value.replicas.max(1)) as u64;
         let total: u64 = self.osds.values().map(|osd| osd.capacity).sum();
         let used: u64 = self.osds.values().map(|osd| osd.used).sum();
-        self.background.space =
-            Space { total: total / replicas, free: total.saturating_sub(used) / replicas };
+        self.background.space = Space {
+            total: total / replicas,
+            free: total.saturating_sub(used) / replicas,
+        };
     }
 
     /// For `trivet status`.
@@ -52,14 +58,20 @@ impl Gateway {
             degraded: count(&["degraded", "recovering"]),
             by_state,
         };
-        let osds = OsdCounts { total: map.members.len() as u64, up: map.osds.len() as u64 };
+        let osds = OsdCounts {
+            total: map.members.len() as u64,
+            up: map.osds.len() as u64,
+        };
         let (health, reasons) = health(&osds, &pgs);
         let space = self.space();
         Status {
             health,
             reasons,
             version: env!("CARGO_PKG_VERSION").to_string(),
-            cluster: map.cluster.as_ref().map_or_else(String::new, |cluster| cluster.id.clone()),
+            cluster: map
+                .cluster
+                .as_ref()
+                .map_or_else(String::new, |cluster| cluster.id.clone()),
             uptime_s: self.clock.now.since(self.started).as_secs(),
             osds,
             pgs,
@@ -74,7 +86,9 @@ impl Gateway {
                 iscsi: self.clients(Protocol::Iscsi),
                 nfs: self.clients(Protocol::Nfs),
             },
-            recovery: Recovery { objects_missing: map.claims.values().map(|claim| claim.value.missing).sum() },
+            recovery: Recovery {
+                objects_missing: map.claims.values().map(|claim| claim.value.missing).sum(),
+            },
         }
     }
 
@@ -110,7 +124,12 @@ impl Gateway {
 /// One word for a PG: `clean`, `recovering` (objects have too few copies), `degraded` (a member is down), `peering`, or
 /// `inactive` (nobody acts for it).
 fn pg_state(map: &ClusterMap, pg: PgId) -> &'static str {
-    let Some(claim) = map.claims.get(&pg).map(|claim| &claim.value).filter(|claim| map.is_up(claim.primary)) else {
+    let Some(claim) = map
+        .claims
+        .get(&pg)
+        .map(|claim| &claim.value)
+        .filter(|claim| map.is_up(claim.primary))
+    else {
         return "inactive";
     };
     let replicas = map.pools.get(&pg.pool).map_or(0, |pool| pool.value.replicas);

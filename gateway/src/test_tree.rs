@@ -17,8 +17,13 @@ pub(crate) fn with_image(path: &str, image: ImageId, size: u64) -> Namespace {
         pool: Some(image.pool()),
         gateway: ClientId(1),
     };
-    let operation = Operation::CreateImage { path: path.into(), size };
-    let plan = tree.plan(&operation, &context, &mut numbers).expect("an image in an empty tree");
+    let operation = Operation::CreateImage {
+        path: path.into(),
+        size,
+    };
+    let plan = tree
+        .plan(&operation, &context, &mut numbers)
+        .expect("an image in an empty tree");
     commit(&mut tree, 2, &plan.txn);
     tree
 }
@@ -26,10 +31,15 @@ pub(crate) fn with_image(path: &str, image: ImageId, size: u64) -> Namespace {
 /// Lets a tree see a transaction as committed.
 pub(crate) fn commit(tree: &mut Namespace, revision: u64, txn: &Txn) {
     let event = |change: &Change| match change {
-        Change::Put { key, value, .. } => {
-            Event::Put(KeyValue { key: key.clone(), value: value.clone(), mod_revision: revision })
-        }
-        Change::Delete(key) => Event::Delete { key: key.clone(), revision },
+        Change::Put { key, value, .. } => Event::Put(KeyValue {
+            key: key.clone(),
+            value: value.clone(),
+            mod_revision: revision,
+        }),
+        Change::Delete(key) => Event::Delete {
+            key: key.clone(),
+            revision,
+        },
     };
     let events = txn.changes.iter().map(event).collect();
     tree.apply(&Notice::Changes { revision, events });

@@ -14,11 +14,7 @@ use axum::response::{IntoResponse, Response};
 use super::{AdminError, ErrorKind};
 
 /// Lets loopback hosts through, for a listener on loopback.
-pub(super) async fn local_host(
-    State(local): State<bool>,
-    request: Request,
-    next: Next,
-) -> Response {
+pub(super) async fn local_host(State(local): State<bool>, request: Request, next: Next) -> Response {
     if local && !names_loopback(request.headers()) {
         let error = AdminError::new(
             ErrorKind::Forbidden,
@@ -31,24 +27,16 @@ pub(super) async fn local_host(
 
 /// Lets POST and PATCH through only with a JSON content type, even without a body.
 pub(super) async fn json_only(request: Request, next: Next) -> Response {
-    let carries = matches!(
-        *request.method(),
-        Method::POST | Method::PATCH | Method::PUT
-    );
+    let carries = matches!(*request.method(), Method::POST | Method::PATCH | Method::PUT);
     if carries && !is_json(request.headers()) {
-        let error = AdminError::new(
-            ErrorKind::MediaType,
-            "the content type must be application/json",
-        );
+        let error = AdminError::new(ErrorKind::MediaType, "the content type must be application/json");
         return error.into_response();
     }
     next.run(request).await
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let value = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media = value.and_then(|value| value.split(';').next());
     media.is_some_and(|media| media.trim().eq_ignore_ascii_case("application/json"))
 }
@@ -66,10 +54,7 @@ fn is_loopback(host: &str) -> bool {
         Some(rest) => rest.split(']').next().unwrap_or(rest),
         None => host.split(':').next().unwrap_or(host),
     };
-    name.eq_ignore_ascii_case("localhost")
-        || name
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]

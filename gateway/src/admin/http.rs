@@ -35,8 +35,8 @@ use super::listener::Bounded;
 use super::metrics::Metrics;
 use super::scrape::scrape;
 use super::{
-    AdminAnswer, AdminCall, AdminError, AdminHandle, CreateImage, ErrorKind, Health, PatchImage,
-    Status, clean_path, guard,
+    AdminAnswer, AdminCall, AdminError, AdminHandle, CreateImage, ErrorKind, Health, PatchImage, Status, clean_path,
+    guard,
 };
 
 /// The largest request body, bytes.
@@ -111,11 +111,7 @@ impl Api {
     }
 
     async fn probe(&self) -> Result<Status, AdminError> {
-        match self
-            .handle
-            .call_within(AdminCall::Status, PROBE_DEADLINE)
-            .await?
-        {
+        match self.handle.call_within(AdminCall::Status, PROBE_DEADLINE).await? {
             AdminAnswer::Status(status) => Ok(*status),
             _ => Err(AdminError::new(
                 ErrorKind::Internal,
@@ -180,11 +176,7 @@ async fn healthz(State(api): State<Api>) -> Response {
 async fn metrics_text(State(api): State<Api>) -> Response {
     let status = api.probe().await.ok();
     let osds = match &status {
-        Some(_) => api
-            .handle
-            .call_within(AdminCall::OsdList, PROBE_DEADLINE)
-            .await
-            .ok(),
+        Some(_) => api.handle.call_within(AdminCall::OsdList, PROBE_DEADLINE).await.ok(),
         None => None,
     };
     let osds = match osds {
@@ -196,10 +188,7 @@ async fn metrics_text(State(api): State<Api>) -> Response {
 }
 
 async fn no_route() -> AdminError {
-    AdminError::new(
-        ErrorKind::NotFound,
-        "no such route; the API is under /api/v1",
-    )
+    AdminError::new(ErrorKind::NotFound, "no such route; the API is under /api/v1")
 }
 
 async fn no_method() -> AdminError {
@@ -214,8 +203,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ImagePath {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<ImagePath, AdminError> {
         let path = Path::<String>::from_request_parts(parts, state).await;
-        let Path(path) =
-            path.map_err(|e| AdminError::invalid(format!("bad image name: {}", e.body_text())))?;
+        let Path(path) = path.map_err(|e| AdminError::invalid(format!("bad image name: {}", e.body_text())))?;
         Ok(ImagePath(clean_path(&path)?))
     }
 }
@@ -243,18 +231,16 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = AdminError;
 
     async fn from_request(request: Request, state: &S) -> Result<JsonBody<T>, AdminError> {
-        let bytes = Bytes::from_request(request, state)
-            .await
-            .map_err(|rejection| {
-                if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                    AdminError::new(
-                        ErrorKind::TooLarge,
-                        format!("the body is larger than {BODY_LIMIT} bytes"),
-                    )
-                } else {
-                    AdminError::invalid(rejection.body_text())
-                }
-            })?;
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
+            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                AdminError::new(
+                    ErrorKind::TooLarge,
+                    format!("the body is larger than {BODY_LIMIT} bytes"),
+                )
+            } else {
+                AdminError::invalid(rejection.body_text())
+            }
+        })?;
         serde_json::from_slice(&bytes)
             .map(JsonBody)
             .map_err(|error| AdminError::invalid(format!("bad JSON body: {error}")))

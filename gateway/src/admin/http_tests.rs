@@ -59,34 +59,24 @@ impl Server {
     /// Sends bytes, returns the status and the body of the answer.
     fn raw(&self, request: &[u8]) -> (u16, String) {
         let mut stream = TcpStream::connect(self.address).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.write_all(request).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (
-            head.split(' ').nth(1).unwrap().parse().unwrap(),
-            body.to_owned(),
-        )
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
     fn send(&self, line: &str, headers: &str, body: &str) -> (u16, String) {
         let length = body.len();
-        let head = format!(
-            "{line} HTTP/1.1\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
-        );
+        let head = format!("{line} HTTP/1.1\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n");
         self.raw(&[head.as_bytes(), body.as_bytes()].concat())
     }
 
     fn json(&self, line: &str, body: &str) -> (u16, Value) {
         let headers = "Host: localhost\r\nContent-Type: application/json\r\n";
         let (status, body) = self.send(line, headers, body);
-        (
-            status,
-            serde_json::from_str(&body).unwrap_or(Value::String(body)),
-        )
+        (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
     }
 }
 
@@ -94,16 +84,11 @@ impl Server {
 fn obliging(call: AdminCall) -> AdminResult {
     let image = |path: &str, size| Ok(AdminAnswer::Image(ImageInfo::new(path, "1f", size)));
     match call {
-        AdminCall::ImageCreate { path, size } if path == "full" => Err(AdminError::new(
-            ErrorKind::NoSpace,
-            format!("no room for {size} bytes"),
-        )),
-        AdminCall::ImageCreate { path, size } | AdminCall::ImageResize { path, size } => {
-            image(&path, size)
+        AdminCall::ImageCreate { path, size } if path == "full" => {
+            Err(AdminError::new(ErrorKind::NoSpace, format!("no room for {size} bytes")))
         }
-        AdminCall::ImageInfo { path } if path == "none" => {
-            Err(AdminError::new(ErrorKind::NotFound, "no image none"))
-        }
+        AdminCall::ImageCreate { path, size } | AdminCall::ImageResize { path, size } => image(&path, size),
+        AdminCall::ImageInfo { path } if path == "none" => Err(AdminError::new(ErrorKind::NotFound, "no image none")),
         AdminCall::ImageInfo { path } => image(&path, 512),
         AdminCall::ImageRename { from, to } => image(&format!("{from}>{to}"), 512),
         AdminCall::ImageList => {
@@ -126,13 +111,12 @@ fn obliging(call: AdminCall) -> AdminResult {
             }];
             Ok(AdminAnswer::Osds(OsdList { osds }))
         }
-        AdminCall::ImageRemove { .. }
-        | AdminCall::OsdStop { osd: 1 }
-        | AdminCall::OsdStart { osd: 1 } => Ok(AdminAnswer::Done {}),
-        AdminCall::OsdStop { osd } | AdminCall::OsdStart { osd } => Err(AdminError::new(
-            ErrorKind::NotFound,
-            format!("no OSD {osd}"),
-        )),
+        AdminCall::ImageRemove { .. } | AdminCall::OsdStop { osd: 1 } | AdminCall::OsdStart { osd: 1 } => {
+            Ok(AdminAnswer::Done {})
+        }
+        AdminCall::OsdStop { osd } | AdminCall::OsdStart { osd } => {
+            Err(AdminError::new(ErrorKind::NotFound, format!("no OSD {osd}")))
+        }
     }
 }
 
@@ -144,27 +128,9 @@ fn routes_ask_the_data_path() {
     let table = [
         (images, create, 201, "/path", json!("vms/a")),
         (images, create, 201, "/size", json!(1024)),
-        (
-            "GET /api/v1/images",
-            "",
-            200,
-            "/images/1/path",
-            json!("b/c"),
-        ),
-        (
-            "GET /api/v1/images/vms/web%2001",
-            "",
-            200,
-            "/path",
-            json!("vms/web 01"),
-        ),
-        (
-            "GET /api/v1/images/vms%2fa",
-            "",
-            200,
-            "/path",
-            json!("vms/a"),
-        ),
+        ("GET /api/v1/images", "", 200, "/images/1/path", json!("b/c")),
+        ("GET /api/v1/images/vms/web%2001", "", 200, "/path", json!("vms/web 01")),
+        ("GET /api/v1/images/vms%2fa", "", 200, "/path", json!("vms/a")),
         (
             "GET /api/v1/images/vms/a",
             "",
@@ -213,24 +179,14 @@ fn failures_are_json_with_the_right_status() {
             507,
             "no_space",
         ),
-        (
-            "POST /api/v1/images",
-            r#"{"path": "a", "size": 513}"#,
-            400,
-            "invalid",
-        ),
+        ("POST /api/v1/images", r#"{"path": "a", "size": 513}"#, 400, "invalid"),
         (
             "POST /api/v1/images",
             r#"{"path": "a/../b", "size": 512}"#,
             400,
             "invalid",
         ),
-        (
-            "POST /api/v1/images",
-            r#"{"path": "a", "size": -1}"#,
-            400,
-            "invalid",
-        ),
+        ("POST /api/v1/images", r#"{"path": "a", "size": -1}"#, 400, "invalid"),
         ("POST /api/v1/images", r#"{"path": "a"}"#, 400, "invalid"),
         ("POST /api/v1/images", "{", 400, "invalid"),
         ("POST /api/v1/images", "", 400, "invalid"),
@@ -248,10 +204,7 @@ fn failures_are_json_with_the_right_status() {
         assert_eq!(given, status, "{line}: {answer}");
         assert_eq!(answer["error"]["kind"], kind, "{line}: {answer}");
         let message = answer["error"]["message"].as_str().unwrap();
-        assert!(
-            !message.is_empty() && !message.contains('\n'),
-            "{line}: {message}"
-        );
+        assert!(!message.is_empty() && !message.contains('\n'), "{line}: {message}");
     }
 }
 
@@ -262,17 +215,9 @@ fn strangers_are_kept_out() {
     let stop = "POST /api/v1/osds/1/stop";
     let table = [
         ("GET /api/v1/status", "Host: 127.0.0.1:8090\r\n", 200),
-        (
-            "GET /api/v1/status",
-            "Host: rebound.example.org:8090\r\n",
-            403,
-        ),
+        ("GET /api/v1/status", "Host: rebound.example.org:8090\r\n", 403),
         ("GET /healthz", "Host: rebound.example.org\r\n", 403),
-        (
-            "GET /api/v1/status",
-            "Host: localhost\r\nHost: example.org\r\n",
-            403,
-        ),
+        ("GET /api/v1/status", "Host: localhost\r\nHost: example.org\r\n", 403),
         (
             stop,
             "Host: localhost\r\nContent-Type: Application/JSON; charset=utf-8\r\n",
@@ -291,10 +236,7 @@ fn strangers_are_kept_out() {
 fn health_and_metrics() {
     let server = start(obliging);
     let host = "Host: localhost\r\n";
-    assert_eq!(
-        server.send("GET /healthz", host, ""),
-        (200, "ok".to_owned())
-    );
+    assert_eq!(server.send("GET /healthz", host, ""), (200, "ok".to_owned()));
     let (status, text) = server.send("GET /metrics", host, "");
     assert_eq!(status, 200);
     for line in [
@@ -303,10 +245,7 @@ fn health_and_metrics() {
         "trivet_osd_up{osd=\"1\"} 1",
         "trivet_ops_total{protocol=\"nbd\",export=\"demo\",op=\"flush\"} 1",
     ] {
-        assert!(
-            text.lines().any(|given| given == line),
-            "{line} not in\n{text}"
-        );
+        assert!(text.lines().any(|given| given == line), "{line} not in\n{text}");
     }
 }
 
@@ -356,8 +295,5 @@ fn stopping_does_not_wait_for_a_silent_client() {
 fn garbage_is_refused() {
     let server = start(obliging);
     assert_eq!(server.raw(b"\x16\x03\x01 not http\r\n\r\n").0, 400);
-    assert_eq!(
-        server.send("GET /healthz", "Host: localhost\r\n", "").0,
-        200
-    );
+    assert_eq!(server.send("GET /healthz", "Host: localhost\r\n", "").0, 200);
 }

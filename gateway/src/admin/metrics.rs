@@ -59,14 +59,7 @@ pub enum Op {
 }
 
 impl Op {
-    pub(super) const ALL: [Op; 6] = [
-        Op::Read,
-        Op::Write,
-        Op::Flush,
-        Op::Trim,
-        Op::Zero,
-        Op::Other,
-    ];
+    pub(super) const ALL: [Op; 6] = [Op::Read, Op::Write, Op::Flush, Op::Trim, Op::Zero, Op::Other];
 
     /// Its name as a label.
     #[must_use]
@@ -136,10 +129,7 @@ impl ExportMetrics {
 /// The first bucket whose bound is not below `latency`.
 fn bucket(latency: Duration) -> usize {
     let steps = latency.as_nanos().div_ceil(FIRST_BUCKET.as_nanos());
-    let doublings = steps
-        .checked_next_power_of_two()
-        .unwrap_or(u128::MAX)
-        .trailing_zeros();
+    let doublings = steps.checked_next_power_of_two().unwrap_or(u128::MAX).trailing_zeros();
     usize::try_from(doublings).map_or(BUCKETS, |index| index.min(BUCKETS))
 }
 
@@ -175,11 +165,7 @@ impl Metrics {
         if exports.len() >= MAX_EXPORTS {
             exports.retain(|_, counters| Arc::strong_count(counters) > 1);
         }
-        let name = if exports.len() < MAX_EXPORTS {
-            name
-        } else {
-            OVERFLOW
-        };
+        let name = if exports.len() < MAX_EXPORTS { name } else { OVERFLOW };
         Arc::clone(exports.entry((protocol, name.to_owned())).or_default())
     }
 
@@ -254,11 +240,7 @@ mod tests {
         assert!(Arc::ptr_eq(&beyond, &metrics.export(Protocol::Nbd, "y")));
         drop((held, beyond));
         metrics.export(Protocol::Nbd, "z");
-        let names: Vec<_> = metrics
-            .snapshot()
-            .into_iter()
-            .map(|(_, name, _)| name)
-            .collect();
+        let names: Vec<_> = metrics.snapshot().into_iter().map(|(_, name, _)| name).collect();
         assert_eq!(names, ["z"]);
     }
 }

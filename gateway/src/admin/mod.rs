@@ -27,8 +27,8 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use error::{AdminError, ErrorBody, ErrorKind};
 pub use model::{
-    Capacity, ClientCounts, CreateImage, Health, ImageInfo, ImageList, OsdCounts, OsdInfo, OsdList,
-    OsdState, PatchImage, PgCounts, Recovery, Status, iscsi_target,
+    Capacity, ClientCounts, CreateImage, Health, ImageInfo, ImageList, OsdCounts, OsdInfo, OsdList, OsdState,
+    PatchImage, PgCounts, Recovery, Status, iscsi_target,
 };
 pub use path::{MAX_COMPONENT, MAX_PATH, clean_path};
 
@@ -107,11 +107,7 @@ impl AdminCall {
     }
 
     fn deadline(&self) -> Duration {
-        if self.changes() {
-            CHANGE_DEADLINE
-        } else {
-            READ_DEADLINE
-        }
+        if self.changes() { CHANGE_DEADLINE } else { READ_DEADLINE }
     }
 }
 
@@ -170,9 +166,7 @@ impl AdminHandle {
     pub(crate) async fn call_within(&self, call: AdminCall, deadline: Duration) -> AdminResult {
         let changes = call.changes();
         let (reply, answer) = oneshot::channel();
-        self.calls
-            .try_send((call, reply))
-            .map_err(|e| refused(&e))?;
+        self.calls.try_send((call, reply)).map_err(|e| refused(&e))?;
         (self.wake)();
         match tokio::time::timeout(deadline, answer).await {
             Ok(Ok(result)) => result,
@@ -241,9 +235,7 @@ mod tests {
         let (handle, mut receiver) = channel(move || woken.send(()).unwrap());
         let answering = std::thread::spawn(move || {
             wakes.recv().unwrap();
-            let (call, reply) = receiver
-                .try_recv()
-                .expect("woken after the call was put in");
+            let (call, reply) = receiver.try_recv().expect("woken after the call was put in");
             assert_eq!(call, AdminCall::OsdStop { osd: 7 });
             reply.send(Ok(AdminAnswer::Done {})).unwrap();
         });
@@ -256,17 +248,10 @@ mod tests {
     fn silence_ends_at_the_deadline() {
         let (handle, receiver) = channel(|| {});
         let short = Duration::from_millis(1);
-        let ask = |call| {
-            runtime()
-                .block_on(handle.call_within(call, short))
-                .unwrap_err()
-        };
+        let ask = |call| runtime().block_on(handle.call_within(call, short)).unwrap_err();
         let question = ask(AdminCall::Status);
         let change = ask(AdminCall::OsdStop { osd: 0 });
-        assert_eq!(
-            (question.kind, change.kind),
-            (ErrorKind::Timeout, ErrorKind::Timeout)
-        );
+        assert_eq!((question.kind, change.kind), (ErrorKind::Timeout, ErrorKind::Timeout));
         assert!(change.message.contains("may still happen"), "{change}");
         assert!(!question.message.contains("may still happen"), "{question}");
         drop(receiver);
@@ -280,21 +265,11 @@ mod tests {
         let kinds = runtime().block_on(async {
             let mut kinds = Vec::new();
             for _ in 0..=QUEUE_LENGTH {
-                kinds.push(
-                    handle
-                        .call_within(AdminCall::Status, short)
-                        .await
-                        .unwrap_err()
-                        .kind,
-                );
+                kinds.push(handle.call_within(AdminCall::Status, short).await.unwrap_err().kind);
             }
             kinds
         });
-        assert!(
-            kinds[..QUEUE_LENGTH]
-                .iter()
-                .all(|&kind| kind == ErrorKind::Timeout)
-        );
+        assert!(kinds[..QUEUE_LENGTH].iter().all(|&kind| kind == ErrorKind::Timeout));
         assert_eq!(kinds[QUEUE_LENGTH], ErrorKind::Unavailable);
     }
 }

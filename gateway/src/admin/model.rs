@@ -272,10 +272,7 @@ mod tests {
     fn addresses_follow_from_the_path() {
         let image = ImageInfo::new("vms/web01", "1000000000005", 4096);
         assert_eq!(image.nbd, "vms/web01");
-        assert_eq!(
-            image.iscsi.as_deref(),
-            Some("iqn.2026-11.io.trivet:vms:web01")
-        );
+        assert_eq!(image.iscsi.as_deref(), Some("iqn.2026-11.io.trivet:vms:web01"));
         assert_eq!(image.nfs, "/vms/web01");
         let room = ISCSI_NAME_MAX - IQN_PREFIX.len();
         assert!(iscsi_target(&"x".repeat(room)).is_some());

@@ -17,11 +17,7 @@ use super::{Health, OsdInfo, OsdState, Status};
 /// The text of a scrape; `status` is `None` when the data path did not answer.
 pub(super) fn scrape(metrics: Arc<Metrics>, status: Option<Status>, osds: Vec<OsdInfo>) -> String {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Scrape {
-        metrics,
-        status,
-        osds,
-    }));
+    registry.register_collector(Box::new(Scrape { metrics, status, osds }));
     let mut text = String::new();
     text::encode(&mut text, &registry).expect("writing to a string does not fail");
     text
@@ -37,12 +33,7 @@ struct Scrape {
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let up = u64::from(self.status.is_some());
-        gauge(
-            &mut encoder,
-            "trivet_up",
-            "Whether the data path answers",
-            &up,
-        )?;
+        gauge(&mut encoder, "trivet_up", "Whether the data path answers", &up)?;
         operations(&mut encoder, &self.metrics.snapshot())?;
         if let Some(status) = &self.status {
             cluster(&mut encoder, status)?;
@@ -67,9 +58,7 @@ fn gauges<'a>(
 ) -> fmt::Result {
     let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
     for (key, value) in values {
-        metric
-            .encode_family(&[(label, key)])?
-            .encode_gauge(&value)?;
+        metric.encode_family(&[(label, key)])?.encode_gauge(&value)?;
     }
     Ok(())
 }
@@ -89,12 +78,9 @@ fn operations(encoder: &mut DescriptorEncoder, exports: &Exports) -> fmt::Result
         let buckets: [(f64, u64); BUCKETS + 1] = std::array::from_fn(bound);
         metric.encode_histogram::<NoLabelSet>(reading.seconds, reading.count, &buckets, None)
     })?;
-    operation_counter(
-        encoder,
-        exports,
-        ("trivet_ops", "Client operations answered"),
-        |r| r.count,
-    )?;
+    operation_counter(encoder, exports, ("trivet_ops", "Client operations answered"), |r| {
+        r.count
+    })?;
     operation_counter(
         encoder,
         exports,
@@ -131,11 +117,7 @@ fn each_operation(
         for op in Op::ALL {
             let reading = counters.read(op);
             if reading.count > 0 {
-                let labels = [
-                    ("protocol", protocol.name()),
-                    ("export", export),
-                    ("op", op.name()),
-                ];
+                let labels = [("protocol", protocol.name()), ("export", export), ("op", op.name())];
                 encode(&mut metric.encode_family(&labels)?, &reading)?;
             }
         }
@@ -144,11 +126,7 @@ fn each_operation(
 }
 
 fn cluster(encoder: &mut DescriptorEncoder, status: &Status) -> fmt::Result {
-    let healths = [
-        ("ok", Health::Ok),
-        ("warn", Health::Warn),
-        ("error", Health::Error),
-    ];
+    let healths = [("ok", Health::Ok), ("warn", Health::Warn), ("error", Health::Error)];
     let healths = healths.map(|(name, health)| (name, u64::from(health == status.health)));
     gauges(
         encoder,
@@ -164,11 +142,7 @@ fn cluster(encoder: &mut DescriptorEncoder, status: &Status) -> fmt::Result {
     )?;
     gauge(encoder, "trivet_images", "Images", &status.images)?;
     let space = &status.capacity;
-    let space = [
-        ("total", space.total),
-        ("used", space.used),
-        ("free", space.free),
-    ];
+    let space = [("total", space.total), ("used", space.used), ("free", space.free)];
     gauges(
         encoder,
         ("trivet_capacity_bytes", "Raw space of all OSDs"),
@@ -176,17 +150,8 @@ fn cluster(encoder: &mut DescriptorEncoder, status: &Status) -> fmt::Result {
         space,
     )?;
     let clients = &status.clients;
-    let clients = [
-        ("nbd", clients.nbd),
-        ("iscsi", clients.iscsi),
-        ("nfs", clients.nfs),
-    ];
-    gauges(
-        encoder,
-        ("trivet_clients", "Clients connected"),
-        "protocol",
-        clients,
-    )
+    let clients = [("nbd", clients.nbd), ("iscsi", clients.iscsi), ("nfs", clients.nfs)];
+    gauges(encoder, ("trivet_clients", "Clients connected"), "protocol", clients)
 }
 
 fn placement(encoder: &mut DescriptorEncoder, status: &Status) -> fmt::Result {
@@ -198,10 +163,7 @@ fn placement(encoder: &mut DescriptorEncoder, status: &Status) -> fmt::Result {
         ("degraded", pgs.degraded),
     ];
     gauges(encoder, ("trivet_pgs", "Placement groups"), "kind", kinds)?;
-    let states = pgs
-        .by_state
-        .iter()
-        .map(|(state, count)| (state.as_str(), *count));
+    let states = pgs.by_state.iter().map(|(state, count)| (state.as_str(), *count));
     gauges(
         encoder,
         ("trivet_pg_states", "Placement groups by exact state"),
@@ -227,26 +189,15 @@ fn osds(encoder: &mut DescriptorEncoder, osds: &[OsdInfo]) -> fmt::Result {
             u64::from(osd.state == OsdState::Up)
         }),
         ("trivet_osd_size_bytes", "Space of the OSD", |osd| osd.size),
-        ("trivet_osd_used_bytes", "Space taken on the OSD", |osd| {
-            osd.used
-        }),
-        (
-            "trivet_osd_objects",
-            "Copies of objects on the OSD",
-            |osd| osd.objects,
-        ),
+        ("trivet_osd_used_bytes", "Space taken on the OSD", |osd| osd.used),
+        ("trivet_osd_objects", "Copies of objects on the OSD", |osd| osd.objects),
         ("trivet_osd_pgs", "PGs the OSD belongs to", |osd| osd.pgs),
-        (
-            "trivet_osd_primary_pgs",
-            "PGs the OSD is the primary of",
-            |osd| osd.primary_pgs,
-        ),
+        ("trivet_osd_primary_pgs", "PGs the OSD is the primary of", |osd| {
+            osd.primary_pgs
+        }),
     ];
     for (name, help, value) in columns {
-        let rows = ids
-            .iter()
-            .zip(osds)
-            .map(|(id, osd)| (id.as_str(), value(osd)));
+        let rows = ids.iter().zip(osds).map(|(id, osd)| (id.as_str(), value(osd)));
         gauges(encoder, (name, help), "osd", rows)?;
     }
     Ok(())
@@ -259,10 +210,7 @@ mod tests {
     use super::*;
 
     fn has(text: &str, line: &str) {
-        assert!(
-            text.lines().any(|given| given == line),
-            "no line {line:?} in:\n{text}"
-        );
+        assert!(text.lines().any(|given| given == line), "no line {line:?} in:\n{text}");
     }
 
     #[test]
@@ -297,10 +245,7 @@ mod tests {
             &text,
             &format!("trivet_op_seconds_bucket{{le=\"0.000032\",{labels}}} 1"),
         );
-        has(
-            &text,
-            &format!("trivet_op_seconds_bucket{{le=\"+Inf\",{labels}}} 2"),
-        );
+        has(&text, &format!("trivet_op_seconds_bucket{{le=\"+Inf\",{labels}}} 2"));
         has(&text, "trivet_health{health=\"warn\"} 1");
         has(&text, "trivet_images 3");
         has(&text, "trivet_pg_states{state=\"active+degraded\"} 5");

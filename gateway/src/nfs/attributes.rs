@@ -1,12 +1,10 @@
 //! GETATTR, SETATTR, ACCESS, FSSTAT, FSINFO and PATHCONF (RFC 1813 sections 3.3.1, 2, 4, 18-20).
 
-use trivet_namespace::{
-    Access, Attributes, MAX_LINKS, MAX_NAME, MAX_SIZE, Operation, SetTime, Time,
-};
+use trivet_namespace::{Access, Attributes, MAX_LINKS, MAX_NAME, MAX_SIZE, Operation, SetTime, Time};
 use trivet_nfs::connection::MAX_TRANSFER;
 use trivet_nfs::nfs3::{
-    self, AccessArgs, AccessOk, FsInfoOk, FsStatOk, Handle, PathConfOk, Reply, Sattr3, SetAttrArgs,
-    Status, access, properties,
+    self, AccessArgs, AccessOk, FsInfoOk, FsStatOk, Handle, PathConfOk, Reply, Sattr3, SetAttrArgs, Status, access,
+    properties,
 };
 
 use super::scene::{Denied, Object, Scene, Step, Then};
@@ -22,9 +20,7 @@ const SECOND: u32 = 1_000_000_000;
 
 pub(super) fn get(scene: &Scene<'_>, handle: &Handle) -> Result<Step, Denied> {
     let object = scene.open(handle)?;
-    Ok(Step::Reply(Reply::GetAttr(Ok(
-        scene.fattr3(object.id, object.inode)
-    ))))
+    Ok(Step::Reply(Reply::GetAttr(Ok(scene.fattr3(object.id, object.inode)))))
 }
 
 pub(super) fn set(scene: &Scene<'_>, args: &SetAttrArgs) -> Result<Step, Denied> {
@@ -93,17 +89,10 @@ pub(super) fn access(scene: &Scene<'_>, args: &AccessArgs) -> Result<Step, Denie
         of_file(&object)
     };
     let changes = access::MODIFY | access::EXTEND | access::DELETE;
-    let possible = if object.export.read_only {
-        !changes
-    } else {
-        u32::MAX
-    };
+    let possible = if object.export.read_only { !changes } else { u32::MAX };
     let attributes = Some(scene.fattr3(object.id, object.inode));
     let access = allowed & possible & args.access;
-    Ok(Step::Reply(Reply::Access(Ok(AccessOk {
-        attributes,
-        access,
-    }))))
+    Ok(Step::Reply(Reply::Access(Ok(AccessOk { attributes, access }))))
 }
 
 fn of_directory(object: &Object<'_>) -> u32 {
@@ -157,10 +146,7 @@ pub(super) fn fs_info(scene: &Scene<'_>, handle: &Handle) -> Result<Step, Denied
             seconds: 0,
             nanoseconds: 1,
         },
-        properties: properties::LINK
-            | properties::SYMLINK
-            | properties::HOMOGENEOUS
-            | properties::CAN_SET_TIME,
+        properties: properties::LINK | properties::SYMLINK | properties::HOMOGENEOUS | properties::CAN_SET_TIME,
     }))))
 }
 

@@ -37,11 +37,7 @@ fn read(scene: &Scene<'_>, file: ImageId, eof: bool, result: Result<Vec<Bytes>, 
         Err(Status::Stale)
     };
     Reply::Read(match data {
-        Ok(data) => Ok(ReadOk {
-            attributes,
-            eof,
-            data,
-        }),
+        Ok(data) => Ok(ReadOk { attributes, eof, data }),
         Err(status) => Err(Failure { status, attributes }),
     })
 }
@@ -78,9 +74,7 @@ fn written_now(scene: &Scene<'_>, file: ImageId) -> WccData {
 pub(super) fn change(scene: &Scene<'_>, then: Then, result: Result<Outcome, NsError>) -> Reply {
     let status = result.as_ref().err().map(ns_status);
     match then {
-        Then::Grow { file, count } => {
-            write(scene, scene.wcc(file), count, status.map_or(Ok(()), Err))
-        }
+        Then::Grow { file, count } => write(scene, scene.wcc(file), count, status.map_or(Ok(()), Err)),
         Then::SetAttr { object } => Reply::SetAttr(either(status, scene.wcc(object))),
         Then::Removed { dir } => Reply::Remove(either(status, scene.wcc(dir))),
         Then::DirRemoved { dir } => Reply::RemoveDir(either(status, scene.wcc(dir))),
@@ -90,13 +84,7 @@ pub(super) fn change(scene: &Scene<'_>, then: Then, result: Result<Outcome, NsEr
         }
         Then::Linked { object, dir } => {
             let (attributes, dir_wcc) = (scene.attributes(object), scene.wcc(dir));
-            Reply::Link(either(
-                status,
-                LinkWcc {
-                    attributes,
-                    dir_wcc,
-                },
-            ))
+            Reply::Link(either(status, LinkWcc { attributes, dir_wcc }))
         }
         Then::Made { made, export, dir } => new_object(scene, made, (export, dir), result),
         then @ (Then::Read { .. } | Then::Write { .. }) => {
@@ -113,12 +101,7 @@ fn either<T>(status: Option<Status>, attributes: T) -> Result<T, Failure<T>> {
     }
 }
 
-fn new_object(
-    scene: &Scene<'_>,
-    made: Made,
-    (export, dir): (u32, ImageId),
-    result: Result<Outcome, NsError>,
-) -> Reply {
+fn new_object(scene: &Scene<'_>, made: Made, (export, dir): (u32, ImageId), result: Result<Outcome, NsError>) -> Reply {
     let dir_wcc = scene.wcc(dir);
     let outcome = match result {
         Ok(outcome) => {

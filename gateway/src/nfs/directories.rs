@@ -6,8 +6,8 @@
 use trivet_core::ImageId;
 use trivet_namespace::{Access, Operation, ROOT};
 use trivet_nfs::nfs3::{
-    DirOpArgs, Failure, MakeDirArgs, ReadDirArgs, ReadDirBuilder, ReadDirPlusArgs,
-    ReadDirPlusBuilder, Reply, Status, Verifier,
+    DirOpArgs, Failure, MakeDirArgs, ReadDirArgs, ReadDirBuilder, ReadDirPlusArgs, ReadDirPlusBuilder, Reply, Status,
+    Verifier,
 };
 
 use super::attributes::attributes;
@@ -35,15 +35,8 @@ pub(super) fn make(scene: &Scene<'_>, args: &MakeDirArgs) -> Result<Step, Denied
 
 pub(super) fn remove(scene: &Scene<'_>, args: &DirOpArgs) -> Result<Step, Denied> {
     let (dir, name) = target(scene, args)?;
-    let operation = Operation::RemoveDir {
-        parent: dir.id,
-        name,
-    };
-    Ok(Step::Change(
-        operation,
-        dir.caller,
-        Then::DirRemoved { dir: dir.id },
-    ))
+    let operation = Operation::RemoveDir { parent: dir.id, name };
+    Ok(Step::Change(operation, dir.caller, Then::DirRemoved { dir: dir.id }))
 }
 
 pub(super) fn read(scene: &Scene<'_>, args: &ReadDirArgs) -> Result<Step, Denied> {
@@ -56,9 +49,7 @@ pub(super) fn read(scene: &Scene<'_>, args: &ReadDirArgs) -> Result<Step, Denied
     let eof = walk(scene, &dir, args.cookie, |id, name, cookie| {
         listing.push(id.0, name, cookie)
     });
-    Ok(Step::Reply(Reply::ReadDir(
-        listing.finish(eof).map_err(Failure::from),
-    )))
+    Ok(Step::Reply(Reply::ReadDir(listing.finish(eof).map_err(Failure::from))))
 }
 
 pub(super) fn read_plus(scene: &Scene<'_>, args: &ReadDirPlusArgs) -> Result<Step, Denied> {
@@ -83,12 +74,7 @@ pub(super) fn read_plus(scene: &Scene<'_>, args: &ReadDirPlusArgs) -> Result<Ste
 }
 
 /// Gives the entries behind `cookie` until one is refused; whether all were taken.
-fn walk(
-    scene: &Scene<'_>,
-    dir: &Object<'_>,
-    cookie: u64,
-    mut push: impl FnMut(ImageId, &[u8], u64) -> bool,
-) -> bool {
+fn walk(scene: &Scene<'_>, dir: &Object<'_>, cookie: u64, mut push: impl FnMut(ImageId, &[u8], u64) -> bool) -> bool {
     (cookie >= DOT || push(dir.id, b".", DOT))
         && (cookie >= DOT_DOT || push(parent(scene, dir), b"..", DOT_DOT))
         && scene

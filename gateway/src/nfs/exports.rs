@@ -133,14 +133,10 @@ impl FromStr for Network {
     type Err = BadNetwork;
 
     fn from_str(text: &str) -> Result<Network, BadNetwork> {
-        let (address, bits) = text
-            .split_once('/')
-            .map_or((text, None), |(a, bits)| (a, Some(bits)));
+        let (address, bits) = text.split_once('/').map_or((text, None), |(a, bits)| (a, Some(bits)));
         let address: IpAddr = address.parse().map_err(|_| BadNetwork)?;
         let longest = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits
-            .map_or(Ok(longest), str::parse)
-            .map_err(|_| BadNetwork)?;
+        let bits = bits.map_or(Ok(longest), str::parse).map_err(|_| BadNetwork)?;
         if bits > longest {
             Err(BadNetwork)
         } else {
@@ -175,11 +171,7 @@ mod tests {
             ("fd00::/9", "fd80::1", false),
         ] {
             let parsed: Network = network.parse().unwrap();
-            assert_eq!(
-                parsed.contains(address.parse().unwrap()),
-                inside,
-                "{network} {address}"
-            );
+            assert_eq!(parsed.contains(address.parse().unwrap()), inside, "{network} {address}");
         }
         for bad in [
             "",
@@ -230,16 +222,8 @@ mod tests {
         };
         for (squash, root, user) in [
             (Squash::Nobody, who(0, 0, &[0, 7]), who(5, 6, &[0])),
-            (
-                Squash::Root,
-                who(65_534, 65_533, &[65_533, 7]),
-                who(5, 6, &[65_533]),
-            ),
-            (
-                Squash::Everybody,
-                who(65_534, 65_533, &[]),
-                who(65_534, 65_533, &[]),
-            ),
+            (Squash::Root, who(65_534, 65_533, &[65_533, 7]), who(5, 6, &[65_533])),
+            (Squash::Everybody, who(65_534, 65_533, &[]), who(65_534, 65_533, &[])),
         ] {
             let export = export(squash);
             assert_eq!(export.caller(&sys(0, 0, &[0, 7])), root, "{squash:?}");

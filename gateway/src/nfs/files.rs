@@ -4,8 +4,8 @@ use bytes::Bytes;
 use trivet_core::ImageId;
 use trivet_namespace::{Access, Attributes, CreateHow, Operation, Special};
 use trivet_nfs::nfs3::{
-    self, CreateArgs, DirOpArgs, Handle, LinkArgs, LookupOk, MakeNode, MakeNodeArgs, ReadLinkOk,
-    RenameArgs, Reply, Sattr3, Status, SymlinkArgs,
+    self, CreateArgs, DirOpArgs, Handle, LinkArgs, LookupOk, MakeNode, MakeNodeArgs, ReadLinkOk, RenameArgs, Reply,
+    Sattr3, Status, SymlinkArgs,
 };
 
 use super::attributes::attributes;
@@ -44,10 +44,7 @@ pub(super) fn read_link(scene: &Scene<'_>, handle: &Handle) -> Result<Step, Deni
 }
 
 /// The directory, to be changed, and the name.
-pub(super) fn target<'a>(
-    scene: &Scene<'a>,
-    args: &DirOpArgs,
-) -> Result<(Object<'a>, Vec<u8>), Denied> {
+pub(super) fn target<'a>(scene: &Scene<'a>, args: &DirOpArgs) -> Result<(Object<'a>, Vec<u8>), Denied> {
     let dir = scene.open_to_change(&args.dir)?.directory()?;
     Ok((dir, args.name.to_vec()))
 }
@@ -113,23 +110,13 @@ pub(super) fn make_node(scene: &Scene<'_>, args: &MakeNodeArgs) -> Result<Step, 
 
 /// Only files have a size to set; some clients send one with everything.
 pub(super) fn without_size(sattr: Sattr3) -> Sattr3 {
-    Sattr3 {
-        size: None,
-        ..sattr
-    }
+    Sattr3 { size: None, ..sattr }
 }
 
 pub(super) fn remove(scene: &Scene<'_>, args: &DirOpArgs) -> Result<Step, Denied> {
     let (dir, name) = target(scene, args)?;
-    let operation = Operation::Remove {
-        parent: dir.id,
-        name,
-    };
-    Ok(Step::Change(
-        operation,
-        dir.caller,
-        Then::Removed { dir: dir.id },
-    ))
+    let operation = Operation::Remove { parent: dir.id, name };
+    Ok(Step::Change(operation, dir.caller, Then::Removed { dir: dir.id }))
 }
 
 pub(super) fn rename(scene: &Scene<'_>, args: &RenameArgs) -> Result<Step, Denied> {

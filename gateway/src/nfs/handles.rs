@@ -114,19 +114,12 @@ mod tests {
         for bit in 0..bytes.len() * 8 {
             let mut forged = bytes.to_vec();
             forged[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(
-                sealer.open(&Handle::new(&forged).unwrap()),
-                None,
-                "bit {bit}"
-            );
+            assert_eq!(sealer.open(&Handle::new(&forged).unwrap()), None, "bit {bit}");
         }
         for len in 0..bytes.len() {
             assert_eq!(sealer.open(&Handle::new(&bytes[..len]).unwrap()), None);
         }
-        assert_eq!(
-            sealer.open(&Handle::new(&[bytes, &[0]].concat()).unwrap()),
-            None
-        );
+        assert_eq!(sealer.open(&Handle::new(&[bytes, &[0]].concat()).unwrap()), None);
     }
 
     /// Clients keep handles over updates of the gateway.

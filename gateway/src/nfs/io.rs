@@ -6,9 +6,7 @@
 use trivet_client::ImageOp;
 use trivet_namespace::{Access, MAX_SIZE};
 use trivet_nfs::connection::MAX_TRANSFER;
-use trivet_nfs::nfs3::{
-    CommitArgs, CommitOk, ReadArgs, ReadOk, Reply, StableHow, Status, WccData, WriteArgs, WriteOk,
-};
+use trivet_nfs::nfs3::{CommitArgs, CommitOk, ReadArgs, ReadOk, Reply, StableHow, Status, WccData, WriteArgs, WriteOk};
 
 use super::scene::{Denied, Scene, Step, Then};
 
@@ -41,24 +39,15 @@ pub(super) fn write(scene: &Scene<'_>, args: &WriteArgs) -> Result<Step, Denied>
     if !file.may_or_owns(Access::WRITE) {
         return Err(Status::Access.into());
     }
-    let count = u32::try_from(args.data.len())
-        .ok()
-        .filter(|count| *count == args.count);
+    let count = u32::try_from(args.data.len()).ok().filter(|count| *count == args.count);
     let count = count.ok_or(Status::Invalid)?;
-    let end = args
-        .offset
-        .checked_add(u64::from(count))
-        .filter(|end| *end <= MAX_SIZE);
+    let end = args.offset.checked_add(u64::from(count)).filter(|end| *end <= MAX_SIZE);
     let end = end.ok_or(Status::FileTooBig)?;
     if count == 0 {
         return Ok(Step::Reply(written(scene, scene.wcc(file.id), 0)));
     }
     // Data beyond the size would go with what a truncation still has to remove.
-    if file
-        .inode
-        .trimming
-        .is_some_and(|trimming| end > trimming.from)
-    {
+    if file.inode.trimming.is_some_and(|trimming| end > trimming.from) {
         return Ok(Step::Wait);
     }
     let op = ImageOp::Write {

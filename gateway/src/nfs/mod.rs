@@ -88,8 +88,7 @@ impl NfsSession {
             Request::Mount(request) => {
                 let server = Rc::clone(&self.server);
                 let reply = mounts::answer(&self.scene(&server, desk, &call.credentials), request);
-                self.connection
-                    .reply(call.ticket, &Reply::Mount(reply), out);
+                self.connection.reply(call.ticket, &Reply::Mount(reply), out);
                 return;
             }
             Request::Nfs(request) if replies::is_cached(request) => Some(self.key(&call)),
@@ -111,13 +110,7 @@ impl NfsSession {
         }
     }
 
-    fn execute(
-        &mut self,
-        call: Call,
-        key: Option<CallKey>,
-        desk: &mut Desk<'_>,
-        out: &mut Vec<Bytes>,
-    ) {
+    fn execute(&mut self, call: Call, key: Option<CallKey>, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
         let Request::Nfs(request) = &call.body else {
             return;
         };
@@ -160,14 +153,8 @@ impl NfsSession {
         }
     }
 
-    fn scene<'a>(
-        &self,
-        server: &'a NfsServer,
-        desk: &Desk<'a>,
-        credentials: &'a Credentials,
-    ) -> Scene<'a> {
-        let (namespace, touched, wall, space) =
-            (desk.namespace, desk.touched, desk.wall, desk.space());
+    fn scene<'a>(&self, server: &'a NfsServer, desk: &Desk<'a>, credentials: &'a Credentials) -> Scene<'a> {
+        let (namespace, touched, wall, space) = (desk.namespace, desk.touched, desk.wall, desk.space());
         Scene {
             server,
             namespace,
@@ -179,13 +166,7 @@ impl NfsSession {
         }
     }
 
-    fn answer(
-        &mut self,
-        ticket: connection::Ticket,
-        key: Option<CallKey>,
-        reply: nfs3::Reply,
-        out: &mut Vec<Bytes>,
-    ) {
+    fn answer(&mut self, ticket: connection::Ticket, key: Option<CallKey>, reply: nfs3::Reply, out: &mut Vec<Bytes>) {
         // A client that is told to come later must find the call undone then.
         if reply.status() == Some(Status::Jukebox) {
             self.abandon(key);
@@ -208,13 +189,7 @@ impl NfsSession {
     }
 
     /// Answers a call whose step has ended, unless there is another step to take.
-    fn conclude(
-        &mut self,
-        pending: Pending,
-        result: Finished,
-        desk: &mut Desk<'_>,
-        out: &mut Vec<Bytes>,
-    ) {
+    fn conclude(&mut self, pending: Pending, result: Finished, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
         let Pending { ticket, key, then } = pending;
         if let (Then::Write { file, count, end }, Finished::Io(Ok(_))) = (&then, &result) {
             let (file, count, end) = (*file, *count, *end);
@@ -253,28 +228,20 @@ impl NfsSession {
 impl Session for NfsSession {
     fn start(&mut self, _: &mut Desk<'_>, _: &mut Vec<Bytes>) {}
 
-    fn receive(
-        &mut self,
-        input: &mut BytesMut,
-        desk: &mut Desk<'_>,
-        out: &mut Vec<Bytes>,
-    ) -> Result<(), Ending> {
+    fn receive(&mut self, input: &mut BytesMut, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) -> Result<(), Ending> {
         let before = input.len();
         let mut calls = std::mem::take(&mut self.calls);
         let result = loop {
             let received = self.connection.receive(input, out, &mut calls);
             let was_full = !self.connection.has_room();
-            calls
-                .drain(..)
-                .for_each(|call| self.start_call(call, desk, out));
+            calls.drain(..).for_each(|call| self.start_call(call, desk, out));
             // Calls answered at once have made room for more.
             if received.is_err() || !was_full || !self.connection.has_room() {
                 break received;
             }
         };
         self.calls = calls;
-        let is_partial =
-            self.connection.has_room() && (!input.is_empty() || self.connection.collected() > 0);
+        let is_partial = self.connection.has_room() && (!input.is_empty() || self.connection.collected() > 0);
         let moved = input.len() < before;
         let since = self.partial_since.filter(|_| !moved).unwrap_or(desk.now);
         self.partial_since = is_partial.then_some(since);
@@ -302,9 +269,7 @@ impl Session for NfsSession {
             .partial_since
             .is_some_and(|since| desk.now.since(since) >= RECORD_DEADLINE)
         {
-            return Err(Ending::Fault(
-                "a record is not whole after 120 s".to_owned(),
-            ));
+            return Err(Ending::Fault("a record is not whole after 120 s".to_owned()));
         }
         self.retry_parked(desk, out);
         Ok(())
@@ -325,9 +290,7 @@ impl Session for NfsSession {
 impl Drop for NfsSession {
     /// Nobody is left to answer the calls under way: when they come again they are done again.
     fn drop(&mut self) {
-        self.pending
-            .values()
-            .for_each(|pending| self.abandon(pending.key));
+        self.pending.values().for_each(|pending| self.abandon(pending.key));
     }
 }
 

@@ -27,14 +27,8 @@ pub(super) fn answer(scene: &Scene<'_>, request: &Request) -> Reply {
             Reply::Mount(outcome)
         }
         Request::Dump => {
-            let may_know = scene
-                .server
-                .exports()
-                .iter()
-                .any(|export| export_admits(scene, export));
-            Reply::Dump(List(
-                mounts.iter().filter(|_| may_know).map(entry).collect(),
-            ))
+            let may_know = scene.server.exports().iter().any(|export| export_admits(scene, export));
+            Reply::Dump(List(mounts.iter().filter(|_| may_know).map(entry).collect()))
         }
         Request::Unmount(path) => {
             mounts.remove(&(client, path.0.to_vec()));
@@ -57,17 +51,12 @@ fn mount(scene: &Scene<'_>, path: &[u8]) -> Result<MountOk, MountStatus> {
         .filter(|export| export_admits(scene, export));
     let below = admitted.filter_map(|export| Some((export, export.below(path)?)));
     // Whether an export exists is no business of those who may not use it.
-    let (export, rest) = below
-        .min_by_key(|(_, rest)| rest.len())
-        .ok_or(MountStatus::Access)?;
+    let (export, rest) = below.min_by_key(|(_, rest)| rest.len()).ok_or(MountStatus::Access)?;
     let within = [export.subtree.as_bytes(), rest].concat();
     if within.split(|&byte| byte == b'/').any(|part| part == b"..") {
         return Err(MountStatus::Invalid);
     }
-    let id = scene
-        .namespace
-        .resolve(&within)
-        .map_err(|error| status(&error))?;
+    let id = scene.namespace.resolve(&within).map_err(|error| status(&error))?;
     let inode = scene.namespace.inode(id).ok_or(MountStatus::NoEnt)?;
     if !inode.is_dir() {
         return Err(MountStatus::NotDir);

@@ -5,9 +5,7 @@ use std::net::SocketAddr;
 
 use trivet_client::{ImageOp, IoError};
 use trivet_core::ImageId;
-use trivet_namespace::{
-    Access, Caller, Inode, Kind, Namespace, NsError, Operation, Time, may, may_or_owns,
-};
+use trivet_namespace::{Access, Caller, Inode, Kind, Namespace, NsError, Operation, Time, may, may_or_owns};
 use trivet_nfs::nfs3::{self, Fattr3, Handle, PostOpAttr, SpecData, Status, WccData};
 use trivet_nfs::rpc::Credentials;
 
@@ -53,11 +51,7 @@ pub(super) enum Then {
     /// SETATTR.
     SetAttr { object: ImageId },
     /// CREATE, MKDIR, SYMLINK, MKNOD.
-    Made {
-        made: Made,
-        export: u32,
-        dir: ImageId,
-    },
+    Made { made: Made, export: u32, dir: ImageId },
     /// REMOVE.
     Removed { dir: ImageId },
     /// RMDIR.
@@ -110,19 +104,12 @@ pub(super) struct Object<'a> {
 impl<'a> Scene<'a> {
     /// The object of a handle, and who calls. The export's client list is checked every time.
     pub(super) fn open(&self, handle: &Handle) -> Result<Object<'a>, Denied> {
-        let Target {
-            export,
-            id,
-            generation,
-        } = self.server.sealer().open(handle).ok_or(Status::BadHandle)?;
+        let Target { export, id, generation } = self.server.sealer().open(handle).ok_or(Status::BadHandle)?;
         let export = self.server.export(export).ok_or(Status::Stale)?;
         if !export.admits(self.peer.ip(), self.peer.port()) {
             return Err(Status::Access.into());
         }
-        let inode = self
-            .namespace
-            .inode(id)
-            .filter(|inode| inode.generation == generation);
+        let inode = self.namespace.inode(id).filter(|inode| inode.generation == generation);
         let inode = inode.ok_or(Status::Stale)?;
         let caller = export.caller(self.credentials).ok_or(Denied::TooWeak)?;
         Ok(Object {

@@ -18,11 +18,7 @@ fn write(file: Handle, offset: u64, data: &'static [u8]) -> Request {
 }
 
 fn read(file: Handle, offset: u64, count: u32) -> Request {
-    Request::Read(ReadArgs {
-        file,
-        offset,
-        count,
-    })
+    Request::Read(ReadArgs { file, offset, count })
 }
 
 /// A file of `size` bytes.
@@ -106,9 +102,7 @@ fn reads_end_where_the_file_does() {
         let data = vec![Bytes::from(vec![7; usize::try_from(len).unwrap()])];
         gateway.io_done(ticket, Ok(data.clone()));
         let Some(Reply::Read(Ok(ReadOk {
-            eof: at_end,
-            data: got,
-            ..
+            eof: at_end, data: got, ..
         }))) = gateway.reply(&request)
         else {
             panic!()
@@ -215,10 +209,7 @@ fn a_file_that_is_removed_meanwhile_is_stale() {
             gateway.change(&removal, Caller::root()).unwrap();
             assert!(gateway.namespace.inode(id).is_none());
             gateway.io_done(ticket, Ok(vec![Bytes::from_static(b"zeros")]));
-            assert_eq!(
-                gateway.reply(&request).unwrap().status(),
-                Some(Status::Stale)
-            );
+            assert_eq!(gateway.reply(&request).unwrap().status(), Some(Status::Stale));
             assert!(gateway.asked.is_empty());
         }
     }
@@ -248,16 +239,12 @@ fn a_write_waits_for_a_truncation() {
     let request = write(file, 9, b"1234");
     let bytes = gateway.request(&request);
     gateway.send(0, &bytes).unwrap();
-    gateway
-        .with(0, |session, desk, out| session.tick(desk, out))
-        .unwrap();
+    gateway.with(0, |session, desk, out| session.tick(desk, out)).unwrap();
     assert!(gateway.asked.is_empty() && gateway.out.is_empty());
     gateway
         .change(&Operation::TrimDone { id, trimming }, Caller::root())
         .unwrap();
-    gateway
-        .with(0, |session, desk, out| session.tick(desk, out))
-        .unwrap();
+    gateway.with(0, |session, desk, out| session.tick(desk, out)).unwrap();
     let (ticket, op) = gateway.io();
     assert!(matches!(op, ImageOp::Write { offset: 9, .. }));
     gateway.io_done(ticket, Ok(Vec::new()));
@@ -286,9 +273,7 @@ fn records_that_stall_and_garbage_end_the_session() {
     let bytes = gateway.request(&Request::GetAttr(root));
     let mut input = BytesMut::from(&bytes[..50]);
     gateway
-        .with(0, |session, desk, out| {
-            session.receive(&mut input, desk, out)
-        })
+        .with(0, |session, desk, out| session.receive(&mut input, desk, out))
         .unwrap();
     assert_eq!(gateway.sessions[0].hint(), bytes.len() - 50);
     for (seconds, fine) in [(119, true), (120, false)] {
@@ -298,20 +283,9 @@ fn records_that_stall_and_garbage_end_the_session() {
     }
     input.extend_from_slice(&bytes[50..]);
     gateway
-        .with(0, |session, desk, out| {
-            session.receive(&mut input, desk, out)
-        })
+        .with(0, |session, desk, out| session.receive(&mut input, desk, out))
         .unwrap();
-    assert!(
-        gateway
-            .with(0, |session, desk, out| session.tick(desk, out))
-            .is_ok()
-    );
+    assert!(gateway.with(0, |session, desk, out| session.tick(desk, out)).is_ok());
     let fault = gateway.send(0, &[0xff; 8]).unwrap_err();
-    assert!(
-        fault
-            .to_string()
-            .starts_with("a record of 2147483647 bytes"),
-        "{fault}"
-    );
+    assert!(fault.to_string().starts_with("a record of 2147483647 bytes"), "{fault}");
 }

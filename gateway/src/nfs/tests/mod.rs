@@ -13,9 +13,7 @@ use trivet_client::{ImageOp, IoError};
 use trivet_core::{ClientId, ImageId, Now, PoolId};
 use trivet_namespace::{Caller, Context, Namespace, NsError, Numbers, Operation, Outcome, Time};
 use trivet_nfs::nfs3::{self, DirOpArgs, Handle, Reply, Request};
-use trivet_nfs::rpc::{
-    CallHeader, Credentials, Groups, SysCredentials, finish_record, write_call_header,
-};
+use trivet_nfs::rpc::{CallHeader, Credentials, Groups, SysCredentials, finish_record, write_call_header};
 use trivet_nfs::xdr::{Reader, Writer};
 use trivet_nfs::{mount, rpc};
 
@@ -115,21 +113,14 @@ impl Gateway {
         }
     }
 
-    fn with<R>(
-        &mut self,
-        session: usize,
-        act: impl FnOnce(&mut NfsSession, &mut Desk<'_>, &mut Vec<Bytes>) -> R,
-    ) -> R {
+    fn with<R>(&mut self, session: usize, act: impl FnOnce(&mut NfsSession, &mut Desk<'_>, &mut Vec<Bytes>) -> R) -> R {
         let wall = self.wall();
         let mut desk = Desk {
             now: self.now,
             wall,
             namespace: &self.namespace,
             local: ([127, 0, 0, 1], 2049).into(),
-            space: Space {
-                total: 1000,
-                free: 400,
-            },
+            space: Space { total: 1000, free: 400 },
             touched: &self.touched,
             requests: &mut self.asked,
             next_ticket: &mut self.next_ticket,
@@ -139,9 +130,7 @@ impl Gateway {
 
     fn send(&mut self, session: usize, bytes: &[u8]) -> Result<(), Ending> {
         let mut input = BytesMut::from(bytes);
-        self.with(session, |session, desk, out| {
-            session.receive(&mut input, desk, out)
-        })
+        self.with(session, |session, desk, out| session.receive(&mut input, desk, out))
     }
 
     fn call(&mut self, program: u32, procedure: u32, encode: impl FnOnce(&mut Writer)) -> Vec<u8> {
@@ -212,9 +201,7 @@ impl Gateway {
             pool: Some(PoolId(1)),
             gateway: ClientId(1),
         };
-        let plan = self
-            .namespace
-            .plan(operation, &context, &mut self.numbers)?;
+        let plan = self.namespace.plan(operation, &context, &mut self.numbers)?;
         self.revision += 1;
         commit(&mut self.namespace, self.revision, &plan.txn);
         Ok(plan.outcome)
@@ -289,9 +276,7 @@ impl Gateway {
 
     fn lookup(&mut self, dir: Handle, name: &str) -> Result<Handle, Status> {
         match self.run(&Request::Lookup(at(dir, name))) {
-            Reply::Lookup(outcome) => outcome
-                .map(|ok| ok.object)
-                .map_err(|failure| failure.status),
+            Reply::Lookup(outcome) => outcome.map(|ok| ok.object).map_err(|failure| failure.status),
             other => panic!("{other:?}"),
         }
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use trivet_nfs::nfs3::{
-    CreateArgs, CreateHow, LinkArgs, MakeNode, MakeNodeArgs, ReadDirArgs, ReadDirPlusArgs,
-    RenameArgs, Sattr3, SetAttrArgs, SpecData, SymlinkArgs,
+    CreateArgs, CreateHow, LinkArgs, MakeNode, MakeNodeArgs, ReadDirArgs, ReadDirPlusArgs, RenameArgs, Sattr3,
+    SetAttrArgs, SpecData, SymlinkArgs,
 };
 
 use super::*;
@@ -19,10 +19,7 @@ fn what_is_made_is_found() {
     assert_eq!(gateway.lookup(dir, ".."), Ok(root));
     assert_eq!(gateway.lookup(dir, "other"), Err(Status::NoEnt));
     assert_eq!(gateway.lookup(file, "x"), Err(Status::NotDir));
-    assert_eq!(
-        gateway.lookup(dir, &"n".repeat(256)),
-        Err(Status::NameTooLong)
-    );
+    assert_eq!(gateway.lookup(dir, &"n".repeat(256)), Err(Status::NameTooLong));
     let attributes = gateway.attributes(file).unwrap();
     assert_eq!(
         (attributes.kind, attributes.size, attributes.fsid),
@@ -49,19 +46,12 @@ fn every_kind_of_object() {
         panic!()
     };
     assert_eq!(link.path, path);
-    assert_eq!(
-        gateway.status(&Request::ReadLink(root)),
-        Some(Status::Invalid)
-    );
+    assert_eq!(gateway.status(&Request::ReadLink(root)), Some(Status::Invalid));
     let device = SpecData { major: 8, minor: 1 };
     for (name, what, kind) in [
         ("fifo", MakeNode::Fifo(attributes), nfs3::FileType::Fifo),
         ("sock", MakeNode::Socket(attributes), nfs3::FileType::Socket),
-        (
-            "block",
-            MakeNode::Block(attributes, device),
-            nfs3::FileType::Block,
-        ),
+        ("block", MakeNode::Block(attributes, device), nfs3::FileType::Block),
         (
             "char",
             MakeNode::Character(attributes, device),
@@ -103,23 +93,13 @@ fn creating_what_exists() {
     };
     let exclusive = |verifier| create(CreateHow::Exclusive(verifier));
     assert_eq!(gateway.status(&exclusive(*b"verifie1")), None);
-    assert_eq!(
-        gateway.status(&exclusive(*b"verifie1")),
-        None,
-        "the same client again"
-    );
-    assert_eq!(
-        gateway.status(&exclusive(*b"verifie2")),
-        Some(Status::Exist)
-    );
+    assert_eq!(gateway.status(&exclusive(*b"verifie1")), None, "the same client again");
+    assert_eq!(gateway.status(&exclusive(*b"verifie2")), Some(Status::Exist));
     assert_eq!(
         gateway.status(&create(CreateHow::Guarded(Sattr3::default()))),
         Some(Status::Exist)
     );
-    assert_eq!(
-        gateway.status(&create(CreateHow::Unchecked(Sattr3::default()))),
-        None
-    );
+    assert_eq!(gateway.status(&create(CreateHow::Unchecked(Sattr3::default()))), None);
 }
 
 #[test]
@@ -139,28 +119,18 @@ fn renames_links_and_removes() {
         to: at(dir, "c"),
     });
     assert_eq!(gateway.status(&rename), None);
-    assert_eq!(
-        gateway.lookup(dir, "c"),
-        Ok(file),
-        "a handle outlives a rename"
-    );
+    assert_eq!(gateway.lookup(dir, "c"), Ok(file), "a handle outlives a rename");
     assert_eq!(
         gateway.status(&Request::RemoveDir(at(root, "d"))),
         Some(Status::NotEmpty)
     );
-    assert_eq!(
-        gateway.status(&Request::Remove(at(root, "d"))),
-        Some(Status::IsDir)
-    );
+    assert_eq!(gateway.status(&Request::Remove(at(root, "d"))), Some(Status::IsDir));
     for name in ["b", "c"] {
         assert_eq!(gateway.status(&Request::Remove(at(dir, name))), None);
     }
     assert_eq!(gateway.attributes(file), Err(Status::Stale));
     assert_eq!(gateway.status(&Request::RemoveDir(at(root, "d"))), None);
-    assert_eq!(
-        gateway.status(&Request::RemoveDir(at(root, "d"))),
-        Some(Status::NoEnt)
-    );
+    assert_eq!(gateway.status(&Request::RemoveDir(at(root, "d"))), Some(Status::NoEnt));
 }
 
 /// The names of a directory, read in pages of `count` bytes, and the number of pages.
@@ -198,10 +168,7 @@ fn listings_in_pages() {
         .collect();
     for (count, least) in [(1 << 20, 1), (1024, 4), (140, 100)] {
         let (names, pages) = list(&mut gateway, root, count);
-        assert_eq!(
-            (names.len(), names.into_iter().collect()),
-            (102, expected.clone())
-        );
+        assert_eq!((names.len(), names.into_iter().collect()), (102, expected.clone()));
         assert!(pages >= least, "{pages}");
     }
     let tiny = Request::ReadDir(ReadDirArgs {
@@ -238,20 +205,12 @@ fn a_listing_goes_on_behind_a_removed_name() {
     assert_eq!(names, [&b"."[..], b"..", b"a", b"b", b"c"]);
     let handle = gateway.lookup(root, "b").unwrap();
     assert_eq!(entries[3].handle, Some(handle));
-    assert_eq!(
-        entries[3].attributes,
-        Some(gateway.attributes(handle).unwrap())
-    );
+    assert_eq!(entries[3].attributes, Some(gateway.attributes(handle).unwrap()));
     gateway.status(&Request::Remove(at(root, "b")));
     let Reply::ReadDirPlus(Ok(listing)) = gateway.run(&plus(entries[3].cookie)) else {
         panic!()
     };
-    let rest: Vec<_> = listing
-        .entries()
-        .0
-        .into_iter()
-        .map(|entry| entry.name)
-        .collect();
+    let rest: Vec<_> = listing.entries().0.into_iter().map(|entry| entry.name).collect();
     assert_eq!(rest, ["c"]);
 }
 
@@ -269,9 +228,7 @@ fn a_call_that_comes_twice_is_done_once() {
     assert_eq!(gateway.asked.len(), 1);
     gateway.settle(0);
     assert_eq!(gateway.reply(&request).unwrap().status(), None);
-    gateway
-        .with(1, |session, desk, out| session.tick(desk, out))
-        .unwrap();
+    gateway.with(1, |session, desk, out| session.tick(desk, out)).unwrap();
     assert_eq!(gateway.reply(&request).unwrap().status(), None);
     // And after it was answered.
     gateway.send(1, &bytes).unwrap();
@@ -319,18 +276,12 @@ fn setting_attributes() {
     };
     assert_eq!(gateway.status(&set(attributes, None)), None);
     let now = gateway.attributes(object).unwrap();
-    assert_eq!(
-        (now.mode, now.uid, now.size, now.mtime),
-        (0o4751, 5, 1 << 46, time)
-    );
+    assert_eq!((now.mode, now.uid, now.size, now.mtime), (0o4751, 5, 1 << 46, time));
     let mode = Sattr3 {
         mode: Some(0o600),
         ..Sattr3::default()
     };
-    assert_eq!(
-        gateway.status(&set(mode, Some(time))),
-        Some(Status::NotSync)
-    );
+    assert_eq!(gateway.status(&set(mode, Some(time))), Some(Status::NotSync));
     assert_eq!(gateway.status(&set(mode, Some(now.ctime))), None);
     let bad = nfs3::Time {
         nanoseconds: 1_000_000_000,

@@ -14,12 +14,7 @@ fn several() -> (Gateway, Handle) {
         read_only: true,
         ..export(3, "/ro", "vms")
     };
-    let mut gateway = Gateway::new(vec![
-        export(1, "/all", ""),
-        export(2, "/vms", "vms"),
-        read_only,
-        far,
-    ]);
+    let mut gateway = Gateway::new(vec![export(1, "/all", ""), export(2, "/vms", "vms"), read_only, far]);
     let root = gateway.mount("/all").unwrap();
     let dir = gateway.make_dir(root, "vms");
     gateway.make_dir(dir, "sub");
@@ -54,20 +49,14 @@ fn lists_of_exports_and_mounts() {
         panic!()
     };
     let paths: Vec<_> = exports.0.iter().map(|export| &export.path.0[..]).collect();
-    assert_eq!(
-        paths,
-        [&b"/all"[..], b"/vms", b"/ro"],
-        "only what the caller may mount"
-    );
+    assert_eq!(paths, [&b"/all"[..], b"/vms", b"/ro"], "only what the caller may mount");
     assert_eq!(exports.0[0].groups.0, ["10.0.0.0/8"]);
     let dump = |gateway: &mut Gateway| match gateway.mount_call(&mount::Request::Dump) {
         mount::Reply::Dump(mounts) => mounts.0.len(),
         other => panic!("{other:?}"),
     };
     assert_eq!(dump(&mut gateway), 2);
-    gateway.mount_call(&mount::Request::Unmount(mount::Path(Bytes::from_static(
-        b"/vms",
-    ))));
+    gateway.mount_call(&mount::Request::Unmount(mount::Path(Bytes::from_static(b"/vms"))));
     assert_eq!(dump(&mut gateway), 1);
     gateway.mount_call(&mount::Request::UnmountAll);
     assert_eq!(dump(&mut gateway), 0);
@@ -90,10 +79,7 @@ fn nothing_is_above_an_export() {
         panic!()
     };
     let (entries, _) = listing.entries();
-    assert_eq!(
-        entries[0].fileid, entries[1].fileid,
-        ". and .. are the same"
-    );
+    assert_eq!(entries[0].fileid, entries[1].fileid, ". and .. are the same");
 }
 
 #[test]
@@ -141,10 +127,7 @@ fn forged_and_foreign_handles() {
     let (mut gateway, root) = Gateway::open();
     let forged: Vec<u8> = root.as_bytes().iter().rev().copied().collect();
     for bytes in [&forged[..], b"", &[0; 64], &root.as_bytes()[1..]] {
-        assert_eq!(
-            gateway.attributes(Handle::new(bytes).unwrap()),
-            Err(Status::BadHandle)
-        );
+        assert_eq!(gateway.attributes(Handle::new(bytes).unwrap()), Err(Status::BadHandle));
     }
     let other = Gateway::new(vec![export(2, "/export", "")]);
     let foreign = other.server.sealer().seal(handles::Target {
@@ -184,10 +167,7 @@ fn calls_without_credentials() {
     }]);
     let root = open.mount("/export").unwrap();
     open.credentials = Credentials::None;
-    assert_eq!(
-        open.attributes(root).map(|attributes| attributes.fileid),
-        Ok(1)
-    );
+    assert_eq!(open.attributes(root).map(|attributes| attributes.fileid), Ok(1));
     let make = nfs3::MakeDirArgs {
         target: at(root, "x"),
         attributes: nfs3::Sattr3::default(),
@@ -222,18 +202,8 @@ fn modes_are_judged_by_uid() {
         count: 1,
     });
     for (uid, may_read, may_write, bits) in [
-        (
-            0,
-            true,
-            true,
-            access::READ | access::MODIFY | access::EXTEND,
-        ),
-        (
-            1001,
-            true,
-            true,
-            access::READ | access::MODIFY | access::EXTEND,
-        ),
+        (0, true, true, access::READ | access::MODIFY | access::EXTEND),
+        (1001, true, true, access::READ | access::MODIFY | access::EXTEND),
         (1002, false, false, 0),
     ] {
         gateway.credentials = user(uid);

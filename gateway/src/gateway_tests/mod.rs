@@ -1,0 +1,8 @@
+//! Tests of the gateway machine as a whole, with real sessions, in a world in memory.
+
+mod background;
+mod changes;
+mod clients;
+mod images;
+mod sessions;
+mod world;

@@ -1,0 +1,507 @@
+//! A gateway with everything around it: a metadata store in memory, one OSD that holds bytes, clients that keep what they
+//! are sent. Nothing moves before [`World::run`] does it, and each road can be held up.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::oneshot;
+use trivet_core::keys::{self, Claim, GatewayState, Pool};
+use trivet_core::kv::{Change, Compare, Event, KeyValue, Notice, Txn, TxnOutcome};
+use trivet_core::map::encode;
+use trivet_core::message::{Action, LIST_LIMIT, Message, Op, OpDone, OpError, OpValue};
+use trivet_core::{ClientId, Epoch, ImageId, Now, OBJECT_SIZE, ObjectId, OsdId, PgId, PoolId};
+use trivet_namespace::{Caller, Context, Inode, Namespace, Numbers, Operation, Time};
+
+use crate::admin::metrics::{Metrics, Protocol};
+use crate::admin::{AdminAnswer, AdminCall, AdminError, AdminResult, ErrorKind};
+use crate::gateway::{Clock, ConnKey, Effect, Gateway};
+use crate::nfs::{Export, NfsServer, Settings, Squash};
+use crate::session::Ending;
+
+pub(super) const POOL: PoolId = PoolId(1);
+/// The gateway under test, and another one.
+pub(super) const OWN: ClientId = ClientId(7);
+pub(super) const RIVAL: ClientId = ClientId(8);
+const PGS: u32 = 2;
+const OSD: OsdId = OsdId(1);
+
+/// See the module.
+pub(super) struct World {
+    pub(super) gateway: Gateway,
+    pub(super) clock: Clock,
+    pub(super) keys: BTreeMap<String, KeyValue>,
+    pub(super) revision: u64,
+    pub(super) notices: VecDeque<Notice>,
+    pub(super) txns: VecDeque<(u64, Txn)>,
+    pub(super) outcomes: VecDeque<(u64, TxnOutcome)>,
+    pub(super) ops: VecDeque<Op>,
+    pub(super) objects: BTreeMap<ObjectId, Vec<u8>>,
+    pub(super) effects: Vec<Effect>,
+    pub(super) connections: u64,
+    /// Input that a session left over.
+    pub(super) inputs: BTreeMap<ConnKey, BytesMut>,
+    /// What clients were sent and have not looked at.
+    pub(super) sent: BTreeMap<ConnKey, Vec<u8>>,
+    pub(super) closed: Vec<(ConnKey, Ending)>,
+    pub(super) pauses: Vec<bool>,
+    /// How often leftover input was asked for.
+    pub(super) again: usize,
+    /// Transactions that were committed and refused.
+    pub(super) committed: usize,
+    pub(super) refused: usize,
+    pub(super) hold_notices: bool,
+    pub(super) hold_txns: bool,
+    pub(super) hold_osd: bool,
+    /// Notices overtake the outcomes of their transactions.
+    pub(super) notices_first: bool,
+    /// The next transactions are lost on their way, which the gateway hears of as unknown.
+    pub(super) lose_txns: usize,
+    /// The OSD answers all operations with this.
+    pub(super) fail: Option<OpError>,
+}
+
+/// A settled world with an empty tree.
+impl Default for World {
+    fn default() -> World {
+        World::with_pool(true)
+    }
+}
+
+impl World {
+    pub(super) fn with_pool(pool: bool) -> World {
+        let clock = Clock {
+            now: Now(0),
+            wall: Time { sec: 1_000, nsec: 0 },
+        };
+        let gateway = Gateway::new(OWN, clock, Metrics::new(), NfsServer::new(settings()), 1);
+        let mut world = World {
+            gateway,
+            clock,
+            keys: BTreeMap::new(),
+            revision: 0,
+            notices: VecDeque::new(),
+            txns: VecDeque::new(),
+            outcomes: VecDeque::new(),
+            ops: VecDeque::new(),
+            objects: BTreeMap::new(),
+            effects: Vec::new(),
+            connections: 0,
+            inputs: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            closed: Vec::new(),
+            pauses: Vec::new(),
+            again: 0,
+            committed: 0,
+            refused: 0,
+            hold_notices: false,
+            hold_txns: false,
+            hold_osd: false,
+            notices_first: false,
+            lose_txns: 0,
+            fail: None,
+        };
+        world.commit(&Namespace::bootstrap(clock.wall).changes);
+        world.set_up(pool);
+        world.snapshot();
+        world
+    }
+
+    fn set_up(&mut self, pool: bool) {
+        for id in [OWN, RIVAL] {
+            self.commit(&[Change::put(
+                keys::gateway_state(id),
+                encode(&GatewayState { name: "g".into() }),
+            )]);
+        }
+        if !pool {
+            return;
+        }
+        let pool = Pool {
+            name: "test".into(),
+            replicas: 1,
+            min_size: 1,
+            pg_count: PGS,
+        };
+        self.commit(&[Change::put(keys::pool(POOL), encode(&pool))]);
+        for number in 0..PGS {
+            let claim = Claim {
+                primary: OSD,
+                epoch: Epoch(1),
+                acting: vec![OSD],
+                active: true,
+                missing: 0,
+            };
+            self.commit(&[Change::put(keys::claim(PgId { pool: POOL, number }), encode(&claim))]);
+        }
+    }
+
+    /// Moves everything until nothing moves that is not held up.
+    pub(super) fn run(&mut self) {
+        loop {
+            self.absorb();
+            let overtaken = self.notices_first && self.deliver_notice();
+            let moved = overtaken || self.deliver_outcome() || self.deliver_notice();
+            if !moved && !self.execute_txn() && !self.execute_op() {
+                return;
+            }
+        }
+    }
+
+    fn absorb(&mut self) {
+        for effect in std::mem::take(&mut self.effects) {
+            match effect {
+                Effect::Send(conn, bytes) => self.sent.entry(conn).or_default().extend(bytes.concat()),
+                Effect::Close(conn, ending) => self.closed.push((conn, ending)),
+                Effect::Pause(_, paused) => self.pauses.push(paused),
+                Effect::Again(conn) => {
+                    self.again += 1;
+                    self.send(conn, b"");
+                }
+                Effect::ToOsd(OSD, Message::Op(op)) => self.ops.push_back(op),
+                Effect::Txn(ticket, txn) => self.txns.push_back((ticket, txn)),
+                other => panic!("unexpected: {other:?}"),
+            }
+        }
+        if !self.effects.is_empty() {
+            self.absorb();
+        }
+    }
+
+    fn deliver_outcome(&mut self) -> bool {
+        let Some((ticket, outcome)) = self.outcomes.pop_front() else {
+            return false;
+        };
+        self.gateway.txn_ended(self.clock, ticket, outcome, &mut self.effects);
+        true
+    }
+
+    fn deliver_notice(&mut self) -> bool {
+        if self.hold_notices {
+            return false;
+        }
+        let Some(notice) = self.notices.pop_front() else {
+            return false;
+        };
+        self.gateway.notice(self.clock, &notice, &mut self.effects);
+        true
+    }
+
+    fn execute_txn(&mut self) -> bool {
+        if self.hold_txns {
+            return false;
+        }
+        let Some((ticket, txn)) = self.txns.pop_front() else {
+            return false;
+        };
+        let outcome = if self.lose_txns > 0 {
+            self.lose_txns -= 1;
+            TxnOutcome::Unknown
+        } else {
+            self.transact(&txn)
+        };
+        self.outcomes.push_back((ticket, outcome));
+        true
+    }
+
+    fn transact(&mut self, txn: &Txn) -> TxnOutcome {
+        let holds = |compare: &Compare| match compare {
+            Compare::ModRevision(key, at) => self.keys.get(key).is_some_and(|row| row.mod_revision == *at),
+            Compare::Absent(key) => !self.keys.contains_key(key),
+            Compare::Exists(key) => self.keys.contains_key(key),
+            Compare::EmptyPrefix(prefix) => !self.keys.keys().any(|key| key.starts_with(prefix)),
+        };
+        if !txn.compare.iter().all(holds) {
+            self.refused += 1;
+            return TxnOutcome::Refused(self.revision);
+        }
+        self.commit(&txn.changes);
+        self.committed += 1;
+        TxnOutcome::Committed(self.revision)
+    }
+
+    /// Changes keys unconditionally.
+    pub(super) fn commit(&mut self, changes: &[Change]) {
+        self.revision += 1;
+        let revision = self.revision;
+        let mut events = Vec::new();
+        for change in changes {
+            events.push(match change.clone() {
+                Change::Put { key, value, .. } => {
+                    let row = KeyValue {
+                        key,
+                        value,
+                        mod_revision: revision,
+                    };
+                    self.keys.insert(row.key.clone(), row.clone());
+                    Event::Put(row)
+                }
+                Change::Delete(key) => {
+                    self.keys.remove(&key);
+                    Event::Delete { key, revision }
+                }
+            });
+        }
+        self.notices.push_back(Notice::Changes { revision, events });
+    }
+
+    /// Everything at once instead of the notices that are under way, however they are held up.
+    pub(super) fn snapshot(&mut self) {
+        self.notices.clear();
+        let keys = self.keys.values().cloned().collect();
+        let notice = Notice::Snapshot {
+            revision: self.revision,
+            keys,
+        };
+        self.gateway.notice(self.clock, &notice, &mut self.effects);
+        self.run();
+    }
+
+    fn execute_op(&mut self) -> bool {
+        if self.hold_osd {
+            return false;
+        }
+        let Some(op) = self.ops.pop_front() else { return false };
+        let result = match self.fail {
+            Some(error) => Err(error),
+            None => Ok(self.act(op.pg, op.action)),
+        };
+        let done = Message::OpDone(OpDone { id: op.id, result });
+        self.gateway.message(self.clock, OSD, done, &mut self.effects);
+        true
+    }
+
+    /// Lets the OSD answer this many operations.
+    pub(super) fn run_ops(&mut self, count: usize) {
+        self.run();
+        for _ in 0..count {
+            self.hold_osd = false;
+            self.execute_op();
+            self.hold_osd = true;
+            self.run();
+        }
+    }
+
+    fn act(&mut self, pg: PgId, action: Action) -> OpValue {
+        match action {
+            Action::Read { object, offset, len } => {
+                let data = self.objects.get(&object).map_or(Bytes::from(vec![0; len]), |bytes| {
+                    Bytes::copy_from_slice(&bytes[offset..offset + len])
+                });
+                return OpValue::Data(vec![data]);
+            }
+            Action::Write { object, offset, data } => self.put(object, offset, &data.concat()),
+            Action::Zero { object, offset, len } => {
+                if let Some(bytes) = self.objects.get_mut(&object) {
+                    bytes[offset..offset + len].fill(0);
+                }
+            }
+            Action::Remove { object } => drop(self.objects.remove(&object)),
+            Action::List { image, after } => {
+                let numbers = self
+                    .objects
+                    .keys()
+                    .filter(|object| object.image == image && object.pg(PGS) == pg);
+                let numbers = numbers
+                    .map(|object| object.number)
+                    .filter(|&number| after.is_none_or(|a| number > a));
+                return OpValue::Objects(numbers.take(LIST_LIMIT).collect());
+            }
+        }
+        OpValue::Changed
+    }
+
+    fn put(&mut self, object: ObjectId, offset: usize, data: &[u8]) {
+        let bytes = self.objects.entry(object).or_insert_with(|| vec![0; OBJECT_SIZE]);
+        bytes[offset..offset + data.len()].copy_from_slice(data);
+    }
+
+    /// Operations that wait for the OSD.
+    pub(super) fn ops(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// Transactions that wait for the store.
+    pub(super) fn txns(&self) -> usize {
+        self.txns.len()
+    }
+
+    /// The byte at `offset` of an image, as the OSD has it.
+    pub(super) fn byte(&self, image: ImageId, offset: u64) -> u8 {
+        let size = OBJECT_SIZE as u64;
+        let object = ObjectId {
+            image,
+            number: offset / size,
+        };
+        self.objects
+            .get(&object)
+            .map_or(0, |bytes| bytes[usize::try_from(offset % size).unwrap()])
+    }
+
+    /// How many objects an image has.
+    pub(super) fn objects(&self, image: ImageId) -> usize {
+        self.objects.keys().filter(|object| object.image == image).count()
+    }
+
+    /// Lets time pass in steps of a tick.
+    pub(super) fn pass(&mut self, time: Duration) {
+        const TICK: Duration = Duration::from_millis(250);
+        let end = self.clock.now + time;
+        while self.clock.now < end {
+            self.clock.now = self.clock.now + TICK;
+            let since = Duration::from_nanos(self.clock.now.0);
+            self.clock.wall = Time {
+                sec: 1_000 + i64::try_from(since.as_secs()).unwrap(),
+                nsec: since.subsec_nanos(),
+            };
+            self.gateway.tick(self.clock, &mut self.effects);
+            self.run();
+        }
+    }
+
+    /// What an administrator asks for; the answer may be under way.
+    pub(super) fn call(&mut self, call: AdminCall) -> oneshot::Receiver<AdminResult> {
+        let (reply, answer) = oneshot::channel();
+        self.gateway.admin(self.clock, call, reply, &mut self.effects);
+        self.run();
+        answer
+    }
+
+    /// The same, answered at once.
+    pub(super) fn ask(&mut self, call: AdminCall) -> AdminResult {
+        self.call(call).try_recv().expect("nothing holds the answer up")
+    }
+
+    /// The class of error that it is answered with.
+    pub(super) fn error(&mut self, call: AdminCall) -> ErrorKind {
+        self.ask(call)
+            .map_err(|AdminError { kind, .. }| kind)
+            .expect_err("it must fail")
+    }
+
+    /// An image of `size` bytes.
+    pub(super) fn image(&mut self, path: &str, size: u64) -> ImageId {
+        let answer = self.ask(create(path, size));
+        assert!(matches!(answer, Ok(AdminAnswer::Image(_))), "{answer:?}");
+        self.mirror().resolve(path.as_bytes()).unwrap()
+    }
+
+    /// The tree of names as the store has it.
+    pub(super) fn mirror(&self) -> Namespace {
+        let keys = self.keys.values().cloned().collect();
+        let mut namespace = Namespace::default();
+        namespace.apply(&Notice::Snapshot {
+            revision: self.revision,
+            keys,
+        });
+        namespace
+    }
+
+    /// An image's inode as the store has it.
+    pub(super) fn inode(&self, image: ImageId) -> Inode {
+        self.mirror().inode(image).expect("it exists").clone()
+    }
+
+    /// Another gateway changes the tree of names; this one hears of it with [`World::run`].
+    pub(super) fn rival(&mut self, operation: &Operation) {
+        let mut numbers = Numbers::default();
+        numbers.add(1 << 40 | self.revision << 8, 1 << 40 | (self.revision + 1) << 8);
+        let context = Context {
+            caller: Caller::root(),
+            now: self.clock.wall,
+            pool: Some(POOL),
+            gateway: RIVAL,
+        };
+        let plan = self
+            .mirror()
+            .plan(operation, &context, &mut numbers)
+            .expect("a plan on what is there");
+        self.commit(&plan.txn.changes);
+    }
+
+    /// The other gateway dies.
+    pub(super) fn rival_dies(&mut self) {
+        self.commit(&[Change::Delete(keys::gateway_state(RIVAL))]);
+    }
+
+    /// A client connects.
+    pub(super) fn connect(&mut self, protocol: Protocol) -> ConnKey {
+        self.connections += 1;
+        let conn = ConnKey(self.connections);
+        let peer = ([192, 0, 2, 1], 900 + u16::try_from(self.connections).unwrap());
+        let local = ([192, 0, 2, 9], 10809);
+        self.gateway
+            .accepted(self.clock, conn, protocol, local.into(), peer.into(), &mut self.effects);
+        self.run();
+        conn
+    }
+
+    /// A client sends bytes.
+    pub(super) fn send(&mut self, conn: ConnKey, bytes: &[u8]) {
+        let mut input = self.inputs.remove(&conn).unwrap_or_default();
+        input.extend_from_slice(bytes);
+        self.gateway.received(self.clock, conn, &mut input, &mut self.effects);
+        self.inputs.insert(conn, input);
+    }
+
+    /// A client is gone.
+    pub(super) fn leave(&mut self, conn: ConnKey) {
+        self.gateway.closed(conn);
+    }
+
+    /// What a client was sent since it looked last.
+    pub(super) fn take(&mut self, conn: ConnKey) -> Vec<u8> {
+        self.run();
+        self.sent.remove(&conn).unwrap_or_default()
+    }
+}
+
+/// Everything is exported, to everybody.
+fn settings() -> Settings {
+    let export = Export {
+        id: 1,
+        path: "/".to_owned(),
+        subtree: String::new(),
+        clients: vec!["0.0.0.0/0".parse().unwrap()],
+        read_only: false,
+        squash: Squash::Nobody,
+        anonymous: (0, 0),
+        auth_none: true,
+        privileged_port: false,
+    };
+    Settings {
+        exports: vec![export],
+        key: [3; 16],
+        fsid: 5,
+        verifier: Default::default(),
+    }
+}
+
+pub(super) fn create(path: &str, size: u64) -> AdminCall {
+    AdminCall::ImageCreate {
+        path: path.to_owned(),
+        size,
+    }
+}
+
+pub(super) fn remove(path: &str) -> AdminCall {
+    AdminCall::ImageRemove { path: path.to_owned() }
+}
+
+pub(super) fn resize(path: &str, size: u64) -> AdminCall {
+    AdminCall::ImageResize {
+        path: path.to_owned(),
+        size,
+    }
+}
+
+pub(super) fn rename(from: &str, to: &str) -> AdminCall {
+    AdminCall::ImageRename {
+        from: from.to_owned(),
+        to: to.to_owned(),
+    }
+}
+
+pub(super) fn info(path: &str) -> AdminCall {
+    AdminCall::ImageInfo { path: path.to_owned() }
+}
