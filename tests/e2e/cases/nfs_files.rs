@@ -127,6 +127,16 @@ fn directories_last_and_refuse_what_they_must() -> Result<()> {
         assert!(said.contains(word), "{args}: {said}");
     }
     nfs(&server, "rmdir /empty")?;
+    // SYMLINK is either done or said not to be supported.
+    let link = client("nfs-io")
+        .arg(server.ports.nfs.to_string())
+        .args("symlink target /link")
+        .end()?;
+    ensure!(
+        link.status.success() || link.stderr.contains("NOTSUPP"),
+        "symlink: {}",
+        link.stderr
+    );
     server.stop()?;
     let server = cluster.start()?;
     assert_eq!(nfs(&server, "stat /a/b/c")?, "dir");
