@@ -224,7 +224,9 @@ impl Osds {
                 slot.report.capacity = stats.capacity;
                 slot.report.used = stats.used;
                 slot.report.objects = stats.objects;
-                if let Life::Opening(running) = std::mem::replace(&mut slot.life, Life::Stopped) {
+                if matches!(slot.life, Life::Opening(_))
+                    && let Life::Opening(running) = std::mem::replace(&mut slot.life, Life::Stopped)
+                {
                     register(osd, slot.size, &running, out.control);
                     slot.life = Life::Up(running);
                 }
