@@ -45,7 +45,7 @@ fn io_goes_on_without_an_osd_and_its_return_is_complete() -> Result<()> {
     let mut server = cluster.start()?;
     server.expect_log("OSD ");
     server.admin("image create verified --size 2G")?;
-    let slow = format!("--rate={}", sized("4m", "16m"));
+    let slow = format!("--rate={}", sized("4m", "8m"));
     let mut load = fio(&server, "verified", &slow).start()?;
     let mut outages = 0;
     while load.runs()? && outages < sized(2, 6) {
@@ -55,7 +55,7 @@ fn io_goes_on_without_an_osd_and_its_return_is_complete() -> Result<()> {
         server.admin("osd start 1")?;
         outages += 1;
     }
-    ensure!(outages > 0 && load.runs()?, "the load ended before an OSD was stopped");
+    ensure!(outages >= 2, "the load ended after {outages} outages");
     let (written, checked) = finish(load)?;
     assert!(written >= total() && checked >= total());
     let took = wait_clean(&server)?;

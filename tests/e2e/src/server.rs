@@ -145,6 +145,7 @@ impl Cluster {
             said: Vec::new(),
             expected: Vec::new(),
             _lines: None,
+            judged: false,
         };
         server.wait_ready(lines)?;
         Ok(server)
@@ -236,6 +237,8 @@ pub struct Server {
     pub said: Vec<String>,
     expected: Vec<String>,
     _lines: Option<Receiver<String>>,
+    /// Whether its end has been asked for: otherwise it is a failure that ends it.
+    judged: bool,
 }
 
 impl Server {
@@ -341,6 +344,7 @@ impl Server {
     /// # Errors
     /// When the process cannot be killed.
     pub fn kill(mut self) -> Result<()> {
+        self.judged = true;
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
@@ -369,6 +373,7 @@ impl Server {
         let took = asked.elapsed();
         ensure!(status.success(), "ended with {status}: {:#?}", self.log.lines());
         self.judge()?;
+        self.judged = true;
         Ok(took)
     }
 
@@ -413,7 +418,7 @@ impl Drop for Server {
         // It may have ended already, which is what is wanted.
         drop(self.child.kill());
         drop(self.child.wait());
-        if thread::panicking() {
+        if !self.judged || thread::panicking() {
             let lines = self.log.lines();
             let tail = &lines[lines.len().saturating_sub(30)..];
             println!("the server's last words:\n{}", tail.join("\n"));
