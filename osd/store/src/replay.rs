@@ -243,11 +243,27 @@ impl Replay {
             };
             let prefix = Prefix::get(&block, &self.secret);
             let here = prefix.filter(|p| p.position % self.layout.log_size == position % self.layout.log_size);
-            highest = highest.max(here.map_or(0, |prefix| prefix.sequence));
+            if let Some(prefix) = here {
+                self.check_tail(&prefix)?;
+                highest = highest.max(prefix.sequence);
+            }
             position += BLOCK;
         }
         self.end_of_chain(highest)?;
         Ok(None)
+    }
+
+    /// A later batch that the ring could not have held together with the tail proves that a checkpoint newer
+    /// than the one in use moved the tail: the chain ends only because that checkpoint has rotted.
+    fn check_tail(&self, prefix: &Prefix) -> Result<(), String> {
+        let fits = prefix.end().saturating_sub(self.tail) <= self.layout.log_size;
+        if prefix.sequence <= self.sequence || fits {
+            return Ok(());
+        }
+        Err(format!(
+            "the checkpoint that batch {} of the log relies on is damaged",
+            prefix.sequence
+        ))
     }
 
     /// Decides what the end of the chain is, knowing the highest batch of which there is a trace beyond it.
