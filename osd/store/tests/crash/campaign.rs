@@ -18,6 +18,14 @@ use crate::world::{Geometry, World, format};
 
 /// So many objects do not fit into one chunk of a checkpoint.
 pub const MANY: usize = 700;
+/// A disk of 2000 slots and as many objects as it can remember.
+const CHURN: (Geometry, usize) = (
+    Geometry {
+        size: 2020 * trivet_core::OBJECT_SIZE,
+        log: 768 << 10,
+    },
+    4800,
+);
 /// Images sampled at one crash point besides the exhaustive ones.
 const SAMPLES: usize = 10;
 /// Crashes within crashes, at most.
@@ -50,11 +58,20 @@ pub struct Failure {
     pub violation: Violation,
 }
 
+/// What a campaign is about.
+#[derive(Clone, Copy, Default)]
+pub struct Options {
+    /// The deliberate bug that is to be found.
+    pub mutant: Option<Mutant>,
+    /// Thousands of objects that come and go, so that a checkpoint of changes is written in many steps.
+    pub churn: bool,
+}
+
 /// Runs of one seed.
 pub struct Campaign {
     pub tally: Tally,
     goal: u64,
-    mutant: Option<Mutant>,
+    options: Options,
     rng: Rng,
     /// Where in the run we are, for reports.
     place: String,
@@ -121,7 +138,7 @@ pub fn draw_geometry(rng: &mut Rng) -> (Geometry, usize) {
 }
 
 /// Runs campaigns from `seed` on until `goal` images are checked.
-pub fn run(seed: u64, goal: u64, mutant: Option<Mutant>) -> Result<Tally, Failure> {
+pub fn run(seed: u64, goal: u64, options: Options) -> Result<Tally, Failure> {
     let mut tally = Tally::default();
     let only = std::env::var("TRIVET_CRASH_SEED")
         .ok()
@@ -131,7 +148,7 @@ pub fn run(seed: u64, goal: u64, mutant: Option<Mutant>) -> Result<Tally, Failur
         let mut campaign = Campaign {
             tally,
             goal,
-            mutant,
+            options,
             rng: Rng::new(seed),
             place: String::new(),
         };
@@ -157,8 +174,17 @@ pub fn run(seed: u64, goal: u64, mutant: Option<Mutant>) -> Result<Tally, Failur
 impl Campaign {
     /// One freshly formatted disk and several lives of the store on it.
     fn one_run(&mut self) -> Result<(), Violation> {
-        let (geometry, objects) = draw_geometry(&mut self.rng);
-        let mut workload = Workload::new(objects, &mut self.rng);
+        let (geometry, objects) = if self.options.churn {
+            CHURN
+        } else {
+            draw_geometry(&mut self.rng)
+        };
+        let make = if self.options.churn {
+            Workload::churn
+        } else {
+            Workload::new
+        };
+        let mut workload = make(objects, &mut self.rng);
         let model = Model::new(workload.objects().iter().copied());
         let mut image = self.old_disk(geometry);
         format(&mut image, geometry, *b"the first format")?;
@@ -202,7 +228,7 @@ impl Campaign {
 
     /// Works for a while; crashes on the side at many points.
     fn live(&mut self, world: &mut World, workload: &mut Workload) -> Result<(), Violation> {
-        let steps = self.rng.between(60, 500);
+        let steps = self.rng.between(60, 500) * if self.options.churn { 4 } else { 1 };
         let every = self.rng.between(4, 40);
         let mut generation = world.disk.generation;
         let before = world.model.compared;
@@ -294,7 +320,7 @@ impl Campaign {
 
     fn begin(&mut self, disk: SimDisk, model: &Model) -> Result<World, Violation> {
         self.tally.stores += 1;
-        World::open(disk, model.clone(), self.rng.fork(), self.mutant)
+        World::open(disk, model.clone(), self.rng.fork(), self.options.mutant)
     }
 
     /// Opens a healthy disk: must succeed, and hold what the model says.

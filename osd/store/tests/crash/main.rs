@@ -1,8 +1,8 @@
 //! Crash, failure and corruption tests of the store on a simulated disk, and the proof that they can fail:
 //! every seeded bug of [`Mutant`] must be caught by the same checker.
 //!
-//! `TRIVET_CRASH_IMAGES` sets the number of crash images (default 100,000), `TRIVET_CRASH_SEED` repeats one
-//! run. Figures are printed with `--nocapture`.
+//! `TRIVET_CRASH_IMAGES` sets the number of crash images (default 100,000) and scales the tests of rot with
+//! it, `TRIVET_CRASH_SEED` repeats one run. Figures are printed with `--nocapture`.
 
 mod campaign;
 mod corruption;
@@ -15,6 +15,7 @@ mod rng;
 mod workload;
 mod world;
 
+use campaign::Options;
 use trivet_store::Mutant;
 
 /// A broken promise, in words.
@@ -23,6 +24,8 @@ pub struct Violation(pub String);
 
 /// Crash images of all crash tests together.
 const IMAGES: u64 = 100_000;
+/// Stores that are damaged in 200 ways each, for so many images.
+const ROTTEN_STORES: u64 = 110;
 /// Within so many images each seeded bug is caught.
 const MUTANT_IMAGES: u64 = 20_000;
 
@@ -33,8 +36,15 @@ fn images() -> u64 {
         .unwrap_or(IMAGES)
 }
 
-fn crash_images(seed: u64, images: u64) {
-    match campaign::run(seed, images, None) {
+fn crash_images(seed: u64, images: u64, churn: bool) {
+    match campaign::run(
+        seed,
+        images,
+        Options {
+            churn,
+            ..Options::default()
+        },
+    ) {
         Ok(tally) => println!("{tally}"),
         Err(failure) => panic!("{failure}"),
     }
@@ -42,12 +52,17 @@ fn crash_images(seed: u64, images: u64) {
 
 #[test]
 fn crash_images_first_half() {
-    crash_images(1, images().div_ceil(2));
+    crash_images(1, images().div_ceil(2), false);
 }
 
 #[test]
 fn crash_images_second_half() {
-    crash_images(2, images().div_ceil(2));
+    crash_images(2, images().div_ceil(2), false);
+}
+
+#[test]
+fn crash_images_while_thousands_of_objects_come_and_go() {
+    crash_images(4, images().div_ceil(100), true);
 }
 
 #[test]
@@ -81,7 +96,8 @@ fn failed_reads_are_only_failed_reads() {
 #[test]
 fn rot_is_never_served_and_never_hides_what_was_acknowledged() {
     let mut tally = corruption::Tally::default();
-    for seed in 0..110 {
+    let seeds = (ROTTEN_STORES * images()).div_ceil(IMAGES);
+    for seed in 0..seeds {
         corruption::run(seed, &mut tally).unwrap_or_else(|v| panic!("seed {seed}: {}", v.0));
     }
     println!(
@@ -91,7 +107,10 @@ fn rot_is_never_served_and_never_hides_what_was_acknowledged() {
     for (reason, count) in &tally.reasons {
         println!("  {count} x {reason}");
     }
-    assert!(tally.disks >= 20_000 && tally.reported > 1000, "the rot hit something");
+    assert!(
+        tally.disks >= seeds * 200 && tally.reported > tally.disks / 20,
+        "the rot hit something"
+    );
 }
 
 /// A checker that cannot fail proves nothing.
@@ -106,7 +125,14 @@ fn every_seeded_bug_is_caught() {
     ];
     let mut survivors = Vec::new();
     for mutant in mutants {
-        match campaign::run(3, MUTANT_IMAGES, Some(mutant)) {
+        match campaign::run(
+            3,
+            MUTANT_IMAGES,
+            Options {
+                mutant: Some(mutant),
+                ..Options::default()
+            },
+        ) {
             Err(failure) => println!("{mutant:?} caught at image {}: {}", failure.images, failure.violation.0),
             Ok(_) => survivors.push(format!("{mutant:?}")),
         }

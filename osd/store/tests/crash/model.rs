@@ -473,7 +473,9 @@ impl Model {
         let overwrite = history.entries[history.answered..index]
             .iter()
             .all(|entry| entry.contents.exists && wanted.minus(entry.contents.present()).is_empty());
-        if overwrite || live * 4 < self.slots && existing < ENTRIES {
+        // A write that waits may hold a slot besides that of its object.
+        let held = live + self.asked.len();
+        if overwrite || held * 2 < self.slots && existing < ENTRIES {
             return Err(Violation(format!(
                 "no space for {object} {}, {live} of {} slots in use, overwrite: {overwrite}",
                 mutation.version, self.slots

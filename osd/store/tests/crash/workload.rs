@@ -45,6 +45,16 @@ impl Workload {
         }
     }
 
+    /// Objects that come and go, all of them alike and most of them without contents.
+    pub fn churn(count: usize, rng: &mut Rng) -> Workload {
+        let weights = [1, 1, 0, 0, 8, 10, 10, 1, 1, 1];
+        Workload {
+            weights,
+            hot: count,
+            ..Workload::new(count, rng)
+        }
+    }
+
     /// The objects of the run.
     pub fn objects(&self) -> &[ObjectId] {
         &self.objects
