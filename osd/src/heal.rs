@@ -3,16 +3,16 @@
 
 use std::time::Duration;
 
-use trivet_core::message::{Action, Op, OpError, PeerBody, WriteError};
+use trivet_core::message::{Action, Listed, Op, OpError, PeerBody, WriteError};
 use trivet_core::mutation::Mutation;
 use trivet_core::{Epoch, ObjectId, OsdId, PgId, UNITS_PER_OBJECT, UnitMask, Version};
 use trivet_store::api::Request;
 
 use crate::decide::Missing;
-use crate::lane::{Healing, Lane};
+use crate::lane::Healing;
 use crate::pg::Phase;
 use crate::serve::lane_of;
-use crate::{Effect, Osd, Wait, reply};
+use crate::{Effect, Osd, Wait, reply, send_on};
 
 /// Objects of one PG that are healed at the same time in the background.
 const WINDOW: usize = 4;
@@ -45,10 +45,10 @@ impl Osd {
 
     /// Starts healing one object, once nothing else runs on it.
     pub(crate) fn heal(&mut self, id: PgId, object: ObjectId, out: &mut Vec<Effect>) {
-        let version = self.store.info(object).map_or(Version::NONE, |info| info.version);
+        let lane = self.new_lane(object);
         let Some(pg) = self.pgs.get_mut(&id) else { return };
         let Some(missing) = pg.missing.get(&object) else { return };
-        let lane = pg.lanes.entry(object).or_insert_with(|| Lane { assigned: version, ..Lane::default() });
+        let lane = pg.lanes.entry(object).or_insert(lane);
         if lane.healing.is_some() || !lane.running.is_empty() {
             return;
         }
@@ -150,8 +150,11 @@ impl Osd {
             Err(WriteError::Failed) => return,
         }
         if healing.awaited.is_empty() {
+            let lane_is_new = healing.whole.as_ref().is_some_and(|whole| whole.tombstone);
             lane.healing = None;
             lane.assigned = lane.assigned.max(version);
+            lane.acknowledged = false;
+            lane.is_new = lane_is_new;
             pg.healing.remove(&object);
             pg.missing.remove(&object);
             self.continue_lane(id, object, out);
@@ -173,24 +176,33 @@ impl Osd {
         self.heal_more(id, out);
     }
 
-    /// A member could not take a mutation that others have.
-    pub(crate) fn lacks(&mut self, id: PgId, object: ObjectId, osd: OsdId) {
-        let me = self.id;
+    /// A member had no room for a mutation that others have: nothing more starts on the object until all have the same
+    /// again. A new object of which nothing was acknowledged is undone everywhere; any other is brought to the member.
+    pub(crate) fn make_equal(&mut self, id: PgId, object: ObjectId, out: &mut Vec<Effect>) {
         let Some(info) = self.store.info(object) else { return };
         let Some(pg) = self.pgs.get_mut(&id) else { return };
-        let newest = trivet_core::message::Listed {
+        let Some(lane) = pg.lanes.get_mut(&object).filter(|lane| lane.running.is_empty()) else { return };
+        let lacking = std::mem::take(&mut lane.lacking);
+        // What was read of a mutation that failed is read again.
+        for held in std::mem::take(&mut lane.held) {
+            send_on(held.client, held.op, out);
+        }
+        let mut newest = Listed {
             object,
             version: info.version,
             op: info.op,
             present: info.present,
             tombstone: info.tombstone,
         };
-        let missing =
-            pg.missing.entry(object).or_insert_with(|| Missing { newest, sources: vec![me], lacking: Vec::new() });
-        missing.newest = newest;
-        if !missing.lacking.contains(&osd) {
-            missing.lacking.push(osd);
+        let mut missing = Missing { newest, sources: vec![self.id], lacking };
+        if lane.is_new && !lane.acknowledged {
+            lane.assigned = lane.assigned.next(pg.epoch);
+            newest.version = lane.assigned;
+            newest.tombstone = true;
+            missing = Missing { newest, sources: Vec::new(), lacking: pg.setting.acting.clone() };
         }
+        pg.missing.insert(object, missing);
+        self.heal(id, object, out);
     }
 
     /// If the PG is clean on its whole up set, drops the tombstones that it still has.

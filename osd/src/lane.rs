@@ -59,6 +59,12 @@ pub(crate) struct Lane {
     pub waiting: VecDeque<(ClientId, Op)>,
     pub held: Vec<Held>,
     pub healing: Option<Healing>,
+    /// Members that had no room for a mutation which others have.
+    pub lacking: Vec<OsdId>,
+    /// A mutation was acknowledged since the lane was made.
+    pub acknowledged: bool,
+    /// Nothing of the object was written when the lane was made.
+    pub is_new: bool,
 }
 
 impl Lane {

@@ -44,7 +44,7 @@ impl Osd {
 
     fn admit(&mut self, client: ClientId, op: Op, object: ObjectId, out: &mut Vec<Effect>) {
         let id = op.pg;
-        let version = self.store.info(object).map_or(Version::NONE, |info| info.version);
+        let lane = self.new_lane(object);
         let Some(pg) = self.pgs.get_mut(&id) else { return };
         let is_missing = pg.missing.contains_key(&object);
         let executed =
@@ -52,11 +52,11 @@ impl Osd {
         if executed {
             return reply(client, op.id, Ok(OpValue::Changed), out);
         }
-        let lane = pg.lanes.entry(object).or_insert_with(|| Lane { assigned: version, ..Lane::default() });
+        let lane = pg.lanes.entry(object).or_insert(lane);
         if lane.knows(op.id) {
             return;
         }
-        let blocked = is_missing || !lane.waiting.is_empty() || lane.changing().intersects(mask_of(&op.action));
+        let blocked = is_missing || !lane.lacking.is_empty() || !lane.waiting.is_empty() || lane.changing().intersects(mask_of(&op.action));
         if blocked {
             lane.waiting.push_back((client, op));
             if is_missing {
@@ -64,6 +64,16 @@ impl Osd {
             }
         } else {
             self.start(id, object, client, op, out);
+        }
+    }
+
+    /// A lane for an object as the store knows it.
+    pub(crate) fn new_lane(&self, object: ObjectId) -> Lane {
+        let info = self.store.info(object);
+        Lane {
+            assigned: info.map_or(Version::NONE, |info| info.version),
+            is_new: info.is_none_or(|info| info.present.is_empty()),
+            ..Lane::default()
         }
     }
 
@@ -230,7 +240,8 @@ impl Osd {
         if lane.healing.is_some() {
             return self.healed_member(from, id, object, version, result, out);
         }
-        let committing = lane.running.iter_mut().find_map(|running| match &mut running.stage {
+        let Lane { running, lacking, .. } = lane;
+        let committing = running.iter_mut().find_map(|running| match &mut running.stage {
             Stage::Committing { version: v, awaited, failed, .. } if *v == version => Some((awaited, failed)),
             _ => None,
         });
@@ -238,17 +249,18 @@ impl Osd {
         awaited.retain(|&osd| osd != from);
         match result {
             Ok(()) => {}
-            Err(WriteError::NoSpace) => *failed = Some(OpError::NoSpace),
+            Err(WriteError::NoSpace) => {
+                *failed = Some(OpError::NoSpace);
+                if from != self.id {
+                    lacking.push(from);
+                }
+            }
             // The member has what it should not have: peering decides again.
             Err(WriteError::Stale) => return self.start_over(id, out),
             // The member's disk is gone; the map will say so.
             Err(WriteError::Failed) => awaited.push(from),
         }
-        let complete = awaited.is_empty();
-        if failed.is_some() && from != self.id {
-            self.lacks(id, object, from);
-        }
-        if complete {
+        if awaited.is_empty() {
             self.committed(id, object, version, out);
         }
     }
@@ -267,6 +279,7 @@ impl Osd {
         let result = match failed {
             Some(error) => Err(error),
             None => {
+                lane.acknowledged = true;
                 self.recent.entry(id).or_default().insert(running.op.id, version);
                 Ok(OpValue::Changed)
             }
@@ -283,6 +296,9 @@ impl Osd {
         let Some(pg) = self.pgs.get_mut(&id) else { return };
         let is_missing = pg.missing.contains_key(&object);
         let Some(lane) = pg.lanes.get_mut(&object) else { return };
+        if !lane.lacking.is_empty() {
+            return self.make_equal(id, object, out);
+        }
         for held in lane.take_settled() {
             reply(held.client, held.op, Ok(OpValue::Data(held.data)), out);
         }

@@ -135,6 +135,32 @@ fn sub_sector_writes_in_flight_together_all_count() {
     }
 }
 
+#[test]
+fn a_full_member_makes_writes_fail_and_nothing_else() {
+    let mut world = World::with_sizes(7, &[32 << 20, 10 << 20, 32 << 20]);
+    let image = World::image(1);
+    let object = OBJECT_SIZE as u64;
+    let data = |number: u64| vec![u8::try_from(number % 250).unwrap() + 1; 70_000];
+    let written: Vec<bool> = (0..200).map(|n| world.write(image, n * object, data(n)).is_ok()).collect();
+    let refused = written.iter().filter(|ok| !**ok).count();
+    assert!((20..180).contains(&refused), "{refused} of 200 writes were refused");
+    for (number, ok) in (0..).zip(&written) {
+        let read = world.read(image, number * object, 70_000).unwrap();
+        assert_eq!(read, if *ok { data(number) } else { vec![0; 70_000] }, "object {number}");
+    }
+    world.heal();
+    assert_replicated(&world);
+    // Overwrites go on; what is deleted makes room.
+    let kept = (0..200).find(|n| written[usize::try_from(*n).unwrap()]).unwrap();
+    world.write(image, kept * object + 5, vec![9; 100]).unwrap();
+    let purge = world.submit(image, ImageOp::Purge);
+    world.finish(purge).unwrap();
+    world.heal();
+    while world.turn() {}
+    (0..40).for_each(|n| drop(world.write(image, n * object, data(n)).unwrap()));
+    assert_replicated(&world);
+}
+
 /// Random operations on a few regions, each with one operation in flight at a time, against a model, while OSDs come and
 /// go. Returns how many operations were checked.
 fn chaos(seed: u64) -> usize {

@@ -62,6 +62,7 @@ impl Disk {
 
 struct Node {
     disk: Disk,
+    size: u64,
     osd: Option<Osd>,
     /// Disk operations that the disk has not executed.
     pending: VecDeque<DiskOp>,
@@ -85,8 +86,13 @@ pub struct World {
 const CLIENT: ClientId = ClientId(77);
 
 impl World {
-    /// OSDs 1..=n, two copies.
+    /// OSDs 1..=n of the same size, two copies.
     pub fn new(seed: u64, osds: u32) -> World {
+        World::with_sizes(seed, &vec![DISK; usize::try_from(osds).unwrap()])
+    }
+
+    /// OSDs with disks of these sizes, two copies.
+    pub fn with_sizes(seed: u64, sizes: &[u64]) -> World {
         let mut world = World {
             random: Random(seed | 1),
             now: Now(1),
@@ -103,17 +109,18 @@ impl World {
         };
         let pool = Pool { name: "test".into(), replicas: 2, min_size: 1, pg_count: PGS };
         world.put(keys::pool(POOL), encode(&pool), None);
-        for osd in (1..=osds).map(OsdId) {
-            world.put(keys::osd_config(osd), encode(&OsdConfig { size: DISK }), None);
+        let osds = || (1..).map(OsdId).zip(sizes.iter().copied());
+        for (osd, size) in osds() {
+            world.put(keys::osd_config(osd), encode(&OsdConfig { size }), None);
             let mut disk = Disk::default();
             let store = [u8::try_from(osd.0).unwrap(); 16];
-            let layout = Format { size: DISK, osd, cluster: CLUSTER, store, log_size: Some(1 << 20) };
+            let layout = Format { size, osd, cluster: CLUSTER, store, log_size: Some(1 << 20) };
             for op in format(&layout).unwrap() {
                 disk.run(op);
             }
-            world.nodes.insert(osd, Node { disk, osd: None, pending: VecDeque::new() });
+            world.nodes.insert(osd, Node { disk, size, osd: None, pending: VecDeque::new() });
         }
-        for osd in (1..=osds).map(OsdId) {
+        for (osd, _) in osds() {
             world.start(osd);
         }
         world
@@ -133,14 +140,15 @@ impl World {
         let lease = LeaseId(i64::try_from(boot).unwrap());
         let mut output = Output::default();
         let options = Options { expect: Some((CLUSTER, osd)), ..Options::default() };
-        let store = Store::open(DISK, options, &mut output);
+        let size = self.nodes[&osd].size;
+        let store = Store::open(size, options, &mut output);
         let machine = Osd::new(osd, boot, lease, store, output);
         self.nodes.get_mut(&osd).unwrap().osd = Some(machine);
         let keys = self.kv.iter().map(|(k, v)| (k.clone(), v.clone())).collect::<Vec<_>>();
         let keys = keys.into_iter().map(|(key, (value, mod_revision, _))| KeyValue { key, value, mod_revision });
         let snapshot = Notice::Snapshot { revision: self.revision, keys: keys.collect() };
         self.step(osd, Event::Notice(snapshot));
-        let state = OsdState { boot, size: DISK, address: None };
+        let state = OsdState { boot, size, address: None };
         self.put(keys::osd_state(osd), encode(&state), Some(lease));
         self.replan();
     }
