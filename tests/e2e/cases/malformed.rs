@@ -69,7 +69,7 @@ fn nobody_notices_garbage() -> Result<()> {
     let (operations, slowest) = thread::scope(|scope| -> Result<_> {
         let canary = scope.spawn(|| canary(ports.nbd, &stop));
         let driven: Result<()> = targets.iter().try_for_each(|target| {
-            let tally = drive(target, sized(500, 20_000), &mut Rng::new(11))?;
+            let tally = drive(target, sized(500, 5_000), &mut Rng::new(11))?;
             println!(
                 "{}: {} mutated sessions, {} closed by the server",
                 target.name, tally.sessions, tally.closed
