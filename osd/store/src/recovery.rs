@@ -46,8 +46,9 @@ pub struct Recovery {
     reading: u64,
     /// Valid headers: the best one last.
     found: Vec<(usize, usize, Header)>,
-    /// The highest sequence of any header.
+    /// The highest sequence of any header, and the last batch that any of them knows of.
     highest: u64,
+    seen: u64,
 }
 
 #[derive(Debug)]
@@ -97,6 +98,7 @@ impl Recovery {
             reading: 0,
             found: Vec::new(),
             highest: 0,
+            seen: 0,
         };
         recovery.read(0, BLOCK_LEN, out);
         recovery
@@ -184,6 +186,7 @@ impl Recovery {
         }
         self.found.sort_by_key(|found| found.2.sequence);
         self.highest = self.found.last().map_or(0, |found| found.2.sequence);
+        self.seen = self.found.iter().map(|found| found.2.seen).max().unwrap_or(0);
         if self.found.is_empty() {
             return self.enter_log(Loading::new(superblock, Active::default()), out);
         }
@@ -192,9 +195,10 @@ impl Recovery {
 
     /// Starts to load the best checkpoint that is left.
     fn load_best(&mut self, superblock: Superblock, out: &mut Output) -> Progress {
-        let Some((area, slot, header)) = self.found.pop() else {
+        let Some((area, slot, mut header)) = self.found.pop() else {
             return Err("every checkpoint is damaged".into());
         };
+        header.seen = self.seen;
         let active = Active {
             area,
             slot,

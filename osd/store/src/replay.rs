@@ -59,6 +59,8 @@ pub struct Replay {
     pub recent: VecDeque<(ObjectId, OpId, Version)>,
     /// Where the log was entered.
     tail: u64,
+    /// Where its first batch lies: at the tail, or at the start of the lap after it.
+    first: u64,
     /// Where the chain ends; the next batch belongs there.
     pub head: u64,
     /// The last batch of the chain.
@@ -114,6 +116,7 @@ impl Replay {
             epochs,
             recent: VecDeque::new(),
             tail: header.position,
+            first: header.position,
             head: header.position,
             sequence: header.batch,
             incarnation: header.incarnation,
@@ -223,6 +226,9 @@ impl Replay {
     /// The chain goes on with this batch, so the one before it is durable.
     fn take(&mut self, prefix: Prefix, records: Vec<Record>) {
         self.apply_held();
+        if self.head == self.tail {
+            self.first = prefix.position;
+        }
         let before = std::mem::replace(&mut self.head, prefix.end());
         self.sequence = prefix.sequence;
         self.incarnation = prefix.incarnation;
@@ -232,7 +238,7 @@ impl Replay {
 
     /// Looks through one window of the rest of the ring.
     fn search(&mut self, mut position: u64, mut highest: u64) -> Result<Option<Range>, String> {
-        let end = self.tail + self.layout.log_size;
+        let end = self.first + self.layout.log_size;
         while position < end {
             let block = match self.log_bytes(position, BLOCK_LEN) {
                 Ok(block) => block,
