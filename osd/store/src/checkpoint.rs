@@ -17,10 +17,11 @@ const CHUNK_MAGIC: [u8; 8] = *b"TRVCHUNK";
 const HEADER_CHECKED: usize = 8 + 16 + 8 * 7 + 4 + 4;
 /// Bytes before a chunk's items; they end with its checksum.
 const CHUNK_HEADER: usize = 8 + 16 + 8 + 8 + 4 + 4;
-/// A chunk is written when it holds this many bytes.
-pub const CHUNK_FILL: usize = 64 << 10;
+/// A chunk is written when it holds this many bytes. Few in crash tests, so that the checkpoints of small
+/// stores have many chunks.
+pub const CHUNK_FILL: usize = if cfg!(feature = "mutants") { BLOCK_LEN } else { 64 << 10 };
 /// No chunk is larger, bytes.
-pub const CHUNK_MAX: usize = CHUNK_FILL + BLOCK_LEN;
+pub const CHUNK_MAX: usize = (64 << 10) + BLOCK_LEN;
 /// No item is larger, bytes.
 pub const ITEM_MAX: usize = 64 + 2 * 128;
 const ENTRY: u8 = 1;

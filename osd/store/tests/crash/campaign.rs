@@ -16,15 +16,15 @@ use crate::rng::{Rng, mix};
 use crate::workload::Workload;
 use crate::world::{Geometry, World, format};
 
-/// So many objects do not fit into one chunk of a checkpoint.
+/// So many objects fill many chunks of a checkpoint.
 pub const MANY: usize = 700;
-/// A disk of 2000 slots and as many objects as it can remember.
+/// A small disk and almost as many objects as it can remember.
 const CHURN: (Geometry, usize) = (
     Geometry {
-        size: 2020 * trivet_core::OBJECT_SIZE,
-        log: 768 << 10,
+        size: 40 * trivet_core::OBJECT_SIZE,
+        log: 384 << 10,
     },
-    4800,
+    1000,
 );
 /// Images sampled at one crash point besides the exhaustive ones.
 const SAMPLES: usize = 10;
@@ -63,7 +63,7 @@ pub struct Failure {
 pub struct Options {
     /// The deliberate bug that is to be found.
     pub mutant: Option<Mutant>,
-    /// Thousands of objects that come and go, so that a checkpoint of changes is written in many steps.
+    /// Many objects that come and go while the changes of a checkpoint are written.
     pub churn: bool,
 }
 
@@ -229,7 +229,7 @@ impl Campaign {
     /// Works for a while; crashes on the side at many points.
     fn live(&mut self, world: &mut World, workload: &mut Workload) -> Result<(), Violation> {
         let steps = self.rng.between(60, 500) * if self.options.churn { 4 } else { 1 };
-        let every = self.rng.between(4, 40);
+        let every = self.rng.between(4, 40) * if self.options.churn { 4 } else { 1 };
         let mut generation = world.disk.generation;
         let before = world.model.compared;
         for step in 0..steps {

@@ -47,7 +47,7 @@ impl Workload {
 
     /// Objects that come and go, all of them alike and most of them without contents.
     pub fn churn(count: usize, rng: &mut Rng) -> Workload {
-        let weights = [1, 1, 0, 0, 8, 10, 10, 1, 1, 1];
+        let weights = [1, 1, 0, 0, 8, 15, 20, 1, 1, 1];
         Workload {
             weights,
             hot: count,
