@@ -197,22 +197,13 @@ mod tests {
         let args = up("trivet up --data d");
         assert_eq!((args.osds, args.osd_size, args.replicas), (3, 4 << 30, 2));
         let listeners = [args.nbd, args.iscsi, args.nfs, args.http].map(|a| a.to_string());
-        let contract = [
-            "127.0.0.1:10809",
-            "127.0.0.1:3260",
-            "127.0.0.1:2049",
-            "127.0.0.1:8090",
-        ];
+        let contract = ["127.0.0.1:10809", "127.0.0.1:3260", "127.0.0.1:2049", "127.0.0.1:8090"];
         assert_eq!(listeners, contract);
     }
 
     #[test]
     fn more_replicas_than_osds_are_refused() {
-        assert!(
-            up("trivet up --data d --osds 3 --replicas 3")
-                .check()
-                .is_ok()
-        );
+        assert!(up("trivet up --data d --osds 3 --replicas 3").check().is_ok());
         assert!(up("trivet up --data d --osds 1").check().is_err());
     }
 
@@ -224,10 +215,7 @@ mod tests {
             "trivet image --json ls --api http://h:1",
         ] {
             let cli = parse(line).unwrap();
-            assert!(
-                cli.json && cli.api.as_deref() == Some("http://h:1"),
-                "{line}"
-            );
+            assert!(cli.json && cli.api.as_deref() == Some("http://h:1"), "{line}");
         }
     }
 

@@ -56,11 +56,7 @@ impl Client {
         };
         let mut answer = answer.map_err(|error| self.unreachable(&error))?;
         let status = answer.status();
-        let text = answer
-            .body_mut()
-            .with_config()
-            .limit(ANSWER_LIMIT)
-            .read_to_string();
+        let text = answer.body_mut().with_config().limit(ANSWER_LIMIT).read_to_string();
         let text = text.with_context(|| format!("no whole answer from {}", self.base))?;
         if status.is_success() {
             Ok(text)
@@ -121,9 +117,6 @@ mod tests {
         for api in ["127.0.0.1:8090", "https://127.0.0.1:8090", "ftp://x"] {
             assert!(Client::new(Some(api.into())).is_err(), "{api}");
         }
-        assert_eq!(
-            Client::new(Some("http://h:1/".into())).unwrap().base,
-            "http://h:1"
-        );
+        assert_eq!(Client::new(Some("http://h:1/".into())).unwrap().base, "http://h:1");
     }
 }

@@ -101,12 +101,7 @@ fn image(command: &ImageCommand) -> anyhow::Result<Request> {
         },
         ImageCommand::Ls => get("images", "cannot list the images", View::Images),
         ImageCommand::Info { name } => one("GET", name, "show", View::Image),
-        ImageCommand::Rm { name } => one(
-            "DELETE",
-            name,
-            "remove",
-            View::Done(format!("removed {name}")),
-        ),
+        ImageCommand::Rm { name } => one("DELETE", name, "remove", View::Done(format!("removed {name}"))),
         ImageCommand::Resize { name, size } => {
             let patch = PatchImage {
                 size: Some(*size),

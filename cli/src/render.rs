@@ -2,9 +2,7 @@
 
 use std::fmt::Write;
 
-use trivet_gateway::admin::{
-    Health, ImageInfo, ImageList, OsdInfo, OsdList, OsdState, PgCounts, Status,
-};
+use trivet_gateway::admin::{Health, ImageInfo, ImageList, OsdInfo, OsdList, OsdState, PgCounts, Status};
 
 use crate::size::human_size;
 
@@ -28,10 +26,7 @@ pub fn one_line(text: &str) -> String {
 
 /// Rows of cells, the columns as wide as their widest; the flags say which are right-aligned.
 fn table(header: &[(&str, bool)], rows: &[Vec<String>]) -> String {
-    let titles: Vec<String> = header
-        .iter()
-        .map(|(title, _)| (*title).to_owned())
-        .collect();
+    let titles: Vec<String> = header.iter().map(|(title, _)| (*title).to_owned()).collect();
     let all: Vec<&Vec<String>> = std::iter::once(&titles).chain(rows).collect();
     let width = |column: usize| all.iter().map(|row| row[column].chars().count()).max();
     let widths: Vec<usize> = (0..header.len()).filter_map(width).collect();
@@ -71,23 +66,10 @@ fn pairs<const N: usize>(pairs: [(&str, Option<String>); N]) -> String {
 pub fn images(list: &ImageList) -> String {
     let row = |image: &ImageInfo| {
         let used = image.used.map_or_else(|| "-".to_owned(), human_size);
-        vec![
-            one_line(&image.path),
-            human_size(image.size),
-            used,
-            image.id.clone(),
-        ]
+        vec![one_line(&image.path), human_size(image.size), used, image.id.clone()]
     };
     let rows: Vec<_> = list.images.iter().map(row).collect();
-    table(
-        &[
-            ("NAME", false),
-            ("SIZE", true),
-            ("USED", true),
-            ("ID", true),
-        ],
-        &rows,
-    )
+    table(&[("NAME", false), ("SIZE", true), ("USED", true), ("ID", true)], &rows)
 }
 
 /// `trivet image info`, and what the changes print.
@@ -111,11 +93,7 @@ pub fn image(image: &ImageInfo) -> String {
 /// `trivet osd ls`.
 pub fn osds(list: &OsdList) -> String {
     let row = |osd: &OsdInfo| {
-        let state = if osd.state == OsdState::Up {
-            "up"
-        } else {
-            "down"
-        };
+        let state = if osd.state == OsdState::Up { "up" } else { "down" };
         let numbers = [osd.objects, osd.pgs, osd.primary_pgs].map(|number| number.to_string());
         let mut row = vec![
             osd.id.to_string(),
@@ -150,16 +128,10 @@ pub fn status(status: &Status) -> String {
         ("version", Some(one_line(&status.version))),
         ("uptime", Some(duration(status.uptime_s))),
         ("health", Some(health(status))),
-        (
-            "osds",
-            Some(format!("{} of {} up", status.osds.up, status.osds.total)),
-        ),
+        ("osds", Some(format!("{} of {} up", status.osds.up, status.osds.total))),
         ("pgs", Some(pgs(&status.pgs))),
         ("recovery", Some(recovery(status.recovery.objects_missing))),
-        (
-            "capacity",
-            Some(format!("{used} used, {free} free of {total}")),
-        ),
+        ("capacity", Some(format!("{used} used, {free} free of {total}"))),
         ("images", Some(status.images.to_string())),
         (
             "clients",
@@ -188,11 +160,7 @@ fn pgs(pgs: &PgCounts) -> String {
         "{}: {} active, {} clean, {} degraded",
         pgs.total, pgs.active, pgs.clean, pgs.degraded
     );
-    let states: Vec<String> = pgs
-        .by_state
-        .iter()
-        .map(|(state, n)| format!("{n} {state}"))
-        .collect();
+    let states: Vec<String> = pgs.by_state.iter().map(|(state, n)| format!("{n} {state}")).collect();
     if !states.is_empty() {
         text.push_str(&format!(" ({})", one_line(&states.join(", "))));
     }
@@ -226,13 +194,7 @@ fn date(seconds: u64) -> String {
     let (year, month, day) = civil(seconds / DAY);
     let rest = seconds % DAY;
     let mut text = format!("{year}-{month:02}-{day:02} ");
-    let clock = write!(
-        text,
-        "{:02}:{:02}:{:02} UTC",
-        rest / 3600,
-        rest / 60 % 60,
-        rest % 60
-    );
+    let clock = write!(text, "{:02}:{:02}:{:02} UTC", rest / 3600, rest / 60 % 60, rest % 60);
     clock.expect("writing to a string does not fail");
     text
 }
@@ -320,10 +282,7 @@ nfs path      /a
             "uptime    1h 1m",
             "recovery  nothing missing",
         ] {
-            assert!(
-                text.lines().any(|given| given == line),
-                "{line} not in\n{text}"
-            );
+            assert!(text.lines().any(|given| given == line), "{line} not in\n{text}");
         }
     }
 

@@ -26,11 +26,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         return bad(&format!("{unit:?} is no unit"));
     };
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-    if whole.is_empty()
-        || fraction.is_empty()
-        || fraction.contains('.')
-        || fraction.len() > MAX_FRACTION_DIGITS
-    {
+    if whole.is_empty() || fraction.is_empty() || fraction.contains('.') || fraction.len() > MAX_FRACTION_DIGITS {
         return bad("it is not a number");
     }
     match scale(whole, fraction, unit) {

@@ -10,8 +10,8 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use trivet_gateway::admin::metrics::Metrics;
 use trivet_gateway::admin::{
-    AdminAnswer, AdminCall, AdminError, AdminResult, ErrorKind, Health, ImageInfo, ImageList,
-    OsdInfo, OsdList, Status, channel, http,
+    AdminAnswer, AdminCall, AdminError, AdminResult, ErrorKind, Health, ImageInfo, ImageList, OsdInfo, OsdList, Status,
+    channel, http,
 };
 
 struct Server {
@@ -35,12 +35,7 @@ fn start() -> Server {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let api = format!("http://{}", listener.local_addr().unwrap());
-    runtime.spawn(http::serve(
-        listener,
-        handle,
-        Metrics::new(),
-        std::future::pending(),
-    ));
+    runtime.spawn(http::serve(listener, handle, Metrics::new(), std::future::pending()));
     Server {
         api,
         asked,
@@ -51,14 +46,11 @@ fn start() -> Server {
 fn answer(call: AdminCall) -> AdminResult {
     let image = |path: &str, size| Ok(AdminAnswer::Image(ImageInfo::new(path, "1f", size)));
     match call {
-        AdminCall::ImageInfo { path } if path == "none" => Err(AdminError::new(
-            ErrorKind::NotFound,
-            "there is no image none\nat all",
-        )),
-        AdminCall::ImageInfo { path } => image(&path, 512),
-        AdminCall::ImageCreate { path, size } | AdminCall::ImageResize { path, size } => {
-            image(&path, size)
+        AdminCall::ImageInfo { path } if path == "none" => {
+            Err(AdminError::new(ErrorKind::NotFound, "there is no image none\nat all"))
         }
+        AdminCall::ImageInfo { path } => image(&path, 512),
+        AdminCall::ImageCreate { path, size } | AdminCall::ImageResize { path, size } => image(&path, size),
         AdminCall::ImageRename { to, .. } => image(&to, 512),
         AdminCall::ImageList => {
             let images = vec![ImageInfo::new("demo", "1f", 1 << 30)];
@@ -78,9 +70,7 @@ fn answer(call: AdminCall) -> AdminResult {
 fn trivet(api: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_trivet"));
     // A proxy must not come between.
-    command
-        .env("TRIVET_API", api)
-        .env("http_proxy", "http://127.0.0.1:1");
+    command.env("TRIVET_API", api).env("http_proxy", "http://127.0.0.1:1");
     command.args(arguments).output().unwrap()
 }
 
@@ -95,10 +85,7 @@ fn failure(output: &Output) -> String {
     let text = String::from_utf8(output.stderr.clone()).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(output.stdout.is_empty(), "{output:?}");
-    assert!(
-        text.starts_with("trivet: ") && text.ends_with('\n'),
-        "{text:?}"
-    );
+    assert!(text.starts_with("trivet: ") && text.ends_with('\n'), "{text:?}");
     assert_eq!(text.lines().count(), 1, "{text:?}");
     text
 }
@@ -124,12 +111,8 @@ fn image_commands_ask_and_print() {
         path: path.to_owned(),
         size,
     };
-    let info = |path: &str| AdminCall::ImageInfo {
-        path: path.to_owned(),
-    };
-    let remove = |path: &str| AdminCall::ImageRemove {
-        path: path.to_owned(),
-    };
+    let info = |path: &str| AdminCall::ImageInfo { path: path.to_owned() };
+    let remove = |path: &str| AdminCall::ImageRemove { path: path.to_owned() };
     let rename = AdminCall::ImageRename {
         from: "a".to_owned(),
         to: "b/c".to_owned(),
@@ -143,11 +126,7 @@ fn image_commands_ask_and_print() {
         ("ls", AdminCall::ImageList, "demo  1.0 GiB     -  1f"),
         ("info;a%2f?b", info("a%2f?b"), "image         a%2f?b"),
         ("info;--;-x", info("-x"), "image         -x"),
-        (
-            "resize;a/b;--size;64K",
-            resize("a/b", 65536),
-            "image         a/b",
-        ),
+        ("resize;a/b;--size;64K", resize("a/b", 65536), "image         a/b"),
         ("rm;a/ü", remove("a/ü"), "removed a/ü"),
         ("rename;a;b/c", rename, "nfs path      /b/c"),
     ];
@@ -181,16 +160,8 @@ fn cluster_commands_ask_and_print() {
 fn json_is_the_api_s() {
     let server = start();
     let table: [(&[&str], &str, Value); 4] = [
-        (
-            &["--json", "image", "ls"],
-            "/images/0/size",
-            Value::from(1u64 << 30),
-        ),
-        (
-            &["image", "info", "a/b", "--json"],
-            "/path",
-            Value::from("a/b"),
-        ),
+        (&["--json", "image", "ls"], "/images/0/size", Value::from(1u64 << 30)),
+        (&["image", "info", "a/b", "--json"], "/path", Value::from("a/b")),
         (&["status", "--json"], "/health", Value::from("ok")),
         (
             &["osd", "stop", "1", "--json"],
@@ -213,19 +184,10 @@ fn failures_are_one_line() {
             &["image", "info", "none"],
             "cannot show image none: there is no image none\\nat all",
         ),
-        (
-            &["image", "create", "a", "--size", "12Q"],
-            "bad size \"12Q\"",
-        ),
-        (
-            &["image", "create", "a", "--size", "513"],
-            "multiple of 512",
-        ),
+        (&["image", "create", "a", "--size", "12Q"], "bad size \"12Q\""),
+        (&["image", "create", "a", "--size", "513"], "multiple of 512"),
         (&["image", "create", "a", "--size", "0"], "bad size"),
-        (
-            &["image", "create", "a/../b", "--size", "1G"],
-            "bad image name",
-        ),
+        (&["image", "create", "a/../b", "--size", "1G"], "bad image name"),
         (&["osd", "stop", "x"], "bad OSD number \"x\""),
         (
             &["up", "--data", "d", "--osd-size", "big"],
@@ -257,8 +219,5 @@ fn usage_errors_exit_with_1_and_help_with_0() {
         assert!(!output.stderr.is_empty(), "{arguments:?}");
     }
     let help = stdout(&trivet("", &["--help"]));
-    assert!(
-        help.contains("TRIVET_API") && help.contains("image"),
-        "{help}"
-    );
+    assert!(help.contains("TRIVET_API") && help.contains("image"), "{help}");
 }

@@ -25,7 +25,11 @@ impl Monitor {
     /// A monitor; `id` is drawn at random, its leadership hangs on `lease`.
     #[must_use]
     pub fn new(id: u64, lease: LeaseId) -> Monitor {
-        Monitor { id, lease, map: ClusterMap::default() }
+        Monitor {
+            id,
+            lease,
+            map: ClusterMap::default(),
+        }
     }
 
     /// Takes in what the metadata store says.
@@ -45,8 +49,15 @@ impl Monitor {
 
     fn stand(&self) -> Txn {
         let leader = Leader { id: self.id };
-        let change = Change::Put { key: keys::LEADER.into(), value: encode(&leader), lease: Some(self.lease) };
-        Txn { compare: vec![Compare::Absent(keys::LEADER.into())], changes: vec![change] }
+        let change = Change::Put {
+            key: keys::LEADER.into(),
+            value: encode(&leader),
+            lease: Some(self.lease),
+        };
+        Txn {
+            compare: vec![Compare::Absent(keys::LEADER.into())],
+            changes: vec![change],
+        }
     }
 
     fn replan(&self, leader: u64) -> Option<Txn> {
@@ -87,27 +98,48 @@ mod tests {
             .changes
             .iter()
             .map(|change| match change {
-                Change::Put { key, value, .. } => {
-                    Event::Put(KeyValue { key: key.clone(), value: value.clone(), mod_revision: revision })
-                }
-                Change::Delete(key) => Event::Delete { key: key.clone(), revision },
+                Change::Put { key, value, .. } => Event::Put(KeyValue {
+                    key: key.clone(),
+                    value: value.clone(),
+                    mod_revision: revision,
+                }),
+                Change::Delete(key) => Event::Delete {
+                    key: key.clone(),
+                    revision,
+                },
             })
             .collect();
         monitor.notice(&Notice::Changes { revision, events });
     }
 
     fn put(key: String, value: impl serde::Serialize) -> Txn {
-        Txn { compare: vec![], changes: vec![Change::put(key, encode(&value))] }
+        Txn {
+            compare: vec![],
+            changes: vec![Change::put(key, encode(&value))],
+        }
     }
 
     #[test]
     fn leads_plans_and_replaces_a_primary_that_is_gone() {
         let mut monitor = Monitor::new(7, LeaseId(1));
-        let pool = keys::Pool { name: "p".into(), replicas: 2, min_size: 1, pg_count: 8 };
+        let pool = keys::Pool {
+            name: "p".into(),
+            replicas: 2,
+            min_size: 1,
+            pg_count: 8,
+        };
         commit(&mut monitor, &put(keys::pool(PoolId(1)), pool), 1);
         for osd in 1..=3 {
-            commit(&mut monitor, &put(keys::osd_config(OsdId(osd)), keys::OsdConfig { size: 100 }), 2);
-            let state = keys::OsdState { boot: 1, size: 100, address: None };
+            commit(
+                &mut monitor,
+                &put(keys::osd_config(OsdId(osd)), keys::OsdConfig { size: 100 }),
+                2,
+            );
+            let state = keys::OsdState {
+                boot: 1,
+                size: 100,
+                address: None,
+            };
             commit(&mut monitor, &put(keys::osd_state(OsdId(osd)), state), 3);
         }
         let stand = monitor.next().unwrap();
@@ -117,14 +149,24 @@ mod tests {
         commit(&mut monitor, &first, 5);
         assert!(monitor.next().is_none(), "nothing more to do");
 
-        let gone = Txn { compare: vec![], changes: vec![Change::Delete(keys::osd_state(OsdId(1)))] };
+        let gone = Txn {
+            compare: vec![],
+            changes: vec![Change::Delete(keys::osd_state(OsdId(1)))],
+        };
         commit(&mut monitor, &gone, 6);
         let second = monitor.next().unwrap();
         assert!(second.compare.contains(&Compare::ModRevision(keys::LEADER.into(), 4)));
         commit(&mut monitor, &second, 7);
         let plan = &monitor.map.plans[&PoolId(1)].value;
-        assert!(plan.pgs.iter().all(|pg| pg.osds.len() == 2 && pg.primary.is_some_and(|osd| osd != OsdId(1))));
-        assert!(plan.pgs.iter().any(|pg| pg.osds.contains(&OsdId(1))), "it stays in the up sets");
+        assert!(
+            plan.pgs
+                .iter()
+                .all(|pg| pg.osds.len() == 2 && pg.primary.is_some_and(|osd| osd != OsdId(1)))
+        );
+        assert!(
+            plan.pgs.iter().any(|pg| pg.osds.contains(&OsdId(1))),
+            "it stays in the up sets"
+        );
 
         let other = put(keys::LEADER.into(), Leader { id: 8 });
         commit(&mut monitor, &other, 8);

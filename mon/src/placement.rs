@@ -11,10 +11,17 @@ pub(crate) fn place(old: &Plan, weights: &BTreeMap<OsdId, u64>, pg_count: u32, r
     let count = usize::try_from(pg_count).unwrap_or(usize::MAX);
     let kept = |number: usize| {
         let osds = old.pgs.get(number).map_or(&[][..], |pg| &pg.osds);
-        osds.iter().copied().filter(|osd| weights.contains_key(osd)).take(replicas).collect()
+        osds.iter()
+            .copied()
+            .filter(|osd| weights.contains_key(osd))
+            .take(replicas)
+            .collect()
     };
     let mut sets: Vec<Vec<OsdId>> = (0..count).map(kept).collect();
-    let mut load = Load { weights, held: weights.keys().map(|&osd| (osd, 0)).collect() };
+    let mut load = Load {
+        weights,
+        held: weights.keys().map(|&osd| (osd, 0)).collect(),
+    };
     sets.iter().flatten().for_each(|&osd| load.add(osd));
     for set in &mut sets {
         while set.len() < replicas.min(weights.len()) {
@@ -25,7 +32,14 @@ pub(crate) fn place(old: &Plan, weights: &BTreeMap<OsdId, u64>, pg_count: u32, r
     }
     while move_one(&mut sets, &mut load) {}
     let primary = |number: usize| old.pgs.get(number).and_then(|pg| pg.primary);
-    let pgs = sets.into_iter().enumerate().map(|(n, osds)| PgPlan { primary: primary(n), osds }).collect();
+    let pgs = sets
+        .into_iter()
+        .enumerate()
+        .map(|(n, osds)| PgPlan {
+            primary: primary(n),
+            osds,
+        })
+        .collect();
     Plan { pgs }
 }
 
@@ -60,7 +74,12 @@ impl Load<'_> {
 /// Moves one member from the fullest OSD to the emptiest, if that makes the fullest of the two less full.
 fn move_one(sets: &mut [Vec<OsdId>], load: &mut Load<'_>) -> bool {
     let Some(to) = load.emptiest(&[]) else { return false };
-    let mut fullest: Vec<OsdId> = load.held.keys().copied().filter(|&osd| load.fill(osd, 0) > load.fill(to, 1)).collect();
+    let mut fullest: Vec<OsdId> = load
+        .held
+        .keys()
+        .copied()
+        .filter(|&osd| load.fill(osd, 0) > load.fill(to, 1))
+        .collect();
     fullest.sort_by_key(|&osd| -load.fill(osd, 0));
     for from in fullest {
         if let Some(set) = sets.iter_mut().find(|set| set.contains(&from) && !set.contains(&to)) {
@@ -122,7 +141,10 @@ mod tests {
             for (osd, count) in held(&plan) {
                 let total: u64 = weights.values().sum();
                 let fair = u64::from(*pgs) * (*replicas as u64) * weights[&osd] / total;
-                assert!(fair.abs_diff(count) <= 1, "{sizes:?}: {osd} holds {count}, fair is {fair}");
+                assert!(
+                    fair.abs_diff(count) <= 1,
+                    "{sizes:?}: {osd} holds {count}, fair is {fair}"
+                );
             }
         }
     }
@@ -134,7 +156,11 @@ mod tests {
         assert_eq!(place(&plan, &three, 30, 2), plan);
 
         let four = place(&plan, &weights(&[1, 1, 1, 1]), 30, 2);
-        let moved = plan.pgs.iter().zip(&four.pgs).flat_map(|(a, b)| b.osds.iter().filter(|o| !a.osds.contains(o)));
+        let moved = plan
+            .pgs
+            .iter()
+            .zip(&four.pgs)
+            .flat_map(|(a, b)| b.osds.iter().filter(|o| !a.osds.contains(o)));
         let moved = moved.count();
         assert_eq!(moved, 15, "a fourth of 60 members moves");
     }

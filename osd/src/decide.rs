@@ -28,12 +28,22 @@ pub(crate) fn decide(
     let mut missing = BTreeMap::new();
     for (object, newest) in newest_versions(listings) {
         let has = |osd: &OsdId| {
-            listings.get(osd).and_then(|l| l.get(&object)).is_some_and(|l| l.version == newest.version)
+            listings
+                .get(osd)
+                .and_then(|l| l.get(&object))
+                .is_some_and(|l| l.version == newest.version)
         };
         let lacking: Vec<OsdId> = acting.iter().copied().filter(|osd| !has(osd)).collect();
         if !lacking.is_empty() {
             let sources = listings.keys().copied().filter(has).collect();
-            missing.insert(object, Missing { newest, sources, lacking });
+            missing.insert(
+                object,
+                Missing {
+                    newest,
+                    sources,
+                    lacking,
+                },
+            );
         }
     }
     missing
@@ -60,13 +70,22 @@ mod tests {
         let (number, version) = text.trim_end_matches('x').split_once(':').unwrap();
         let (epoch, counter) = version.split_once('.').unwrap();
         Listed {
-            object: ObjectId { image: ImageId(1), number: number.parse().unwrap() },
-            version: Version { epoch: Epoch(epoch.parse().unwrap()), counter: counter.parse().unwrap() },
+            object: ObjectId {
+                image: ImageId(1),
+                number: number.parse().unwrap(),
+            },
+            version: Version {
+                epoch: Epoch(epoch.parse().unwrap()),
+                counter: counter.parse().unwrap(),
+            },
             op: OpId::default(),
             present: UnitMask::ALL,
             tombstone: text.ends_with('x'),
         }
     }
+
+    /// The acting set, listings by OSD, and the decision as "object:version sources->lacking".
+    type Case<'a> = (&'a [u32], &'a [(u32, &'a str)], &'a str);
 
     fn run(acting: &[u32], lists: &[(u32, &str)]) -> String {
         let acting: Vec<OsdId> = acting.iter().map(|&n| OsdId(n)).collect();
@@ -83,7 +102,12 @@ mod tests {
             .map(|m| {
                 let end = if m.newest.tombstone { "x" } else { "" };
                 let number = m.newest.object.number;
-                format!("{number}:{}{end} {}->{}", m.newest.version, ids(&m.sources), ids(&m.lacking))
+                format!(
+                    "{number}:{}{end} {}->{}",
+                    m.newest.version,
+                    ids(&m.sources),
+                    ids(&m.lacking)
+                )
             })
             .collect::<Vec<_>>()
             .join("; ")
@@ -91,8 +115,7 @@ mod tests {
 
     #[test]
     fn golden() {
-        // acting, listings by OSD, decision "object:version sources->lacking"
-        let table: &[(&[u32], &[(u32, &str)], &str)] = &[
+        let table: &[Case] = &[
             (&[1, 2], &[(1, ""), (2, "")], ""),
             (&[1, 2], &[(1, "7:1.1"), (2, "7:1.1")], ""),
             (&[1, 2], &[(1, "7:1.2"), (2, "7:1.1")], "7:1.2 1->2"),
@@ -102,7 +125,11 @@ mod tests {
             // A deletion that one member missed does not come back.
             (&[1, 2], &[(1, "7:3.1x"), (2, "7:2.9")], "7:3.1x 1->2"),
             // Only a former member has it.
-            (&[1, 2], &[(1, ""), (2, ""), (3, "4:1.1 5:2.1")], "4:1.1 3->1,2; 5:2.1 3->1,2"),
+            (
+                &[1, 2],
+                &[(1, ""), (2, ""), (3, "4:1.1 5:2.1")],
+                "4:1.1 3->1,2; 5:2.1 3->1,2",
+            ),
             // What former members lack does not matter.
             (&[1, 2], &[(1, "7:1.1"), (2, "7:1.1"), (3, "")], ""),
             (&[2], &[(1, "7:1.3"), (2, "7:1.2 8:1.1")], "7:1.3 1->2"),

@@ -25,7 +25,9 @@ impl Osd {
     pub(crate) fn heal_more(&mut self, id: PgId, out: &mut Vec<Effect>) {
         loop {
             let now = self.now;
-            let Some(pg) = self.pgs.get_mut(&id).filter(|pg| pg.phase == Phase::Active) else { return };
+            let Some(pg) = self.pgs.get_mut(&id).filter(|pg| pg.phase == Phase::Active) else {
+                return;
+            };
             while pg.stuck.front().is_some_and(|(since, _)| now.since(*since) >= RETRY) {
                 pg.stuck.pop_front();
             }
@@ -33,7 +35,11 @@ impl Osd {
                 return;
             }
             let stuck = |object: &ObjectId| pg.stuck.iter().any(|(_, s)| s == object);
-            let next = pg.missing.keys().find(|object| !pg.healing.contains(*object) && !stuck(object)).copied();
+            let next = pg
+                .missing
+                .keys()
+                .find(|object| !pg.healing.contains(*object) && !stuck(object))
+                .copied();
             let Some(object) = next else { return };
             let before = pg.healing.len();
             self.heal(id, object, out);
@@ -53,8 +59,11 @@ impl Osd {
             return;
         }
         let newest = missing.newest;
-        lane.healing =
-            Some(Healing { awaited: Vec::new(), sources: missing.sources.clone(), whole: None });
+        lane.healing = Some(Healing {
+            awaited: Vec::new(),
+            sources: missing.sources.clone(),
+            whole: None,
+        });
         pg.healing.insert(object);
         if newest.tombstone {
             let whole = Mutation {
@@ -75,13 +84,28 @@ impl Osd {
         let me = self.id;
         let Some(pg) = self.pgs.get_mut(&id) else { return };
         let epoch = pg.epoch;
-        let Some(healing) = pg.lanes.get_mut(&object).and_then(|lane| lane.healing.as_mut()) else { return };
-        let next = healing.sources.iter().position(|&osd| osd == me).or(healing.sources.len().checked_sub(1));
-        let Some(index) = next else { return self.cannot_heal(id, object, OpError::Damaged, out) };
+        let Some(healing) = pg.lanes.get_mut(&object).and_then(|lane| lane.healing.as_mut()) else {
+            return;
+        };
+        let next = healing
+            .sources
+            .iter()
+            .position(|&osd| osd == me)
+            .or(healing.sources.len().checked_sub(1));
+        let Some(index) = next else {
+            return self.cannot_heal(id, object, OpError::Damaged, out);
+        };
         let source = healing.sources.swap_remove(index);
         if source == me {
             let wait = Wait::HealRead { pg: id, epoch, object };
-            self.ask(Request::Read { object, first: 0, count: UNITS_PER_OBJECT }, wait);
+            self.ask(
+                Request::Read {
+                    object,
+                    first: 0,
+                    count: UNITS_PER_OBJECT,
+                },
+                wait,
+            );
         } else {
             self.to_peer(source, id, epoch, PeerBody::Fetch { object }, out);
         }
@@ -97,8 +121,14 @@ impl Osd {
         whole: Option<Mutation>,
         out: &mut Vec<Effect>,
     ) {
-        let wanted = self.pgs.get(&id).and_then(|pg| pg.missing.get(&object)).map(|m| m.newest.version);
-        let Some(lane) = lane_of(self.pgs.get_mut(&id), epoch, object) else { return };
+        let wanted = self
+            .pgs
+            .get(&id)
+            .and_then(|pg| pg.missing.get(&object))
+            .map(|m| m.newest.version);
+        let Some(lane) = lane_of(self.pgs.get_mut(&id), epoch, object) else {
+            return;
+        };
         if lane.healing.as_ref().is_none_or(|healing| healing.whole.is_some()) {
             return;
         }
@@ -112,16 +142,40 @@ impl Osd {
     fn push(&mut self, id: PgId, object: ObjectId, whole: Mutation, out: &mut Vec<Effect>) {
         let Some(pg) = self.pgs.get_mut(&id) else { return };
         let (epoch, version) = (pg.epoch, whole.version);
-        let Some(lacking) = pg.missing.get(&object).map(|missing| missing.lacking.clone()) else { return };
-        let Some(healing) = pg.lanes.get_mut(&object).and_then(|lane| lane.healing.as_mut()) else { return };
+        let Some(lacking) = pg.missing.get(&object).map(|missing| missing.lacking.clone()) else {
+            return;
+        };
+        let Some(healing) = pg.lanes.get_mut(&object).and_then(|lane| lane.healing.as_mut()) else {
+            return;
+        };
         healing.awaited.clone_from(&lacking);
         healing.whole = Some(whole.clone());
         for osd in lacking {
             if osd == self.id {
-                let request = Request::Write { object, mutation: whole.clone() };
-                self.ask(request, Wait::OwnWrite { pg: id, epoch, object, version });
+                let request = Request::Write {
+                    object,
+                    mutation: whole.clone(),
+                };
+                self.ask(
+                    request,
+                    Wait::OwnWrite {
+                        pg: id,
+                        epoch,
+                        object,
+                        version,
+                    },
+                );
             } else {
-                self.to_peer(osd, id, epoch, PeerBody::Write { object, mutation: whole.clone() }, out);
+                self.to_peer(
+                    osd,
+                    id,
+                    epoch,
+                    PeerBody::Write {
+                        object,
+                        mutation: whole.clone(),
+                    },
+                    out,
+                );
             }
         }
     }
@@ -181,7 +235,9 @@ impl Osd {
     pub(crate) fn make_equal(&mut self, id: PgId, object: ObjectId, out: &mut Vec<Effect>) {
         let Some(info) = self.store.info(object) else { return };
         let Some(pg) = self.pgs.get_mut(&id) else { return };
-        let Some(lane) = pg.lanes.get_mut(&object).filter(|lane| lane.running.is_empty()) else { return };
+        let Some(lane) = pg.lanes.get_mut(&object).filter(|lane| lane.running.is_empty()) else {
+            return;
+        };
         let lacking = std::mem::take(&mut lane.lacking);
         // What was read of a mutation that failed is read again.
         for held in std::mem::take(&mut lane.held) {
@@ -194,12 +250,20 @@ impl Osd {
             present: info.present,
             tombstone: info.tombstone,
         };
-        let mut missing = Missing { newest, sources: vec![self.id], lacking };
+        let mut missing = Missing {
+            newest,
+            sources: vec![self.id],
+            lacking,
+        };
         if lane.is_new && !lane.acknowledged {
             lane.assigned = lane.assigned.next(pg.epoch);
             newest.version = lane.assigned;
             newest.tombstone = true;
-            missing = Missing { newest, sources: Vec::new(), lacking: pg.setting.acting.clone() };
+            missing = Missing {
+                newest,
+                sources: Vec::new(),
+                lacking: pg.setting.acting.clone(),
+            };
         }
         pg.missing.insert(object, missing);
         self.heal(id, object, out);
@@ -210,7 +274,9 @@ impl Osd {
         if !self.is_clean_on_up_set(id) {
             return;
         }
-        let Some(pool) = self.map.pools.get(&id.pool) else { return };
+        let Some(pool) = self.map.pools.get(&id.pool) else {
+            return;
+        };
         let count = pool.value.pg_count;
         let mut tombstones: Vec<(ObjectId, Version)> = self
             .store
@@ -243,7 +309,9 @@ impl Osd {
 
     /// Nothing is missing, and the acting set is the whole up set.
     fn is_clean_on_up_set(&self, id: PgId) -> bool {
-        let Some(pg) = self.pgs.get(&id).filter(|pg| pg.is_clean()) else { return false };
+        let Some(pg) = self.pgs.get(&id).filter(|pg| pg.is_clean()) else {
+            return false;
+        };
         let number = usize::try_from(id.number).unwrap_or(usize::MAX);
         let plan = self.map.plans.get(&id.pool).and_then(|plan| plan.value.pgs.get(number));
         plan.is_some_and(|plan| plan.osds.len() == pg.setting.acting.len())
@@ -257,4 +325,3 @@ fn refusal(op: &Op, error: OpError) -> OpError {
         _ => error,
     }
 }
-

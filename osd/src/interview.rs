@@ -25,7 +25,13 @@ impl Osd {
         let Some(pg) = self.pgs.get_mut(&id) else { return };
         pg.asked_at = self.now;
         let epoch = pg.epoch;
-        let silent: Vec<OsdId> = pg.setting.asked.keys().copied().filter(|osd| !pg.listed.contains(osd)).collect();
+        let silent: Vec<OsdId> = pg
+            .setting
+            .asked
+            .keys()
+            .copied()
+            .filter(|osd| !pg.listed.contains(osd))
+            .collect();
         for osd in silent {
             self.to_peer(osd, id, epoch, PeerBody::Fence, out);
         }
@@ -53,10 +59,17 @@ impl Osd {
         last: bool,
         out: &mut Vec<Effect>,
     ) {
-        let Some(pg) = self.pgs.get_mut(&id).filter(|pg| pg.epoch == epoch && pg.phase == Phase::Interviewing) else {
+        let Some(pg) = self
+            .pgs
+            .get_mut(&id)
+            .filter(|pg| pg.epoch == epoch && pg.phase == Phase::Interviewing)
+        else {
             return;
         };
-        pg.listings.entry(from).or_default().extend(objects.into_iter().map(|l| (l.object, l)));
+        pg.listings
+            .entry(from)
+            .or_default()
+            .extend(objects.into_iter().map(|l| (l.object, l)));
         let window = self.recent.entry(id).or_default();
         for &(op, version) in recent {
             window.insert(op, version);
@@ -71,7 +84,9 @@ impl Osd {
 
     /// A member has accepted a higher epoch: somebody else claimed the PG, or this OSD must claim higher.
     pub(crate) fn refused(&mut self, id: PgId, epoch: Epoch, accepted: Epoch, out: &mut Vec<Effect>) {
-        let Some(pg) = self.pgs.get_mut(&id).filter(|pg| pg.epoch == epoch) else { return };
+        let Some(pg) = self.pgs.get_mut(&id).filter(|pg| pg.epoch == epoch) else {
+            return;
+        };
         pg.floor_epoch = pg.floor_epoch.max(accepted);
         self.start_over(id, out);
     }
@@ -98,19 +113,32 @@ impl Osd {
         } else {
             pg.history.intervals.retain(|interval| interval.epoch != epoch);
         }
-        pg.history.intervals.push(Interval { epoch, acting: pg.setting.acting.clone(), active: true });
+        pg.history.intervals.push(Interval {
+            epoch,
+            acting: pg.setting.acting.clone(),
+            active: true,
+        });
         pg.reported = (pg.missing.len() as u64, self.now);
         pg.phase = Phase::Activating { ticket: self.next };
         let txn = Txn {
             compare: vec![Compare::ModRevision(keys::history(id), pg.history_revision)],
-            changes: vec![Change::put(keys::history(id), encode(&pg.history)), self.claim_change(id, &pg, true)],
+            changes: vec![
+                Change::put(keys::history(id), encode(&pg.history)),
+                self.claim_change(id, &pg, true),
+            ],
         };
         self.pgs.insert(id, pg);
         self.run_txn(txn, TxnWait::Activate(id), out);
     }
 
     pub(crate) fn activate_ended(&mut self, id: PgId, ticket: u64, outcome: TxnOutcome, out: &mut Vec<Effect>) {
-        let Some(pg) = self.pgs.get_mut(&id).filter(|pg| pg.phase == Phase::Activating { ticket }) else { return };
+        let Some(pg) = self
+            .pgs
+            .get_mut(&id)
+            .filter(|pg| pg.phase == Phase::Activating { ticket })
+        else {
+            return;
+        };
         match outcome {
             TxnOutcome::Committed(revision) => {
                 pg.history_revision = revision;
@@ -157,7 +185,9 @@ impl Osd {
     }
 
     pub(crate) fn report_ended(&mut self, id: PgId, ticket: u64, outcome: TxnOutcome) {
-        let Some(pg) = self.pgs.get_mut(&id).filter(|pg| pg.reporting == Some(ticket)) else { return };
+        let Some(pg) = self.pgs.get_mut(&id).filter(|pg| pg.reporting == Some(ticket)) else {
+            return;
+        };
         pg.reporting = None;
         match outcome {
             TxnOutcome::Committed(revision) if pg.reported.0 == 0 => pg.history_revision = revision,

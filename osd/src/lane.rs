@@ -28,7 +28,12 @@ pub(crate) enum Stage {
     /// The store reads units that the operation changes in part.
     Merging { awaited: usize, units: Vec<(usize, Bytes)> },
     /// Members make the mutation durable.
-    Committing { version: Version, awaited: Vec<OsdId>, failed: Option<OpError>, tombstone: bool },
+    Committing {
+        version: Version,
+        awaited: Vec<OsdId>,
+        failed: Option<OpError>,
+        tombstone: bool,
+    },
 }
 
 /// A read whose bytes may belong to a mutation that not every member has yet.
@@ -82,7 +87,11 @@ impl Lane {
 
     /// The units that running operations change.
     pub(crate) fn changing(&self) -> UnitMask {
-        let masks = self.running.iter().filter(|r| r.op.action.is_mutation()).map(|r| r.mask);
+        let masks = self
+            .running
+            .iter()
+            .filter(|r| r.op.action.is_mutation())
+            .map(|r| r.mask);
         masks.fold(UnitMask::EMPTY, UnitMask::union)
     }
 
@@ -123,8 +132,9 @@ impl Lane {
         if self.held.is_empty() {
             return Vec::new();
         }
-        let (settled, held) =
-            std::mem::take(&mut self.held).into_iter().partition(|held| self.is_settled(held.mask, held.version));
+        let (settled, held) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|held| self.is_settled(held.mask, held.version));
         self.held = held;
         settled
     }
@@ -161,30 +171,66 @@ mod tests {
 
     fn op(sequence: u64, action: Action) -> (ClientId, Op) {
         let client = ClientId(1);
-        (client, Op { id: OpId { client, sequence }, pg: PgId::default(), action })
+        (
+            client,
+            Op {
+                id: OpId { client, sequence },
+                pg: PgId::default(),
+                action,
+            },
+        )
     }
 
     fn write(unit: usize) -> Action {
-        let object = ObjectId { image: ImageId(1), number: 0 };
-        Action::Write { object, offset: unit * 4096, data: vec![Bytes::from_static(b"x")] }
+        let object = ObjectId {
+            image: ImageId(1),
+            number: 0,
+        };
+        Action::Write {
+            object,
+            offset: unit * 4096,
+            data: vec![Bytes::from_static(b"x")],
+        }
     }
 
     fn read(unit: usize) -> Action {
-        let object = ObjectId { image: ImageId(1), number: 0 };
-        Action::Read { object, offset: unit * 4096, len: 1 }
+        let object = ObjectId {
+            image: ImageId(1),
+            number: 0,
+        };
+        Action::Read {
+            object,
+            offset: unit * 4096,
+            len: 1,
+        }
     }
 
     fn zero() -> Action {
-        Action::Zero { object: ObjectId { image: ImageId(1), number: 0 }, offset: 0, len: 1 }
+        Action::Zero {
+            object: ObjectId {
+                image: ImageId(1),
+                number: 0,
+            },
+            offset: 0,
+            len: 1,
+        }
     }
 
     /// Which of the waiting operations start beside a running write of unit 0.
     fn startable(actions: Vec<Action>) -> Vec<u64> {
         let mut lane = Lane::default();
         let (client, first) = op(0, write(0));
-        lane.running.push(Running { client, op: first, mask: UnitMask(1), stage: Stage::Reading });
+        lane.running.push(Running {
+            client,
+            op: first,
+            mask: UnitMask(1),
+            stage: Stage::Reading,
+        });
         lane.waiting = (1..).zip(actions).map(|(i, action)| op(i, action)).collect();
-        lane.take_startable().into_iter().map(|(_, op)| op.id.sequence).collect()
+        lane.take_startable()
+            .into_iter()
+            .map(|(_, op)| op.id.sequence)
+            .collect()
     }
 
     #[test]

@@ -63,13 +63,49 @@ pub enum Effect {
 /// Who waits for an answer of the store.
 #[derive(Debug)]
 enum Wait {
-    Read { pg: PgId, epoch: Epoch, object: ObjectId, op: OpId },
-    Merge { pg: PgId, epoch: Epoch, object: ObjectId, op: OpId, first: usize },
-    OwnWrite { pg: PgId, epoch: Epoch, object: ObjectId, version: Version },
-    MemberWrite { pg: PgId, epoch: Epoch, from: OsdId, object: ObjectId, version: Version, op: OpId },
-    Fence { pg: PgId, epoch: Epoch, from: OsdId },
-    Fetch { pg: PgId, epoch: Epoch, from: OsdId, object: ObjectId },
-    HealRead { pg: PgId, epoch: Epoch, object: ObjectId },
+    Read {
+        pg: PgId,
+        epoch: Epoch,
+        object: ObjectId,
+        op: OpId,
+    },
+    Merge {
+        pg: PgId,
+        epoch: Epoch,
+        object: ObjectId,
+        op: OpId,
+        first: usize,
+    },
+    OwnWrite {
+        pg: PgId,
+        epoch: Epoch,
+        object: ObjectId,
+        version: Version,
+    },
+    MemberWrite {
+        pg: PgId,
+        epoch: Epoch,
+        from: OsdId,
+        object: ObjectId,
+        version: Version,
+        op: OpId,
+    },
+    Fence {
+        pg: PgId,
+        epoch: Epoch,
+        from: OsdId,
+    },
+    Fetch {
+        pg: PgId,
+        epoch: Epoch,
+        from: OsdId,
+        object: ObjectId,
+    },
+    HealRead {
+        pg: PgId,
+        epoch: Epoch,
+        object: ObjectId,
+    },
     Forget,
 }
 
@@ -155,7 +191,11 @@ impl Osd {
     #[must_use]
     pub fn status(&self) -> OsdStatus {
         let pgs = self.pgs.iter().map(|(&id, pg)| pg.status(id)).collect();
-        OsdStatus { id: self.id, store: self.store.stats(), pgs }
+        OsdStatus {
+            id: self.id,
+            store: self.store.stats(),
+            pgs,
+        }
     }
 
     /// Takes one event. Messages that arrive before the store is open are dropped: their senders repeat them.
@@ -247,7 +287,11 @@ impl Osd {
                 self.listing(from, pg, epoch, objects, &recent, last, out);
             }
             PeerBody::Refused { accepted } => self.refused(pg, epoch, accepted, out),
-            PeerBody::Written { object, version, result } => {
+            PeerBody::Written {
+                object,
+                version,
+                result,
+            } => {
                 self.written(from, pg, epoch, object, version, result, out);
             }
             PeerBody::Fetched { object, whole } => self.fetched(from, pg, epoch, object, whole, out),
@@ -259,21 +303,54 @@ impl Osd {
         let Some(wait) = self.waits.remove(&ticket) else { return };
         match wait {
             Wait::Read { pg, epoch, object, op } => self.read_done(pg, epoch, object, op, result, out),
-            Wait::Merge { pg, epoch, object, op, first } => {
+            Wait::Merge {
+                pg,
+                epoch,
+                object,
+                op,
+                first,
+            } => {
                 self.merge_read(pg, epoch, object, op, first, result, out);
             }
-            Wait::OwnWrite { pg, epoch, object, version } => {
+            Wait::OwnWrite {
+                pg,
+                epoch,
+                object,
+                version,
+            } => {
                 self.written(self.id, pg, epoch, object, version, write_result(&result), out);
             }
-            Wait::MemberWrite { pg, epoch, from, object, version, op } => {
+            Wait::MemberWrite {
+                pg,
+                epoch,
+                from,
+                object,
+                version,
+                op,
+            } => {
                 let result = write_result(&result);
                 if result.is_ok() {
                     self.recent.entry(pg).or_default().insert(op, version);
                 }
-                self.to_peer(from, pg, epoch, PeerBody::Written { object, version, result }, out);
+                self.to_peer(
+                    from,
+                    pg,
+                    epoch,
+                    PeerBody::Written {
+                        object,
+                        version,
+                        result,
+                    },
+                    out,
+                );
             }
             Wait::Fence { pg, epoch, from } => self.fence_durable(from, pg, epoch, &result, out),
-            Wait::Fetch { pg, epoch, from, object } => {
+            Wait::Fetch {
+                pg,
+                epoch,
+                from,
+                object,
+            } => {
                 let whole = self.whole_object(object, result);
                 self.to_peer(from, pg, epoch, PeerBody::Fetched { object, whole }, out);
             }
@@ -317,7 +394,10 @@ impl Osd {
 
 /// Answers a client.
 fn reply(client: ClientId, id: OpId, result: Result<OpValue, OpError>, out: &mut Vec<Effect>) {
-    out.push(Effect::Send(NodeId::Client(client), Message::OpDone(OpDone { id, result })));
+    out.push(Effect::Send(
+        NodeId::Client(client),
+        Message::OpDone(OpDone { id, result }),
+    ));
 }
 
 /// Sends a client on: it looks at its map and asks again.
@@ -333,4 +413,3 @@ fn write_result(result: &Result<Reply, StoreError>) -> Result<(), WriteError> {
         Err(StoreError::Damaged { .. } | StoreError::Failed(_) | StoreError::ReadFailed(_)) => Err(WriteError::Failed),
     }
 }
-

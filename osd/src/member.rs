@@ -56,7 +56,9 @@ impl Osd {
     }
 
     fn objects_of(&self, pg: PgId) -> Vec<Listed> {
-        let Some(pool) = self.map.pools.get(&pg.pool) else { return Vec::new() };
+        let Some(pool) = self.map.pools.get(&pg.pool) else {
+            return Vec::new();
+        };
         let count = pool.value.pg_count;
         let mut listed: Vec<Listed> = self
             .store
@@ -97,11 +99,22 @@ impl Osd {
         }
         let (version, op) = (mutation.version, mutation.op);
         if self.store.info(object).is_some_and(|info| info.version == version) {
-            let body = PeerBody::Written { object, version, result: Err(WriteError::Stale) };
+            let body = PeerBody::Written {
+                object,
+                version,
+                result: Err(WriteError::Stale),
+            };
             self.to_peer(from, pg, epoch, body, out);
             return;
         }
-        let wait = Wait::MemberWrite { pg, epoch, from, object, version, op };
+        let wait = Wait::MemberWrite {
+            pg,
+            epoch,
+            from,
+            object,
+            version,
+            op,
+        };
         self.ask(Request::Write { object, mutation }, wait);
     }
 
@@ -116,8 +129,20 @@ impl Osd {
         if !self.admits(from, pg, epoch, out) {
             return;
         }
-        let wait = Wait::Fetch { pg, epoch, from, object };
-        self.ask(Request::Read { object, first: 0, count: UNITS_PER_OBJECT }, wait);
+        let wait = Wait::Fetch {
+            pg,
+            epoch,
+            from,
+            object,
+        };
+        self.ask(
+            Request::Read {
+                object,
+                first: 0,
+                count: UNITS_PER_OBJECT,
+            },
+            wait,
+        );
     }
 
     pub(crate) fn member_forget(
@@ -136,7 +161,9 @@ impl Osd {
 
     /// An object that was read as a whole, as the mutation that makes it elsewhere.
     pub(crate) fn whole_object(&self, object: ObjectId, result: Result<Reply, StoreError>) -> Option<Mutation> {
-        let Ok(Reply::Data { version, segments }) = result else { return None };
+        let Ok(Reply::Data { version, segments }) = result else {
+            return None;
+        };
         let info = self.store.info(object).filter(|info| info.version == version)?;
         let patches = info
             .present
@@ -146,7 +173,13 @@ impl Osd {
                 Patch::seal(object, first, trivet_core::buffer::join(data))
             })
             .collect();
-        Some(Mutation { version, op: info.op, zero: UnitMask::ALL, patches, tombstone: info.tombstone })
+        Some(Mutation {
+            version,
+            op: info.op,
+            zero: UnitMask::ALL,
+            patches,
+            tombstone: info.tombstone,
+        })
     }
 
     /// The object numbers of an image in a PG after `after`, ascending, at most `limit`.
@@ -157,7 +190,9 @@ impl Osd {
         after: Option<u64>,
         limit: usize,
     ) -> Vec<u64> {
-        let Some(pool) = self.map.pools.get(&pg.pool) else { return Vec::new() };
+        let Some(pool) = self.map.pools.get(&pg.pool) else {
+            return Vec::new();
+        };
         let count = pool.value.pg_count;
         let numbers: BTreeSet<u64> = self
             .store

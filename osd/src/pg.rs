@@ -137,7 +137,13 @@ impl Pg {
 impl Osd {
     /// Looks at every PG that the plan gives to this OSD, or that it acts for.
     pub(crate) fn consider_all(&mut self, out: &mut Vec<Effect>) {
-        if !self.is_ready() || self.map.osds.get(&self.id).is_none_or(|state| state.value.boot != self.boot) {
+        if !self.is_ready()
+            || self
+                .map
+                .osds
+                .get(&self.id)
+                .is_none_or(|state| state.value.boot != self.boot)
+        {
             return;
         }
         let me = Some(self.id);
@@ -196,7 +202,11 @@ impl Osd {
         history.epoch = epoch;
         // An interval that never became active cannot any more: its activation compares this history.
         history.intervals.retain(|interval| interval.active);
-        history.intervals.push(Interval { epoch, acting: setting.acting.clone(), active: false });
+        history.intervals.push(Interval {
+            epoch,
+            acting: setting.acting.clone(),
+            active: false,
+        });
 
         let mut compare = vec![match stored {
             Some(h) => Compare::ModRevision(keys::history(id), h.revision),
@@ -208,7 +218,10 @@ impl Osd {
         let mut pg = Pg::new(history, setting);
         pg.epoch = epoch;
         pg.floor_epoch = floor_epoch;
-        let changes = vec![Change::put(keys::history(id), encode(&pg.history)), self.claim_change(id, &pg, false)];
+        let changes = vec![
+            Change::put(keys::history(id), encode(&pg.history)),
+            self.claim_change(id, &pg, false),
+        ];
         pg.phase = Phase::Claiming { ticket: self.next };
         self.pgs.insert(id, pg);
         self.run_txn(Txn { compare, changes }, TxnWait::Claim(id), out);
@@ -223,11 +236,21 @@ impl Osd {
             active,
             missing: pg.missing.len() as u64,
         };
-        Change::Put { key: keys::claim(id), value: encode(&claim), lease: Some(self.lease) }
+        Change::Put {
+            key: keys::claim(id),
+            value: encode(&claim),
+            lease: Some(self.lease),
+        }
     }
 
     pub(crate) fn claim_ended(&mut self, id: PgId, ticket: u64, outcome: TxnOutcome, out: &mut Vec<Effect>) {
-        let Some(pg) = self.pgs.get_mut(&id).filter(|pg| pg.phase == Phase::Claiming { ticket }) else { return };
+        let Some(pg) = self
+            .pgs
+            .get_mut(&id)
+            .filter(|pg| pg.phase == Phase::Claiming { ticket })
+        else {
+            return;
+        };
         match outcome {
             TxnOutcome::Committed(revision) => {
                 pg.history_revision = revision;
@@ -243,7 +266,12 @@ impl Osd {
 /// Who must act and who must be asked; none while too few are up.
 fn setting(map: &ClusterMap, me: OsdId, id: PgId) -> Option<Setting> {
     let pool = &map.pools.get(&id.pool)?.value;
-    let plan = map.plans.get(&id.pool)?.value.pgs.get(usize::try_from(id.number).ok()?)?;
+    let plan = map
+        .plans
+        .get(&id.pool)?
+        .value
+        .pgs
+        .get(usize::try_from(id.number).ok()?)?;
     let up = |osd: &OsdId| map.is_up(*osd);
     let mut acting = vec![me];
     acting.extend(plan.osds.iter().copied().filter(|osd| *osd != me && up(osd)));
@@ -261,5 +289,8 @@ fn setting(map: &ClusterMap, me: OsdId, id: PgId) -> Option<Setting> {
         }
     }
     let boot = |osd: OsdId| map.osds.get(&osd).map(|state| (osd, state.value.boot));
-    Some(Setting { acting, asked: asked.into_iter().filter_map(boot).collect() })
+    Some(Setting {
+        acting,
+        asked: asked.into_iter().filter_map(boot).collect(),
+    })
 }

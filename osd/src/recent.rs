@@ -1,8 +1,9 @@
 //! A bounded window of the operations that were executed lately in a PG, so that a repeated one is answered and not
 //! executed again. Members keep it too; a new primary inherits the union.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
+use hashbrown::HashMap;
 use trivet_core::{OpId, Version};
 
 /// Operations remembered per PG. Larger than what all clients together have in flight in one PG.
@@ -12,7 +13,8 @@ const WINDOW: usize = 4096;
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
     order: VecDeque<OpId>,
-    ops: BTreeMap<OpId, Version>,
+    /// Never iterated: its order would be random.
+    ops: HashMap<OpId, Version>,
 }
 
 impl Recent {
@@ -35,7 +37,9 @@ impl Recent {
 
     /// All of them, oldest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (OpId, Version)> {
-        self.order.iter().filter_map(|op| self.ops.get(op).map(|&version| (*op, version)))
+        self.order
+            .iter()
+            .filter_map(|op| self.ops.get(op).map(|&version| (*op, version)))
     }
 }
 
@@ -46,7 +50,10 @@ mod tests {
 
     #[test]
     fn the_window_forgets_the_oldest() {
-        let id = |sequence| OpId { client: ClientId(1), sequence };
+        let id = |sequence| OpId {
+            client: ClientId(1),
+            sequence,
+        };
         let mut recent = Recent::default();
         for sequence in 0..=WINDOW as u64 {
             recent.insert(id(sequence), Version::NONE);

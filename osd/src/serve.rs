@@ -4,9 +4,7 @@ use bytes::{Bytes, BytesMut};
 use trivet_core::buffer::{aligned, join, slice_segments, zeroes};
 use trivet_core::message::{Action, LIST_LIMIT, Op, OpError, OpValue, PeerBody, WriteError};
 use trivet_core::mutation::{Mutation, Patch};
-use trivet_core::{
-    ClientId, Epoch, OBJECT_SIZE, ObjectId, OpId, OsdId, PgId, UNIT_SIZE, UnitMask, Version,
-};
+use trivet_core::{ClientId, Epoch, OBJECT_SIZE, ObjectId, OpId, OsdId, PgId, UNIT_SIZE, UnitMask, Version};
 use trivet_store::api::{Reply, Request, StoreError};
 
 use crate::lane::{Held, Lane, Running, Stage, mask_of};
@@ -56,7 +54,10 @@ impl Osd {
         if lane.knows(op.id) {
             return;
         }
-        let blocked = is_missing || !lane.lacking.is_empty() || !lane.waiting.is_empty() || lane.changing().intersects(mask_of(&op.action));
+        let blocked = is_missing
+            || !lane.lacking.is_empty()
+            || !lane.waiting.is_empty()
+            || lane.changing().intersects(mask_of(&op.action));
         if blocked {
             lane.waiting.push_back((client, op));
             if is_missing {
@@ -86,20 +87,61 @@ impl Osd {
         let op_id = op.id;
         if let Action::Read { offset, len, .. } = op.action {
             let touched = UnitMask::touched(offset, len);
-            lane.running.push(Running { client, op, mask, stage: Stage::Reading });
-            let request = Request::Read { object, first: offset / UNIT_SIZE, count: touched.len() };
-            return self.ask(request, Wait::Read { pg: id, epoch, object, op: op_id });
+            lane.running.push(Running {
+                client,
+                op,
+                mask,
+                stage: Stage::Reading,
+            });
+            let request = Request::Read {
+                object,
+                first: offset / UNIT_SIZE,
+                count: touched.len(),
+            };
+            return self.ask(
+                request,
+                Wait::Read {
+                    pg: id,
+                    epoch,
+                    object,
+                    op: op_id,
+                },
+            );
         }
         let present = self.store.info(object).map_or(UnitMask::EMPTY, |info| info.present);
-        let merged: Vec<usize> = partial_units(&op.action).iter().filter(|&unit| present.has(unit)).collect();
-        let stage = Stage::Merging { awaited: merged.len(), units: Vec::new() };
-        lane.running.push(Running { client, op, mask, stage });
+        let merged: Vec<usize> = partial_units(&op.action)
+            .iter()
+            .filter(|&unit| present.has(unit))
+            .collect();
+        let stage = Stage::Merging {
+            awaited: merged.len(),
+            units: Vec::new(),
+        };
+        lane.running.push(Running {
+            client,
+            op,
+            mask,
+            stage,
+        });
         if merged.is_empty() {
             return self.mutate(id, object, op_id, out);
         }
         for first in merged {
-            let wait = Wait::Merge { pg: id, epoch, object, op: op_id, first };
-            self.ask(Request::Read { object, first, count: 1 }, wait);
+            let wait = Wait::Merge {
+                pg: id,
+                epoch,
+                object,
+                op: op_id,
+                first,
+            };
+            self.ask(
+                Request::Read {
+                    object,
+                    first,
+                    count: 1,
+                },
+                wait,
+            );
         }
     }
 
@@ -113,17 +155,27 @@ impl Osd {
         result: Result<Reply, StoreError>,
         out: &mut Vec<Effect>,
     ) {
-        let Some(lane) = lane_of(self.pgs.get_mut(&id), epoch, object) else { return };
+        let Some(lane) = lane_of(self.pgs.get_mut(&id), epoch, object) else {
+            return;
+        };
         let Some(index) = lane.find(op) else { return };
         let running = lane.running.swap_remove(index);
-        let Action::Read { offset, len, .. } = running.op.action else { return };
+        let Action::Read { offset, len, .. } = running.op.action else {
+            return;
+        };
         match result {
             Ok(Reply::Data { version, segments }) => {
                 let data = slice_segments(&segments, offset % UNIT_SIZE, len);
                 if lane.is_settled(running.mask, version) {
                     reply(running.client, op, Ok(OpValue::Data(data)), out);
                 } else {
-                    lane.held.push(Held { client: running.client, op, mask: running.mask, version, data });
+                    lane.held.push(Held {
+                        client: running.client,
+                        op,
+                        mask: running.mask,
+                        version,
+                        data,
+                    });
                 }
             }
             _ => reply(running.client, op, Err(OpError::Damaged), out),
@@ -143,14 +195,18 @@ impl Osd {
         result: Result<Reply, StoreError>,
         out: &mut Vec<Effect>,
     ) {
-        let Some(lane) = lane_of(self.pgs.get_mut(&id), epoch, object) else { return };
+        let Some(lane) = lane_of(self.pgs.get_mut(&id), epoch, object) else {
+            return;
+        };
         let Some(index) = lane.find(op) else { return };
         let Ok(Reply::Data { segments, .. }) = result else {
             let running = lane.running.swap_remove(index);
             reply(running.client, op, Err(OpError::Damaged), out);
             return self.continue_lane(id, object, out);
         };
-        let Stage::Merging { awaited, units } = &mut lane.running[index].stage else { return };
+        let Stage::Merging { awaited, units } = &mut lane.running[index].stage else {
+            return;
+        };
         units.push((unit, join(segments)));
         *awaited -= 1;
         if *awaited == 0 {
@@ -175,12 +231,23 @@ impl Osd {
             reply(running.client, op_id, Ok(OpValue::Changed), out);
             return self.continue_lane(id, object, out);
         };
-        let counter = if lane.assigned.epoch == pg.epoch { lane.assigned.counter } else { 0 };
-        let version = Version { epoch: pg.epoch, counter: counter.max(pg.floor_counter) + 1 };
+        let counter = if lane.assigned.epoch == pg.epoch {
+            lane.assigned.counter
+        } else {
+            0
+        };
+        let version = Version {
+            epoch: pg.epoch,
+            counter: counter.max(pg.floor_counter) + 1,
+        };
         lane.assigned = version;
         let tombstone = change.tombstone;
-        running.stage =
-            Stage::Committing { version, awaited: pg.setting.acting.clone(), failed: None, tombstone };
+        running.stage = Stage::Committing {
+            version,
+            awaited: pg.setting.acting.clone(),
+            failed: None,
+            tombstone,
+        };
         let mutation = Mutation {
             version,
             op: op_id,
@@ -197,16 +264,38 @@ impl Osd {
         let (epoch, version) = (pg.epoch, mutation.version);
         let others: Vec<OsdId> = pg.others().collect();
         let answers = self.output.done.len();
-        let request = Request::Write { object, mutation: mutation.clone() };
-        self.ask(request, Wait::OwnWrite { pg: id, epoch, object, version });
+        let request = Request::Write {
+            object,
+            mutation: mutation.clone(),
+        };
+        self.ask(
+            request,
+            Wait::OwnWrite {
+                pg: id,
+                epoch,
+                object,
+                version,
+            },
+        );
         let refused = self.output.done[answers..].iter().any(|(_, result)| result.is_err());
         if refused {
             self.no_longer_awaited(id, object, version);
             return;
         }
-        let Some((last, rest)) = others.split_last() else { return };
+        let Some((last, rest)) = others.split_last() else {
+            return;
+        };
         for &osd in rest {
-            self.to_peer(osd, id, epoch, PeerBody::Write { object, mutation: mutation.clone() }, out);
+            self.to_peer(
+                osd,
+                id,
+                epoch,
+                PeerBody::Write {
+                    object,
+                    mutation: mutation.clone(),
+                },
+                out,
+            );
         }
         self.to_peer(*last, id, epoch, PeerBody::Write { object, mutation }, out);
     }
@@ -216,7 +305,9 @@ impl Osd {
         let me = self.id;
         let lane = self.pgs.get_mut(&id).and_then(|pg| pg.lanes.get_mut(&object));
         for running in lane.into_iter().flat_map(|lane| &mut lane.running) {
-            if let Stage::Committing { version: v, awaited, .. } = &mut running.stage
+            if let Stage::Committing {
+                version: v, awaited, ..
+            } = &mut running.stage
                 && *v == version
             {
                 awaited.retain(|&osd| osd == me);
@@ -236,13 +327,20 @@ impl Osd {
         result: Result<(), WriteError>,
         out: &mut Vec<Effect>,
     ) {
-        let Some(lane) = lane_of(self.pgs.get_mut(&id), epoch, object) else { return };
+        let Some(lane) = lane_of(self.pgs.get_mut(&id), epoch, object) else {
+            return;
+        };
         if lane.healing.is_some() {
             return self.healed_member(from, id, object, version, result, out);
         }
         let Lane { running, lacking, .. } = lane;
         let committing = running.iter_mut().find_map(|running| match &mut running.stage {
-            Stage::Committing { version: v, awaited, failed, .. } if *v == version => Some((awaited, failed)),
+            Stage::Committing {
+                version: v,
+                awaited,
+                failed,
+                ..
+            } if *v == version => Some((awaited, failed)),
             _ => None,
         });
         let Some((awaited, failed)) = committing else { return };
@@ -275,7 +373,9 @@ impl Osd {
             .position(|r| matches!(r.stage, Stage::Committing { version: v, .. } if v == version));
         let Some(index) = index else { return };
         let running = lane.running.swap_remove(index);
-        let Stage::Committing { failed, tombstone, .. } = running.stage else { return };
+        let Stage::Committing { failed, tombstone, .. } = running.stage else {
+            return;
+        };
         let result = match failed {
             Some(error) => Err(error),
             None => {
@@ -321,7 +421,9 @@ impl Osd {
 
 /// The lane of an object, if the PG is still in this epoch.
 pub(crate) fn lane_of(pg: Option<&mut Pg>, epoch: Epoch, object: ObjectId) -> Option<&mut Lane> {
-    pg.filter(|pg| pg.epoch == epoch && pg.phase == Phase::Active)?.lanes.get_mut(&object)
+    pg.filter(|pg| pg.epoch == epoch && pg.phase == Phase::Active)?
+        .lanes
+        .get_mut(&object)
 }
 
 /// What a mutation does, before it has a version.
@@ -347,7 +449,11 @@ fn change_of(object: ObjectId, action: &Action, present: UnitMask, merged: &[(us
         Action::Write { offset, data, .. } => {
             let first = offset / UNIT_SIZE;
             let data = whole_units(*offset, data, merged);
-            Some(Change { zero: UnitMask::EMPTY, patches: vec![Patch::seal(object, first, data)], tombstone: false })
+            Some(Change {
+                zero: UnitMask::EMPTY,
+                patches: vec![Patch::seal(object, first, data)],
+                tombstone: false,
+            })
         }
         Action::Zero { offset, len, .. } => {
             let zero = UnitMask(UnitMask::covered(*offset, *len).0 & present.0);
@@ -358,10 +464,17 @@ fn change_of(object: ObjectId, action: &Action, present: UnitMask, merged: &[(us
             let unchanged = zero.is_empty() && patches.is_empty();
             let tombstone = present.minus(zero).is_empty();
             let zero = if tombstone { UnitMask::ALL } else { zero };
-            (!unchanged).then_some(Change { zero, patches, tombstone })
+            (!unchanged).then_some(Change {
+                zero,
+                patches,
+                tombstone,
+            })
         }
-        Action::Remove { .. } => (!present.is_empty())
-            .then_some(Change { zero: UnitMask::ALL, patches: Vec::new(), tombstone: true }),
+        Action::Remove { .. } => (!present.is_empty()).then_some(Change {
+            zero: UnitMask::ALL,
+            patches: Vec::new(),
+            tombstone: true,
+        }),
         Action::Read { .. } | Action::List { .. } => None,
     }
 }
@@ -375,7 +488,10 @@ fn whole_units(offset: usize, data: &[Bytes], merged: &[(usize, Bytes)]) -> Byte
         return join(data.to_vec());
     }
     let old = |unit: usize| {
-        merged.iter().find(|(u, _)| *u == unit).map_or_else(|| zeroes(UNIT_SIZE), |(_, bytes)| bytes.clone())
+        merged
+            .iter()
+            .find(|(u, _)| *u == unit)
+            .map_or_else(|| zeroes(UNIT_SIZE), |(_, bytes)| bytes.clone())
     };
     let mut whole: BytesMut = aligned(stop - start);
     whole.extend_from_slice(&old(start / UNIT_SIZE)[..offset - start]);

@@ -39,8 +39,18 @@ mod tests {
     #[test]
     fn every_protocol_has_a_line() {
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let text = banner(&Addresses { nbd: at(1), iscsi: at(2), nfs: at(3), http: at(4) });
-        for part in ["nbd://127.0.0.1:1/demo", "-p 127.0.0.1:2", "port=3,mountport=3", "http://127.0.0.1:4"] {
+        let text = banner(&Addresses {
+            nbd: at(1),
+            iscsi: at(2),
+            nfs: at(3),
+            http: at(4),
+        });
+        for part in [
+            "nbd://127.0.0.1:1/demo",
+            "-p 127.0.0.1:2",
+            "port=3,mountport=3",
+            "http://127.0.0.1:4",
+        ] {
             assert!(text.contains(part), "{part}\n{text}");
         }
     }

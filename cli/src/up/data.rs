@@ -94,14 +94,28 @@ struct Connections {
 
 /// What is still to be done before clients are served.
 enum Readiness {
-    Starting { since: Now, early: Vec<(ListenerToken, ConnId, std::net::SocketAddr)>, demo: bool },
-    Making { early: Vec<(ListenerToken, ConnId, std::net::SocketAddr)>, made: oneshot::Receiver<AdminResult> },
+    Starting {
+        since: Now,
+        early: Vec<(ListenerToken, ConnId, std::net::SocketAddr)>,
+        demo: bool,
+    },
+    Making {
+        early: Vec<(ListenerToken, ConnId, std::net::SocketAddr)>,
+        made: oneshot::Receiver<AdminResult>,
+    },
     Ready,
 }
 
 /// The thread.
 pub fn run(setup: Setup) -> anyhow::Result<()> {
-    let Setup { args, plan, osds, inbox, control, started } = setup;
+    let Setup {
+        args,
+        plan,
+        osds,
+        inbox,
+        control,
+        started,
+    } = setup;
     let mut reactor = Reactor::new(&Config::default()).context("cannot set up the event loop")?;
     let addresses = listen(&mut reactor, &args)?;
     let osds = Osds::prepare(&mut reactor, &plan, osds)?;
@@ -111,11 +125,19 @@ pub fn run(setup: Setup) -> anyhow::Result<()> {
     let clock = clock();
     let id = ClientId(u64::from_le_bytes(random()?));
     let gateway = Gateway::new(id, clock, Arc::clone(&metrics), nfs_server(&plan)?, plan.number());
-    let handles = Handles { waker: reactor.waker(), admin: handle, metrics };
+    let handles = Handles {
+        waker: reactor.waker(),
+        admin: handle,
+        metrics,
+    };
     if started.send(handles).is_err() {
         return Ok(());
     }
-    let ready = Readiness::Starting { since: clock.now, early: Vec::new(), demo: plan.new };
+    let ready = Readiness::Starting {
+        since: clock.now,
+        early: Vec::new(),
+        demo: plan.new,
+    };
     let mut data = Data {
         reactor,
         gateway,
@@ -151,7 +173,10 @@ fn listen(reactor: &mut Reactor, args: &UpArgs) -> anyhow::Result<Addresses> {
 
 /// The whole tree, for every client that can reach the address that the administrator chose.
 fn nfs_server(plan: &Plan) -> anyhow::Result<NfsServer> {
-    let everybody = ["0.0.0.0/0", "::/0"].iter().filter_map(|network| network.parse().ok()).collect();
+    let everybody = ["0.0.0.0/0", "::/0"]
+        .iter()
+        .filter_map(|network| network.parse().ok())
+        .collect();
     let export = Export {
         id: 1,
         path: "/".into(),
@@ -172,7 +197,10 @@ fn nfs_server(plan: &Plan) -> anyhow::Result<NfsServer> {
 }
 
 fn clock() -> Clock {
-    Clock { now: Now(Reactor::now()), wall: wall() }
+    Clock {
+        now: Now(Reactor::now()),
+        wall: wall(),
+    }
 }
 
 impl Data {
@@ -180,7 +208,9 @@ impl Data {
         let mut events = Vec::new();
         loop {
             let timeout = if self.again.is_empty() { TICK } else { Duration::ZERO };
-            self.reactor.poll(&mut events, Some(timeout)).context("the event loop failed")?;
+            self.reactor
+                .poll(&mut events, Some(timeout))
+                .context("the event loop failed")?;
             let clock = clock();
             for event in events.drain(..) {
                 self.event(clock, event);
@@ -208,7 +238,17 @@ impl Data {
             Event::Drained { conn } => self.reactor.pause_reading(conn, false),
             Event::Closed { conn, .. } => self.closed(conn),
             Event::Disk { disk, user_id, result } => {
-                self.osds.disk_done(clock.now, disk, user_id, result, &mut Output { queue: &mut self.queue, reactor: &mut self.reactor, control: &self.control });
+                self.osds.disk_done(
+                    clock.now,
+                    disk,
+                    user_id,
+                    result,
+                    &mut Output {
+                        queue: &mut self.queue,
+                        reactor: &mut self.reactor,
+                        control: &self.control,
+                    },
+                );
             }
             Event::Connected { .. } | Event::Woken => {}
         }
@@ -234,13 +274,18 @@ impl Data {
         self.conns.next += 1;
         self.conns.keys.insert(conn, key);
         self.conns.ids.insert(key, (conn, peer, protocol));
-        self.gateway.accepted(clock, key, protocol, local, peer, &mut self.effects);
+        self.gateway
+            .accepted(clock, key, protocol, local, peer, &mut self.effects);
         self.gateway_effects();
     }
 
     fn receive(&mut self, clock: Clock, key: ConnKey) {
-        let Some(&(conn, ..)) = self.conns.ids.get(&key) else { return };
-        let hint = self.gateway.received(clock, key, self.reactor.input(conn), &mut self.effects);
+        let Some(&(conn, ..)) = self.conns.ids.get(&key) else {
+            return;
+        };
+        let hint = self
+            .gateway
+            .received(clock, key, self.reactor.input(conn), &mut self.effects);
         if hint > 0 {
             self.reactor.set_hint(conn, hint);
         }
@@ -289,7 +334,9 @@ impl Data {
     }
 
     fn end(&mut self, key: ConnKey, ending: &Ending) {
-        let Some(&(conn, peer, protocol)) = self.conns.ids.get(&key) else { return };
+        let Some(&(conn, peer, protocol)) = self.conns.ids.get(&key) else {
+            return;
+        };
         if let Ending::Fault(reason) = ending {
             tracing::warn!("{} {peer}: disconnected: {reason}", protocol.name());
         }
@@ -301,8 +348,11 @@ impl Data {
     /// Takes what the control plane and administrators say. True to stop.
     fn drain_inbox(&mut self, clock: Clock) -> bool {
         while let Ok(tell) = self.inbox.try_recv() {
-            let mut out =
-                Output { queue: &mut self.queue, reactor: &mut self.reactor, control: &self.control };
+            let mut out = Output {
+                queue: &mut self.queue,
+                reactor: &mut self.reactor,
+                control: &self.control,
+            };
             match tell {
                 Tell::Notice(notice) => self.notice(clock, &notice),
                 Tell::Outcome(Role::Gateway, ticket, outcome) => {
@@ -332,7 +382,11 @@ impl Data {
     }
 
     fn notice(&mut self, clock: Clock, notice: &Notice) {
-        let mut out = Output { queue: &mut self.queue, reactor: &mut self.reactor, control: &self.control };
+        let mut out = Output {
+            queue: &mut self.queue,
+            reactor: &mut self.reactor,
+            control: &self.control,
+        };
         self.osds.notice(clock.now, notice, &mut out);
         self.gateway.notice(clock, notice, &mut self.effects);
     }
@@ -342,7 +396,11 @@ impl Data {
             return;
         }
         self.last_tick = clock.now;
-        let mut out = Output { queue: &mut self.queue, reactor: &mut self.reactor, control: &self.control };
+        let mut out = Output {
+            queue: &mut self.queue,
+            reactor: &mut self.reactor,
+            control: &self.control,
+        };
         self.osds.tick(clock.now, &mut out);
         for (osd, report) in self.osds.reports() {
             self.gateway.osd_report(osd, report);
@@ -358,7 +416,11 @@ impl Data {
             while let Some((from, to, message)) = self.queue.pop_front() {
                 self.deliver(clock, from, to, message);
             }
-            let mut out = Output { queue: &mut self.queue, reactor: &mut self.reactor, control: &self.control };
+            let mut out = Output {
+                queue: &mut self.queue,
+                reactor: &mut self.reactor,
+                control: &self.control,
+            };
             self.osds.flush(&mut out);
             if self.queue.is_empty() {
                 return;
@@ -373,8 +435,11 @@ impl Data {
                 self.gateway_effects();
             }
             (_, NodeId::Osd(osd)) => {
-                let mut out =
-                    Output { queue: &mut self.queue, reactor: &mut self.reactor, control: &self.control };
+                let mut out = Output {
+                    queue: &mut self.queue,
+                    reactor: &mut self.reactor,
+                    control: &self.control,
+                };
                 self.osds.message(clock.now, osd, from, message, &mut out);
             }
             (NodeId::Client(_), NodeId::Client(_)) => {}
@@ -390,7 +455,10 @@ impl Data {
                     self.ready = Readiness::Starting { since, early, demo };
                 } else if demo {
                     let (reply, made) = oneshot::channel();
-                    let call = AdminCall::ImageCreate { path: DEMO.0.into(), size: DEMO.1 };
+                    let call = AdminCall::ImageCreate {
+                        path: DEMO.0.into(),
+                        size: DEMO.1,
+                    };
                     self.gateway.admin(clock, call, reply, &mut self.effects);
                     self.gateway_effects();
                     self.ready = Readiness::Making { early, made };
@@ -416,7 +484,7 @@ impl Data {
         }
         let mut stdout = std::io::stdout().lock();
         // A closed stdout is no reason not to serve.
-        let _ = write!(stdout, "{}ready\n", banner(&self.addresses)).and_then(|()| stdout.flush());
+        let _ = writeln!(stdout, "{}ready", banner(&self.addresses)).and_then(|()| stdout.flush());
         for (listener, conn, peer) in early {
             self.welcome(clock, listener, conn, peer);
             if let Some(&key) = self.conns.keys.get(&conn) {

@@ -34,9 +34,16 @@ impl Folder {
             .open(path.join(LOCK))
             .with_context(|| format!("--data {}: cannot write there", path.display()))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Folder { path: path.to_path_buf(), made, _lock: lock }),
+            Ok(()) => Ok(Folder {
+                path: path.to_path_buf(),
+                made,
+                _lock: lock,
+            }),
             Err(TryLockError::WouldBlock) => {
-                bail!("--data {}: another trivet is running on this folder; stop it or choose another folder", path.display())
+                bail!(
+                    "--data {}: another trivet is running on this folder; stop it or choose another folder",
+                    path.display()
+                )
             }
             Err(TryLockError::Error(error)) => {
                 Err(error).with_context(|| format!("--data {}: cannot lock the folder", path.display()))
@@ -51,7 +58,10 @@ impl Folder {
 
     /// The OSDs' files.
     pub fn disks(&self, plan: &Plan) -> Vec<(OsdId, PathBuf)> {
-        plan.osds.iter().map(|&(osd, _)| (osd, self.path.join(format!("osd.{osd}")))).collect()
+        plan.osds
+            .iter()
+            .map(|&(osd, _)| (osd, self.path.join(format!("osd.{osd}"))))
+            .collect()
     }
 
     /// A cluster that could not be made leaves nothing behind.

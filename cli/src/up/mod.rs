@@ -47,7 +47,9 @@ pub fn run(args: &UpArgs) -> anyhow::Result<()> {
         control: to_control,
         started,
     };
-    let thread = std::thread::Builder::new().name("data".into()).spawn(move || data::run(setup))?;
+    let thread = std::thread::Builder::new()
+        .name("data".into())
+        .spawn(move || data::run(setup))?;
     let Ok(handles) = start.recv() else {
         // It ended before it could report: its error says why.
         let error = thread.join().map_err(|_| anyhow!("the data path panicked"))?;
@@ -56,7 +58,14 @@ pub fn run(args: &UpArgs) -> anyhow::Result<()> {
     };
     runtime.block_on(startup::record(&plan, &store))?;
     let link = link::ToData::new(to_data, handles.waker);
-    let result = runtime.block_on(control::run(store, link, from_data, handles.admin, handles.metrics, http));
+    let result = runtime.block_on(control::run(
+        store,
+        link,
+        from_data,
+        handles.admin,
+        handles.metrics,
+        http,
+    ));
     let ended = thread.join().map_err(|_| anyhow!("the data path panicked"))?;
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     result.and(ended)
@@ -64,5 +73,9 @@ pub fn run(args: &UpArgs) -> anyhow::Result<()> {
 
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("TRIVET_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::bail;
 use bytes::Bytes;
@@ -22,6 +23,9 @@ use trivet_store::{Format, Options, State, Store};
 use super::link::{Ask, Role};
 use super::startup::{Plan, random};
 
+/// The kernel has let go of a killed process's disks by then.
+const LET_GO: Duration = Duration::from_secs(10);
+
 /// Where the effects of OSDs go.
 pub struct Output<'a> {
     /// Messages between nodes.
@@ -38,6 +42,8 @@ struct Slot {
     size: u64,
     life: Life,
     report: OsdReport,
+    /// Since when the disk is locked by somebody else.
+    busy_since: Option<Now>,
     /// The administrator who waits for the stop or start.
     waiting: Option<AdminReply>,
 }
@@ -82,8 +88,21 @@ impl Osds {
             if plan.new {
                 format(reactor, osd, &path, size, plan.cluster)?;
             }
-            let report = OsdReport { path: path.display().to_string(), ..OsdReport::default() };
-            slots.insert(osd, Slot { path, size, life: Life::Starting(None), report, waiting: None });
+            let report = OsdReport {
+                path: path.display().to_string(),
+                ..OsdReport::default()
+            };
+            slots.insert(
+                osd,
+                Slot {
+                    path,
+                    size,
+                    life: Life::Starting(None),
+                    report,
+                    busy_since: None,
+                    waiting: None,
+                },
+            );
         }
         Ok(Osds {
             slots,
@@ -113,22 +132,43 @@ impl Osds {
 
     fn open(&mut self, now: Now, osd: OsdId, out: &mut Output<'_>) {
         let Some(slot) = self.slots.get_mut(&osd) else { return };
-        let Life::Starting(Some((lease, boot))) = slot.life else { return };
+        let Life::Starting(Some((lease, boot))) = slot.life else {
+            return;
+        };
         let disk = match out.reactor.open_disk(&slot.path, &OpenDisk::default()) {
             Ok(disk) => disk,
-            // The last run's operations are still with the kernel; the next tick tries again.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            // The last run's operations are still with the kernel, which holds the lock for them; the next tick tries
+            // again.
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                let since = *slot.busy_since.get_or_insert(now);
+                if now.since(since) >= LET_GO {
+                    self.failed(osd, &error.to_string(), out);
+                }
+                return;
+            }
             Err(error) => return self.failed(osd, &error.to_string(), out),
         };
         let mut output = trivet_store::api::Output::default();
-        let options = Options { expect: Some((self.cluster, osd)), ..Options::default() };
+        let options = Options {
+            expect: Some((self.cluster, osd)),
+            ..Options::default()
+        };
         let store = Store::open(disk.size, options, &mut output);
         let machine = Osd::new(osd, boot, lease, store, output);
-        slot.life = Life::Opening(Running { machine, disk: disk.token, lease, boot });
+        slot.busy_since = None;
+        slot.life = Life::Opening(Running {
+            machine,
+            disk: disk.token,
+            lease,
+            boot,
+        });
         self.disks.insert(disk.token, osd);
         let keys = self.mirror.values().cloned().collect();
         if self.revision > 0 {
-            let snapshot = Notice::Snapshot { revision: self.revision, keys };
+            let snapshot = Notice::Snapshot {
+                revision: self.revision,
+                keys,
+            };
             self.step(now, osd, Event::Notice(snapshot), out);
         } else {
             self.step(now, osd, Event::Tick, out);
@@ -149,7 +189,11 @@ impl Osds {
         let keep = |key: &str| !key.starts_with(trivet_namespace::PREFIX);
         match notice {
             Notice::Snapshot { revision, keys } => {
-                self.mirror = keys.iter().filter(|kv| keep(&kv.key)).map(|kv| (kv.key.clone(), kv.clone())).collect();
+                self.mirror = keys
+                    .iter()
+                    .filter(|kv| keep(&kv.key))
+                    .map(|kv| (kv.key.clone(), kv.clone()))
+                    .collect();
                 self.revision = *revision;
             }
             Notice::Changes { revision, events } => {
@@ -207,7 +251,9 @@ impl Osds {
 
     fn step(&mut self, now: Now, osd: OsdId, event: Event, out: &mut Output<'_>) {
         let Some(slot) = self.slots.get_mut(&osd) else { return };
-        let (Life::Opening(running) | Life::Up(running)) = &mut slot.life else { return };
+        let (Life::Opening(running) | Life::Up(running)) = &mut slot.life else {
+            return;
+        };
         running.machine.step(now, event, &mut self.effects);
         carry_out(osd, running.disk, &mut self.effects, out);
     }
@@ -215,7 +261,9 @@ impl Osds {
     /// Registers an OSD whose store is open; ends one whose disk failed.
     fn follow(&mut self, osd: OsdId, out: &mut Output<'_>) {
         let Some(slot) = self.slots.get_mut(&osd) else { return };
-        let (Life::Opening(running) | Life::Up(running)) = &slot.life else { return };
+        let (Life::Opening(running) | Life::Up(running)) = &slot.life else {
+            return;
+        };
         match running.machine.state() {
             State::Opening => {}
             State::Failed(reason) => self.failed(osd, &reason, out),
@@ -266,7 +314,9 @@ impl Osds {
 
     /// An OSD's registration has ended.
     pub fn registered(&mut self, osd: u64, outcome: TxnOutcome) {
-        let slot = u32::try_from(osd).ok().and_then(|number| self.slots.get_mut(&OsdId(number)));
+        let slot = u32::try_from(osd)
+            .ok()
+            .and_then(|number| self.slots.get_mut(&OsdId(number)));
         let Some(slot) = slot else { return };
         if !matches!(outcome, TxnOutcome::Committed(_)) {
             tracing::error!("OSD {osd} could not be registered");
@@ -279,13 +329,25 @@ impl Osds {
     /// An administrator stops an OSD.
     pub fn stop(&mut self, osd: OsdId, reply: AdminReply, reactor: &mut Reactor, control: &UnboundedSender<Ask>) {
         let problem = match self.slots.get_mut(&osd) {
-            None => (ErrorKind::NotFound, format!("no OSD {osd}; 'trivet osd ls' lists what there is")),
-            Some(Slot { life: Life::Up(_), waiting, .. }) => {
+            None => (
+                ErrorKind::NotFound,
+                format!("no OSD {osd}; 'trivet osd ls' lists what there is"),
+            ),
+            Some(Slot {
+                life: Life::Up(_),
+                waiting,
+                ..
+            }) => {
                 *waiting = Some(reply);
                 return self.close(osd, reactor, control);
             }
-            Some(Slot { life: Life::Stopped, .. }) => (ErrorKind::Conflict, format!("OSD {osd} is stopped already")),
-            Some(_) => (ErrorKind::Conflict, format!("OSD {osd} is just being started or stopped; try again")),
+            Some(Slot {
+                life: Life::Stopped, ..
+            }) => (ErrorKind::Conflict, format!("OSD {osd} is stopped already")),
+            Some(_) => (
+                ErrorKind::Conflict,
+                format!("OSD {osd} is just being started or stopped; try again"),
+            ),
         };
         let _ = reply.send(Err(AdminError::new(problem.0, problem.1)));
     }
@@ -293,8 +355,15 @@ impl Osds {
     /// An administrator starts an OSD.
     pub fn start(&mut self, osd: OsdId, reply: AdminReply, control: &UnboundedSender<Ask>) {
         let problem = match self.slots.get_mut(&osd) {
-            None => (ErrorKind::NotFound, format!("no OSD {osd}; 'trivet osd ls' lists what there is")),
-            Some(Slot { life: life @ Life::Stopped, waiting, .. }) => {
+            None => (
+                ErrorKind::NotFound,
+                format!("no OSD {osd}; 'trivet osd ls' lists what there is"),
+            ),
+            Some(Slot {
+                life: life @ Life::Stopped,
+                waiting,
+                ..
+            }) => {
                 *life = Life::Starting(None);
                 *waiting = Some(reply);
                 let _ = control.send(Ask::Lease(osd));
@@ -307,15 +376,29 @@ impl Osds {
 
     /// What the OSDs have to report; of those that are stopped, what they said last.
     pub fn reports(&self) -> Vec<(OsdId, OsdReport)> {
-        self.slots.iter().map(|(&osd, slot)| (osd, slot.report.clone())).collect()
+        self.slots
+            .iter()
+            .map(|(&osd, slot)| (osd, slot.report.clone()))
+            .collect()
     }
 }
 
 /// Writes an OSD's state key.
 fn register(osd: OsdId, size: u64, running: &Running, control: &UnboundedSender<Ask>) {
-    let state = OsdState { boot: running.boot, size, address: None };
-    let change = Change::Put { key: keys::osd_state(osd), value: encode(&state), lease: Some(running.lease) };
-    let txn = Txn { compare: Vec::new(), changes: vec![change] };
+    let state = OsdState {
+        boot: running.boot,
+        size,
+        address: None,
+    };
+    let change = Change::Put {
+        key: keys::osd_state(osd),
+        value: encode(&state),
+        lease: Some(running.lease),
+    };
+    let txn = Txn {
+        compare: Vec::new(),
+        changes: vec![change],
+    };
     let _ = control.send(Ask::Txn(Role::Runner, u64::from(osd.0), txn));
 }
 
@@ -343,10 +426,24 @@ fn disk_op(kind: DiskOpKind) -> DiskOp {
 
 /// Makes the file of an OSD and the empty store in it.
 fn format(reactor: &mut Reactor, osd: OsdId, path: &Path, size: u64, cluster: [u8; 16]) -> anyhow::Result<()> {
-    let format = Format { size, osd, cluster, store: random()?, log_size: None };
+    let format = Format {
+        size,
+        osd,
+        cluster,
+        store: random()?,
+        log_size: None,
+    };
     let ops = trivet_store::format(&format).map_err(|reason| anyhow::anyhow!("{}: {reason}", path.display()))?;
-    let prewrite = 0..trivet_store::data_start(&format).map_err(|reason| anyhow::anyhow!("{}: {reason}", path.display()))?;
-    let disk = reactor.open_disk(path, &OpenDisk { size: Some(size), prewrite, ..OpenDisk::default() })?;
+    let prewrite =
+        0..trivet_store::data_start(&format).map_err(|reason| anyhow::anyhow!("{}: {reason}", path.display()))?;
+    let disk = reactor.open_disk(
+        path,
+        &OpenDisk {
+            size: Some(size),
+            prewrite,
+            ..OpenDisk::default()
+        },
+    )?;
     let mut events = Vec::new();
     for op in ops {
         reactor.submit_disk(disk.token, op.id.0, disk_op(op.kind));

@@ -54,19 +54,42 @@ pub fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
 pub fn plan(args: &UpArgs, runtime: &tokio::runtime::Runtime, store: &Arc<dyn Meta>) -> anyhow::Result<Plan> {
     let range = runtime.block_on(store.range(""))?;
     let mut map = ClusterMap::default();
-    map.apply(&Notice::Snapshot { revision: range.revision, keys: range.keys });
+    map.apply(&Notice::Snapshot {
+        revision: range.revision,
+        keys: range.keys,
+    });
     if let Some(cluster) = &map.cluster {
         let id = parse_id(&cluster.id).context("the metadata store's cluster id is damaged")?;
         let secret = parse_id(&cluster.secret).context("the metadata store's cluster secret is damaged")?;
-        let osds = map.members.iter().map(|(&osd, config)| (osd, config.value.size)).collect();
-        return Ok(Plan { new: false, cluster: id, secret, osds, replicas: 0 });
+        let osds = map
+            .members
+            .iter()
+            .map(|(&osd, config)| (osd, config.value.size))
+            .collect();
+        return Ok(Plan {
+            new: false,
+            cluster: id,
+            secret,
+            osds,
+            replicas: 0,
+        });
     }
     if args.osd_size < MIN_OSD {
-        bail!("--osd-size {}: too small; an OSD needs at least {} MiB", args.osd_size, MIN_OSD >> 20);
+        bail!(
+            "--osd-size {}: too small; an OSD needs at least {} MiB",
+            args.osd_size,
+            MIN_OSD >> 20
+        );
     }
     let size = args.osd_size / OSD_GRAIN * OSD_GRAIN;
     let osds = (1..=args.osds).map(|number| (OsdId(number), size)).collect();
-    Ok(Plan { new: true, cluster: random()?, secret: random()?, osds, replicas: usize::try_from(args.replicas)? })
+    Ok(Plan {
+        new: true,
+        cluster: random()?,
+        secret: random()?,
+        osds,
+        replicas: usize::try_from(args.replicas)?,
+    })
 }
 
 fn parse_id(text: &str) -> Option<[u8; 16]> {
@@ -80,14 +103,24 @@ pub async fn record(plan: &Plan, store: &Arc<dyn Meta>) -> anyhow::Result<()> {
         return Ok(());
     }
     let hex = |bytes| format!("{:032x}", u128::from_be_bytes(bytes));
-    let cluster = Cluster { id: hex(plan.cluster), secret: hex(plan.secret) };
-    let pool = Pool { name: "default".into(), replicas: plan.replicas, min_size: 1, pg_count: PGS };
+    let cluster = Cluster {
+        id: hex(plan.cluster),
+        secret: hex(plan.secret),
+    };
+    let pool = Pool {
+        name: "default".into(),
+        replicas: plan.replicas,
+        min_size: 1,
+        pg_count: PGS,
+    };
     let mut changes = vec![
         Change::put(keys::CLUSTER, encode(&cluster)),
         Change::put(keys::pool(POOL), encode(&pool)),
     ];
     changes.extend(
-        plan.osds.iter().map(|&(osd, size)| Change::put(keys::osd_config(osd), encode(&OsdConfig { size }))),
+        plan.osds
+            .iter()
+            .map(|&(osd, size)| Change::put(keys::osd_config(osd), encode(&OsdConfig { size }))),
     );
     let root = Namespace::bootstrap(wall());
     changes.extend(root.changes);
@@ -101,6 +134,11 @@ pub async fn record(plan: &Plan, store: &Arc<dyn Meta>) -> anyhow::Result<()> {
 
 /// The wall clock.
 pub fn wall() -> Time {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Time { sec: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nsec: since.subsec_nanos() }
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    Time {
+        sec: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        nsec: since.subsec_nanos(),
+    }
 }

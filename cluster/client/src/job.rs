@@ -19,10 +19,24 @@ pub(crate) struct Part(usize);
 
 #[derive(Debug)]
 enum Work {
-    Read { next: u64, end: u64 },
-    Write { start: u64, next: u64, end: u64, data: Vec<Bytes> },
-    Zero { next: u64, end: u64 },
-    Purge { lists: VecDeque<(PgId, Option<u64>)>, removals: VecDeque<u64> },
+    Read {
+        next: u64,
+        end: u64,
+    },
+    Write {
+        start: u64,
+        next: u64,
+        end: u64,
+        data: Vec<Bytes>,
+    },
+    Zero {
+        next: u64,
+        end: u64,
+    },
+    Purge {
+        lists: VecDeque<(PgId, Option<u64>)>,
+        removals: VecDeque<u64>,
+    },
 }
 
 /// See the module.
@@ -51,16 +65,36 @@ impl Job {
             }
             ImageOp::Write { offset, data } => {
                 let len: u64 = data.iter().map(|segment| segment.len() as u64).sum();
-                Work::Write { start: offset, next: offset, end: offset.saturating_add(len), data }
+                Work::Write {
+                    start: offset,
+                    next: offset,
+                    end: offset.saturating_add(len),
+                    data,
+                }
             }
-            ImageOp::Zero { offset, len } => Work::Zero { next: offset, end: offset.saturating_add(len) },
+            ImageOp::Zero { offset, len } => Work::Zero {
+                next: offset,
+                end: offset.saturating_add(len),
+            },
             ImageOp::Purge => {
                 let pool = image.pool();
                 let lists = (0..pg_count).map(|number| (PgId { pool, number }, None)).collect();
-                Work::Purge { lists, removals: VecDeque::new() }
+                Work::Purge {
+                    lists,
+                    removals: VecDeque::new(),
+                }
             }
         };
-        Job { ticket, image, pg_count, work, issued: 0, answered: 0, results, error: None }
+        Job {
+            ticket,
+            image,
+            pg_count,
+            work,
+            issued: 0,
+            answered: 0,
+            results,
+            error: None,
+        }
     }
 
     /// The next object operation to issue, if there is one and the window has room.
@@ -79,18 +113,30 @@ impl Job {
         match &mut self.work {
             Work::Read { next, end } => {
                 let slice = take(image, next, *end)?.1;
-                let action = Action::Read { object: slice.object, offset: slice.offset, len: slice.len };
+                let action = Action::Read {
+                    object: slice.object,
+                    offset: slice.offset,
+                    len: slice.len,
+                };
                 Some((slice.object.pg(pg_count), action))
             }
             Work::Write { start, next, end, data } => {
                 let (at, slice) = take(image, next, *end)?;
                 let data = payload(data, *start, at, slice.len);
-                let action = Action::Write { object: slice.object, offset: slice.offset, data };
+                let action = Action::Write {
+                    object: slice.object,
+                    offset: slice.offset,
+                    data,
+                };
                 Some((slice.object.pg(pg_count), action))
             }
             Work::Zero { next, end } => {
                 let slice = take(image, next, *end)?.1;
-                let action = Action::Zero { object: slice.object, offset: slice.offset, len: slice.len };
+                let action = Action::Zero {
+                    object: slice.object,
+                    offset: slice.offset,
+                    len: slice.len,
+                };
                 Some((slice.object.pg(pg_count), action))
             }
             Work::Purge { lists, removals } => {
@@ -121,7 +167,9 @@ impl Job {
     /// A PG listed objects of the image that is being purged.
     pub(crate) fn listed(&mut self, pg: PgId, numbers: &[u64], complete: bool) {
         self.answered += 1;
-        let Work::Purge { lists, removals } = &mut self.work else { return };
+        let Work::Purge { lists, removals } = &mut self.work else {
+            return;
+        };
         removals.extend(numbers);
         if !complete && let Some(&last) = numbers.last() {
             lists.push_back((pg, Some(last)));

@@ -149,11 +149,15 @@ impl Client {
 
     /// Takes a message from an OSD.
     pub fn message(&mut self, now: Now, from: OsdId, message: Message, out: &mut Vec<Effect>) {
-        let Message::OpDone(OpDone { id, result }) = message else { return };
+        let Message::OpDone(OpDone { id, result }) = message else {
+            return;
+        };
         if id.client != self.id {
             return;
         }
-        let Some(pending) = self.pending.get_mut(&id.sequence) else { return };
+        let Some(pending) = self.pending.get_mut(&id.sequence) else {
+            return;
+        };
         if result == Err(OpError::NotPrimary) {
             // Only the OSD that it was last sent to can put it back into waiting.
             if pending.sent.is_some_and(|sent| sent.to == from) {
@@ -194,7 +198,13 @@ impl Client {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         while let Some((part, pg, action)) = job.next_part() {
             self.sequence += 1;
-            let mut pending = Pending { job: id, part, pg, action, sent: None };
+            let mut pending = Pending {
+                job: id,
+                part,
+                pg,
+                action,
+                sent: None,
+            };
             dispatch(&self.map, self.id, now, self.sequence, &mut pending, out);
             self.pending.insert(self.sequence, pending);
         }
@@ -206,7 +216,9 @@ impl Client {
     }
 
     fn ended(&mut self, now: Now, pending: Pending, result: Result<OpValue, OpError>, out: &mut Vec<Effect>) {
-        let Some(job) = self.jobs.get_mut(&pending.job) else { return };
+        let Some(job) = self.jobs.get_mut(&pending.job) else {
+            return;
+        };
         match result {
             Ok(OpValue::Changed) => job.part_done(pending.part, Vec::new()),
             Ok(OpValue::Data(data)) => job.part_done(pending.part, data),
@@ -229,30 +241,32 @@ fn concerns_pgs(event: &Event) -> bool {
 }
 
 /// Sends an operation to the acting primary, unless it is there already.
-fn dispatch(
-    map: &ClusterMap,
-    client: ClientId,
-    now: Now,
-    sequence: u64,
-    pending: &mut Pending,
-    out: &mut Vec<Effect>,
-) {
-    let Some(claim) = map.claims.get(&pending.pg).map(|claim| &claim.value) else { return };
+fn dispatch(map: &ClusterMap, client: ClientId, now: Now, sequence: u64, pending: &mut Pending, out: &mut Vec<Effect>) {
+    let Some(claim) = map.claims.get(&pending.pg).map(|claim| &claim.value) else {
+        return;
+    };
     if !claim.active {
         return;
     }
-    let there = pending.sent.is_some_and(|sent| {
-        sent.to == claim.primary && sent.epoch == claim.epoch && now.since(sent.at) < RESEND_AFTER
-    });
+    let there = pending
+        .sent
+        .is_some_and(|sent| sent.to == claim.primary && sent.epoch == claim.epoch && now.since(sent.at) < RESEND_AFTER);
     if there {
         return;
     }
-    pending.sent = Some(Sent { to: claim.primary, epoch: claim.epoch, at: now });
+    pending.sent = Some(Sent {
+        to: claim.primary,
+        epoch: claim.epoch,
+        at: now,
+    });
     let id = OpId { client, sequence };
-    let op = Op { id, pg: pending.pg, action: pending.action.clone() };
+    let op = Op {
+        id,
+        pg: pending.pg,
+        action: pending.action.clone(),
+    };
     out.push(Effect::Send(claim.primary, Message::Op(op)));
 }
-
 
 #[cfg(test)]
 mod tests;

@@ -21,7 +21,10 @@ pub(crate) fn first_slice(image: ImageId, offset: u64, end: u64) -> Slice {
     let within = offset % size;
     let len = (size - within).min(end - offset);
     Slice {
-        object: ObjectId { image, number: offset / size },
+        object: ObjectId {
+            image,
+            number: offset / size,
+        },
         offset: usize::try_from(within).expect("less than an object"),
         len: usize::try_from(len).expect("at most an object"),
     }

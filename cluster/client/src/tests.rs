@@ -17,14 +17,32 @@ fn image() -> ImageId {
 }
 
 fn claims(primary: u32, epoch: u64, active: bool) -> Notice {
-    let pool = Pool { name: "p".into(), replicas: 2, min_size: 1, pg_count: 4 };
+    let pool = Pool {
+        name: "p".into(),
+        replicas: 2,
+        min_size: 1,
+        pg_count: 4,
+    };
     let mut list = vec![(keys::pool(POOL), encode(&pool))];
     for number in 0..4 {
         let acting = vec![OsdId(primary)];
-        let claim = Claim { primary: OsdId(primary), epoch: Epoch(epoch), acting, active, missing: 0 };
+        let claim = Claim {
+            primary: OsdId(primary),
+            epoch: Epoch(epoch),
+            acting,
+            active,
+            missing: 0,
+        };
         list.push((keys::claim(PgId { pool: POOL, number }), encode(&claim)));
     }
-    let keys = list.into_iter().map(|(key, value)| KeyValue { key, value, mod_revision: 1 }).collect();
+    let keys = list
+        .into_iter()
+        .map(|(key, value)| KeyValue {
+            key,
+            value,
+            mod_revision: 1,
+        })
+        .collect();
     Notice::Snapshot { revision: 1, keys }
 }
 
@@ -50,18 +68,40 @@ fn a_read_over_three_objects_is_assembled_in_order() {
     let mut out = Vec::new();
     client.notice(Now(0), &claims(1, 1, true), &mut out);
     let offset = OBJECT_SIZE as u64 - 1;
-    client.submit(Now(0), 42, image(), ImageOp::Read { offset, len: OBJECT_SIZE as u64 + 2 }, &mut out);
+    client.submit(
+        Now(0),
+        42,
+        image(),
+        ImageOp::Read {
+            offset,
+            len: OBJECT_SIZE as u64 + 2,
+        },
+        &mut out,
+    );
     let mut ops = sent(&mut out);
     assert_eq!(ops.len(), 3);
     ops.reverse();
     for (to, op) in ops {
-        let Action::Read { object, len, .. } = op.action else { panic!("a read") };
+        let Action::Read { object, len, .. } = op.action else {
+            panic!("a read")
+        };
         let byte = u8::try_from(object.number).unwrap();
-        answer(&mut client, to, op.id, Ok(OpValue::Data(vec![Bytes::from(vec![byte; len])])), &mut out);
+        answer(
+            &mut client,
+            to,
+            op.id,
+            Ok(OpValue::Data(vec![Bytes::from(vec![byte; len])])),
+            &mut out,
+        );
     }
-    let [Effect::Done(42, Ok(data))] = out.as_slice() else { panic!("{out:?}") };
+    let [Effect::Done(42, Ok(data))] = out.as_slice() else {
+        panic!("{out:?}")
+    };
     let whole = data.concat();
-    assert_eq!((whole.len(), whole[0], whole[1], whole[OBJECT_SIZE + 1]), (OBJECT_SIZE + 2, 0, 1, 2));
+    assert_eq!(
+        (whole.len(), whole[0], whole[1], whole[OBJECT_SIZE + 1]),
+        (OBJECT_SIZE + 2, 0, 1, 2)
+    );
 }
 
 #[test]
@@ -80,7 +120,11 @@ fn operations_wait_for_an_active_primary_and_follow_it() {
 
     client.notice(Now(0), &claims(2, 2, true), &mut out);
     let second = sent(&mut out);
-    assert_eq!((second[0].0, second[0].1.id), (OsdId(2), first[0].1.id), "same id, new primary");
+    assert_eq!(
+        (second[0].0, second[0].1.id),
+        (OsdId(2), first[0].1.id),
+        "same id, new primary"
+    );
 
     answer(&mut client, OsdId(1), first[0].1.id, Err(OpError::NotPrimary), &mut out);
     client.tick(Now(0), &mut out);
@@ -91,7 +135,10 @@ fn operations_wait_for_an_active_primary_and_follow_it() {
 
     answer(&mut client, OsdId(2), second[0].1.id, Ok(OpValue::Changed), &mut out);
     answer(&mut client, OsdId(2), second[0].1.id, Ok(OpValue::Changed), &mut out);
-    assert!(matches!(out.as_slice(), [Effect::Done(1, Ok(_))]), "answered once: {out:?}");
+    assert!(
+        matches!(out.as_slice(), [Effect::Done(1, Ok(_))]),
+        "answered once: {out:?}"
+    );
 }
 
 #[test]
@@ -111,7 +158,16 @@ fn a_trim_of_a_huge_range_is_windowed() {
     let mut client = Client::new(ClientId(5));
     let mut out = Vec::new();
     client.notice(Now(0), &claims(1, 1, true), &mut out);
-    client.submit(Now(0), 1, image(), ImageOp::Zero { offset: 0, len: 1000 * OBJECT_SIZE as u64 }, &mut out);
+    client.submit(
+        Now(0),
+        1,
+        image(),
+        ImageOp::Zero {
+            offset: 0,
+            len: 1000 * OBJECT_SIZE as u64,
+        },
+        &mut out,
+    );
     let mut executed = 0;
     while !matches!(out.as_slice(), [Effect::Done(..)]) {
         let ops = sent(&mut out);
@@ -130,7 +186,16 @@ fn a_failed_part_fails_the_whole_after_the_rest_is_answered() {
     let mut client = Client::new(ClientId(5));
     let mut out = Vec::new();
     client.notice(Now(0), &claims(1, 1, true), &mut out);
-    client.submit(Now(0), 1, image(), ImageOp::Read { offset: 0, len: 2 * OBJECT_SIZE as u64 }, &mut out);
+    client.submit(
+        Now(0),
+        1,
+        image(),
+        ImageOp::Read {
+            offset: 0,
+            len: 2 * OBJECT_SIZE as u64,
+        },
+        &mut out,
+    );
     let ops = sent(&mut out);
     answer(&mut client, OsdId(1), ops[0].1.id, Err(OpError::Damaged), &mut out);
     assert!(out.is_empty());
@@ -153,7 +218,9 @@ fn a_purge_removes_what_every_pg_lists() {
                 }
                 Action::List { after: Some(1023), .. } => OpValue::Objects(vec![5000]),
                 Action::List { .. } => OpValue::Objects(vec![]),
-                Action::Remove { object: ObjectId { number, .. } } => {
+                Action::Remove {
+                    object: ObjectId { number, .. },
+                } => {
                     removed.push(number);
                     OpValue::Changed
                 }

@@ -37,9 +37,7 @@ id!(/// Counter per PG, one value per acting set per primary, never reused.
 
 /// An image: pool in the upper 16 bits, a number that is never reused in the lower 48. It is also the
 /// inode number (NFS fileid) of the image, so that identity never depends on names.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ImageId(pub u64);
 
@@ -80,9 +78,7 @@ impl std::fmt::Display for ObjectId {
 }
 
 /// A placement group of a pool.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PgId {
     /// The pool.
     pub pool: PoolId,
@@ -103,7 +99,10 @@ impl ObjectId {
     pub fn pg(self, pg_count: u32) -> PgId {
         let mixed = mix(self.image.0 ^ mix(self.number));
         let number = u32::try_from(mixed % u64::from(pg_count)).expect("less than pg_count");
-        PgId { pool: self.image.pool(), number }
+        PgId {
+            pool: self.image.pool(),
+            number,
+        }
     }
 }
 
@@ -125,7 +124,10 @@ pub struct Version {
 
 impl Version {
     /// The version of an object that was never written.
-    pub const NONE: Version = Version { epoch: Epoch(0), counter: 0 };
+    pub const NONE: Version = Version {
+        epoch: Epoch(0),
+        counter: 0,
+    };
 
     /// The version that a write in `epoch` makes of an object that has this one.
     #[must_use]
@@ -196,7 +198,11 @@ impl UnitMask {
     pub fn covered(offset: usize, len: usize) -> UnitMask {
         let first = offset.div_ceil(UNIT_SIZE);
         let end = (offset + len) / UNIT_SIZE;
-        if end <= first { UnitMask::EMPTY } else { UnitMask::range(first, end - first) }
+        if end <= first {
+            UnitMask::EMPTY
+        } else {
+            UnitMask::range(first, end - first)
+        }
     }
 
     /// Whether the two sets share a unit.
@@ -268,7 +274,13 @@ mod tests {
     #[test]
     fn versions_increase_within_and_across_epochs() {
         let first = Version::NONE.next(Epoch(1));
-        assert_eq!(first, Version { epoch: Epoch(1), counter: 1 });
+        assert_eq!(
+            first,
+            Version {
+                epoch: Epoch(1),
+                counter: 1
+            }
+        );
         let second = first.next(Epoch(1));
         let third = second.next(Epoch(4));
         assert!(Version::NONE < first && first < second && second < third);
@@ -292,7 +304,10 @@ mod tests {
         let mut counts = [0u32; 32];
         for image in 1..=100 {
             for number in 0..32 {
-                let object = ObjectId { image: ImageId::new(PoolId(1), image), number };
+                let object = ObjectId {
+                    image: ImageId::new(PoolId(1), image),
+                    number,
+                };
                 counts[object.pg(32).number as usize] += 1;
             }
         }

@@ -45,7 +45,11 @@ impl Change {
     /// A put without a lease.
     #[must_use]
     pub fn put(key: impl Into<String>, value: impl Into<Bytes>) -> Change {
-        Change::Put { key: key.into(), value: value.into(), lease: None }
+        Change::Put {
+            key: key.into(),
+            value: value.into(),
+            lease: None,
+        }
     }
 
     /// The key that it changes.

@@ -17,7 +17,7 @@ pub mod time;
 pub mod wire;
 
 pub use ids::{
-    ClientId, Epoch, ImageId, NodeId, OBJECT_SIZE, ObjectId, OpId, OsdId, PgId, PoolId, UNIT_SIZE,
-    UNITS_PER_OBJECT, UnitMask, Version,
+    ClientId, Epoch, ImageId, NodeId, OBJECT_SIZE, ObjectId, OpId, OsdId, PgId, PoolId, UNIT_SIZE, UNITS_PER_OBJECT,
+    UnitMask, Version,
 };
 pub use time::Now;

@@ -67,7 +67,11 @@ impl ClusterMap {
         match notice {
             Notice::Snapshot { revision, keys } => {
                 let undecodable = self.undecodable;
-                *self = ClusterMap { revision: *revision, undecodable, ..ClusterMap::default() };
+                *self = ClusterMap {
+                    revision: *revision,
+                    undecodable,
+                    ..ClusterMap::default()
+                };
                 keys.iter().for_each(|kv| self.put(kv));
             }
             Notice::Changes { revision, events } => {
@@ -107,7 +111,10 @@ impl ClusterMap {
                 true
             }
             Subject::Leader => {
-                self.leader = decode(&kv.value).map(|value| Versioned { value, revision: kv.mod_revision });
+                self.leader = decode(&kv.value).map(|value| Versioned {
+                    value,
+                    revision: kv.mod_revision,
+                });
                 self.leader.is_some()
             }
             Subject::Plan(id) => insert(&mut self.plans, id, kv),
@@ -148,7 +155,10 @@ fn parse(key: &str) -> Option<Subject> {
         ("mon", "leader", None, None) => Subject::Leader,
         ("plan", id, None, None) => Subject::Plan(PoolId(id.parse().ok()?)),
         ("pg", pool, Some(number), Some(kind)) => {
-            let pg = PgId { pool: PoolId(pool.parse().ok()?), number: number.parse().ok()? };
+            let pg = PgId {
+                pool: PoolId(pool.parse().ok()?),
+                number: number.parse().ok()?,
+            };
             match kind {
                 "claim" => Subject::Claim(pg),
                 "history" => Subject::History(pg),
@@ -172,7 +182,13 @@ fn set<T: DeserializeOwned>(slot: &mut Option<T>, kv: &KeyValue) -> bool {
 fn insert<K: Ord, T: DeserializeOwned>(map: &mut BTreeMap<K, Versioned<T>>, key: K, kv: &KeyValue) -> bool {
     match decode(&kv.value) {
         Some(value) => {
-            map.insert(key, Versioned { value, revision: kv.mod_revision });
+            map.insert(
+                key,
+                Versioned {
+                    value,
+                    revision: kv.mod_revision,
+                },
+            );
             true
         }
         None => {
@@ -197,7 +213,11 @@ mod tests {
     use crate::ids::Epoch;
 
     fn kv(key: &str, value: &str, mod_revision: Revision) -> KeyValue {
-        KeyValue { key: key.into(), value: Bytes::copy_from_slice(value.as_bytes()), mod_revision }
+        KeyValue {
+            key: key.into(),
+            value: Bytes::copy_from_slice(value.as_bytes()),
+            mod_revision,
+        }
     }
 
     #[test]
@@ -215,13 +235,28 @@ mod tests {
         });
         assert!(map.is_up(OsdId(1)) && !map.is_up(OsdId(2)));
         assert_eq!(map.pgs().count(), 4);
-        let pg = PgId { pool: PoolId(1), number: 2 };
-        assert_eq!(map.histories[&pg], Versioned { value: History { epoch: Epoch(9), intervals: vec![] }, revision: 5 });
+        let pg = PgId {
+            pool: PoolId(1),
+            number: 2,
+        };
+        assert_eq!(
+            map.histories[&pg],
+            Versioned {
+                value: History {
+                    epoch: Epoch(9),
+                    intervals: vec![]
+                },
+                revision: 5
+            }
+        );
         assert_eq!(map.undecodable, 1);
 
         map.apply(&Notice::Changes {
             revision: 6,
-            events: vec![Event::Delete { key: "osd/1/state".into(), revision: 6 }],
+            events: vec![Event::Delete {
+                key: "osd/1/state".into(),
+                revision: 6,
+            }],
         });
         assert!(!map.is_up(OsdId(1)));
         assert_eq!(map.revision, 6);
@@ -229,7 +264,10 @@ mod tests {
 
     #[test]
     fn every_key_maker_is_parsed() {
-        let pg = PgId { pool: PoolId(3), number: 4 };
+        let pg = PgId {
+            pool: PoolId(3),
+            number: 4,
+        };
         let made = [
             keys::CLUSTER.to_string(),
             keys::pool(PoolId(3)),

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use trivet_core::kv::{
-    Change, Compare, Event, KeyValue, LeaseId, Notice, Revision, Txn, TxnOutcome,
-};
+use trivet_core::kv::{Change, Compare, Event, KeyValue, LeaseId, Notice, Revision, Txn, TxnOutcome};
 
 use crate::{MAX_CHANGES, MAX_COMPARES, Meta, MetaError, Watch};
 
@@ -52,9 +50,7 @@ pub(crate) async fn value(meta: &dyn Meta, key: &str) -> Option<String> {
 
 pub(crate) async fn next(watch: &mut dyn Watch) -> Notice {
     let notice = tokio::time::timeout(PATIENCE, watch.next()).await;
-    notice
-        .expect("a notice in time")
-        .expect("a store that is open")
+    notice.expect("a notice in time").expect("a store that is open")
 }
 
 async fn conditions(meta: &dyn Meta) {
@@ -99,30 +95,20 @@ async fn revisions(meta: &dyn Meta) {
     assert_eq!(meta.get("a").await.unwrap().unwrap().mod_revision, first);
     assert_eq!(meta.get("b").await.unwrap().unwrap().mod_revision, second);
     assert_eq!(commit(meta, vec![]).await, second);
-    assert_eq!(
-        commit(meta, vec![Change::Delete("none".into())]).await,
-        second
-    );
+    assert_eq!(commit(meta, vec![Change::Delete("none".into())]).await, second);
     let refused = Txn {
         compare: vec![Compare::Absent("a".into())],
         changes: vec![put("a", "3")],
     };
     assert_eq!(meta.txn(refused).await, Ok(TxnOutcome::Refused(second)));
-    assert_eq!(
-        commit(meta, vec![Change::Delete("a".into())]).await,
-        second + 1
-    );
+    assert_eq!(commit(meta, vec![Change::Delete("a".into())]).await, second + 1);
     assert_eq!(meta.range("").await.unwrap().revision, second + 1);
     assert_eq!(value(meta, "a").await, None);
     assert_eq!(value(meta, "b").await.as_deref(), Some("2"));
 }
 
 async fn refusals_of_bad_requests(meta: &dyn Meta) {
-    let many = |n: usize| {
-        (0..n)
-            .map(|i| put(&format!("k{i}"), "x"))
-            .collect::<Vec<_>>()
-    };
+    let many = |n: usize| (0..n).map(|i| put(&format!("k{i}"), "x")).collect::<Vec<_>>();
     let compare = |n: usize| vec![Compare::Absent("a".into()); n];
     let bad = [
         (vec![], many(MAX_CHANGES + 1)),
@@ -132,10 +118,7 @@ async fn refusals_of_bad_requests(meta: &dyn Meta) {
         (vec![], vec![put(&"k".repeat(5000), "1")]),
         (vec![Compare::Exists("".into())], vec![]),
         (vec![Compare::EmptyPrefix("k".repeat(5000))], vec![]),
-        (
-            vec![],
-            vec![Change::put("big", Bytes::from(vec![b'x'; (1 << 20) + 1]))],
-        ),
+        (vec![], vec![Change::put("big", Bytes::from(vec![b'x'; (1 << 20) + 1]))]),
     ];
     for (compare, changes) in bad {
         let outcome = meta.txn(Txn { compare, changes }).await;
@@ -146,10 +129,7 @@ async fn refusals_of_bad_requests(meta: &dyn Meta) {
         compare: compare(MAX_COMPARES),
         changes: vec![put("a", "1")],
     };
-    assert!(matches!(
-        meta.txn(widest).await,
-        Ok(TxnOutcome::Committed(_))
-    ));
+    assert!(matches!(meta.txn(widest).await, Ok(TxnOutcome::Committed(_))));
 }
 
 async fn ranges_keep_to_their_prefix(meta: &dyn Meta) {
@@ -160,10 +140,7 @@ async fn ranges_keep_to_their_prefix(meta: &dyn Meta) {
         let range = meta.range(prefix).await.unwrap();
         let got: Vec<_> = range.keys.iter().map(|row| &row.key).collect();
         assert_eq!(got, want, "{prefix}");
-        assert!(
-            range.keys.iter().all(|row| row.value == row.key),
-            "{prefix}"
-        );
+        assert!(range.keys.iter().all(|row| row.value == row.key), "{prefix}");
     }
 }
 
@@ -194,10 +171,7 @@ async fn counters_lose_nothing(meta: Arc<dyn Meta>) {
     for task in tasks {
         task.await.unwrap();
     }
-    assert_eq!(
-        value(&*meta, "counter").await,
-        Some((TASKS * STEPS).to_string())
-    );
+    assert_eq!(value(&*meta, "counter").await, Some((TASKS * STEPS).to_string()));
 }
 
 async fn watch_from_a_revision(meta: &dyn Meta) {
@@ -219,9 +193,7 @@ async fn watch_from_a_revision(meta: &dyn Meta) {
     assert_eq!(next(&mut *meta.watch("w/", Some(known))).await, want);
     // A revision that the store has not reached is not one of its own.
     let strange = next(&mut *meta.watch("w/", Some(b + 1000))).await;
-    assert!(
-        matches!(strange, Notice::Snapshot { revision, keys } if revision == b && keys.len() == 2)
-    );
+    assert!(matches!(strange, Notice::Snapshot { revision, keys } if revision == b && keys.len() == 2));
     let mut fresh = meta.watch("w/", None);
     assert!(matches!(next(&mut *fresh).await, Notice::Snapshot { revision, .. } if revision == b));
     let c = commit(meta, vec![Change::Delete("w/a".into())]).await;
@@ -229,13 +201,7 @@ async fn watch_from_a_revision(meta: &dyn Meta) {
         key: "w/a".into(),
         revision: c,
     }];
-    assert_eq!(
-        next(&mut *fresh).await,
-        Notice::Changes {
-            revision: c,
-            events
-        }
-    );
+    assert_eq!(next(&mut *fresh).await, Notice::Changes { revision: c, events });
 }
 
 async fn watch_sees_commits_whole(meta: &dyn Meta) {
@@ -297,9 +263,7 @@ impl Mirror {
                 self.keys.insert(row.key.clone(), row);
             }
             Event::Delete { key, .. } => {
-                self.keys
-                    .remove(&key)
-                    .expect("only what exists can be deleted");
+                self.keys.remove(&key).expect("only what exists can be deleted");
             }
         }
     }
@@ -359,11 +323,7 @@ async fn slow_watch_is_resynchronised(meta: Arc<dyn Meta>) {
     let big = "x".repeat(500_000);
     let mut last = 0;
     for n in 0..40 {
-        last = commit(
-            &*meta,
-            vec![put(&format!("s/{}", n % 3), &format!("{n}{big}"))],
-        )
-        .await;
+        last = commit(&*meta, vec![put(&format!("s/{}", n % 3), &format!("{n}{big}"))]).await;
     }
     mirror.catch_up(&mut *watch, last).await;
     assert_eq!(mirror.snapshots, 2, "20 MB were not kept for it");
@@ -385,18 +345,10 @@ async fn leases_expire(meta: &dyn Meta) {
     let short = meta.lease_grant(Duration::from_millis(1000)).await.unwrap();
     let kept = meta.lease_grant(Duration::from_millis(3000)).await.unwrap();
     assert_ne!(short, kept);
-    let at = commit(
-        meta,
-        vec![leased("l/short", short), leased("l/also", short)],
-    )
-    .await;
+    let at = commit(meta, vec![leased("l/short", short), leased("l/also", short)]).await;
     commit(
         meta,
-        vec![
-            leased("l/kept", kept),
-            leased("l/moved", short),
-            put("l/plain", "x"),
-        ],
+        vec![leased("l/kept", kept), leased("l/moved", short), put("l/plain", "x")],
     )
     .await;
     commit(meta, vec![put("l/moved", "x")]).await;
@@ -408,20 +360,13 @@ async fn leases_expire(meta: &dyn Meta) {
         meta.lease_keep_alive(kept).await.unwrap();
     }
     let notice = next(&mut *watch).await;
-    let Notice::Changes {
-        ref events,
-        revision,
-    } = notice
-    else {
+    let Notice::Changes { ref events, revision } = notice else {
         panic!("{notice:?}")
     };
     assert!(revision > at);
     assert_eq!(events.len(), 2, "both in one commit: {events:?}");
     mirror.apply(notice);
-    assert_eq!(
-        mirror.keys.keys().collect::<Vec<_>>(),
-        ["l/kept", "l/moved", "l/plain"]
-    );
+    assert_eq!(mirror.keys.keys().collect::<Vec<_>>(), ["l/kept", "l/moved", "l/plain"]);
     let gone = Err(MetaError::NoSuchLease(short));
     assert_eq!(meta.lease_keep_alive(short).await, gone);
     let late = Txn {
@@ -437,31 +382,17 @@ async fn leases_are_revoked(meta: &dyn Meta) {
     let other = meta.lease_grant(Duration::from_secs(600)).await.unwrap();
     commit(
         meta,
-        vec![
-            leased("r/a", lease),
-            leased("r/b", other),
-            leased("r/c", lease),
-        ],
+        vec![leased("r/a", lease), leased("r/b", other), leased("r/c", lease)],
     )
     .await;
-    commit(
-        meta,
-        vec![leased("r/c", other), Change::Delete("r/none".into())],
-    )
-    .await;
+    commit(meta, vec![leased("r/c", other), Change::Delete("r/none".into())]).await;
     meta.lease_revoke(lease).await.unwrap();
     let left = meta.range("r/").await.unwrap().keys;
     assert_eq!(
         left.iter().map(|row| row.key.as_str()).collect::<Vec<_>>(),
         ["r/b", "r/c"]
     );
-    assert_eq!(
-        meta.lease_revoke(lease).await,
-        Err(MetaError::NoSuchLease(lease))
-    );
+    assert_eq!(meta.lease_revoke(lease).await, Err(MetaError::NoSuchLease(lease)));
     let never = LeaseId(lease.0 + 1_000_000);
-    assert_eq!(
-        meta.lease_keep_alive(never).await,
-        Err(MetaError::NoSuchLease(never))
-    );
+    assert_eq!(meta.lease_keep_alive(never).await, Err(MetaError::NoSuchLease(never)));
 }

@@ -23,10 +23,7 @@ fn main() -> io::Result<()> {
     if args.first().is_some_and(|arg| arg == "serve") {
         return serve(&args[1..]);
     }
-    let seconds = args
-        .first()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(1.0);
+    let seconds = args.first().and_then(|text| text.parse().ok()).unwrap_or(1.0);
     let disk = args.get(1).map(String::as_str);
     println!(
         "{:<12} {:>5} {:>28} {:>16} {:>16}",
@@ -55,13 +52,7 @@ const LOADS: [Load; 4] = [
     Load("1 connection, depth 32", 1, 32, false),
 ];
 
-fn measure(
-    what: &str,
-    spin: u64,
-    load: Load,
-    disk: Option<&str>,
-    time: Duration,
-) -> io::Result<()> {
+fn measure(what: &str, spin: u64, load: Load, disk: Option<&str>, time: Duration) -> io::Result<()> {
     let Load(name, connections, depth, polls) = load;
     let mut server = Server::start(spin, disk)?;
     let addr = server.addr;
@@ -140,10 +131,7 @@ impl Server {
 }
 
 fn serve(args: &[String]) -> io::Result<()> {
-    let spin = args
-        .first()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(50);
+    let spin = args.first().and_then(|text| text.parse().ok()).unwrap_or(50);
     let mut reactor = Reactor::new(&Config {
         spin: Duration::from_micros(spin),
         ..Config::default()
@@ -180,21 +168,12 @@ fn serve(args: &[String]) -> io::Result<()> {
                                 let id = asked.len() as u64;
                                 asked.push(conn);
                                 let offset = id % SLOTS * MESSAGE as u64;
-                                reactor.submit_disk(
-                                    disk.token,
-                                    id,
-                                    DiskOp::Write {
-                                        offset,
-                                        data: message,
-                                    },
-                                );
+                                reactor.submit_disk(disk.token, id, DiskOp::Write { offset, data: message });
                             }
                         }
                     }
                 }
-                Event::Disk {
-                    user_id, result, ..
-                } => {
+                Event::Disk { user_id, result, .. } => {
                     result?;
                     let conn = asked[usize::try_from(user_id).expect("an index")];
                     reactor.send(conn, [Bytes::from_static(&[7; MESSAGE])]);

@@ -8,8 +8,7 @@ use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_keepalive, set_tcp_nodelay, socket_error};
 use rustix::net::{
-    AddressFamily, RecvFlags, Shutdown, SocketFlags, SocketType, connect, ipproto, recv, shutdown,
-    socket_with,
+    AddressFamily, RecvFlags, Shutdown, SocketFlags, SocketType, connect, ipproto, recv, shutdown, socket_with,
 };
 
 use crate::inbox::{Inbox, Received};
@@ -77,10 +76,7 @@ impl Conn {
     /// What epoll should report in this state; errors and hang-ups come anyway.
     pub(crate) fn wanted(&self) -> EventFlags {
         let mut flags = EventFlags::empty();
-        flags.set(
-            EventFlags::OUT,
-            self.stalled || self.phase == Phase::Connecting,
-        );
+        flags.set(EventFlags::OUT, self.stalled || self.phase == Phase::Connecting);
         let reading = match self.phase {
             Phase::Open => !self.paused,
             Phase::Draining => true,

@@ -109,11 +109,7 @@ mod tests {
         }
         for (slice, round) in kept {
             assert_eq!(slice.last(), Some(&round));
-            assert!(
-                slice
-                    .iter()
-                    .all(|byte| *byte == round || *byte + 1 == round)
-            );
+            assert!(slice.iter().all(|byte| *byte == round || *byte + 1 == round));
         }
     }
 

@@ -87,23 +87,12 @@ impl Outbox {
         let mut slices = [IoSlice::new(&[]); GATHER];
         let (mut count, mut offered) = (0, 0);
         let tail = (!self.tail.is_empty()).then_some(&self.tail[..]);
-        for segment in self
-            .ready
-            .iter()
-            .map(|bytes| &bytes[..])
-            .chain(tail)
-            .take(GATHER)
-        {
+        for segment in self.ready.iter().map(|bytes| &bytes[..]).chain(tail).take(GATHER) {
             slices[count] = IoSlice::new(segment);
             count += 1;
             offered += segment.len();
         }
-        let sent = sendmsg(
-            fd,
-            &slices[..count],
-            &mut SendAncillaryBuffer::default(),
-            flags,
-        )?;
+        let sent = sendmsg(fd, &slices[..count], &mut SendAncillaryBuffer::default(), flags)?;
         Ok((offered, sent))
     }
 

@@ -59,20 +59,10 @@ impl Poller {
     }
 
     pub(crate) fn add(&self, fd: impl AsFd, source: Source, flags: EventFlags) -> io::Result<()> {
-        Ok(epoll::add(
-            &self.epoll,
-            fd,
-            EventData::new_u64(source.encode()),
-            flags,
-        )?)
+        Ok(epoll::add(&self.epoll, fd, EventData::new_u64(source.encode()), flags)?)
     }
 
-    pub(crate) fn modify(
-        &self,
-        fd: impl AsFd,
-        source: Source,
-        flags: EventFlags,
-    ) -> io::Result<()> {
+    pub(crate) fn modify(&self, fd: impl AsFd, source: Source, flags: EventFlags) -> io::Result<()> {
         Ok(epoll::modify(
             &self.epoll,
             fd,
@@ -86,11 +76,7 @@ impl Poller {
     pub(crate) fn wait(&mut self, nanos: Option<u64>) -> io::Result<usize> {
         let timeout = nanos.map(timespec);
         self.ready.clear();
-        match epoll::wait(
-            &self.epoll,
-            spare_capacity(&mut self.ready),
-            timeout.as_ref(),
-        ) {
+        match epoll::wait(&self.epoll, spare_capacity(&mut self.ready), timeout.as_ref()) {
             Ok(count) => Ok(count),
             Err(Errno::INTR) => Ok(0),
             Err(error) => Err(error.into()),
@@ -112,12 +98,7 @@ mod tests {
     #[test]
     fn tokens_name_their_source() {
         let key = (((1 << 30) - 1) << 32) | 77;
-        for source in [
-            Source::Conn(key),
-            Source::Listener(key),
-            Source::Waker,
-            Source::Ring,
-        ] {
+        for source in [Source::Conn(key), Source::Listener(key), Source::Waker, Source::Ring] {
             assert_eq!(Source::decode(source.encode()), source);
         }
     }

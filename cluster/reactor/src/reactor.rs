@@ -43,11 +43,7 @@ impl Reactor {
         poller.add(wake.fd(), Source::Waker, EventFlags::IN)?;
         Ok(Reactor {
             poller,
-            sockets: Sockets::new(
-                config.read_chunk,
-                config.max_connections,
-                nanos(config.linger),
-            ),
+            sockets: Sockets::new(config.read_chunk, config.max_connections, nanos(config.linger)),
             disks: Disks::new(config, wake.waker(POOL)),
             wake,
             spin: Spin::new(nanos(config.spin)),
@@ -122,8 +118,7 @@ impl Reactor {
 
     /// Stops or resumes receiving: backpressure to the peer.
     pub fn pause_reading(&mut self, conn: ConnId, pause: bool) {
-        self.sockets
-            .pause_reading(&self.poller, conn, pause, &mut self.late);
+        self.sockets.pause_reading(&self.poller, conn, pause, &mut self.late);
     }
 
     /// Closes after what is queued was sent, or when `linger` is over. Nothing is received any more.

@@ -60,14 +60,8 @@ impl Sockets {
         self.conns.len()
     }
 
-    pub(crate) fn listen(
-        &mut self,
-        poller: &Poller,
-        addr: SocketAddr,
-        token: ListenerToken,
-    ) -> io::Result<SocketAddr> {
-        let (fd, bound) =
-            bound_socket(addr).map_err(|error| named(error, "cannot listen on", addr))?;
+    pub(crate) fn listen(&mut self, poller: &Poller, addr: SocketAddr, token: ListenerToken) -> io::Result<SocketAddr> {
+        let (fd, bound) = bound_socket(addr).map_err(|error| named(error, "cannot listen on", addr))?;
         let key = self.listeners.insert(Listener { fd, token });
         let listener = self.listeners.get(key).expect("just inserted");
         if let Err(error) = poller.add(&listener.fd, Source::Listener(key), EventFlags::IN) {
@@ -84,11 +78,7 @@ impl Sockets {
 
     pub(crate) fn connect(&mut self, poller: &Poller, addr: SocketAddr) -> io::Result<ConnId> {
         if self.conns.len() >= self.max_connections {
-            return Err(named(
-                io::ErrorKind::QuotaExceeded.into(),
-                "cannot connect to",
-                addr,
-            ));
+            return Err(named(io::ErrorKind::QuotaExceeded.into(), "cannot connect to", addr));
         }
         self.adopt(poller, dial(addr)?, Phase::Connecting)
     }
@@ -127,30 +117,19 @@ impl Sockets {
         }
     }
 
-    fn admit(
-        &mut self,
-        poller: &Poller,
-        fd: OwnedFd,
-        peer: SocketAddr,
-        listener: ListenerToken,
-    ) -> Option<Event> {
+    fn admit(&mut self, poller: &Poller, fd: OwnedFd, peer: SocketAddr, listener: ListenerToken) -> Option<Event> {
         if self.conns.len() >= self.max_connections {
             return Some(Event::Refused { listener, peer });
         }
         tune(&fd).ok()?;
         let conn = self.adopt(poller, fd, Phase::Open).ok()?;
-        Some(Event::Accepted {
-            listener,
-            conn,
-            peer,
-        })
+        Some(Event::Accepted { listener, conn, peer })
     }
 
     /// Stops listening to a listener for a while: it would be ready again at once.
     fn rest(&mut self, poller: &Poller, key: u64, now: u64) {
         if self.arm_listener(poller, key, EventFlags::empty()) {
-            self.resting
-                .push_back((now.saturating_add(ACCEPT_REST), key));
+            self.resting.push_back((now.saturating_add(ACCEPT_REST), key));
         }
     }
 
@@ -158,18 +137,10 @@ impl Sockets {
         let Some(listener) = self.listeners.get(key) else {
             return false;
         };
-        poller
-            .modify(&listener.fd, Source::Listener(key), flags)
-            .is_ok()
+        poller.modify(&listener.fd, Source::Listener(key), flags).is_ok()
     }
 
-    pub(crate) fn ready(
-        &mut self,
-        poller: &Poller,
-        key: u64,
-        flags: EventFlags,
-        out: &mut Vec<Event>,
-    ) {
+    pub(crate) fn ready(&mut self, poller: &Poller, key: u64, flags: EventFlags, out: &mut Vec<Event>) {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
@@ -278,8 +249,7 @@ impl Sockets {
             Phase::Connecting => self.end(conn.0, CloseReason::Local, out),
             Phase::Open => {
                 found.phase = Phase::Flushing;
-                self.closing
-                    .push_back((now.saturating_add(self.linger), conn.0));
+                self.closing.push_back((now.saturating_add(self.linger), conn.0));
                 self.mark_dirty(conn.0);
             }
             Phase::Flushing | Phase::Draining => {}
@@ -290,13 +260,7 @@ impl Sockets {
         self.end(conn.0, CloseReason::Local, out);
     }
 
-    pub(crate) fn pause_reading(
-        &mut self,
-        poller: &Poller,
-        conn: ConnId,
-        pause: bool,
-        out: &mut Vec<Event>,
-    ) {
+    pub(crate) fn pause_reading(&mut self, poller: &Poller, conn: ConnId, pause: bool, out: &mut Vec<Event>) {
         if let Some(found) = self.conns.get_mut(conn.0) {
             found.paused = pause;
             self.rearm(poller, conn.0, out);

@@ -91,25 +91,18 @@ impl Spin {
 
     /// Whether [`Spin::sample`] is due.
     pub(crate) fn wants_sample(&self, now: u64) -> bool {
-        self.on
-            && self
-                .sampled_at
-                .is_none_or(|at| now.saturating_sub(at) >= SAMPLE_EVERY)
+        self.on && self.sampled_at.is_none_or(|at| now.saturating_sub(at) >= SAMPLE_EVERY)
     }
 
     /// Learns the thread's total of involuntary context switches at `now`.
     pub(crate) fn sample(&mut self, now: u64, switches: u64) {
-        let elapsed = self
-            .sampled_at
-            .map_or(u64::MAX, |at| now.saturating_sub(at));
+        let elapsed = self.sampled_at.map_or(u64::MAX, |at| now.saturating_sub(at));
         let grown = switches.saturating_sub(self.switches);
         // A rate over a long pause says nothing about now: the first sample after one is only a start.
         let fresh = elapsed <= 10 * SAMPLE_EVERY;
         self.sampled_at = Some(now);
         self.switches = switches;
-        if fresh
-            && grown.saturating_mul(1_000_000_000) > elapsed.saturating_mul(CONTENDED_PER_SECOND)
-        {
+        if fresh && grown.saturating_mul(1_000_000_000) > elapsed.saturating_mul(CONTENDED_PER_SECOND) {
             self.back_off(now);
         }
     }
@@ -184,11 +177,7 @@ mod tests {
 
     #[test]
     fn a_contended_core_stops_it() {
-        let table = [
-            (20_000_000, 1, true),
-            (20_000_000, 5, false),
-            (900_000_000, 500, true),
-        ];
+        let table = [(20_000_000, 1, true), (20_000_000, 5, false), (900_000_000, 500, true)];
         for (elapsed, switches, spins) in table {
             let mut spin = Spin::new(WINDOW);
             let now = feed(&mut spin, 0, 100, 10_000);
@@ -199,11 +188,7 @@ mod tests {
             let now = now + elapsed;
             assert!(spin.wants_sample(now));
             spin.sample(now, 1000 + switches);
-            assert_eq!(
-                spin.window(now) > 0,
-                spins,
-                "{switches} switches in {elapsed} ns"
-            );
+            assert_eq!(spin.window(now) > 0, spins, "{switches} switches in {elapsed} ns");
         }
     }
 

@@ -10,9 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tempfile::TempDir;
-use trivet_reactor::{
-    BLOCK_SIZE, Config, Disk, DiskBackend, DiskOp, DiskToken, Event, OpenDisk, Reactor,
-};
+use trivet_reactor::{BLOCK_SIZE, Config, Disk, DiskBackend, DiskOp, DiskToken, Event, OpenDisk, Reactor};
 
 const MIB: u64 = 1 << 20;
 const BACKENDS: [DiskBackend; 3] = [DiskBackend::Ring, DiskBackend::Inline, DiskBackend::Pool];
@@ -48,20 +46,12 @@ fn results(reactor: &mut Reactor, count: usize) -> BTreeMap<u64, io::Result<Byte
             "{} of {count} operations ended",
             found.len()
         );
-        reactor
-            .poll(&mut events, Some(Duration::from_secs(1)))
-            .unwrap();
+        reactor.poll(&mut events, Some(Duration::from_secs(1))).unwrap();
         for event in events.drain(..) {
-            let Event::Disk {
-                user_id, result, ..
-            } = event
-            else {
+            let Event::Disk { user_id, result, .. } = event else {
                 panic!("{event:?}")
             };
-            assert!(
-                found.insert(user_id, result).is_none(),
-                "{user_id} ended twice"
-            );
+            assert!(found.insert(user_id, result).is_none(), "{user_id} ended twice");
         }
     }
     found
@@ -94,11 +84,7 @@ fn what_is_written_is_read_on_every_backend() {
         for (id, result) in results(&mut reactor, 200) {
             assert!(result.unwrap().is_empty(), "{backend:?} write {id}");
         }
-        assert!(
-            one(&mut reactor, disk.token, DiskOp::Flush)
-                .unwrap()
-                .is_empty()
-        );
+        assert!(one(&mut reactor, disk.token, DiskOp::Flush).unwrap().is_empty());
         for i in 0..200 {
             reactor.submit_disk(
                 disk.token,
@@ -124,9 +110,7 @@ fn large_and_unaligned_memory_is_written_whole() {
         let path = dir.path().join("disk");
         let mut reactor = reactor(backend);
         let disk = disk_of(&mut reactor, &path, 4 * MIB);
-        let data: Vec<u8> = (0..(MIB + 1))
-            .map(|i| u8::try_from(i % 253).unwrap())
-            .collect();
+        let data: Vec<u8> = (0..(MIB + 1)).map(|i| u8::try_from(i % 253).unwrap()).collect();
         let data = Bytes::from(data).slice(1..);
         let write = DiskOp::Write {
             offset: MIB,
@@ -135,10 +119,7 @@ fn large_and_unaligned_memory_is_written_whole() {
         one(&mut reactor, disk.token, write).unwrap();
         let len = usize::try_from(MIB).unwrap();
         let read = DiskOp::Read { offset: MIB, len };
-        assert!(
-            one(&mut reactor, disk.token, read).unwrap() == data,
-            "{backend:?}"
-        );
+        assert!(one(&mut reactor, disk.token, read).unwrap() == data, "{backend:?}");
         let file = fs::read(&path).unwrap();
         assert!(file[len..2 * len] == data[..], "{backend:?}");
     }
@@ -163,13 +144,7 @@ fn bad_operations_fail_and_the_disk_lives_on() {
                 },
                 io::ErrorKind::UnexpectedEof,
             ),
-            (
-                DiskOp::Read {
-                    offset: 1,
-                    len: 4096,
-                },
-                io::ErrorKind::InvalidInput,
-            ),
+            (DiskOp::Read { offset: 1, len: 4096 }, io::ErrorKind::InvalidInput),
         ];
         for (op, kind) in table {
             let error = one(&mut reactor, disk.token, op.clone()).unwrap_err();
@@ -207,9 +182,7 @@ fn closing_drops_what_is_on_the_way_and_frees_everything() {
         let start = Instant::now();
         // The lock goes with the last operation.
         let again = loop {
-            reactor
-                .poll(&mut events, Some(Duration::from_millis(1)))
-                .unwrap();
+            reactor.poll(&mut events, Some(Duration::from_millis(1))).unwrap();
             assert!(events.is_empty(), "{backend:?} {events:?}");
             match reactor.open_disk(&path, &OpenDisk::default()) {
                 Ok(disk) => break disk,
@@ -217,10 +190,7 @@ fn closing_drops_what_is_on_the_way_and_frees_everything() {
             }
         };
         assert_ne!(again.token, disk.token);
-        let read = DiskOp::Read {
-            offset: 0,
-            len: 4096,
-        };
+        let read = DiskOp::Read { offset: 0, len: 4096 };
         assert!(one(&mut reactor, again.token, read).is_ok());
     }
 }
@@ -242,8 +212,7 @@ fn dropping_the_reactor_with_operations_in_flight_waits_for_them() {
         drop(reactor);
         // Nothing holds the lock any more.
         let mut next = self::reactor(backend);
-        next.open_disk(&dir.path().join("disk"), &OpenDisk::default())
-            .unwrap();
+        next.open_disk(&dir.path().join("disk"), &OpenDisk::default()).unwrap();
     }
 }
 
@@ -256,14 +225,8 @@ fn a_disk_has_one_user() {
     let mut second = reactor(DiskBackend::Auto);
     let error = second.open_disk(&path, &OpenDisk::default()).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
-    assert!(
-        error.to_string().contains("in use by another process"),
-        "{error}"
-    );
-    assert!(
-        error.to_string().contains(&path.display().to_string()),
-        "{error}"
-    );
+    assert!(error.to_string().contains("in use by another process"), "{error}");
+    assert!(error.to_string().contains(&path.display().to_string()), "{error}");
     drop(first);
     second.open_disk(&path, &OpenDisk::default()).unwrap();
 }
@@ -277,15 +240,10 @@ fn too_large_a_disk_is_refused_with_path_and_bytes_and_leaves_nothing() {
         size: Some(size),
         ..OpenDisk::default()
     };
-    let error = reactor(DiskBackend::Auto)
-        .open_disk(&path, &options)
-        .unwrap_err();
+    let error = reactor(DiskBackend::Auto).open_disk(&path, &options).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     let text = error.to_string();
-    assert!(
-        text.contains(&size.to_string()) && text.contains("huge"),
-        "{text}"
-    );
+    assert!(text.contains(&size.to_string()) && text.contains("huge"), "{text}");
     assert!(!path.exists());
 }
 
@@ -325,15 +283,7 @@ fn growing_keeps_the_data_and_prewrites_only_what_is_new() {
     let disk = reactor.open_disk(&path, &options).unwrap();
     assert_eq!((disk.size, disk.direct), (3 * MIB, false));
     assert_eq!(fs::metadata(&path).unwrap().len(), 3 * MIB);
-    let first = one(
-        &mut reactor,
-        disk.token,
-        DiskOp::Read {
-            offset: 0,
-            len: 4096,
-        },
-    )
-    .unwrap();
+    let first = one(&mut reactor, disk.token, DiskOp::Read { offset: 0, len: 4096 }).unwrap();
     assert!(first == block(9));
 }
 

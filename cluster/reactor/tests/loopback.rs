@@ -23,9 +23,7 @@ fn alone() -> MutexGuard<'static, ()> {
 
 fn reactor(config: &Config) -> (Reactor, SocketAddr) {
     let mut reactor = Reactor::new(config).unwrap();
-    let addr = reactor
-        .listen("127.0.0.1:0".parse().unwrap(), LISTENER)
-        .unwrap();
+    let addr = reactor.listen("127.0.0.1:0".parse().unwrap(), LISTENER).unwrap();
     (reactor, addr)
 }
 
@@ -35,9 +33,7 @@ fn run(reactor: &mut Reactor, mut done: impl FnMut(&mut Reactor, Event) -> bool)
     let mut events = Vec::new();
     loop {
         assert!(start.elapsed() < PATIENCE, "nothing more happens");
-        reactor
-            .poll(&mut events, Some(Duration::from_millis(100)))
-            .unwrap();
+        reactor.poll(&mut events, Some(Duration::from_millis(100))).unwrap();
         for event in events.drain(..) {
             if done(reactor, event) {
                 return;
@@ -179,21 +175,15 @@ fn a_paused_connection_receives_nothing_until_it_resumes() {
     peer.write_all(b"held").unwrap();
     let mut events = Vec::new();
     for _ in 0..5 {
-        reactor
-            .poll(&mut events, Some(Duration::from_millis(10)))
-            .unwrap();
+        reactor.poll(&mut events, Some(Duration::from_millis(10))).unwrap();
         assert!(events.is_empty(), "{events:?}");
     }
     reactor.pause_reading(conn, false);
-    run(&mut reactor, |_, event| {
-        matches!(event, Event::Readable { .. })
-    });
+    run(&mut reactor, |_, event| matches!(event, Event::Readable { .. }));
     assert_eq!(&reactor.input(conn)[..], b"held");
     // What is not consumed stays in front of what follows.
     peer.write_all(b" more").unwrap();
-    run(&mut reactor, |_, event| {
-        matches!(event, Event::Readable { .. })
-    });
+    run(&mut reactor, |_, event| matches!(event, Event::Readable { .. }));
     assert_eq!(&reactor.input(conn)[..], b"held more");
 }
 
@@ -267,9 +257,7 @@ fn a_closing_peer_that_never_reads_is_given_up_after_the_linger_time() {
     reactor.send(conn, [Bytes::from(vec![0; 32 << 20])]);
     reactor.close(conn);
     let start = Instant::now();
-    run(&mut reactor, |_, event| {
-        matches!(event, Event::Closed { .. })
-    });
+    run(&mut reactor, |_, event| matches!(event, Event::Closed { .. }));
     let took = start.elapsed();
     assert!(
         took >= Duration::from_millis(80) && took < Duration::from_secs(5),
@@ -285,9 +273,7 @@ fn outgoing_connections_stand_or_fail_with_an_event() {
     let mut reactor = Reactor::new(&Config::default()).unwrap();
     let conn = reactor.connect(addr).unwrap();
     reactor.send(conn, [Bytes::from_static(b"early")]);
-    run(&mut reactor, |_, event| {
-        matches!(event, Event::Connected { .. })
-    });
+    run(&mut reactor, |_, event| matches!(event, Event::Connected { .. }));
     let (mut peer, _) = listener.accept().unwrap();
     reactor.poll(&mut Vec::new(), Some(Duration::ZERO)).unwrap();
     let mut heard = [0; 5];
@@ -318,14 +304,10 @@ fn peers_beyond_the_limit_are_turned_away() {
     let first = TcpStream::connect(addr).unwrap();
     accept(&mut reactor);
     let mut second = TcpStream::connect(addr).unwrap();
-    run(&mut reactor, |_, event| {
-        matches!(event, Event::Refused { .. })
-    });
+    run(&mut reactor, |_, event| matches!(event, Event::Refused { .. }));
     assert_eq!(second.read(&mut [0; 1]).unwrap(), 0);
     drop(first);
-    run(&mut reactor, |_, event| {
-        matches!(event, Event::Closed { .. })
-    });
+    run(&mut reactor, |_, event| matches!(event, Event::Closed { .. }));
     let _third = TcpStream::connect(addr).unwrap();
     accept(&mut reactor);
 }
@@ -388,9 +370,7 @@ fn a_timeout_without_events_takes_its_time_and_no_more() {
     let mut reactor = Reactor::new(&Config::default()).unwrap();
     let start = Reactor::now();
     let mut events = Vec::new();
-    reactor
-        .poll(&mut events, Some(Duration::from_micros(3500)))
-        .unwrap();
+    reactor.poll(&mut events, Some(Duration::from_micros(3500))).unwrap();
     let took = Reactor::now() - start;
     assert!(events.is_empty());
     assert!((3_500_000..2_000_000_000).contains(&took), "{took} ns");

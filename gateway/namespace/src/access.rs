@@ -118,26 +118,13 @@ mod tests {
         ];
         for (mode, caller, read, write, execute) in table {
             let file = inode(Kind::File, mode);
-            let got =
-                [Access::READ, Access::WRITE, Access::EXECUTE].map(|a| may(&file, &caller, a));
+            let got = [Access::READ, Access::WRITE, Access::EXECUTE].map(|a| may(&file, &caller, a));
             assert_eq!(got, [read, write, execute], "{mode:o} {caller:?}");
         }
         assert!(may(&inode(Kind::Dir, 0), &Caller::root(), Access::EXECUTE));
-        assert!(!may(
-            &inode(Kind::Dir, 0o200),
-            &who(10, 1, &[]),
-            Access::CHANGE_ENTRIES
-        ));
-        assert!(may_or_owns(
-            &inode(Kind::File, 0),
-            &who(10, 1, &[]),
-            Access::WRITE
-        ));
-        assert!(!may_or_owns(
-            &inode(Kind::File, 0),
-            &who(11, 1, &[]),
-            Access::WRITE
-        ));
+        assert!(!may(&inode(Kind::Dir, 0o200), &who(10, 1, &[]), Access::CHANGE_ENTRIES));
+        assert!(may_or_owns(&inode(Kind::File, 0), &who(10, 1, &[]), Access::WRITE));
+        assert!(!may_or_owns(&inode(Kind::File, 0), &who(11, 1, &[]), Access::WRITE));
     }
 
     #[test]

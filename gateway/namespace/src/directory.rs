@@ -42,8 +42,7 @@ impl Directory {
     pub(crate) fn insert(&mut self, name: &[u8], slot: Slot) -> Arc<[u8]> {
         self.remove(name);
         let name: Arc<[u8]> = name.into();
-        self.by_cookie
-            .insert((slot.value.cookie, Arc::clone(&name)));
+        self.by_cookie.insert((slot.value.cookie, Arc::clone(&name)));
         self.by_name.insert(Arc::clone(&name), slot);
         name
     }

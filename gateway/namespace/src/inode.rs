@@ -46,10 +46,7 @@ impl Time {
                 sec: self.sec.saturating_add(1),
                 nsec: 0,
             },
-            nsec => Time {
-                sec: self.sec,
-                nsec,
-            },
+            nsec => Time { sec: self.sec, nsec },
         }
     }
 
@@ -142,9 +139,7 @@ mod escaped {
         v.as_deref().map(keys::escape).serialize(s)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        d: D,
-    ) -> Result<Option<Vec<u8>>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Vec<u8>>, D::Error> {
         let text: Option<String> = Option::deserialize(d)?;
         text.map(|text| keys::unescape(&text).ok_or_else(|| D::Error::custom("bad escape")))
             .transpose()
@@ -155,9 +150,7 @@ impl Inode {
     /// An inode of `kind` made `now` by `uid` and `gid`; what its kind needs is still to be filled in.
     pub(crate) fn new(kind: Kind, mode: u32, (uid, gid): (u32, u32), now: Time) -> Inode {
         let sec = u64::try_from(now.sec).unwrap_or(0);
-        let generation = sec
-            .wrapping_mul(u64::from(NANOS))
-            .wrapping_add(u64::from(now.nsec));
+        let generation = sec.wrapping_mul(u64::from(NANOS)).wrapping_add(u64::from(now.nsec));
         Inode {
             kind,
             mode: mode & MODE_BITS,
@@ -212,10 +205,7 @@ impl Inode {
         let kind = self.kind;
         let times = [self.atime, self.mtime, self.ctime];
         let rules = [
-            (
-                self.mode & !MODE_BITS == 0,
-                "mode has more than the permission bits",
-            ),
+            (self.mode & !MODE_BITS == 0, "mode has more than the permission bits"),
             (self.size <= MAX_SIZE, "too large"),
             (self.nlink >= 1, "no links"),
             (times.iter().all(|time| time.is_valid()), "not a time"),
@@ -248,14 +238,10 @@ impl Inode {
                 "only a file can be trimmed",
             ),
             (
-                self.trimming
-                    .is_none_or(|t| self.size <= t.from && t.from < t.to),
+                self.trimming.is_none_or(|t| self.size <= t.from && t.from < t.to),
                 "a bad trimming",
             ),
-            (
-                self.trimming.is_none_or(|t| t.to <= MAX_SIZE),
-                "a trimming too far",
-            ),
+            (self.trimming.is_none_or(|t| t.to <= MAX_SIZE), "a trimming too far"),
         ];
         rules
             .iter()
@@ -345,8 +331,7 @@ mod tests {
 
     #[test]
     fn the_stored_form_stays() {
-        let dir =
-            Inode::new(Kind::Dir, 0o755, (0, 0), Time { sec: 2, nsec: 5 }).into_directory(ROOT);
+        let dir = Inode::new(Kind::Dir, 0o755, (0, 0), Time { sec: 2, nsec: 5 }).into_directory(ROOT);
         let text = r#"{"kind":"dir","mode":493,"uid":0,"gid":0,"size":4096,"nlink":2,"#.to_owned()
             + r#""atime":[2,5],"mtime":[2,5],"ctime":[2,5],"generation":2000000005,"#
             + r#""parent":1,"next_cookie":16}"#;
@@ -371,14 +356,8 @@ mod tests {
             (r#""uid":0"#, r#""uid":0,"parent":1"#),
             (r#""uid":0"#, r#""uid":0,"target":"x""#),
             (r#""uid":0"#, r#""uid":0,"next_cookie":16"#),
-            (
-                r#""uid":0"#,
-                r#""uid":0,"trimming":{"from":9,"to":20,"by":1}"#,
-            ),
-            (
-                r#""uid":0"#,
-                r#""uid":0,"trimming":{"from":20,"to":20,"by":1}"#,
-            ),
+            (r#""uid":0"#, r#""uid":0,"trimming":{"from":9,"to":20,"by":1}"#),
+            (r#""uid":0"#, r#""uid":0,"trimming":{"from":20,"to":20,"by":1}"#),
             (r#""uid":0,"#, ""),
             ("}", ""),
         ];
@@ -391,24 +370,9 @@ mod tests {
 
     #[test]
     fn ctime_always_advances() {
-        let later = Time {
-            sec: 2_000,
-            nsec: 0,
-        };
+        let later = Time { sec: 2_000, nsec: 0 };
         assert_eq!(NOW.advance(later), later);
-        assert_eq!(
-            NOW.advance(NOW),
-            Time {
-                sec: 1_001,
-                nsec: 0
-            }
-        );
-        assert_eq!(
-            later.advance(NOW),
-            Time {
-                sec: 2_000,
-                nsec: 1
-            }
-        );
+        assert_eq!(NOW.advance(NOW), Time { sec: 1_001, nsec: 0 });
+        assert_eq!(later.advance(NOW), Time { sec: 2_000, nsec: 1 });
     }
 }

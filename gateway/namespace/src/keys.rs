@@ -112,14 +112,7 @@ mod tests {
     #[test]
     fn every_byte_string_has_one_spelling() {
         let every: Vec<u8> = (0..=255).collect();
-        for name in [
-            &every[1..],
-            b"plain-name_1.txt",
-            b"a b",
-            b"new\nline",
-            b"%41",
-            b"...",
-        ] {
+        for name in [&every[1..], b"plain-name_1.txt", b"a b", b"new\nline", b"%41", b"..."] {
             let text = escape(name);
             assert!(!text.contains('/') && text.is_ascii(), "{text}");
             assert_eq!(unescape(&text).as_deref(), Some(name), "{text}");

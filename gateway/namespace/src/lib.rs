@@ -24,9 +24,7 @@ pub use access::{Access, Caller, may, may_or_owns};
 pub use directory::Entry;
 pub use inode::{Inode, Kind, Time, Trimming};
 pub use mirror::{Namespace, fuzz};
-pub use operation::{
-    Attributes, Context, CreateHow, NsError, Numbers, Operation, Outcome, Plan, SetTime, Special,
-};
+pub use operation::{Attributes, Context, CreateHow, NsError, Numbers, Operation, Outcome, Plan, SetTime, Special};
 
 use trivet_core::ImageId;
 

@@ -40,10 +40,7 @@ impl Namespace {
     pub fn bootstrap(now: Time) -> Txn {
         let root = Inode::new(Kind::Dir, 0o755, (0, 0), now).into_directory(ROOT);
         let (inode, next) = (keys::inode(ROOT), keys::NEXT.to_owned());
-        let compare = vec![
-            Compare::Absent(inode.clone()),
-            Compare::Absent(next.clone()),
-        ];
+        let compare = vec![Compare::Absent(inode.clone()), Compare::Absent(next.clone())];
         let first = Change::put(next, inode::encode(&FIRST_NUMBER));
         Txn {
             compare,
@@ -115,9 +112,7 @@ impl Namespace {
     /// # Errors
     /// As [`Namespace::lookup`].
     pub fn resolve(&self, path: &[u8]) -> Result<ImageId, NsError> {
-        let mut parts = path
-            .split(|&byte| byte == b'/')
-            .filter(|part| !part.is_empty());
+        let mut parts = path.split(|&byte| byte == b'/').filter(|part| !part.is_empty());
         parts.try_fold(ROOT, |dir, part| self.lookup(dir, part))
     }
 
@@ -141,12 +136,7 @@ impl Namespace {
         if id == top || top == ROOT {
             return self.inodes.contains_key(&id);
         }
-        let parents = self
-            .names
-            .get(&id)
-            .into_iter()
-            .flatten()
-            .map(|(parent, _)| *parent);
+        let parents = self.names.get(&id).into_iter().flatten().map(|(parent, _)| *parent);
         parents
             .into_iter()
             .any(|parent| self.chain(parent).any(|dir| dir == top))
@@ -154,10 +144,7 @@ impl Namespace {
 
     /// All regular files, with a path of each.
     pub fn files(&self) -> impl Iterator<Item = (Vec<u8>, ImageId)> {
-        let files = self
-            .inodes
-            .iter()
-            .filter(|(_, (inode, _))| inode.kind == Kind::File);
+        let files = self.inodes.iter().filter(|(_, (inode, _))| inode.kind == Kind::File);
         files.filter_map(|(id, _)| Some((self.path_of(*id)?, *id)))
     }
 
@@ -175,9 +162,7 @@ impl Namespace {
 
     /// Keys that cannot be read, and why.
     pub fn damaged(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.damaged
-            .iter()
-            .map(|(key, why)| (key.as_str(), why.as_str()))
+        self.damaged.iter().map(|(key, why)| (key.as_str(), why.as_str()))
     }
 
     /// The directory and those above it, the root last; ends early in damaged metadata.
@@ -190,10 +175,7 @@ impl Namespace {
     }
 
     pub(crate) fn name_of(&self, id: ImageId) -> Option<(ImageId, &[u8])> {
-        self.names
-            .get(&id)?
-            .first()
-            .map(|(parent, name)| (*parent, &name[..]))
+        self.names.get(&id)?.first().map(|(parent, name)| (*parent, &name[..]))
     }
 
     pub(crate) fn directory(&self, id: ImageId) -> Result<&Inode, NsError> {
@@ -217,10 +199,7 @@ impl Namespace {
     }
 
     pub(crate) fn slot(&self, dir: ImageId, name: &[u8]) -> Result<Option<Slot>, NsError> {
-        let slot = self
-            .directories
-            .get(&dir)
-            .and_then(|directory| directory.get(name));
+        let slot = self.directories.get(&dir).and_then(|directory| directory.get(name));
         if slot.is_none() {
             self.undamaged(keys::entry(dir, name))?;
         }
@@ -231,9 +210,7 @@ impl Namespace {
         let prefix = keys::entries(dir);
         let mut damaged = self.damaged.range(prefix.clone()..);
         self.directories.get(&dir).is_none_or(Directory::is_empty)
-            && damaged
-                .next()
-                .is_none_or(|(key, _)| !key.starts_with(&prefix))
+            && damaged.next().is_none_or(|(key, _)| !key.starts_with(&prefix))
     }
 
     pub(crate) fn purge_revision(&self, id: ImageId) -> Option<Revision> {
@@ -241,17 +218,12 @@ impl Namespace {
     }
 
     pub(crate) fn next_number(&self) -> Result<(u64, Revision), NsError> {
-        self.next
-            .ok_or_else(|| NsError::Damaged(keys::NEXT.to_owned()))
+        self.next.ok_or_else(|| NsError::Damaged(keys::NEXT.to_owned()))
     }
 
     fn undamaged(&self, key: String) -> Result<(), NsError> {
         let is_damaged = !self.damaged.is_empty() && self.damaged.contains_key(&key);
-        if is_damaged {
-            Err(NsError::Damaged(key))
-        } else {
-            Ok(())
-        }
+        if is_damaged { Err(NsError::Damaged(key)) } else { Ok(()) }
     }
 
     fn put(&mut self, row: &KeyValue) {
@@ -266,8 +238,7 @@ impl Namespace {
         match keys::parse(&row.key).ok_or("an unknown key")? {
             Key::Next => self.next = Some((inode::decode(&row.value)?, revision)),
             Key::Purge(id) => {
-                self.purges
-                    .insert(id, (inode::decode(&row.value)?, revision));
+                self.purges.insert(id, (inode::decode(&row.value)?, revision));
             }
             Key::Inode(id) => {
                 let inode = Inode::decode(&row.value)?;
@@ -322,8 +293,7 @@ impl Namespace {
         let Some(names) = self.names.get_mut(&id) else {
             return;
         };
-        let found =
-            names.binary_search_by(|(parent, known)| (*parent, &known[..]).cmp(&(dir, name)));
+        let found = names.binary_search_by(|(parent, known)| (*parent, &known[..]).cmp(&(dir, name)));
         found.into_iter().for_each(|at| {
             names.remove(at);
         });
@@ -349,21 +319,11 @@ pub fn fuzz(data: &[u8]) {
         revision: 1,
         keys: rows.clone(),
     });
-    let ids: Vec<ImageId> = namespace
-        .inodes
-        .keys()
-        .chain(namespace.names.keys())
-        .copied()
-        .collect();
+    let ids: Vec<ImageId> = namespace.inodes.keys().chain(namespace.names.keys()).copied().collect();
     for id in ids {
         let listed = namespace.entries(id, 0).count() + namespace.entries(id, u64::MAX).count();
         let within = namespace.is_within(id, ImageId(2));
-        std::hint::black_box((
-            namespace.path_of(id),
-            listed,
-            within,
-            namespace.lookup(id, b"..").ok(),
-        ));
+        std::hint::black_box((namespace.path_of(id), listed, within, namespace.lookup(id, b"..").ok()));
     }
     std::hint::black_box(namespace.files().count() + namespace.trims().count());
     let events = rows
@@ -373,10 +333,7 @@ pub fn fuzz(data: &[u8]) {
             revision: 2,
         })
         .collect();
-    namespace.apply(&Notice::Changes {
-        revision: 2,
-        events,
-    });
+    namespace.apply(&Notice::Changes { revision: 2, events });
     assert_eq!(
         namespace,
         Namespace {

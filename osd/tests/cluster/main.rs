@@ -1,5 +1,7 @@
 //! OSD machines together: replication, peering, healing, exactly-once, deletion, under restarts and any order of events.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod world;
 
 use std::collections::BTreeMap;
@@ -29,7 +31,9 @@ fn assert_replicated(world: &World) {
 fn writes_are_on_two_osds_and_read_back() {
     let mut world = World::new(1, 3);
     let image = World::image(1);
-    let data: Vec<u8> = (0..300_000u32).map(|i| i.to_le_bytes()[0] ^ i.to_le_bytes()[1]).collect();
+    let data: Vec<u8> = (0..300_000u32)
+        .map(|i| i.to_le_bytes()[0] ^ i.to_le_bytes()[1])
+        .collect();
     world.write(image, 4000, data.clone()).unwrap();
     assert_eq!(world.read(image, 4000, 300_000).unwrap(), data);
     assert_eq!(world.read(image, 0, 4000).unwrap(), vec![0; 4000]);
@@ -90,7 +94,10 @@ fn everything_survives_a_restart_of_everybody() {
         world.start(OsdId(osd));
     }
     for i in 0..40u8 {
-        assert_eq!(world.read(image, u64::from(i) * 20_000, 20_000).unwrap(), vec![i; 20_000]);
+        assert_eq!(
+            world.read(image, u64::from(i) * 20_000, 20_000).unwrap(),
+            vec![i; 20_000]
+        );
     }
     world.heal();
     assert_replicated(&world);
@@ -104,13 +111,24 @@ fn what_was_deleted_while_an_osd_was_away_does_not_come_back_and_tombstones_go()
     world.stop(OsdId(3));
     let purge = world.submit(image, ImageOp::Purge);
     world.finish(purge).unwrap();
-    let tombstones = |world: &World| world.holdings().values().flat_map(BTreeMap::values).filter(|s| s.1).count();
+    let tombstones = |world: &World| {
+        world
+            .holdings()
+            .values()
+            .flat_map(BTreeMap::values)
+            .filter(|s| s.1)
+            .count()
+    };
     assert!(tombstones(&world) > 0, "somebody may bring the objects back");
     world.start(OsdId(3));
     world.heal();
     while world.turn() {}
     assert_eq!(world.read(image, 0, SIZE).unwrap(), vec![0; OBJECT_SIZE * 6]);
-    assert_eq!(world.holdings().values().map(BTreeMap::len).sum::<usize>(), 0, "nothing is left");
+    assert_eq!(
+        world.holdings().values().map(BTreeMap::len).sum::<usize>(),
+        0,
+        "nothing is left"
+    );
     // Made anew, versions go on.
     world.write(image, 0, vec![8; 4096]).unwrap();
     assert_eq!(world.read(image, 0, 4096).unwrap(), vec![8; 4096]);
@@ -123,7 +141,13 @@ fn sub_sector_writes_in_flight_together_all_count() {
     let tickets: Vec<u64> = (0..64u8)
         .map(|i| {
             let data = vec![Bytes::from(vec![i + 1; 100])];
-            world.submit(image, ImageOp::Write { offset: u64::from(i) * 100, data })
+            world.submit(
+                image,
+                ImageOp::Write {
+                    offset: u64::from(i) * 100,
+                    data,
+                },
+            )
         })
         .collect();
     for ticket in tickets {
@@ -141,12 +165,18 @@ fn a_full_member_makes_writes_fail_and_nothing_else() {
     let image = World::image(1);
     let object = OBJECT_SIZE as u64;
     let data = |number: u64| vec![u8::try_from(number % 250).unwrap() + 1; 70_000];
-    let written: Vec<bool> = (0..200).map(|n| world.write(image, n * object, data(n)).is_ok()).collect();
+    let written: Vec<bool> = (0..200)
+        .map(|n| world.write(image, n * object, data(n)).is_ok())
+        .collect();
     let refused = written.iter().filter(|ok| !**ok).count();
     assert!((20..180).contains(&refused), "{refused} of 200 writes were refused");
     for (number, ok) in (0..).zip(&written) {
         let read = world.read(image, number * object, 70_000).unwrap();
-        assert_eq!(read, if *ok { data(number) } else { vec![0; 70_000] }, "object {number}");
+        assert_eq!(
+            read,
+            if *ok { data(number) } else { vec![0; 70_000] },
+            "object {number}"
+        );
     }
     world.heal();
     assert_replicated(&world);
@@ -161,62 +191,93 @@ fn a_full_member_makes_writes_fail_and_nothing_else() {
     assert_replicated(&world);
 }
 
+const REGION: usize = 40_000;
+const REGIONS: usize = 8;
+
+/// An operation under way in a region; of a read also where it looks.
+type Waiting = (u64, Option<(usize, usize)>);
+
+/// Finishes what is under way in a region, and compares a read with the model.
+fn settle(world: &mut World, model: &[Vec<u8>], region: usize, (ticket, read): Waiting, seed: u64) {
+    let result = finish(world, ticket);
+    if let Some((offset, len)) = read {
+        assert_eq!(
+            result,
+            model[region][offset..offset + len],
+            "seed {seed}, region {region}"
+        );
+    }
+}
+
+/// A random operation on a region, done to the model at once; and of a read where it looks.
+fn operation(random: &mut Random, model: &mut [u8], region: usize, byte: u8) -> (ImageOp, Option<(usize, usize)>) {
+    let offset = random.below(REGION);
+    let len = 1 + random.below((REGION - offset).min(9000));
+    let at = (region * REGION + offset) as u64;
+    let part = &mut model[offset..offset + len];
+    match random.below(5) {
+        0 | 1 => (
+            ImageOp::Read {
+                offset: at,
+                len: len as u64,
+            },
+            Some((offset, len)),
+        ),
+        2 => {
+            part.fill(0);
+            (
+                ImageOp::Zero {
+                    offset: at,
+                    len: len as u64,
+                },
+                None,
+            )
+        }
+        _ => {
+            part.fill(byte);
+            (
+                ImageOp::Write {
+                    offset: at,
+                    data: vec![Bytes::from(vec![byte; len])],
+                },
+                None,
+            )
+        }
+    }
+}
+
 /// Random operations on a few regions, each with one operation in flight at a time, against a model, while OSDs come and
 /// go. Returns how many operations were checked.
 fn chaos(seed: u64) -> usize {
-    const REGION: usize = 40_000;
-    const REGIONS: usize = 8;
     let mut world = World::new(seed, 3);
     let mut random = Random(seed.wrapping_mul(77) | 1);
     let image = World::image(1);
     let mut model = vec![vec![0u8; REGION]; REGIONS];
-    let mut waiting: BTreeMap<usize, (u64, Option<(usize, usize, u8)>)> = BTreeMap::new();
-    let mut checked = 0;
-    for round in 0..600u32 {
+    let mut waiting: BTreeMap<usize, Waiting> = BTreeMap::new();
+    let rounds = 600;
+    for round in 0..rounds {
         let region = random.below(REGIONS);
-        if let Some((ticket, expected)) = waiting.remove(&region) {
-            let result = finish(&mut world, ticket);
-            if let Some((offset, len, _)) = expected {
-                assert_eq!(result, model[region][offset..offset + len], "seed {seed} round {round} region {region}");
-            }
-            checked += 1;
+        if let Some(under_way) = waiting.remove(&region) {
+            settle(&mut world, &model, region, under_way, seed);
         }
-        let offset = random.below(REGION);
-        let len = 1 + random.below((REGION - offset).min(9000));
-        let at = (region * REGION + offset) as u64;
         let byte = u8::try_from(round % 251).unwrap() + 1;
-        let (op, read) = match random.below(5) {
-            0 | 1 => (ImageOp::Read { offset: at, len: len as u64 }, true),
-            2 => {
-                model[region][offset..offset + len].fill(0);
-                (ImageOp::Zero { offset: at, len: len as u64 }, false)
-            }
-            _ => {
-                model[region][offset..offset + len].fill(byte);
-                (ImageOp::Write { offset: at, data: vec![Bytes::from(vec![byte; len])] }, false)
-            }
-        };
-        let ticket = world.submit(image, op);
-        waiting.insert(region, (ticket, read.then_some((offset, len, byte))));
+        let (op, read) = operation(&mut random, &mut model[region], region, byte);
+        waiting.insert(region, (world.submit(image, op), read));
         for _ in 0..random.below(60) {
             world.turn();
         }
         disturb(&mut world, &mut random);
     }
     start_all(&mut world);
-    for (region, (ticket, expected)) in waiting {
-        let result = finish(&mut world, ticket);
-        if let Some((offset, len, _)) = expected {
-            assert_eq!(result, model[region][offset..offset + len], "seed {seed}, at the end");
-        }
-        checked += 1;
+    for (region, under_way) in waiting {
+        settle(&mut world, &model, region, under_way, seed);
     }
     world.heal();
     while world.turn() {}
     let whole = world.read(image, 0, (REGION * REGIONS) as u64).unwrap();
     assert_eq!(whole, model.concat(), "seed {seed}: the whole image");
     assert_replicated(&world);
-    checked
+    rounds
 }
 
 /// Finishes an operation; if it waits for an OSD that is away, that one comes back.
@@ -258,7 +319,10 @@ fn disturb(world: &mut World, random: &mut Random) {
 
 #[test]
 fn chaos_over_many_seeds() {
-    let seeds: u64 = std::env::var("TRIVET_CHAOS_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(40);
+    let seeds: u64 = std::env::var("TRIVET_CHAOS_SEEDS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(40);
     let checked: usize = (1..=seeds).map(chaos).sum();
     println!("{seeds} seeds, {checked} operations checked, 0 violations");
 }

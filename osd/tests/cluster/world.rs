@@ -45,7 +45,8 @@ impl Disk {
             DiskOpKind::Flush => Bytes::new(),
             DiskOpKind::Write { offset, data } => {
                 for (i, page) in data.chunks(4096).enumerate() {
-                    self.pages.insert(offset / 4096 + i as u64, Bytes::copy_from_slice(page));
+                    self.pages
+                        .insert(offset / 4096 + i as u64, Bytes::copy_from_slice(page));
                 }
                 Bytes::new()
             }
@@ -56,7 +57,10 @@ impl Disk {
                 Bytes::from(bytes.concat())
             }
         };
-        DiskDone { id: op.id, result: Ok(result) }
+        DiskDone {
+            id: op.id,
+            result: Ok(result),
+        }
     }
 }
 
@@ -107,18 +111,37 @@ impl World {
             ticket: 0,
             delivered: 0,
         };
-        let pool = Pool { name: "test".into(), replicas: 2, min_size: 1, pg_count: PGS };
+        let pool = Pool {
+            name: "test".into(),
+            replicas: 2,
+            min_size: 1,
+            pg_count: PGS,
+        };
         world.put(keys::pool(POOL), encode(&pool), None);
         let osds = || (1..).map(OsdId).zip(sizes.iter().copied());
         for (osd, size) in osds() {
             world.put(keys::osd_config(osd), encode(&OsdConfig { size }), None);
             let mut disk = Disk::default();
             let store = [u8::try_from(osd.0).unwrap(); 16];
-            let layout = Format { size, osd, cluster: CLUSTER, store, log_size: Some(1 << 20) };
+            let layout = Format {
+                size,
+                osd,
+                cluster: CLUSTER,
+                store,
+                log_size: Some(1 << 20),
+            };
             for op in format(&layout).unwrap() {
                 disk.run(op);
             }
-            world.nodes.insert(osd, Node { disk, size, osd: None, pending: VecDeque::new() });
+            world.nodes.insert(
+                osd,
+                Node {
+                    disk,
+                    size,
+                    osd: None,
+                    pending: VecDeque::new(),
+                },
+            );
         }
         for (osd, _) in osds() {
             world.start(osd);
@@ -139,16 +162,30 @@ impl World {
         let boot = self.boots;
         let lease = LeaseId(i64::try_from(boot).unwrap());
         let mut output = Output::default();
-        let options = Options { expect: Some((CLUSTER, osd)), ..Options::default() };
+        let options = Options {
+            expect: Some((CLUSTER, osd)),
+            ..Options::default()
+        };
         let size = self.nodes[&osd].size;
         let store = Store::open(size, options, &mut output);
         let machine = Osd::new(osd, boot, lease, store, output);
         self.nodes.get_mut(&osd).unwrap().osd = Some(machine);
         let keys = self.kv.iter().map(|(k, v)| (k.clone(), v.clone())).collect::<Vec<_>>();
-        let keys = keys.into_iter().map(|(key, (value, mod_revision, _))| KeyValue { key, value, mod_revision });
-        let snapshot = Notice::Snapshot { revision: self.revision, keys: keys.collect() };
+        let keys = keys.into_iter().map(|(key, (value, mod_revision, _))| KeyValue {
+            key,
+            value,
+            mod_revision,
+        });
+        let snapshot = Notice::Snapshot {
+            revision: self.revision,
+            keys: keys.collect(),
+        };
         self.step(osd, Event::Notice(snapshot));
-        let state = OsdState { boot, size, address: None };
+        let state = OsdState {
+            boot,
+            size,
+            address: None,
+        };
         self.put(keys::osd_state(osd), encode(&state), Some(lease));
         self.replan();
     }
@@ -158,11 +195,16 @@ impl World {
         let node = self.nodes.get_mut(&osd).unwrap();
         node.osd = None;
         node.pending.clear();
-        self.links.retain(|(from, to), _| *from != NodeId::Osd(osd) && *to != NodeId::Osd(osd));
+        self.links
+            .retain(|(from, to), _| *from != NodeId::Osd(osd) && *to != NodeId::Osd(osd));
         self.txns.retain(|(from, ..)| *from != osd);
         let state = self.kv.get(&keys::osd_state(osd)).and_then(|(.., lease)| *lease);
-        let gone: Vec<String> =
-            self.kv.iter().filter(|(_, (.., lease))| lease.is_some() && *lease == state).map(|(k, _)| k.clone()).collect();
+        let gone: Vec<String> = self
+            .kv
+            .iter()
+            .filter(|(_, (.., lease))| lease.is_some() && *lease == state)
+            .map(|(k, _)| k.clone())
+            .collect();
         let events = gone.iter().map(|key| Change::Delete(key.clone())).collect();
         self.commit(events);
         self.replan();
@@ -180,7 +222,9 @@ impl World {
             let primary = osds.iter().copied().find(|osd| self.is_up(*osd));
             PgPlan { osds, primary }
         };
-        let plan = Plan { pgs: (0..PGS).map(plan).collect() };
+        let plan = Plan {
+            pgs: (0..PGS).map(plan).collect(),
+        };
         self.put(keys::plan(POOL), encode(&plan), None);
     }
 
@@ -192,7 +236,11 @@ impl World {
             match change {
                 Change::Put { key, value, lease } => {
                     self.kv.insert(key.clone(), (value.clone(), revision, lease));
-                    events.push(Kv::Put(KeyValue { key, value, mod_revision: revision }));
+                    events.push(Kv::Put(KeyValue {
+                        key,
+                        value,
+                        mod_revision: revision,
+                    }));
                 }
                 Change::Delete(key) => {
                     self.kv.remove(&key);
@@ -265,8 +313,18 @@ impl World {
 
     /// Something random happens. False if there is nothing that could.
     pub fn turn(&mut self) -> bool {
-        let links: Vec<_> = self.links.iter().filter(|(_, q)| !q.is_empty()).map(|(link, _)| *link).collect();
-        let disks: Vec<_> = self.nodes.iter().filter(|(_, n)| !n.pending.is_empty()).map(|(osd, _)| *osd).collect();
+        let links: Vec<_> = self
+            .links
+            .iter()
+            .filter(|(_, q)| !q.is_empty())
+            .map(|(link, _)| *link)
+            .collect();
+        let disks: Vec<_> = self
+            .nodes
+            .iter()
+            .filter(|(_, n)| !n.pending.is_empty())
+            .map(|(osd, _)| *osd)
+            .collect();
         let choices = links.len() + disks.len() + usize::from(!self.txns.is_empty());
         if choices == 0 {
             return false;
@@ -327,7 +385,13 @@ impl World {
     }
 
     pub fn write(&mut self, image: ImageId, offset: u64, data: Vec<u8>) -> Result<Vec<u8>, IoError> {
-        let ticket = self.submit(image, ImageOp::Write { offset, data: vec![Bytes::from(data)] });
+        let ticket = self.submit(
+            image,
+            ImageOp::Write {
+                offset,
+                data: vec![Bytes::from(data)],
+            },
+        );
         self.finish(ticket)
     }
 
@@ -342,7 +406,9 @@ impl World {
             while self.turn() {}
             let map = self.client.map();
             let clean = map.pgs().all(|pg| {
-                map.claims.get(&pg).is_some_and(|c| c.value.active && c.value.missing == 0 && c.value.acting.len() == 2)
+                map.claims
+                    .get(&pg)
+                    .is_some_and(|c| c.value.active && c.value.missing == 0 && c.value.acting.len() == 2)
             });
             if clean {
                 return;
@@ -353,8 +419,12 @@ impl World {
     }
 
     fn describe(&self) -> String {
-        let states: Vec<_> =
-            self.nodes.values().filter_map(|n| n.osd.as_ref()).map(|osd| (osd.state(), osd.status().pgs)).collect();
+        let states: Vec<_> = self
+            .nodes
+            .values()
+            .filter_map(|n| n.osd.as_ref())
+            .map(|osd| (osd.state(), osd.status().pgs))
+            .collect();
         let claims: Vec<_> = self.client.map().claims.values().map(|c| &c.value).collect();
         format!("{states:?}\nclaims {claims:?}\nin flight {}", self.client.in_flight())
     }
@@ -363,7 +433,10 @@ impl World {
     pub fn holdings(&self) -> BTreeMap<OsdId, BTreeMap<ObjectId, (trivet_core::Version, bool)>> {
         let objects = |node: &Node| {
             let osd = node.osd.as_ref();
-            osd.into_iter().flat_map(|osd| osd.objects()).map(|(o, i)| (o, (i.version, i.tombstone))).collect()
+            osd.into_iter()
+                .flat_map(|osd| osd.objects())
+                .map(|(o, i)| (o, (i.version, i.tombstone)))
+                .collect()
         };
         self.nodes.iter().map(|(&osd, node)| (osd, objects(node))).collect()
     }

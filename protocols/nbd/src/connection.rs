@@ -106,12 +106,7 @@ impl Connection {
     /// # Panics
     /// If the handle was answered before or is not of this connection, or the segments do not add up: going on
     /// would hand one request's data to another.
-    pub fn reply(
-        &mut self,
-        handle: Handle,
-        result: Result<Vec<Bytes>, NbdError>,
-        out: &mut Vec<Bytes>,
-    ) {
+    pub fn reply(&mut self, handle: Handle, result: Result<Vec<Bytes>, NbdError>, out: &mut Vec<Bytes>) {
         let Phase::Transmission(transmission) = &mut self.phase else {
             panic!("a reply before any request");
         };
@@ -132,9 +127,7 @@ impl Connection {
     /// What waits for [`reply`](Self::reply).
     #[must_use]
     pub fn in_flight(&self) -> InFlight {
-        self.transmission()
-            .map(Transmission::in_flight)
-            .unwrap_or_default()
+        self.transmission().map(Transmission::in_flight).unwrap_or_default()
     }
 
     /// True while the limits on what is in flight keep `receive` from taking requests.

@@ -79,9 +79,7 @@ pub enum CloseReason {
         limit: u32,
     },
     /// More option data than [`crate::Limits::handshake_bytes`].
-    #[error(
-        "handshake: option {option} announces {length} bytes, more than {limit} in all options together"
-    )]
+    #[error("handshake: option {option} announces {length} bytes, more than {limit} in all options together")]
     TooMuchOptionData {
         /// The option's number.
         option: u32,

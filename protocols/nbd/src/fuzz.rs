@@ -45,8 +45,7 @@ pub fn fuzz(data: &[u8]) {
 /// Client flags and GO of the default export.
 const SIMPLE: &[u8] = b"\0\0\0\x03IHAVEOPT\0\0\0\x07\0\0\0\x06\0\0\0\0\0\0";
 /// The same with STRUCTURED_REPLY before.
-const STRUCTURED: &[u8] =
-    b"\0\0\0\x03IHAVEOPT\0\0\0\x08\0\0\0\0IHAVEOPT\0\0\0\x07\0\0\0\x06\0\0\0\0\0\0";
+const STRUCTURED: &[u8] = b"\0\0\0\x03IHAVEOPT\0\0\0\x08\0\0\0\0IHAVEOPT\0\0\0\x07\0\0\0\x06\0\0\0\0\0\0";
 
 /// What must not depend on how the input was split.
 #[derive(Debug, PartialEq)]
@@ -109,9 +108,7 @@ impl Session {
             if requests.is_empty() && self.input.len() == before {
                 break;
             }
-            requests
-                .drain(..)
-                .for_each(|request| self.answer(request, &mut out));
+            requests.drain(..).for_each(|request| self.answer(request, &mut out));
         }
         self.sent += out.iter().map(Bytes::len).sum::<usize>();
     }
@@ -133,11 +130,7 @@ impl Session {
     /// The longest answers to the shortest questions: EXPORT_NAME with padding once, else about 8 bytes per byte.
     fn check_output(&self, received: usize, limits: &Limits) {
         let bound = 256 + 8 * received + limits.list_bytes + self.asked;
-        assert!(
-            self.sent <= bound,
-            "{} bytes sent for {received}",
-            self.sent
-        );
+        assert!(self.sent <= bound, "{} bytes sent for {received}", self.sent);
         assert_eq!(self.connection.in_flight().requests, 0);
     }
 }

@@ -120,15 +120,9 @@ impl Handshake {
         self.data_bytes += length;
         let bytes = length as usize; // u32 fits usize on every platform with 32 MiB payloads
         self.state = if length > self.limits.option_bytes {
-            State::Skip {
-                option,
-                left: bytes,
-            }
+            State::Skip { option, left: bytes }
         } else {
-            State::Data {
-                option,
-                length: bytes,
-            }
+            State::Data { option, length: bytes }
         };
         Ok(Step::Next)
     }
@@ -150,22 +144,12 @@ impl Handshake {
         }
         let limit = self.limits.handshake_bytes;
         if length > limit.saturating_sub(self.data_bytes) {
-            return Err(CloseReason::TooMuchOptionData {
-                option,
-                length,
-                limit,
-            });
+            return Err(CloseReason::TooMuchOptionData { option, length, limit });
         }
         Ok(())
     }
 
-    fn skip(
-        &mut self,
-        option: u32,
-        left: usize,
-        input: &mut BytesMut,
-        out: &mut Vec<Bytes>,
-    ) -> Step {
+    fn skip(&mut self, option: u32, left: usize, input: &mut BytesMut, out: &mut Vec<Bytes>) -> Step {
         let taken = left.min(input.len());
         input.advance(taken);
         let left = left - taken;
@@ -210,16 +194,9 @@ impl Handshake {
     }
 
     /// The old way to choose: no error reply exists, so an unknown name closes the connection.
-    fn export_name(
-        &self,
-        data: &[u8],
-        exports: &dyn Exports,
-        out: &mut Vec<Bytes>,
-    ) -> Result<Step, CloseReason> {
+    fn export_name(&self, data: &[u8], exports: &dyn Exports, out: &mut Vec<Bytes>) -> Result<Step, CloseReason> {
         let found = name_of(data).and_then(|name| exports.find(name));
-        let export = found.ok_or_else(|| CloseReason::UnknownExport {
-            name: for_reason(data),
-        })?;
+        let export = found.ok_or_else(|| CloseReason::UnknownExport { name: for_reason(data) })?;
         let mut answer = Vec::with_capacity(10 + wire::EXPORT_NAME_PADDING);
         answer.extend_from_slice(&export.size.to_be_bytes());
         answer.extend_from_slice(&export.flags(self.structured).to_be_bytes());
@@ -263,21 +240,12 @@ impl Handshake {
         if complete {
             answer.reply(rep::ACK, &[]);
         } else {
-            answer.error(
-                rep::ERR_TOO_BIG,
-                "more exports than one connection may list",
-            );
+            answer.error(rep::ERR_TOO_BIG, "more exports than one connection may list");
         }
         Step::Next
     }
 
-    fn info(
-        &mut self,
-        option: u32,
-        data: &[u8],
-        exports: &dyn Exports,
-        answer: &mut Answer,
-    ) -> Step {
+    fn info(&mut self, option: u32, data: &[u8], exports: &dyn Exports, answer: &mut Answer) -> Step {
         let Some(query) = InfoQuery::decode(data) else {
             answer.error(rep::ERR_INVALID, "lengths in the request do not add up");
             return Step::Next;
@@ -322,9 +290,7 @@ impl InfoQuery<'_> {
         if items.len() != 2 * usize::from(u16::from_be_bytes(*count)) {
             return None;
         }
-        let wants_name = items
-            .chunks_exact(2)
-            .any(|item| item == info::NAME.to_be_bytes());
+        let wants_name = items.chunks_exact(2).any(|item| item == info::NAME.to_be_bytes());
         Some(InfoQuery { name, wants_name })
     }
 }
@@ -336,10 +302,7 @@ fn name_of(bytes: &[u8]) -> Option<&str> {
 }
 
 fn for_reason(bytes: &[u8]) -> Box<str> {
-    String::from_utf8_lossy(bytes)
-        .chars()
-        .take(NAME_IN_REASON)
-        .collect()
+    String::from_utf8_lossy(bytes).chars().take(NAME_IN_REASON).collect()
 }
 
 /// The replies to one option, sent as one piece.
@@ -363,16 +326,12 @@ impl Answer {
     /// One reply whose data is the concatenation of `parts`, each far below 4 GiB.
     fn reply(&mut self, kind: u32, parts: &[&[u8]]) {
         let length: usize = parts.iter().map(|part| part.len()).sum();
-        let length =
-            u32::try_from(length).expect("replies hold at most one string and some numbers");
-        self.bytes
-            .extend_from_slice(&wire::OPTION_REPLY_MAGIC.to_be_bytes());
+        let length = u32::try_from(length).expect("replies hold at most one string and some numbers");
+        self.bytes.extend_from_slice(&wire::OPTION_REPLY_MAGIC.to_be_bytes());
         self.bytes.extend_from_slice(&self.option.to_be_bytes());
         self.bytes.extend_from_slice(&kind.to_be_bytes());
         self.bytes.extend_from_slice(&length.to_be_bytes());
-        parts
-            .iter()
-            .for_each(|part| self.bytes.extend_from_slice(part));
+        parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
     }
 
     fn error(&mut self, kind: u32, text: &'static str) {
@@ -389,18 +348,12 @@ impl Answer {
     }
 
     fn export(&mut self, export: &Export, structured: bool) {
-        let (size, flags) = (
-            export.size.to_be_bytes(),
-            export.flags(structured).to_be_bytes(),
-        );
+        let (size, flags) = (export.size.to_be_bytes(), export.flags(structured).to_be_bytes());
         self.reply(rep::INFO, &[&info::EXPORT.to_be_bytes(), &size, &flags]);
     }
 
     fn block_size(&mut self) {
         let [min, preferred, max] = [MIN_BLOCK, PREFERRED_BLOCK, MAX_BLOCK].map(u32::to_be_bytes);
-        self.reply(
-            rep::INFO,
-            &[&info::BLOCK_SIZE.to_be_bytes(), &min, &preferred, &max],
-        );
+        self.reply(rep::INFO, &[&info::BLOCK_SIZE.to_be_bytes(), &min, &preferred, &max]);
     }
 }

@@ -36,11 +36,7 @@ impl Replies {
     pub(crate) fn done(&mut self, pending: &Pending, data: Vec<Bytes>, out: &mut Vec<Bytes>) {
         let sent: usize = data.iter().map(Bytes::len).sum();
         let expected = if pending.is_read { pending.payload } else { 0 };
-        assert_eq!(
-            u32::try_from(sent),
-            Ok(expected),
-            "a reply carries what was asked for"
-        );
+        assert_eq!(u32::try_from(sent), Ok(expected), "a reply carries what was asked for");
         let header = if self.structured && pending.is_read {
             self.read_chunk(pending)
         } else {
@@ -51,13 +47,7 @@ impl Replies {
     }
 
     /// Failure, for any request.
-    pub(crate) fn failed(
-        &mut self,
-        cookie: u64,
-        is_read: bool,
-        error: NbdError,
-        out: &mut Vec<Bytes>,
-    ) {
+    pub(crate) fn failed(&mut self, cookie: u64, is_read: bool, error: NbdError, out: &mut Vec<Bytes>) {
         let header = if self.structured && is_read {
             self.error_chunk(error, cookie)
         } else {

@@ -83,11 +83,7 @@ impl Transmission {
             let missing = match self.state {
                 State::Header => self.header(input, out, requests)?,
                 State::Payload(header) => self.payload(&header, input, requests),
-                State::Skip {
-                    cookie,
-                    left,
-                    error,
-                } => self.skip(cookie, left, error, input, out),
+                State::Skip { cookie, left, error } => self.skip(cookie, left, error, input, out),
                 State::Leaving => {
                     input.clear();
                     Some(0)
@@ -100,18 +96,11 @@ impl Transmission {
     }
 
     /// The answer to one request.
-    pub(crate) fn reply(
-        &mut self,
-        handle: Handle,
-        result: Result<Vec<Bytes>, NbdError>,
-        out: &mut Vec<Bytes>,
-    ) {
+    pub(crate) fn reply(&mut self, handle: Handle, result: Result<Vec<Bytes>, NbdError>, out: &mut Vec<Bytes>) {
         let pending = self.table.remove(handle);
         match result {
             Ok(data) => self.replies.done(&pending, data, out),
-            Err(error) => self
-                .replies
-                .failed(pending.cookie, pending.is_read, error, out),
+            Err(error) => self.replies.failed(pending.cookie, pending.is_read, error, out),
         }
     }
 
@@ -173,12 +162,7 @@ impl Transmission {
         }
     }
 
-    fn payload(
-        &mut self,
-        header: &RequestHeader,
-        input: &mut BytesMut,
-        requests: &mut Vec<Request>,
-    ) -> Option<usize> {
+    fn payload(&mut self, header: &RequestHeader, input: &mut BytesMut, requests: &mut Vec<Request>) -> Option<usize> {
         let length = header.length as usize;
         if input.len() < length {
             return Some(length - input.len());
@@ -201,11 +185,7 @@ impl Transmission {
         input.advance(taken);
         let left = left - taken;
         if left > 0 {
-            self.state = State::Skip {
-                cookie,
-                left,
-                error,
-            };
+            self.state = State::Skip { cookie, left, error };
             return Some(left.min(SKIP_HINT));
         }
         self.state = State::Header;
@@ -223,9 +203,7 @@ impl Transmission {
             Kind::Disconnect => Ok(()),
             Kind::Flush if header.offset == 0 && header.length == 0 => Ok(()),
             Kind::Flush => Err(NbdError::Invalid),
-            Kind::Read if header.length > MAX_PAYLOAD && header.has(command_flag::DF) => {
-                Err(NbdError::Overflow)
-            }
+            Kind::Read if header.length > MAX_PAYLOAD && header.has(command_flag::DF) => Err(NbdError::Overflow),
             Kind::Read if header.length > MAX_PAYLOAD => Err(NbdError::Invalid),
             Kind::Read => self.check_range(header, NbdError::Invalid),
             _ if self.export.read_only => Err(NbdError::Permission),

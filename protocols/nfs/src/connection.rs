@@ -231,12 +231,7 @@ impl Connection {
         self.assembler.collected()
     }
 
-    fn dispatch(
-        &mut self,
-        record: &Bytes,
-        out: &mut Vec<Bytes>,
-        calls: &mut Vec<Call>,
-    ) -> Result<(), CloseReason> {
+    fn dispatch(&mut self, record: &Bytes, out: &mut Vec<Bytes>, calls: &mut Vec<Call>) -> Result<(), CloseReason> {
         let mut r = Reader::new(record);
         let header = match CallHeader::decode(&mut r) {
             Ok(header) => header,
@@ -258,13 +253,7 @@ impl Connection {
         Ok(())
     }
 
-    fn admit(
-        &mut self,
-        size: usize,
-        header: CallHeader,
-        fingerprint: Fingerprint,
-        body: Request,
-    ) -> Call {
+    fn admit(&mut self, size: usize, header: CallHeader, fingerprint: Fingerprint, body: Request) -> Call {
         let wanted = match &body {
             Request::Nfs(request) => request.wanted().min(MAX_TRANSFER),
             Request::Mount(_) => 0,
@@ -272,10 +261,7 @@ impl Connection {
         let cost = size + usize::try_from(wanted).unwrap_or(0);
         self.calls += 1;
         self.bytes += cost;
-        let ticket = Ticket {
-            xid: header.xid,
-            cost,
-        };
+        let ticket = Ticket { xid: header.xid, cost };
         Call {
             ticket,
             credentials: header.credentials,
@@ -317,16 +303,10 @@ fn decode_body(header: &CallHeader, r: &mut Reader<'_>) -> Result<Option<Request
     }
     let body = match (header.program, header.procedure) {
         (_, nfs3::NULL) => Some(Ok(None)),
-        (nfs3::PROGRAM, procedure) => {
-            nfs3::Request::decode(procedure, r).map(|body| body.map(Request::Nfs).map(Some))
-        }
-        (_, procedure) => {
-            mount::Request::decode(procedure, r).map(|body| body.map(Request::Mount).map(Some))
-        }
+        (nfs3::PROGRAM, procedure) => nfs3::Request::decode(procedure, r).map(|body| body.map(Request::Nfs).map(Some)),
+        (_, procedure) => mount::Request::decode(procedure, r).map(|body| body.map(Request::Mount).map(Some)),
     };
-    let body = body
-        .ok_or(Refusal::ProcUnavail)?
-        .map_err(|_| Refusal::GarbageArgs)?;
+    let body = body.ok_or(Refusal::ProcUnavail)?.map_err(|_| Refusal::GarbageArgs)?;
     r.finish().map_err(|_| Refusal::GarbageArgs)?;
     Ok(body)
 }

@@ -42,9 +42,7 @@ fn stream(piece: usize, data: &[u8]) {
             if calls.is_empty() {
                 break;
             }
-            calls
-                .drain(..)
-                .for_each(|call| answer(&mut connection, call, &mut out));
+            calls.drain(..).for_each(|call| answer(&mut connection, call, &mut out));
         }
         assert!(out.iter().map(Bytes::len).sum::<usize>() <= 16 * data.len());
     }

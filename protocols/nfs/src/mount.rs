@@ -241,10 +241,7 @@ mod tests {
         let encoded = w.into_bytes();
         assert_eq!(encoded, wire, "{reply:?}");
         let mut r = Reader::new(&encoded);
-        assert_eq!(
-            Reply::decode(procedure, &mut r).unwrap().as_ref(),
-            Ok(reply)
-        );
+        assert_eq!(Reply::decode(procedure, &mut r).unwrap().as_ref(), Ok(reply));
         assert_eq!(r.finish(), Ok(()));
     }
 
@@ -269,11 +266,7 @@ mod tests {
                 MNT,
                 b"\0\0\0\0\0\0\0\x05root!\0\0\0\0\0\0\x02\0\0\0\x01\0\0\0\0",
             ),
-            (
-                Reply::Mount(Err(MountStatus::NotSupported)),
-                MNT,
-                b"\0\0\x27\x14",
-            ),
+            (Reply::Mount(Err(MountStatus::NotSupported)), MNT, b"\0\0\x27\x14"),
             (
                 Reply::Dump(List(vec![entry])),
                 DUMP,

@@ -84,14 +84,7 @@ mod tests {
         attentions.raise(Some(0), Sense::DEVICE_RESET);
         attentions.raise(Some(7), Sense::DEVICE_RESET);
         let order: Vec<_> = std::iter::from_fn(|| attentions.take(0)).collect();
-        assert_eq!(
-            order,
-            [
-                Sense::POWER_ON,
-                Sense::CAPACITY_CHANGED,
-                Sense::DEVICE_RESET
-            ]
-        );
+        assert_eq!(order, [Sense::POWER_ON, Sense::CAPACITY_CHANGED, Sense::DEVICE_RESET]);
         assert_eq!(attentions.take(7), None);
     }
 }

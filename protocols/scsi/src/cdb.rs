@@ -151,11 +151,7 @@ impl Command {
     #[must_use]
     pub fn data_out(&self) -> u32 {
         match self {
-            Self::Write { extent, .. }
-            | Self::Verify {
-                extent,
-                compare: true,
-            } => extent.blocks * BLOCK,
+            Self::Write { extent, .. } | Self::Verify { extent, compare: true } => extent.blocks * BLOCK,
             Self::WriteSame { no_data: false, .. } => BLOCK,
             Self::Unmap { length } | Self::ModeSelect { length, .. } => *length,
             _ => 0,
@@ -177,9 +173,7 @@ impl Command {
         match self {
             Self::Verify { extent, .. }
             | Self::WriteSame {
-                extent,
-                no_data: false,
-                ..
+                extent, no_data: false, ..
             } => extent.blocks * BLOCK,
             _ => self.read_length().max(self.data_out()),
         }
@@ -353,11 +347,7 @@ fn mode_sense(cdb: &[u8; 16]) -> Command {
         control: cdb[2] >> 6,
         page: cdb[2] & 0x3F,
         subpage: cdb[3],
-        allocation: if ten {
-            be16(cdb, 7).into()
-        } else {
-            cdb[4].into()
-        },
+        allocation: if ten { be16(cdb, 7).into() } else { cdb[4].into() },
     })
 }
 
@@ -368,11 +358,7 @@ fn mode_select(cdb: &[u8; 16]) -> Result<Command, Sense> {
     }
     Ok(Command::ModeSelect {
         ten,
-        length: if ten {
-            be16(cdb, 7).into()
-        } else {
-            cdb[4].into()
-        },
+        length: if ten { be16(cdb, 7).into() } else { cdb[4].into() },
     })
 }
 
@@ -467,10 +453,7 @@ mod tests {
             (&[0x28, 0x10, 0, 0, 1, 0, 0, 1, 0, 0], read(256, 256)),
             (&[0x28, 0, 0, 0, 0, 0, 0, 0, 0, 0], read(0, 0)),
             (&[0xA8, 0, 0, 0, 0, 9, 0, 0, 0x80, 0, 0, 0], read(9, 0x8000)),
-            (
-                &[0x88, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0],
-                read(3, 4),
-            ),
+            (&[0x88, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0], read(3, 4)),
             (&[0x0A, 0, 0, 1, 1, 0], write(1, 1, false)),
             (&[0x2A, 0x08, 0, 0, 0, 1, 0, 0, 8, 0], write(1, 8, true)),
             (&[0xAA, 0, 0, 0, 0, 1, 0, 0, 0, 8, 0, 0], write(1, 8, false)),
@@ -505,9 +488,7 @@ mod tests {
             (&[0x28, 0, 0, 0x40, 0, 1, 0, 0, 0, 0], out),
             (&[0x28, 0, 0, 0x3F, 0xFF, 0xFF, 0, 0, 2, 0], out),
             (
-                &[
-                    0x88, 0, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 1, 0, 0,
-                ],
+                &[0x88, 0, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 1, 0, 0],
                 out,
             ),
             (
@@ -523,10 +504,7 @@ mod tests {
                 out,
             ),
             (&[0x35, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 1, 0], out),
-            (
-                &[0x88, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0],
-                Err(TOO_LONG),
-            ),
+            (&[0x88, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0], Err(TOO_LONG)),
         ] {
             assert_eq!(on_unit(bytes), want, "{bytes:x?}");
         }

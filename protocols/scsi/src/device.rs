@@ -147,65 +147,38 @@ pub struct Context<'a> {
 /// Carries `command` out with the data-out that came (never more than [`Command::data_out`]).
 #[must_use]
 pub fn perform(command: &Command, context: &Context<'_>, data_out: Vec<Bytes>) -> Outcome {
-    attempt(command, context, data_out)
-        .unwrap_or_else(|sense| Outcome::Done(Response::check(sense)))
+    attempt(command, context, data_out).unwrap_or_else(|sense| Outcome::Done(Response::check(sense)))
 }
 
-fn attempt(
-    command: &Command,
-    context: &Context<'_>,
-    data_out: Vec<Bytes>,
-) -> Result<Outcome, Sense> {
+fn attempt(command: &Command, context: &Context<'_>, data_out: Vec<Bytes>) -> Result<Outcome, Sense> {
     let unit = context.unit.ok_or(Sense::NO_UNIT);
-    let done =
-        |data: Bytes, allocation: u32| Ok(Outcome::Done(Response::good(cut(data, allocation))));
+    let done = |data: Bytes, allocation: u32| Ok(Outcome::Done(Response::good(cut(data, allocation))));
     match *command {
         Command::Read(extent) => Ok(read(extent, context.expected)),
         Command::Write { extent, fua } => Ok(write(extent, fua, data_out)),
         Command::Nothing => Ok(nothing()),
         Command::Synchronize => Ok(Outcome::Backend(BackendOp::Flush.into())),
-        Command::Verify {
-            extent,
-            compare: false,
-        } => Ok(read(extent, u32::MAX)),
-        Command::Verify {
-            extent,
-            compare: true,
-        } => Ok(verify(extent, data_out)),
-        Command::WriteSame {
-            extent,
-            unmap,
-            no_data,
-        } => {
+        Command::Verify { extent, compare: false } => Ok(read(extent, u32::MAX)),
+        Command::Verify { extent, compare: true } => Ok(verify(extent, data_out)),
+        Command::WriteSame { extent, unmap, no_data } => {
             let pattern = gather(data_out);
             write_same(extent, unmap, if no_data { None } else { Some(&pattern) })
         }
         Command::Unmap { length } => Ok(several(unmap::ranges(&list(data_out, length)?, unit?)?)),
-        Command::ModeSelect { ten, length } => {
-            mode::select(ten, &list(data_out, length)?).map(|()| nothing())
-        }
+        Command::ModeSelect { ten, length } => mode::select(ten, &list(data_out, length)?).map(|()| nothing()),
         Command::ModeSense(query) => done(mode::sense(&query, unit?)?, query.allocation),
-        Command::Inquiry { page, allocation } => {
-            done(inquiry::data(page, context.unit)?, allocation)
-        }
+        Command::Inquiry { page, allocation } => done(inquiry::data(page, context.unit)?, allocation),
         Command::ReadCapacity10 => done(capacity10(unit?), u32::MAX),
         Command::ReadCapacity16 { allocation } => done(capacity16(unit?), allocation),
-        Command::ReportLuns {
-            well_known,
-            allocation,
-        } => done(
-            report_luns(if well_known { &[] } else { context.luns }),
-            allocation,
-        ),
+        Command::ReportLuns { well_known, allocation } => {
+            done(report_luns(if well_known { &[] } else { context.luns }), allocation)
+        }
         Command::ReportOpcodes {
             query,
             timeouts,
             allocation,
         } => done(opcodes::report(query, timeouts)?, allocation),
-        Command::RequestSense {
-            descriptor,
-            allocation,
-        } => {
+        Command::RequestSense { descriptor, allocation } => {
             let otherwise = if context.unit.is_some() {
                 Sense::NONE
             } else {
@@ -366,8 +339,7 @@ fn write_same(extent: Extent, unmap: bool, pattern: Option<&Bytes>) -> Result<Ou
     match pattern {
         Some(pattern) if pattern.len() < BLOCK as usize => Err(Sense::INCORRECT_DATA),
         Some(pattern) if pattern.iter().any(|byte| *byte != 0) => {
-            let repeats = usize::try_from(len).map_or(PATTERN_LEN, |len| len.min(PATTERN_LEN))
-                / pattern.len();
+            let repeats = usize::try_from(len).map_or(PATTERN_LEN, |len| len.min(PATTERN_LEN)) / pattern.len();
             let repeated = Bytes::from(pattern.repeat(repeats));
             let starts = (0..len).step_by(usize::try_from(SAME_WRITE).unwrap_or(usize::MAX));
             let ops = starts.map(|at| {
@@ -380,9 +352,7 @@ fn write_same(extent: Extent, unmap: bool, pattern: Option<&Bytes>) -> Result<Ou
             });
             Ok(several(ops.collect()))
         }
-        _ => Ok(Outcome::Backend(
-            BackendOp::Zero { offset, len, unmap }.into(),
-        )),
+        _ => Ok(Outcome::Backend(BackendOp::Zero { offset, len, unmap }.into())),
     }
 }
 
@@ -475,10 +445,7 @@ mod tests {
             [0, 0, 0, 0, 0, 0x3F, 0xFF, 0xFF, 0, 0, 2, 0, 0, 3, 0xC0, 0]
         );
         assert_eq!(long.data.len(), 32);
-        let huge = Unit {
-            size: u64::MAX,
-            ..UNIT
-        };
+        let huge = Unit { size: u64::MAX, ..UNIT };
         assert_eq!(capacity10(&huge)[..4], [0xFF; 4]);
     }
 
@@ -499,10 +466,7 @@ mod tests {
     fn allocation_length_cuts() {
         assert_eq!(answer(&[0x12, 0, 0, 0, 5, 0], vec![]).data.len(), 5);
         assert_eq!(answer(&[0x12, 0, 0, 0, 0, 0], vec![]).data.len(), 0);
-        assert_eq!(
-            answer(&[0x03, 0, 0, 0, 18, 0], vec![]).data[..3],
-            [0x70, 0, 0]
-        );
+        assert_eq!(answer(&[0x03, 0, 0, 0, 18, 0], vec![]).data[..3], [0x70, 0, 0]);
         assert_eq!(
             answer(&[0x03, 1, 0, 0, 255, 0], vec![]).data[..],
             [0x72, 0, 0, 0, 0, 0, 0, 0]
@@ -511,10 +475,7 @@ mod tests {
 
     #[test]
     fn reads_stop_at_what_the_initiator_takes() {
-        let read = plan(
-            &[0x88, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0x40, 0, 0, 0],
-            vec![],
-        );
+        let read = plan(&[0x88, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0x40, 0, 0, 0], vec![]);
         assert_eq!(
             read,
             BackendOp::Read {
@@ -542,10 +503,7 @@ mod tests {
             panic!("not a write");
         };
         assert_eq!((offset, fua), (1024, true));
-        assert_eq!(
-            data.iter().map(Bytes::len).collect::<Vec<_>>(),
-            [512, 500, 12]
-        );
+        assert_eq!(data.iter().map(Bytes::len).collect::<Vec<_>>(), [512, 500, 12]);
         assert_eq!(data[0].as_ptr(), start, "not copied");
     }
 
@@ -578,13 +536,7 @@ mod tests {
     fn verify_reads_what_it_compares_with() {
         let data = vec![Bytes::from_static(&[1; 512]), Bytes::from_static(&[2; 100])];
         let plan = plan(&[0x2F, 2, 0, 0, 0, 8, 0, 0, 2], data);
-        assert_eq!(
-            plan.first,
-            BackendOp::Read {
-                offset: 4096,
-                len: 512
-            }
-        );
+        assert_eq!(plan.first, BackendOp::Read { offset: 4096, len: 512 });
         let pieces = |at| {
             vec![
                 Bytes::from_static(&[1; 512]).slice(..at),
@@ -592,10 +544,7 @@ mod tests {
             ]
         };
         assert_eq!(compare(&pieces(7), &plan.expected).status, Status::Good);
-        assert_eq!(
-            compare(&pieces(7)[..1], &plan.expected).sense,
-            Some(Sense::MISCOMPARE)
-        );
+        assert_eq!(compare(&pieces(7)[..1], &plan.expected).sense, Some(Sense::MISCOMPARE));
         assert_eq!(
             compare(&[Bytes::from_static(&[2; 512])], &plan.expected).sense,
             Some(Sense::MISCOMPARE)
@@ -609,13 +558,8 @@ mod tests {
             answer(&unmap, vec![Bytes::from_static(&[0; 8])]).sense,
             Some(Sense::LIST_LENGTH)
         );
-        let list = [
-            0, 22, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 8, 0, 0, 0, 0,
-        ];
-        let pieces = vec![
-            Bytes::copy_from_slice(&list[..10]),
-            Bytes::copy_from_slice(&list[10..]),
-        ];
+        let list = [0, 22, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 8, 0, 0, 0, 0];
+        let pieces = vec![Bytes::copy_from_slice(&list[..10]), Bytes::copy_from_slice(&list[10..])];
         assert_eq!(
             plan(&unmap, pieces),
             BackendOp::Zero {
@@ -644,11 +588,7 @@ mod tests {
             (read, BackendError::OutOfRange, 5, 0x21, 0),
         ] {
             let sense = finish(&command, Err(error)).sense.unwrap();
-            assert_eq!(
-                (sense.key as u8, sense.asc, sense.ascq),
-                (key, asc, ascq),
-                "{error}"
-            );
+            assert_eq!((sense.key as u8, sense.asc, sense.ascq), (key, asc, ascq), "{error}");
         }
         assert_eq!(finish(&read, Err(BackendError::Busy)).status, Status::Busy);
         assert_eq!(finish(&read, Ok(())).status, Status::Good);

@@ -7,8 +7,8 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::{
-    GRANULARITY_BLOCKS, MAX_TRANSFER_BLOCKS, MAX_UNMAP_BLOCKS, MAX_UNMAP_DESCRIPTORS,
-    MAX_WRITE_SAME_BLOCKS, Sense, Unit,
+    GRANULARITY_BLOCKS, MAX_TRANSFER_BLOCKS, MAX_UNMAP_BLOCKS, MAX_UNMAP_DESCRIPTORS, MAX_WRITE_SAME_BLOCKS, Sense,
+    Unit,
 };
 
 /// T10 vendor identification, padded.
@@ -146,10 +146,7 @@ mod tests {
         for page in PAGES {
             let data = data(Some(page), Some(&UNIT)).unwrap();
             assert_eq!(data[1], page);
-            assert_eq!(
-                usize::from(u16::from_be_bytes([data[2], data[3]])),
-                data.len() - 4
-            );
+            assert_eq!(usize::from(u16::from_be_bytes([data[2], data[3]])), data.len() - 4);
         }
         assert_eq!(data(Some(0xB3), Some(&UNIT)), Err(Sense::invalid_cdb(2)));
     }

@@ -23,9 +23,7 @@ mod unmap;
 
 pub use attention::Attentions;
 pub use cdb::{Command, Extent, OpcodeQuery, accept, ignores_attention};
-pub use device::{
-    BackendError, BackendOp, Context, Outcome, Plan, Response, compare, finish, perform,
-};
+pub use device::{BackendError, BackendOp, Context, Outcome, Plan, Response, compare, finish, perform};
 pub use lun::{decode_lun, encode_lun};
 pub use mode::ModeSense;
 pub use sense::{Field, Key, SENSE_LEN, Sense, Status};

@@ -22,11 +22,7 @@ pub fn decode_lun(bytes: [u8; 8]) -> Option<u64> {
 #[must_use]
 pub fn encode_lun(lun: u64) -> Option<[u8; 8]> {
     let short = u16::try_from(lun).ok().filter(|_| lun < FLAT)?;
-    let short = if lun < PERIPHERAL {
-        short
-    } else {
-        short | 0x4000
-    };
+    let short = if lun < PERIPHERAL { short } else { short | 0x4000 };
     let [high, low] = short.to_be_bytes();
     Some([high, low, 0, 0, 0, 0, 0, 0])
 }

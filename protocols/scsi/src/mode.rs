@@ -7,9 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::{BLOCK, Sense, Unit};
 
 /// Caching: WCE 0, for a write is durable when it is answered.
-const CACHING: [u8; 20] = [
-    0x08, 0x12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-];
+const CACHING: [u8; 20] = [0x08, 0x12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 /// Control: GLTSD; unrestricted reordering (QUEUE ALGORITHM MODIFIER 1), fixed format sense.
 const CONTROL: [u8; 12] = [0x0A, 0x0A, 0x02, 0x10, 0, 0, 0, 0, 0, 0, 0, 0];
 /// Informational exceptions control: no reports.
@@ -49,10 +47,7 @@ pub(crate) fn sense(query: &ModeSense, unit: &Unit) -> Result<Bytes, Sense> {
     let mut out = BytesMut::with_capacity(80);
     header(query, unit, &mut out);
     let before = out.len();
-    for page in PAGES
-        .iter()
-        .filter(|page| query.page == ALL || query.page == page[0])
-    {
+    for page in PAGES.iter().filter(|page| query.page == ALL || query.page == page[0]) {
         out.put_slice(&page[..2]);
         if query.control == 1 {
             out.put_bytes(0, page.len() - 2);
@@ -107,9 +102,7 @@ pub(crate) fn select(ten: bool, list: &[u8]) -> Result<(), Sense> {
     let (header, descriptors) = match (ten, list) {
         (_, []) => return Ok(()),
         (false, [_, _, _, length, ..]) => (4, usize::from(*length)),
-        (true, [_, _, _, _, _, _, high, low, ..]) => {
-            (8, usize::from(u16::from_be_bytes([*high, *low])))
-        }
+        (true, [_, _, _, _, _, _, high, low, ..]) => (8, usize::from(u16::from_be_bytes([*high, *low]))),
         _ => return Err(Sense::LIST_LENGTH),
     };
     let mut at = header + descriptors;
@@ -168,10 +161,7 @@ mod tests {
         };
         let data = sense(&query, &UNIT).unwrap();
         assert_eq!(data[..8], [0, 34, 0, 0x10, 1, 0, 0, 16]);
-        assert_eq!(
-            data[8..24],
-            [0, 0, 0, 0, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0]
-        );
+        assert_eq!(data[8..24], [0, 0, 0, 0, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0]);
         let data = sense(&ModeSense { dbd: true, ..query }, &UNIT).unwrap();
         assert_eq!((data.len(), data[7]), (20, 0));
     }
@@ -188,10 +178,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(data[12..], [0x0A, 0x0A, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(
-            sense(&ModeSense { control: 3, ..SIX }, &UNIT),
-            Err(Sense::NO_SAVING)
-        );
+        assert_eq!(sense(&ModeSense { control: 3, ..SIX }, &UNIT), Err(Sense::NO_SAVING));
         assert_eq!(
             sense(&ModeSense { page: 0x02, ..SIX }, &UNIT),
             Err(Sense::invalid_cdb(2))

@@ -11,10 +11,7 @@ struct Entry {
 }
 
 const fn plain(usage: &'static [u8]) -> Entry {
-    Entry {
-        action: None,
-        usage,
-    }
+    Entry { action: None, usage }
 }
 
 const fn with_action(action: u16, usage: &'static [u8]) -> Entry {
@@ -60,23 +57,15 @@ const COMMANDS: &[Entry] = &[
     ]),
     with_action(
         0x10,
-        &[
-            0x9E, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0,
-        ],
+        &[0x9E, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
     ),
     plain(&[0xA0, 0, 0xFF, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0]),
     with_action(
         0x0C,
-        &[
-            0xA3, 0x0C, 0x87, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0,
-        ],
+        &[0xA3, 0x0C, 0x87, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0],
     ),
-    plain(&[
-        0xA8, 0x18, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0,
-    ]),
-    plain(&[
-        0xAA, 0x18, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0,
-    ]),
+    plain(&[0xA8, 0x18, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0]),
+    plain(&[0xAA, 0x18, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0]),
 ];
 
 /// A command timeouts descriptor: ten bytes follow, no times given.
@@ -227,13 +216,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(either[1], 1);
-        assert_eq!(
-            report(OpcodeQuery::All, false).unwrap().len(),
-            4 + 8 * COMMANDS.len()
-        );
-        assert_eq!(
-            report(OpcodeQuery::All, true).unwrap().len(),
-            4 + 20 * COMMANDS.len()
-        );
+        assert_eq!(report(OpcodeQuery::All, false).unwrap().len(), 4 + 8 * COMMANDS.len());
+        assert_eq!(report(OpcodeQuery::All, true).unwrap().len(), 4 + 20 * COMMANDS.len());
     }
 }

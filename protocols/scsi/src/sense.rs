@@ -130,10 +130,7 @@ impl Sense {
             key: Key::IllegalRequest,
             asc: 0x26,
             ascq: 0x00,
-            field: Some(Field {
-                in_cdb: false,
-                byte,
-            }),
+            field: Some(Field { in_cdb: false, byte }),
         }
     }
 
@@ -179,12 +176,7 @@ mod tests {
     #[test]
     fn fixed_format_is_as_in_spc() {
         let sense = Sense::invalid_cdb(2).fixed();
-        assert_eq!(
-            sense,
-            [
-                0x70, 0, 5, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x24, 0, 0, 0xC0, 0, 2
-            ]
-        );
+        assert_eq!(sense, [0x70, 0, 5, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x24, 0, 0, 0xC0, 0, 2]);
         let sense = Sense::invalid_list(0x102).fixed();
         assert_eq!(sense[12..], [0x26, 0, 0, 0x80, 1, 2]);
         assert_eq!(

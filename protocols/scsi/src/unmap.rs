@@ -26,10 +26,7 @@ pub(crate) fn ranges(list: &[u8], unit: &Unit) -> Result<Vec<BackendOp>, Sense> 
         let (lba, rest) = bytes.split_first_chunk::<8>().ok_or(Sense::LIST_LENGTH)?;
         let lba = u64::from_be_bytes(*lba);
         let blocks = u64::from(u32::from_be_bytes([rest[0], rest[1], rest[2], rest[3]]));
-        if lba
-            .checked_add(blocks)
-            .is_none_or(|end| end > unit.blocks())
-        {
+        if lba.checked_add(blocks).is_none_or(|end| end > unit.blocks()) {
             return Err(Sense::OUT_OF_RANGE);
         }
         total += blocks;
@@ -91,10 +88,7 @@ mod tests {
             (vec![0; 7], Sense::LIST_LENGTH),
             (list(&[(last, 1)]), Sense::OUT_OF_RANGE),
             (list(&[(u64::MAX, 2)]), Sense::OUT_OF_RANGE),
-            (
-                list(&[(0, MAX_UNMAP_BLOCKS), (0, 1)]),
-                Sense::invalid_list(8),
-            ),
+            (list(&[(0, MAX_UNMAP_BLOCKS), (0, 1)]), Sense::invalid_list(8)),
             (list(&[(0, 1); 257]), Sense::invalid_list(2)),
         ] {
             assert_eq!(ranges(&bytes, &UNIT), Err(want));

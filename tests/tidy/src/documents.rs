@@ -11,11 +11,7 @@ pub fn decisions(tree: &Tree) -> Vec<String> {
         if !numbered(&path[DECISIONS.len()..]) {
             broken.push(format!("{path} is not named NNNN-title.md"));
         }
-        if !text
-            .lines()
-            .next()
-            .is_some_and(|line| line.starts_with("# "))
-        {
+        if !text.lines().next().is_some_and(|line| line.starts_with("# ")) {
             broken.push(format!("{path} has no title"));
         }
         let weighed = |line: &str| {
@@ -24,9 +20,7 @@ pub fn decisions(tree: &Tree) -> Vec<String> {
                 && (line.starts_with('#') || line.starts_with("**"))
         };
         if !text.lines().any(weighed) {
-            broken.push(format!(
-                "{path} has no part on what was measured or what it costs"
-            ));
+            broken.push(format!("{path} has no part on what was measured or what it costs"));
         }
     }
     broken
@@ -39,11 +33,7 @@ fn numbered(name: &str) -> bool {
 
 /// No file names a folder of the machine that it was written on.
 pub fn foreign_paths(tree: &Tree) -> Vec<String> {
-    let folders = [
-        concat!("/wo", "rk/"),
-        concat!("/ro", "ot/"),
-        concat!("/ho", "me/"),
-    ];
+    let folders = [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/")];
     let mut broken = Vec::new();
     for (path, text) in tree.files() {
         let found = text
@@ -65,16 +55,10 @@ mod tests {
         let good = "# One thread\nWhy.\n## What it costs\nMuch.\n";
         assert_rule(
             decisions,
-            &[
-                ("docs/decisions/0001-one-thread.md", good),
-                ("docs/x.md", ""),
-            ],
+            &[("docs/decisions/0001-one-thread.md", good), ("docs/x.md", "")],
             &[
                 ("docs/decisions/one-thread.md", good),
-                (
-                    "docs/decisions/0001-a.md",
-                    "One thread\n## What was measured\n",
-                ),
+                ("docs/decisions/0001-a.md", "One thread\n## What was measured\n"),
                 ("docs/decisions/0001-a.md", "# One thread\nIt costs.\n"),
             ],
         );

@@ -25,17 +25,12 @@ pub fn direction(tree: &Tree) -> Vec<String> {
         .collect();
     let folder_of = |name: &str| {
         let known = folders.iter().find(|(package, _)| package == name);
-        known.map_or_else(
-            || format!("unknown crate {name}"),
-            |(_, folder)| (*folder).to_owned(),
-        )
+        known.map_or_else(|| format!("unknown crate {name}"), |(_, folder)| (*folder).to_owned())
     };
     let mut broken = Vec::new();
     for (folder, manifest) in tree.crates() {
         let Some((_, allowed)) = MAY_SEE.iter().find(|(prefix, _)| covers(prefix, folder)) else {
-            broken.push(format!(
-                "{folder}: tests/tidy does not know which crates it may see"
-            ));
+            broken.push(format!("{folder}: tests/tidy does not know which crates it may see"));
             continue;
         };
         for name in dependencies(manifest).filter(|name| name.starts_with("trivet")) {
@@ -69,29 +64,18 @@ pub fn dependencies(manifest: &str) -> impl Iterator<Item = String> {
             let (_, name) = section.rsplit_once("dependencies.")?;
             return Some(name.to_owned());
         }
-        let listed =
-            section.ends_with("dependencies") && !line.is_empty() && !line.starts_with('#');
+        let listed = section.ends_with("dependencies") && !line.is_empty() && !line.starts_with('#');
         listed.then(|| renamed(line).unwrap_or_else(|| key(line)))
     })
 }
 
 fn key(line: &str) -> String {
-    line.split(['.', '=', ' '])
-        .next()
-        .unwrap_or_default()
-        .to_owned()
+    line.split(['.', '=', ' ']).next().unwrap_or_default().to_owned()
 }
 
 fn renamed(line: &str) -> Option<String> {
     let (_, after) = line.split_once("package")?;
-    Some(
-        after
-            .trim_start()
-            .strip_prefix('=')?
-            .split('"')
-            .nth(1)?
-            .to_owned(),
-    )
+    Some(after.trim_start().strip_prefix('=')?.split('"').nth(1)?.to_owned())
 }
 
 #[cfg(test)]
@@ -106,30 +90,17 @@ mod tests {
     /// What `direction` says when the crate in `folder` has these lines, beside one crate of each layer.
     fn verdict(folder: &str, lines: &str) -> Vec<String> {
         let path = format!("{folder}/Cargo.toml");
-        let others = [
-            "protocols/scsi",
-            "cluster/core",
-            "osd",
-            "mon",
-            "gateway",
-            "cli",
-        ];
+        let others = ["protocols/scsi", "cluster/core", "osd", "mon", "gateway", "cli"];
         let mut files: Vec<(String, String)> = others
             .iter()
             .map(|folder| {
                 let name = folder.rsplit('/').next().unwrap();
-                (
-                    format!("{folder}/Cargo.toml"),
-                    manifest(&format!("trivet-{name}"), ""),
-                )
+                (format!("{folder}/Cargo.toml"), manifest(&format!("trivet-{name}"), ""))
             })
             .collect();
         files.retain(|(other, _)| *other != path);
         files.push((path, manifest("trivet-subject", lines)));
-        let files: Vec<(&str, &str)> = files
-            .iter()
-            .map(|(path, text)| (&**path, &**text))
-            .collect();
+        let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (&**path, &**text)).collect();
         direction(&Tree::of(&files))
     }
 
@@ -158,22 +129,10 @@ mod tests {
     #[test]
     fn refuses_arrows_that_point_up_or_across() {
         let table = [
-            (
-                "protocols/nbd",
-                "[dependencies]\ntrivet-core.workspace = true",
-            ),
-            (
-                "protocols/nbd",
-                "[dependencies]\ntrivet-scsi.workspace = true",
-            ),
-            (
-                "protocols/iscsi",
-                "[dependencies]\ntrivet-core.workspace = true",
-            ),
-            (
-                "cluster/core",
-                "[dependencies]\ntrivet-scsi.workspace = true",
-            ),
+            ("protocols/nbd", "[dependencies]\ntrivet-core.workspace = true"),
+            ("protocols/nbd", "[dependencies]\ntrivet-scsi.workspace = true"),
+            ("protocols/iscsi", "[dependencies]\ntrivet-core.workspace = true"),
+            ("cluster/core", "[dependencies]\ntrivet-scsi.workspace = true"),
             ("osd", "[dependencies]\ntrivet-mon.workspace = true"),
             ("mon", "[dev-dependencies]\ntrivet-osd.workspace = true"),
             ("gateway", "[dependencies.trivet-osd]\npath = \"../osd\""),
@@ -181,19 +140,12 @@ mod tests {
                 "gateway",
                 "[target.'cfg(unix)'.dependencies]\nother = { package = \"trivet-osd\", path = \"../osd\" }",
             ),
-            (
-                "osd/store",
-                "[dependencies]\ntrivet-gateway.workspace = true",
-            ),
+            ("osd/store", "[dependencies]\ntrivet-gateway.workspace = true"),
             ("mon", "[dependencies]\ntrivet-unheard-of.workspace = true"),
             ("elsewhere", ""),
         ];
         for (folder, lines) in table {
-            assert_ne!(
-                verdict(folder, lines),
-                Vec::<String>::new(),
-                "{folder}: {lines}"
-            );
+            assert_ne!(verdict(folder, lines), Vec::<String>::new(), "{folder}: {lines}");
         }
     }
 

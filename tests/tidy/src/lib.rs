@@ -26,10 +26,7 @@ mod tests {
 
     const RULES: &[(&str, Rule)] = &[
         ("dependencies point one way", layers::direction),
-        (
-            "pure crates ban time, threads, sockets",
-            purity::clippy_bans,
-        ),
+        ("pure crates ban time, threads, sockets", purity::clippy_bans),
         ("pure crates depend on no I/O", purity::no_io_crates),
         ("pure crates call no I/O", purity::no_io_paths),
         ("unsafe only in the reactor", source::no_unsafe),
@@ -47,11 +44,7 @@ mod tests {
         let tree = Tree::load();
         let broken: Vec<String> = RULES
             .iter()
-            .flat_map(|(name, rule)| {
-                rule(&tree)
-                    .into_iter()
-                    .map(move |at| format!("{name}: {at}"))
-            })
+            .flat_map(|(name, rule)| rule(&tree).into_iter().map(move |at| format!("{name}: {at}")))
             .collect();
         assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
     }

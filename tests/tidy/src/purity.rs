@@ -73,9 +73,7 @@ pub fn clippy_bans(tree: &Tree) -> Vec<String> {
             .lines()
             .filter(|line| !line.trim_start().starts_with('#'))
             .collect();
-        let lost = BANS
-            .iter()
-            .filter(|ban| !active.contains(&format!("\"{ban}\"")));
+        let lost = BANS.iter().filter(|ban| !active.contains(&format!("\"{ban}\"")));
         broken.extend(lost.map(|ban| format!("{path} does not ban {ban}")));
     }
     broken
@@ -85,10 +83,7 @@ pub fn clippy_bans(tree: &Tree) -> Vec<String> {
 pub fn no_io_crates(tree: &Tree) -> Vec<String> {
     pure(tree)
         .flat_map(|(folder, manifest)| {
-            let manifest = manifest
-                .split("[dev-dependencies]")
-                .next()
-                .unwrap_or_default();
+            let manifest = manifest.split("[dev-dependencies]").next().unwrap_or_default();
             dependencies(manifest)
                 .filter(|name| IO_CRATES.contains(&name.as_str()))
                 .map(move |name| format!("{folder} depends on {name}"))
@@ -100,16 +95,11 @@ pub fn no_io_crates(tree: &Tree) -> Vec<String> {
 pub fn no_io_paths(tree: &Tree) -> Vec<String> {
     let mut broken = Vec::new();
     for (path, text) in tree.rust() {
-        if !PURE
-            .iter()
-            .any(|folder| path.starts_with(&format!("{folder}/src/")))
-        {
+        if !PURE.iter().any(|folder| path.starts_with(&format!("{folder}/src/"))) {
             continue;
         }
         let code = code_only(text);
-        let found = IO_WORDS
-            .iter()
-            .filter(|word| without_tests(&code).contains(**word));
+        let found = IO_WORDS.iter().filter(|word| without_tests(&code).contains(**word));
         broken.extend(found.map(|word| format!("{path} says `{word}`")));
     }
     broken
@@ -123,10 +113,7 @@ mod tests {
     const MANIFEST: (&str, &str) = ("mon/Cargo.toml", "[package]\nname = \"trivet-mon\"");
 
     fn with_bans(bans: &[&str]) -> Vec<String> {
-        let text: String = bans
-            .iter()
-            .map(|ban| format!("{{ path = \"{ban}\" }},\n"))
-            .collect();
+        let text: String = bans.iter().map(|ban| format!("{{ path = \"{ban}\" }},\n")).collect();
         clippy_bans(&Tree::of(&[MANIFEST, ("mon/clippy.toml", &text)]))
     }
 
@@ -144,10 +131,7 @@ mod tests {
     fn every_pure_crate_exists() {
         let tree = Tree::load();
         for folder in PURE {
-            assert!(
-                tree.text(&format!("{folder}/Cargo.toml")).is_some(),
-                "{folder}"
-            );
+            assert!(tree.text(&format!("{folder}/Cargo.toml")).is_some(), "{folder}");
         }
     }
 
@@ -177,10 +161,7 @@ mod tests {
             &[
                 ("mon/src/lib.rs", "use std::fs;"),
                 ("osd/store/src/log.rs", "async fn f() {}"),
-                (
-                    "protocols/nbd/src/lib.rs",
-                    "#![allow(clippy::disallowed_types)]",
-                ),
+                ("protocols/nbd/src/lib.rs", "#![allow(clippy::disallowed_types)]"),
             ],
         );
     }

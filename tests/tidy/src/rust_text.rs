@@ -78,8 +78,7 @@ fn raw_string(rest: &str) -> usize {
     }
     let close = format!("\"{}", "#".repeat(hashes));
     let body = &rest[open + 1..];
-    body.find(&close)
-        .map_or(rest.len(), |at| open + 1 + at + close.len())
+    body.find(&close).map_or(rest.len(), |at| open + 1 + at + close.len())
 }
 
 /// A character literal, not a lifetime.
@@ -95,9 +94,8 @@ fn character(rest: &str) -> usize {
 /// Whether `word` stands in `code` as a word of its own.
 pub fn has_word(code: &str, word: &str) -> bool {
     let joins = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
-    code.match_indices(word).any(|(at, _)| {
-        !joins(code[..at].chars().next_back()) && !joins(code[at + word.len()..].chars().next())
-    })
+    code.match_indices(word)
+        .any(|(at, _)| !joins(code[..at].chars().next_back()) && !joins(code[at + word.len()..].chars().next()))
 }
 
 /// The part of a file before its test module.
@@ -174,7 +172,8 @@ mod tests {
 
     #[test]
     fn measures_functions() {
-        let code = "fn a() {\n  b\n}\ntrait T { fn c(&self);\n fn d(f: fn(u8) -> u8) -> [u8; 2] where T: X<Y = Z> { {} }\n}\n";
+        let code =
+            "fn a() {\n  b\n}\ntrait T { fn c(&self);\n fn d(f: fn(u8) -> u8) -> [u8; 2] where T: X<Y = Z> { {} }\n}\n";
         assert_eq!(functions(code), [(1, 3), (5, 1)]);
     }
 }

@@ -39,17 +39,10 @@ pub fn function_length(tree: &Tree) -> Vec<String> {
     let mut lengths = Vec::new();
     for (path, text) in tree.rust() {
         let found = functions(&code_only(text));
-        lengths.extend(
-            found
-                .into_iter()
-                .map(|(line, lines)| (lines, format!("{path}:{line}"))),
-        );
+        lengths.extend(found.into_iter().map(|(line, lines)| (lines, format!("{path}:{line}"))));
     }
     lengths.sort();
-    let short = lengths
-        .iter()
-        .filter(|(lines, _)| *lines < SHORT_LINES)
-        .count();
+    let short = lengths.iter().filter(|(lines, _)| *lines < SHORT_LINES).count();
     #[expect(clippy::cast_precision_loss, reason = "a share of some thousands")]
     let enough = short as f64 >= SHORT_SHARE * lengths.len() as f64;
     if enough {
@@ -60,12 +53,9 @@ pub fn function_length(tree: &Tree) -> Vec<String> {
         .rev()
         .take(10)
         .map(|(lines, at)| format!("{at} has {lines} lines"));
-    std::iter::once(format!(
-        "only {short} of {} functions are short",
-        lengths.len()
-    ))
-    .chain(long)
-    .collect()
+    std::iter::once(format!("only {short} of {} functions are short", lengths.len()))
+        .chain(long)
+        .collect()
 }
 
 /// No module has a name that says nothing.
@@ -73,11 +63,7 @@ pub fn module_names(tree: &Tree) -> Vec<String> {
     let mut broken = Vec::new();
     for (path, text) in tree.rust() {
         let parts = path.trim_end_matches(".rs").split('/');
-        broken.extend(
-            parts
-                .filter(|part| EMPTY_NAMES.contains(part))
-                .map(|_| path.to_owned()),
-        );
+        broken.extend(parts.filter(|part| EMPTY_NAMES.contains(part)).map(|_| path.to_owned()));
         let code = code_only(text);
         let inline = EMPTY_NAMES
             .iter()
@@ -106,12 +92,7 @@ pub fn nothing_unfinished(tree: &Tree) -> Vec<String> {
 pub fn crate_heads(tree: &Tree) -> Vec<String> {
     tree.rust()
         .filter(|(path, _)| path.ends_with("src/lib.rs") || path.ends_with("src/main.rs"))
-        .filter(|(_, text)| {
-            text.lines()
-                .take_while(|line| line.starts_with("//!"))
-                .count()
-                < HEAD_LINES
-        })
+        .filter(|(_, text)| text.lines().take_while(|line| line.starts_with("//!")).count() < HEAD_LINES)
         .map(|(path, _)| format!("{path} does not say what the crate is, promises and does not do"))
         .collect()
 }

@@ -47,9 +47,7 @@ impl Tree {
 
     /// All files with their text.
     pub fn files(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|(path, text)| (path.as_str(), text.as_str()))
+        self.0.iter().map(|(path, text)| (path.as_str(), text.as_str()))
     }
 
     /// The files whose names end in `.rs`.
@@ -71,10 +69,7 @@ impl Tree {
 }
 
 fn is_ours(folder: &Path) -> bool {
-    let name = folder
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or_default();
+    let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let top = folder.components().count() == 1;
     let generated = top && (name == "target" || name.starts_with("data"));
     !generated && (!name.starts_with('.') || name == ".ci")
@@ -84,11 +79,7 @@ fn is_ours(folder: &Path) -> bool {
 /// as (path, text) of a tree with that one file.
 pub fn assert_rule(rule: Rule, good: &[(&str, &str)], bad: &[(&str, &str)]) {
     for file in good {
-        assert_eq!(
-            rule(&Tree::of(&[*file])),
-            Vec::<String>::new(),
-            "refuses {file:?}"
-        );
+        assert_eq!(rule(&Tree::of(&[*file])), Vec::<String>::new(), "refuses {file:?}");
     }
     for file in bad {
         assert!(!rule(&Tree::of(&[*file])).is_empty(), "accepts {file:?}");

@@ -38,10 +38,7 @@ impl Shared {
     }
 
     /// Uses the database if it is open. Where redb panics on a damaged page, that is an error.
-    pub(super) fn with<T>(
-        &self,
-        use_it: impl FnOnce(&Database) -> Result<T, redb::Error>,
-    ) -> Result<T, MetaError> {
+    pub(super) fn with<T>(&self, use_it: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, MetaError> {
         let slot = self.slot.read().unwrap_or_else(PoisonError::into_inner);
         let database = slot.as_ref().ok_or_else(closed)?;
         guarded(|| use_it(database).map_err(|error| meaning(&error)))
@@ -59,10 +56,7 @@ impl Shared {
 
     /// Whether an error has closed the file.
     pub(super) fn is_closed(&self) -> bool {
-        self.slot
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_none()
+        self.slot.read().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
     /// Closes the file and ends all watches.
@@ -85,9 +79,7 @@ pub(super) fn opener(path: &Path) -> Open {
     let path = path.to_owned();
     let name = path.display().to_string();
     opening(name, move || {
-        let database = Builder::new()
-            .set_check_integrity_on_open(true)
-            .create(&path)?;
+        let database = Builder::new().set_check_integrity_on_open(true).create(&path)?;
         sync_directory(&path)?;
         Ok(database)
     })
@@ -112,9 +104,7 @@ pub(super) fn opening(
 
 /// Makes the name of a new file durable.
 fn sync_directory(path: &Path) -> Result<(), DatabaseError> {
-    let directory = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     std::fs::File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
     Ok(())
 }
@@ -122,9 +112,7 @@ fn sync_directory(path: &Path) -> Result<(), DatabaseError> {
 fn open_meaning(name: &str, error: redb::Error) -> MetaError {
     let path = name.to_owned();
     match error {
-        redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => {
-            MetaError::InUse(path)
-        }
+        redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => MetaError::InUse(path),
         redb::Error::Corrupted(reason) => MetaError::Corrupt { path, reason },
         redb::Error::UpgradeRequired(_)
         | redb::Error::RepairAborted
@@ -156,9 +144,7 @@ fn with_name(name: &str, error: MetaError) -> MetaError {
 /// What an error of redb means for who asked.
 pub(super) fn meaning(error: &redb::Error) -> MetaError {
     match error {
-        redb::Error::Io(io)
-            if matches!(io.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
-        {
+        redb::Error::Io(io) if matches!(io.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
             MetaError::NoSpace(io.to_string())
         }
         other => MetaError::Unavailable(other.to_string()),

@@ -146,12 +146,7 @@ impl Queue {
 
     fn push(&self, commit: &Arc<Commit>) {
         let mut state = self.lock();
-        if state.stale
-            || !commit
-                .events
-                .iter()
-                .any(|event| key(event).starts_with(&self.prefix))
-        {
+        if state.stale || !commit.events.iter().any(|event| key(event).starts_with(&self.prefix)) {
             return;
         }
         state.backlog.push(commit);

@@ -68,10 +68,7 @@ impl Leases {
 
     /// Ends those whose time is over; returns them and those whose removal is to be tried again.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<LeaseId> {
-        let due = self
-            .live
-            .iter_mut()
-            .filter(|(_, lease)| lease.deadline <= now);
+        let due = self.live.iter_mut().filter(|(_, lease)| lease.deadline <= now);
         due.map(|(id, lease)| {
             lease.ended = true;
             LeaseId(*id)

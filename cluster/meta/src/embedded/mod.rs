@@ -62,10 +62,7 @@ impl Embedded {
     ) -> Result<T, MetaError> {
         let (answer, answered) = oneshot::channel();
         let requests = self.requests.as_ref().expect("open until dropped");
-        requests
-            .send(request(answer))
-            .await
-            .map_err(|_| file::closed())?;
+        requests.send(request(answer)).await.map_err(|_| file::closed())?;
         answered.await.map_err(|_| file::closed())?
     }
 }
@@ -76,10 +73,7 @@ impl Meta for Embedded {
     }
 
     fn range<'a>(&'a self, prefix: &'a str) -> Pending<'a, Result<Range, MetaError>> {
-        Box::pin(watch::read_range(
-            Arc::clone(&self.shared),
-            prefix.to_owned(),
-        ))
+        Box::pin(watch::read_range(Arc::clone(&self.shared), prefix.to_owned()))
     }
 
     fn txn(&self, txn: Txn) -> Pending<'_, Result<TxnOutcome, MetaError>> {
@@ -97,11 +91,7 @@ impl Meta for Embedded {
     }
 
     fn watch(&self, prefix: &str, from: Option<Revision>) -> Box<dyn Watch> {
-        Box::new(watch::EmbeddedWatch::new(
-            Arc::clone(&self.shared),
-            prefix,
-            from,
-        ))
+        Box::new(watch::EmbeddedWatch::new(Arc::clone(&self.shared), prefix, from))
     }
 
     fn lease_grant(&self, ttl: Duration) -> Pending<'_, Result<LeaseId, MetaError>> {

@@ -42,18 +42,14 @@ pub(super) fn prepare(database: &Database) -> Result<Revision, redb::Error> {
     let write = begin(database)?;
     let mut state = write.open_table(STATE)?;
     let format = state.get("format")?.map(|format| format.value());
-    let revision = state
-        .get("revision")?
-        .map_or(0, |revision| revision.value());
+    let revision = state.get("revision")?.map_or(0, |revision| revision.value());
     match format {
         Some(FORMAT) => {}
         None => {
             state.insert("format", FORMAT)?;
         }
         Some(other) => {
-            return Err(redb::Error::Corrupted(format!(
-                "format {other}, known is {FORMAT}"
-            )));
+            return Err(redb::Error::Corrupted(format!("format {other}, known is {FORMAT}")));
         }
     }
     drop(state);
@@ -160,9 +156,7 @@ type Executed = (Result<TxnOutcome, MetaError>, Vec<Event>);
 impl<'t> Tables<'t> {
     fn open(write: &'t WriteTransaction) -> Result<Tables<'t>, redb::Error> {
         let state = write.open_table(STATE)?;
-        let revision = state
-            .get("revision")?
-            .map_or(0, |revision| revision.value());
+        let revision = state.get("revision")?.map_or(0, |revision| revision.value());
         let (keys, leased) = (write.open_table(KEYS)?, write.open_table(LEASED)?);
         Ok(Tables {
             keys,
@@ -172,11 +166,7 @@ impl<'t> Tables<'t> {
         })
     }
 
-    fn execute(
-        &mut self,
-        work: &Work,
-        is_live: &impl Fn(LeaseId) -> bool,
-    ) -> Result<Executed, redb::Error> {
+    fn execute(&mut self, work: &Work, is_live: &impl Fn(LeaseId) -> bool) -> Result<Executed, redb::Error> {
         let events = match work {
             Work::DropLease(lease) => {
                 let doomed = self.leased_keys(lease.0, lease.0)?;
@@ -218,12 +208,7 @@ impl<'t> Tables<'t> {
         for change in changes {
             match change {
                 Change::Put { key, value, lease } => {
-                    self.put(
-                        key,
-                        value,
-                        lease.map_or(NO_LEASE, |lease| lease.0),
-                        revision,
-                    )?;
+                    self.put(key, value, lease.map_or(NO_LEASE, |lease| lease.0), revision)?;
                     events.push(Event::Put(KeyValue {
                         key: key.clone(),
                         value: value.clone(),
@@ -246,13 +231,7 @@ impl<'t> Tables<'t> {
         Ok(events)
     }
 
-    fn put(
-        &mut self,
-        key: &str,
-        value: &[u8],
-        lease: i64,
-        revision: Revision,
-    ) -> Result<(), redb::Error> {
+    fn put(&mut self, key: &str, value: &[u8], lease: i64, revision: Revision) -> Result<(), redb::Error> {
         let before = self
             .keys
             .insert(key, (revision, lease, value))?
@@ -297,9 +276,7 @@ impl<'t> Tables<'t> {
 
 fn dead_lease(txn: &Txn, is_live: &impl Fn(LeaseId) -> bool) -> Option<LeaseId> {
     txn.changes.iter().find_map(|change| match change {
-        Change::Put {
-            lease: Some(lease), ..
-        } if !is_live(*lease) => Some(*lease),
+        Change::Put { lease: Some(lease), .. } if !is_live(*lease) => Some(*lease),
         _ => None,
     })
 }

@@ -37,11 +37,7 @@ async fn a_restart_keeps_all_but_leased_keys() {
     let path = directory.path().join("meta.redb");
     let meta = Embedded::open(&path).unwrap();
     let lease = meta.lease_grant(Duration::from_secs(60)).await.unwrap();
-    commit(
-        &meta,
-        vec![put("a", "1"), leased("b", lease), leased("c", lease)],
-    )
-    .await;
+    commit(&meta, vec![put("a", "1"), leased("b", lease), leased("c", lease)]).await;
     let last = commit(&meta, vec![put("c", "2")]).await;
     let mut watch = meta.watch("", None);
     next(&mut *watch).await;
@@ -52,28 +48,17 @@ async fn a_restart_keeps_all_but_leased_keys() {
     let range = meta.range("").await.unwrap();
     assert_eq!(range.revision, last + 1, "the removal of b is one commit");
     assert_eq!(
-        range
-            .keys
-            .iter()
-            .map(|row| row.key.as_str())
-            .collect::<Vec<_>>(),
+        range.keys.iter().map(|row| row.key.as_str()).collect::<Vec<_>>(),
         ["a", "c"]
     );
-    assert_eq!(
-        meta.lease_keep_alive(lease).await,
-        Err(MetaError::NoSuchLease(lease))
-    );
+    assert_eq!(meta.lease_keep_alive(lease).await, Err(MetaError::NoSuchLease(lease)));
     assert!(meta.lease_grant(Duration::from_secs(60)).await.unwrap() > lease);
     // History does not survive: a watch from an old revision begins with a snapshot.
     let mut watch = meta.watch("", Some(last));
     assert!(matches!(next(&mut *watch).await, Notice::Snapshot { .. }));
     drop(meta);
     let meta = Embedded::open(&path).unwrap();
-    assert_eq!(
-        meta.range("").await.unwrap(),
-        range,
-        "an idle run changes nothing"
-    );
+    assert_eq!(meta.range("").await.unwrap(), range, "an idle run changes nothing");
 }
 
 #[test]
@@ -84,30 +69,20 @@ fn opening_what_cannot_be_opened() {
     let again = Embedded::open(&path).err().unwrap();
     assert!(matches!(&again, MetaError::InUse(_)), "{again}");
     assert!(
-        again
-            .to_string()
-            .contains("meta.redb: the metadata store is in use"),
+        again.to_string().contains("meta.redb: the metadata store is in use"),
         "{again}"
     );
     drop(meta);
 
-    let nowhere = Embedded::open(directory.path().join("none/meta.redb"))
-        .err()
-        .unwrap();
+    let nowhere = Embedded::open(directory.path().join("none/meta.redb")).err().unwrap();
     assert!(matches!(&nowhere, MetaError::Unavailable(_)), "{nowhere}");
     assert!(nowhere.to_string().contains("none/meta.redb"), "{nowhere}");
 
-    for (name, bytes) in [
-        ("text", b"hello, world".repeat(1000)),
-        ("zeros", vec![0; 10_000]),
-    ] {
+    for (name, bytes) in [("text", b"hello, world".repeat(1000)), ("zeros", vec![0; 10_000])] {
         let path = directory.path().join(name);
         std::fs::write(&path, bytes).unwrap();
         let error = Embedded::open(&path).err().unwrap();
-        assert!(
-            matches!(&error, MetaError::Corrupt { .. }),
-            "{name}: {error}"
-        );
+        assert!(matches!(&error, MetaError::Corrupt { .. }), "{name}: {error}");
     }
 }
 
@@ -149,11 +124,7 @@ async fn another_format_is_refused() {
     let database = redb::Database::open(&path).unwrap();
     let write = database.begin_write().unwrap();
     let state: redb::TableDefinition<&str, u64> = redb::TableDefinition::new("state");
-    write
-        .open_table(state)
-        .unwrap()
-        .insert("format", 99)
-        .unwrap();
+    write.open_table(state).unwrap().insert("format", 99).unwrap();
     write.commit().unwrap();
     drop(database);
     let error = Embedded::open(&path).err().unwrap();
@@ -176,10 +147,7 @@ struct DiskState {
 impl Disk {
     fn check(&self) -> io::Result<()> {
         if self.0.full.load(Ordering::SeqCst) {
-            return Err(io::Error::new(
-                io::ErrorKind::StorageFull,
-                "no space left on device",
-            ));
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "no space left on device"));
         }
         Ok(())
     }
@@ -203,21 +171,13 @@ impl StorageBackend for Disk {
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let at = usize::try_from(offset).unwrap();
         let bytes = self.0.written.lock().unwrap();
-        out.copy_from_slice(
-            bytes
-                .get(at..at + out.len())
-                .ok_or(io::ErrorKind::UnexpectedEof)?,
-        );
+        out.copy_from_slice(bytes.get(at..at + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.check()?;
-        self.0
-            .written
-            .lock()
-            .unwrap()
-            .resize(usize::try_from(len).unwrap(), 0);
+        self.0.written.lock().unwrap().resize(usize::try_from(len).unwrap(), 0);
         Ok(())
     }
 
@@ -258,17 +218,11 @@ async fn a_full_disk_fails_one_commit_and_no_more() {
     disk.0.full.store(true, Ordering::SeqCst);
     let outcome = meta.txn(one(put("b", &"x".repeat(1 << 19)))).await;
     assert!(
-        matches!(
-            outcome,
-            Ok(TxnOutcome::Unknown) | Err(MetaError::NoSpace(_))
-        ),
+        matches!(outcome, Ok(TxnOutcome::Unknown) | Err(MetaError::NoSpace(_))),
         "{outcome:?}"
     );
     let refused = meta.txn(one(put("c", "1"))).await;
-    assert!(
-        !matches!(refused, Ok(TxnOutcome::Committed(_))),
-        "{refused:?}"
-    );
+    assert!(!matches!(refused, Ok(TxnOutcome::Committed(_))), "{refused:?}");
 
     disk.0.full.store(false, Ordering::SeqCst);
     let after = commit(&meta, vec![put("d", "1")]).await;
@@ -277,10 +231,7 @@ async fn a_full_disk_fails_one_commit_and_no_more() {
     mirror.catch_up(&mut *watch, after).await;
     let range = meta.range("").await.unwrap();
     assert_eq!(mirror.keys.into_values().collect::<Vec<_>>(), range.keys);
-    assert!(
-        range.keys.iter().all(|row| row.key != "c"),
-        "c was refused for certain"
-    );
+    assert!(range.keys.iter().all(|row| row.key != "c"), "c was refused for certain");
 }
 
 #[tokio::test]
@@ -319,11 +270,7 @@ async fn dropped_with_requests_under_way() {
             let meta = Arc::clone(&meta);
             tokio::spawn(async move {
                 for n in 0..20 {
-                    commit(
-                        &*meta,
-                        vec![put(&format!("{w}.{n}"), "1"), put("pair", "1")],
-                    )
-                    .await;
+                    commit(&*meta, vec![put(&format!("{w}.{n}"), "1"), put("pair", "1")]).await;
                 }
             })
         })
@@ -361,11 +308,7 @@ async fn many_transactions_share_a_sync() {
     }
     revisions.sort_unstable();
     revisions.dedup();
-    assert_eq!(
-        revisions.len(),
-        TRANSACTIONS,
-        "each has a revision of its own"
-    );
+    assert_eq!(revisions.len(), TRANSACTIONS, "each has a revision of its own");
     let syncs = disk.0.syncs.load(Ordering::SeqCst) - before;
     assert!(syncs < TRANSACTIONS, "{syncs} syncs");
 }

@@ -21,22 +21,10 @@ type Answer<T> = oneshot::Sender<Result<T, MetaError>>;
 
 /// What the handle asks of the writer.
 pub(super) enum Request {
-    Txn {
-        txn: Txn,
-        answer: Answer<TxnOutcome>,
-    },
-    Grant {
-        ttl: Duration,
-        answer: Answer<LeaseId>,
-    },
-    KeepAlive {
-        lease: LeaseId,
-        answer: Answer<()>,
-    },
-    Revoke {
-        lease: LeaseId,
-        answer: Answer<()>,
-    },
+    Txn { txn: Txn, answer: Answer<TxnOutcome> },
+    Grant { ttl: Duration, answer: Answer<LeaseId> },
+    KeepAlive { lease: LeaseId, answer: Answer<()> },
+    Revoke { lease: LeaseId, answer: Answer<()> },
 }
 
 /// Who waits for a work.
@@ -54,10 +42,7 @@ struct Writer {
 }
 
 /// Starts the writer; it ends when all senders are gone and the queue is empty.
-pub(super) fn spawn(
-    shared: Arc<Shared>,
-    queue: mpsc::Receiver<Request>,
-) -> Result<JoinHandle<()>, MetaError> {
+pub(super) fn spawn(shared: Arc<Shared>, queue: mpsc::Receiver<Request>) -> Result<JoinHandle<()>, MetaError> {
     let unavailable = |error: std::io::Error| MetaError::Unavailable(error.to_string());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -207,11 +192,7 @@ impl Writer {
         }
     }
 
-    fn lease_ended(
-        &mut self,
-        lease: LeaseId,
-        outcome: Result<TxnOutcome, MetaError>,
-    ) -> Result<(), MetaError> {
+    fn lease_ended(&mut self, lease: LeaseId, outcome: Result<TxnOutcome, MetaError>) -> Result<(), MetaError> {
         match outcome {
             Ok(TxnOutcome::Committed(_)) => {
                 self.leases.forget(lease);
@@ -219,9 +200,7 @@ impl Writer {
             }
             Ok(_) => {
                 self.leases.retry_later(lease, Instant::now());
-                Err(MetaError::Unavailable(
-                    "its keys will be removed later".into(),
-                ))
+                Err(MetaError::Unavailable("its keys will be removed later".into()))
             }
             Err(error) => {
                 self.leases.retry_later(lease, Instant::now());

@@ -44,16 +44,8 @@ enum Body {
 
 /// The next system call of a job. Pointers are valid until the job is advanced or dropped, wherever it is moved.
 pub(crate) enum Call {
-    Read {
-        to: *mut u8,
-        len: usize,
-        offset: u64,
-    },
-    Write {
-        from: *const u8,
-        len: usize,
-        offset: u64,
-    },
+    Read { to: *mut u8, len: usize, offset: u64 },
+    Write { from: *const u8, len: usize, offset: u64 },
     Flush,
 }
 
@@ -70,13 +62,7 @@ impl Job {
     ///
     /// # Errors
     /// `InvalidInput` for what is not a whole number of blocks, or larger than 64 MiB.
-    pub(crate) fn new(
-        disk: u64,
-        user_id: u64,
-        file: &Arc<File>,
-        direct: bool,
-        op: DiskOp,
-    ) -> io::Result<Job> {
+    pub(crate) fn new(disk: u64, user_id: u64, file: &Arc<File>, direct: bool, op: DiskOp) -> io::Result<Job> {
         let (offset, body) = match op {
             DiskOp::Read { offset, len } => {
                 check(offset, len)?;
@@ -90,10 +76,7 @@ impl Job {
             }
             DiskOp::Write { offset, data } => {
                 check(offset, data.len())?;
-                (
-                    offset,
-                    Body::Write(if direct { aligned(data) } else { data }),
-                )
+                (offset, Body::Write(if direct { aligned(data) } else { data }))
             }
             DiskOp::Flush => (0, Body::Flush),
         };
@@ -282,15 +265,9 @@ mod tests {
     fn what_is_not_whole_blocks_is_refused() {
         let data = Bytes::from_static(&[0; 4096]);
         let table = [
-            DiskOp::Read {
-                offset: 1,
-                len: 4096,
-            },
+            DiskOp::Read { offset: 1, len: 4096 },
             DiskOp::Read { offset: 0, len: 0 },
-            DiskOp::Read {
-                offset: 0,
-                len: 100,
-            },
+            DiskOp::Read { offset: 0, len: 100 },
             DiskOp::Read {
                 offset: 0,
                 len: MAX_TRANSFER + BLOCK_SIZE,
@@ -309,9 +286,7 @@ mod tests {
             },
         ];
         for op in table {
-            let error = job(op.clone())
-                .err()
-                .unwrap_or_else(|| panic!("{op:?} was taken"));
+            let error = job(op.clone()).err().unwrap_or_else(|| panic!("{op:?} was taken"));
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         }
     }

@@ -218,9 +218,7 @@ impl Disks {
 
     /// Whether an operation could end without anybody being woken for it.
     pub(crate) fn must_not_sleep(&self) -> bool {
-        !self.done.is_empty()
-            || self.inline.has_work()
-            || self.ring.as_ref().is_some_and(Ring::has_unsubmitted)
+        !self.done.is_empty() || self.inline.has_work() || self.ring.as_ref().is_some_and(Ring::has_unsubmitted)
     }
 
     /// Collects the pool's completions after its wake-up.

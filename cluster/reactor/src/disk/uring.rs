@@ -165,12 +165,8 @@ fn outcome(result: i32) -> Result<usize, Errno> {
 fn entry(job: &mut Job) -> squeue::Entry {
     let fd = Fd(job.file.as_raw_fd());
     match job.call() {
-        Call::Read { to, len, offset } => opcode::Read::new(fd, to, length(len))
-            .offset(offset)
-            .build(),
-        Call::Write { from, len, offset } => opcode::Write::new(fd, from, length(len))
-            .offset(offset)
-            .build(),
+        Call::Read { to, len, offset } => opcode::Read::new(fd, to, length(len)).offset(offset).build(),
+        Call::Write { from, len, offset } => opcode::Write::new(fd, from, length(len)).offset(offset).build(),
         Call::Flush => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build(),
     }
 }

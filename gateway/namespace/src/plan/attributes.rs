@@ -71,10 +71,7 @@ impl Draft<'_> {
 
     /// Root gives away; an owner may change the group to one of its own (chown(2)).
     fn set_owner(&self, inode: &mut Inode, changes: &Attributes) -> Result<(), NsError> {
-        let (uid, gid) = (
-            changes.uid.unwrap_or(inode.uid),
-            changes.gid.unwrap_or(inode.gid),
-        );
+        let (uid, gid) = (changes.uid.unwrap_or(inode.uid), changes.gid.unwrap_or(inode.gid));
         let caller = self.caller();
         let own = caller.owns(inode);
         if (changes.uid.is_some() || changes.gid.is_some()) && !own {
@@ -156,22 +153,14 @@ impl Draft<'_> {
         Ok(Outcome::Done)
     }
 
-    pub(super) fn trim_done(
-        &mut self,
-        id: ImageId,
-        trimming: Trimming,
-    ) -> Result<Outcome, NsError> {
+    pub(super) fn trim_done(&mut self, id: ImageId, trimming: Trimming) -> Result<Outcome, NsError> {
         if self.is_trimming(id, trimming) {
             self.edit(id)?.trimming = None;
         }
         Ok(Outcome::Done)
     }
 
-    pub(super) fn take_trim(
-        &mut self,
-        id: ImageId,
-        trimming: Trimming,
-    ) -> Result<Outcome, NsError> {
+    pub(super) fn take_trim(&mut self, id: ImageId, trimming: Trimming) -> Result<Outcome, NsError> {
         if self.is_trimming(id, trimming) {
             let by = self.context().gateway;
             self.edit(id)?.trimming = Some(Trimming { by, ..trimming });

@@ -77,11 +77,7 @@ impl Draft<'_> {
             mode: Some(0o600),
             ..Attributes::default()
         };
-        let attributes = if verifier.is_some() {
-            &later
-        } else {
-            attributes
-        };
+        let attributes = if verifier.is_some() { &later } else { attributes };
         let making = Making {
             verifier,
             ..Making::of(Kind::File)
@@ -90,12 +86,7 @@ impl Draft<'_> {
             .map(Outcome::Node)
     }
 
-    fn found(
-        &mut self,
-        id: ImageId,
-        how: CreateHow,
-        size: Option<u64>,
-    ) -> Result<Outcome, NsError> {
+    fn found(&mut self, id: ImageId, how: CreateHow, size: Option<u64>) -> Result<Outcome, NsError> {
         let inode = self.read_named(id)?.clone();
         let is_it = match how {
             CreateHow::Guarded => false,
@@ -120,11 +111,7 @@ impl Draft<'_> {
     fn check_new(&mut self, parent: ImageId, name: &[u8]) -> Result<(), NsError> {
         check_name(name)?;
         self.may_search(parent)?;
-        if is_dots(name) {
-            Err(NsError::Exists)
-        } else {
-            Ok(())
-        }
+        if is_dots(name) { Err(NsError::Exists) } else { Ok(()) }
     }
 
     pub(super) fn make(
@@ -157,19 +144,11 @@ impl Draft<'_> {
         Ok(id)
     }
 
-    fn new_inode(
-        &mut self,
-        parent: ImageId,
-        making: Making<'_>,
-        attributes: &Attributes,
-    ) -> Result<Inode, NsError> {
+    fn new_inode(&mut self, parent: ImageId, making: Making<'_>, attributes: &Attributes) -> Result<Inode, NsError> {
         let dir = self.read_dir(parent)?.clone();
         let inherits = dir.mode & SETGID != 0;
         let mode = attributes.mode.unwrap_or(making.default_mode());
-        let owner = (
-            self.caller().uid,
-            if inherits { dir.gid } else { self.caller().gid },
-        );
+        let owner = (self.caller().uid, if inherits { dir.gid } else { self.caller().gid });
         let mut inode = Inode::new(making.kind, mode, owner, self.context().now);
         // What the caller could not set afterwards it cannot set now.
         self.apply(
@@ -185,9 +164,7 @@ impl Draft<'_> {
             inode.mode |= SETGID;
         }
         if let Some(size) = attributes.size.filter(|_| making.kind == Kind::File) {
-            inode.size = Some(size)
-                .filter(|size| *size <= MAX_SIZE)
-                .ok_or(NsError::FileTooBig)?;
+            inode.size = Some(size).filter(|size| *size <= MAX_SIZE).ok_or(NsError::FileTooBig)?;
         }
         if let Some(target) = making.target {
             inode.size = u64::try_from(target.len()).map_err(|_| NsError::NameTooLong)?;
@@ -201,12 +178,7 @@ impl Draft<'_> {
         })
     }
 
-    pub(super) fn link(
-        &mut self,
-        id: ImageId,
-        parent: ImageId,
-        name: &[u8],
-    ) -> Result<Outcome, NsError> {
+    pub(super) fn link(&mut self, id: ImageId, parent: ImageId, name: &[u8]) -> Result<Outcome, NsError> {
         let inode = self.read(id)?;
         if inode.is_dir() {
             return Err(NsError::IsDir);

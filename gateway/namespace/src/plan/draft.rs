@@ -87,15 +87,10 @@ impl<'a> Draft<'a> {
         for ((dir, name), held) in &self.entries {
             self.txn.compare.push(held.compare(keys::entry(*dir, name)));
             if held.changed {
-                self.txn
-                    .changes
-                    .push(changed(held, keys::entry(*dir, name)));
+                self.txn.changes.push(changed(held, keys::entry(*dir, name)));
             }
         }
-        Plan {
-            txn: self.txn,
-            outcome,
-        }
+        Plan { txn: self.txn, outcome }
     }
 
     pub(super) fn require(&mut self, compare: Compare) {
@@ -162,11 +157,7 @@ impl<'a> Draft<'a> {
     }
 
     /// What `name` of `dir` is, which must then be as it is now.
-    pub(super) fn entry(
-        &mut self,
-        dir: ImageId,
-        name: &[u8],
-    ) -> Result<Option<EntryValue>, NsError> {
+    pub(super) fn entry(&mut self, dir: ImageId, name: &[u8]) -> Result<Option<EntryValue>, NsError> {
         Ok(self.hold_entry(dir, name)?.value)
     }
 
@@ -180,12 +171,7 @@ impl<'a> Draft<'a> {
         }))
     }
 
-    fn set_entry(
-        &mut self,
-        dir: ImageId,
-        name: &[u8],
-        value: Option<EntryValue>,
-    ) -> Result<(), NsError> {
+    fn set_entry(&mut self, dir: ImageId, name: &[u8], value: Option<EntryValue>) -> Result<(), NsError> {
         let held = self.hold_entry(dir, name)?;
         held.value = value;
         held.changed = true;
@@ -193,12 +179,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Names `id` in `dir`; in the place of the entry that was there, or in a new one.
-    pub(super) fn set_name(
-        &mut self,
-        dir: ImageId,
-        name: &[u8],
-        id: ImageId,
-    ) -> Result<(), NsError> {
+    pub(super) fn set_name(&mut self, dir: ImageId, name: &[u8], id: ImageId) -> Result<(), NsError> {
         let before = self.entry(dir, name)?;
         let now = self.context.now;
         let parent = self.edit(dir)?;
@@ -230,10 +211,7 @@ impl<'a> Draft<'a> {
         let size = trimming.map_or(inode.size, |trimming| trimming.to);
         self.hold(id)?.value = None;
         if kind == Kind::File {
-            self.change(Change::put(
-                keys::purge(id),
-                inode::encode(&PurgeValue { size }),
-            ));
+            self.change(Change::put(keys::purge(id), inode::encode(&PurgeValue { size })));
         }
         Ok(())
     }

@@ -13,12 +13,7 @@ use crate::operation::{Attributes, CreateHow, NsError, Numbers, Outcome};
 const MAX_PARENTS: usize = 40;
 
 impl Draft<'_> {
-    pub(super) fn create_image(
-        &mut self,
-        path: &[u8],
-        size: u64,
-        numbers: &mut Numbers,
-    ) -> Result<Outcome, NsError> {
+    pub(super) fn create_image(&mut self, path: &[u8], size: u64, numbers: &mut Numbers) -> Result<Outcome, NsError> {
         self.as_administrator();
         let (parents, name) = split(path)?;
         if parents.len() > MAX_PARENTS {
@@ -35,22 +30,12 @@ impl Draft<'_> {
         self.create_file(dir, name, CreateHow::Guarded, &attributes, numbers)
     }
 
-    fn enter_or_make(
-        &mut self,
-        dir: ImageId,
-        name: &[u8],
-        numbers: &mut Numbers,
-    ) -> Result<ImageId, NsError> {
+    fn enter_or_make(&mut self, dir: ImageId, name: &[u8], numbers: &mut Numbers) -> Result<ImageId, NsError> {
         if let Some(entry) = self.entry(dir, name)? {
             self.namespace().directory(entry.id)?;
             return Ok(entry.id);
         }
-        self.make(
-            (dir, name),
-            Making::of(Kind::Dir),
-            &Attributes::default(),
-            numbers,
-        )
+        self.make((dir, name), Making::of(Kind::Dir), &Attributes::default(), numbers)
     }
 
     pub(super) fn remove_image(&mut self, path: &[u8]) -> Result<Outcome, NsError> {
@@ -72,9 +57,7 @@ impl Draft<'_> {
     fn find<'p>(&mut self, path: &'p [u8]) -> Result<(ImageId, &'p [u8]), NsError> {
         let (parents, name) = split(path)?;
         let namespace = self.namespace();
-        let dir = parents
-            .iter()
-            .try_fold(ROOT, |dir, part| namespace.lookup(dir, part))?;
+        let dir = parents.iter().try_fold(ROOT, |dir, part| namespace.lookup(dir, part))?;
         Ok((dir, name))
     }
 }

@@ -27,23 +27,14 @@ impl Namespace {
     /// # Errors
     /// What the operation comes to as of [`Namespace::revision`]; and `NeedNumbers`, `Trimming` and
     /// `Damaged`, which ask for something to be done before it is planned again.
-    pub fn plan(
-        &self,
-        operation: &Operation,
-        context: &Context,
-        numbers: &mut Numbers,
-    ) -> Result<Plan, NsError> {
+    pub fn plan(&self, operation: &Operation, context: &Context, numbers: &mut Numbers) -> Result<Plan, NsError> {
         let mut draft = Draft::new(self, context);
         let outcome = decide(&mut draft, operation, numbers)?;
         Ok(draft.finish(outcome))
     }
 }
 
-fn decide(
-    draft: &mut Draft<'_>,
-    operation: &Operation,
-    numbers: &mut Numbers,
-) -> Result<Outcome, NsError> {
+fn decide(draft: &mut Draft<'_>, operation: &Operation, numbers: &mut Numbers) -> Result<Outcome, NsError> {
     match operation {
         Operation::CreateFile {
             parent,
@@ -115,9 +106,7 @@ impl Draft<'_> {
             return Err(NsError::Inval);
         }
         let (next, revision) = self.namespace().next_number()?;
-        let end = next
-            .checked_add(count)
-            .filter(|end| *end <= 1 << NUMBER_BITS);
+        let end = next.checked_add(count).filter(|end| *end <= 1 << NUMBER_BITS);
         let end = end.ok_or(NsError::NoSpace)?;
         let key = keys::NEXT.to_owned();
         self.require(Compare::ModRevision(key.clone(), revision));

@@ -86,10 +86,7 @@ impl Draft<'_> {
             let damaged = || NsError::Damaged(keys::inode(dir));
             let (parent, name) = namespace.name_of(dir).ok_or_else(damaged)?;
             let slot = namespace.slot(parent, name)?.ok_or_else(damaged)?;
-            self.require(Compare::ModRevision(
-                keys::entry(parent, name),
-                slot.revision,
-            ));
+            self.require(Compare::ModRevision(keys::entry(parent, name), slot.revision));
         }
         Err(NsError::Damaged(keys::inode(to)))
     }

@@ -64,11 +64,7 @@ fn who_may_set_what() {
     for (uid, changes, error) in table {
         let (mut world, id) = world();
         let result = world.as_user(uid, |world| world.run(&set(id, changes)));
-        assert_eq!(
-            result,
-            error.map_or(Ok(Outcome::Done), Err),
-            "{uid} {changes:?}"
-        );
+        assert_eq!(result, error.map_or(Ok(Outcome::Done), Err), "{uid} {changes:?}");
     }
     let (mut world, _) = world();
     assert_eq!(world.run(&set(ROOT, size(1))), Err(NsError::IsDir));
@@ -127,10 +123,7 @@ fn the_guard_and_the_ctime() {
     world.context.now = Time::default();
     let before = world.inode(id).ctime;
     world.done(&guarded(before));
-    assert!(
-        world.inode(id).ctime > before,
-        "another gateway's clock may be behind"
-    );
+    assert!(world.inode(id).ctime > before, "another gateway's clock may be behind");
     let revision = world.store.revision;
     world.done(&set(id, Attributes::default()));
     assert_eq!(world.store.revision, revision);
@@ -144,12 +137,7 @@ fn growing() {
         size,
         mtime: Time { sec, nsec: 0 },
     };
-    for (size, sec, want) in [
-        (100, 5000, 100),
-        (50, 5001, 100),
-        (101, 5002, 101),
-        (0, 5003, 101),
-    ] {
+    for (size, sec, want) in [(100, 5000, 100), (50, 5001, 100), (101, 5002, 101), (0, 5003, 101)] {
         world.done(&grow(size, sec));
         let inode = world.inode(id);
         assert_eq!((inode.size, inode.mtime), (want, Time { sec, nsec: 0 }));
@@ -177,10 +165,7 @@ fn a_truncation_is_finished_before_the_size_changes_again() {
         to: 1000,
         by: ClientId(1),
     };
-    assert_eq!(
-        world.namespace.trims().collect::<Vec<_>>(),
-        [(id, trimming)]
-    );
+    assert_eq!(world.namespace.trims().collect::<Vec<_>>(), [(id, trimming)]);
     let grow = |size| Operation::Grow {
         id,
         size,
@@ -194,11 +179,7 @@ fn a_truncation_is_finished_before_the_size_changes_again() {
         grow(301),
         Operation::Resize { id, size: 9 },
     ] {
-        assert_eq!(
-            world.run(&later),
-            Err(NsError::Trimming(trimming)),
-            "{later:?}"
-        );
+        assert_eq!(world.run(&later), Err(NsError::Trimming(trimming)), "{later:?}");
     }
     // Another gateway takes over; what the first one then reports does not count.
     world.context.gateway = ClientId(2);
@@ -209,10 +190,7 @@ fn a_truncation_is_finished_before_the_size_changes_again() {
     };
     world.done(&Operation::TrimDone { id, trimming });
     assert_eq!(world.inode(id).trimming, Some(taken));
-    world.done(&Operation::TrimDone {
-        id,
-        trimming: taken,
-    });
+    world.done(&Operation::TrimDone { id, trimming: taken });
     assert_eq!(world.namespace.trims().count(), 0);
     world.done(&grow(301));
     world.done(&set(id, size(0)));
@@ -223,8 +201,5 @@ fn a_truncation_is_finished_before_the_size_changes_again() {
         "all that was written"
     );
     assert_eq!(world.namespace.trims().count(), 0);
-    world.done(&Operation::TrimDone {
-        id,
-        trimming: taken,
-    });
+    world.done(&Operation::TrimDone { id, trimming: taken });
 }

@@ -16,18 +16,11 @@ fn images_by_path() {
         let id = world.node(&image("vms/web 01/disk", 1 << 30));
         assert_eq!(world.namespace.resolve(b"vms/web 01/disk"), Ok(id));
         let inode = world.inode(id);
-        assert_eq!(
-            (inode.size, inode.uid),
-            (1 << 30, 0),
-            "as the administrator"
-        );
+        assert_eq!((inode.size, inode.uid), (1 << 30, 0), "as the administrator");
         let other = world.node(&image("/vms//web 02/disk", 1));
         let mut files: Vec<_> = world.namespace.files().collect();
         files.sort();
-        let want = [
-            (b"vms/web 01/disk".to_vec(), id),
-            (b"vms/web 02/disk".to_vec(), other),
-        ];
+        let want = [(b"vms/web 01/disk".to_vec(), id), (b"vms/web 02/disk".to_vec(), other)];
         assert_eq!(files, want);
         world.done(&Operation::Resize { id, size: 2 << 30 });
         assert_eq!(world.inode(id).size, 2 << 30);
@@ -37,13 +30,8 @@ fn images_by_path() {
         };
         world.done(&renamed);
         assert_eq!(world.namespace.resolve(b"vms/d"), Ok(id));
-        world.done(&Operation::RemoveImage {
-            path: "vms/d".into(),
-        });
-        assert_eq!(
-            world.namespace.purges().collect::<Vec<_>>(),
-            [(id, 2 << 30)]
-        );
+        world.done(&Operation::RemoveImage { path: "vms/d".into() });
+        assert_eq!(world.namespace.purges().collect::<Vec<_>>(), [(id, 2 << 30)]);
     });
 }
 

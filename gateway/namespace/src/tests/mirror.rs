@@ -23,19 +23,9 @@ fn cookies_stay() {
     for name in ["zebra", "ant", "cow", "bee"] {
         world.file(d, name);
     }
-    assert_eq!(
-        names(&world.namespace, d, 0),
-        ["zebra", "ant", "cow", "bee"]
-    );
-    let cookies: Vec<u64> = world
-        .namespace
-        .entries(d, 0)
-        .map(|entry| entry.cookie)
-        .collect();
-    assert_eq!(
-        cookies,
-        (FIRST_COOKIE..FIRST_COOKIE + 4).collect::<Vec<_>>()
-    );
+    assert_eq!(names(&world.namespace, d, 0), ["zebra", "ant", "cow", "bee"]);
+    let cookies: Vec<u64> = world.namespace.entries(d, 0).map(|entry| entry.cookie).collect();
+    assert_eq!(cookies, (FIRST_COOKIE..FIRST_COOKIE + 4).collect::<Vec<_>>());
     world.done(&remove(d, "ant"));
     assert_eq!(names(&world.namespace, d, cookies[0]), ["cow", "bee"]);
     assert_eq!(names(&world.namespace, d, cookies[1]), ["cow", "bee"]);
@@ -63,10 +53,7 @@ fn lookups_and_paths() {
     assert_eq!(namespace.lookup(ROOT, b".."), Ok(ROOT));
     assert_eq!(namespace.lookup(file, b"."), Err(NsError::NotDir));
     assert_eq!(namespace.lookup(ImageId(99), b"x"), Err(NsError::Stale));
-    assert_eq!(
-        namespace.lookup(ROOT, &[b'n'; 256]),
-        Err(NsError::NameTooLong)
-    );
+    assert_eq!(namespace.lookup(ROOT, &[b'n'; 256]), Err(NsError::NameTooLong));
     assert_eq!(namespace.path_of(file).unwrap(), b"d/sub/a b\nc");
     assert_eq!(namespace.path_of(ROOT).unwrap(), b"");
     assert_eq!(namespace.path_of(ImageId(99)), None);
@@ -95,14 +82,8 @@ fn damage_is_kept_aside() {
         ("ns/purge/1", "-1"),
         ("ns/unknown", "1"),
     ];
-    let events = bad
-        .iter()
-        .map(|(key, value)| Event::Put(row(key, value)))
-        .collect();
-    namespace.apply(&Notice::Changes {
-        revision: 9,
-        events,
-    });
+    let events = bad.iter().map(|(key, value)| Event::Put(row(key, value))).collect();
+    namespace.apply(&Notice::Changes { revision: 9, events });
     let damaged: Vec<_> = namespace.damaged().map(|(key, _)| key).collect();
     assert_eq!(
         damaged,

@@ -15,8 +15,7 @@ use trivet_core::{ClientId, ImageId, PoolId};
 use crate::inode::{self, EntryValue};
 use crate::keys::{self, Key};
 use crate::{
-    Attributes, Caller, Context, CreateHow, Inode, Namespace, NsError, Numbers, Operation, Outcome,
-    Plan, ROOT, Time,
+    Attributes, Caller, Context, CreateHow, Inode, Namespace, NsError, Numbers, Operation, Outcome, Plan, ROOT, Time,
 };
 
 /// What every metadata store does, in memory.
@@ -38,10 +37,7 @@ impl Store {
 
     fn holds(&self, compare: &Compare) -> bool {
         match compare {
-            Compare::ModRevision(key, revision) => self
-                .keys
-                .get(key)
-                .is_some_and(|row| row.mod_revision == *revision),
+            Compare::ModRevision(key, revision) => self.keys.get(key).is_some_and(|row| row.mod_revision == *revision),
             Compare::Absent(key) => !self.keys.contains_key(key),
             Compare::Exists(key) => self.keys.contains_key(key),
             Compare::EmptyPrefix(prefix) => !self.keys.keys().any(|key| key.starts_with(prefix)),
@@ -49,10 +45,7 @@ impl Store {
     }
 
     fn run(&mut self, txn: &Txn) -> TxnOutcome {
-        assert!(
-            txn.compare.len() <= 128 && txn.changes.len() <= 100,
-            "too large"
-        );
+        assert!(txn.compare.len() <= 128 && txn.changes.len() <= 100, "too large");
         let mut touched: Vec<_> = txn.changes.iter().map(Change::key).collect();
         touched.sort_unstable();
         assert!(
@@ -66,11 +59,7 @@ impl Store {
             return TxnOutcome::Committed(self.revision);
         }
         self.revision += 1;
-        let events = txn
-            .changes
-            .iter()
-            .map(|change| self.change(change))
-            .collect();
+        let events = txn.changes.iter().map(|change| self.change(change)).collect();
         self.log.push(Notice::Changes {
             revision: self.revision,
             events,
@@ -138,10 +127,7 @@ impl Store {
             let parent = &inodes[dir];
             let inode = &inodes[&entry.id];
             assert!(entry.cookie < parent.next_cookie.unwrap(), "{dir} {name:?}");
-            assert!(
-                cookies.insert((*dir, entry.cookie)),
-                "a cookie twice in {dir}"
-            );
+            assert!(cookies.insert((*dir, entry.cookie)), "a cookie twice in {dir}");
             *names.entry(entry.id).or_insert(0u32) += 1;
             if inode.is_dir() {
                 assert_eq!(inode.parent, Some(*dir), "{}", entry.id);
@@ -152,19 +138,12 @@ impl Store {
             let named = names.get(id).copied().unwrap_or(0);
             let subdirs = subdirs.get(id).copied().unwrap_or(0);
             if inode.is_dir() {
-                assert_eq!(
-                    named,
-                    u32::from(*id != ROOT),
-                    "directory {id} has {named} names"
-                );
+                assert_eq!(named, u32::from(*id != ROOT), "directory {id} has {named} names");
                 assert_eq!(inode.nlink, 2 + subdirs, "directory {id}");
             } else {
                 assert_eq!(named, inode.nlink, "{id}");
             }
-            assert!(
-                !self.keys.contains_key(&keys::purge(*id)),
-                "{id} is purged alive"
-            );
+            assert!(!self.keys.contains_key(&keys::purge(*id)), "{id} is purged alive");
             let mut at = *id;
             for _ in 0..=inodes.len() {
                 at = if inodes[&at].is_dir() {
@@ -199,9 +178,7 @@ impl World {
     }
 
     fn plan(&mut self, operation: &Operation) -> Result<Plan, NsError> {
-        let planned = self
-            .namespace
-            .plan(operation, &self.context, &mut self.numbers);
+        let planned = self.namespace.plan(operation, &self.context, &mut self.numbers);
         if planned != Err(NsError::NeedNumbers) {
             return planned;
         }
@@ -210,19 +187,14 @@ impl World {
             panic!("{reserved:?}")
         };
         self.numbers.add(first, end);
-        self.namespace
-            .plan(operation, &self.context, &mut self.numbers)
+        self.namespace.plan(operation, &self.context, &mut self.numbers)
     }
 
     fn run(&mut self, operation: &Operation) -> Result<Outcome, NsError> {
         self.context.now.sec += 1;
         let plan = self.plan(operation)?;
         let outcome = self.store.run(&plan.txn);
-        assert_eq!(
-            outcome,
-            TxnOutcome::Committed(self.store.revision),
-            "{operation:?}"
-        );
+        assert_eq!(outcome, TxnOutcome::Committed(self.store.revision), "{operation:?}");
         if !plan.is_nothing() {
             self.namespace.apply(self.store.log.last().unwrap());
         }

@@ -29,19 +29,13 @@ fn failures() {
     };
     let table = [
         (create(ROOT, "file", CreateHow::Guarded), NsError::Exists),
-        (
-            create(ROOT, "file", CreateHow::Exclusive(5)),
-            NsError::Exists,
-        ),
+        (create(ROOT, "file", CreateHow::Exclusive(5)), NsError::Exists),
         (create(ROOT, "d", CreateHow::Unchecked), NsError::Exists),
         (create(ROOT, ".", CreateHow::Unchecked), NsError::Exists),
         (create(ROOT, "", CreateHow::Unchecked), NsError::Inval),
         (create(ROOT, "a/b", CreateHow::Unchecked), NsError::Inval),
         (create(ROOT, "a\0b", CreateHow::Unchecked), NsError::Inval),
-        (
-            create(ROOT, &long, CreateHow::Unchecked),
-            NsError::NameTooLong,
-        ),
+        (create(ROOT, &long, CreateHow::Unchecked), NsError::NameTooLong),
         (create(file, "x", CreateHow::Unchecked), NsError::NotDir),
         (create(GONE, "x", CreateHow::Unchecked), NsError::Stale),
         (remove(ROOT, "none"), NsError::NotFound),
@@ -67,14 +61,9 @@ fn failures() {
         Err(NsError::NoPool)
     );
     world.node(&special(Special::Fifo));
-    assert_eq!(
-        world.run(&rename((ROOT, "x"), (e, ""))),
-        Err(NsError::Inval)
-    );
+    assert_eq!(world.run(&rename((ROOT, "x"), (e, ""))), Err(NsError::Inval));
     let device = special(Special::Block(8, 1));
-    world.as_user(7, |world| {
-        assert_eq!(world.run(&device), Err(NsError::Exists))
-    });
+    world.as_user(7, |world| assert_eq!(world.run(&device), Err(NsError::Exists)));
 }
 
 #[test]
@@ -170,10 +159,7 @@ fn making() {
     });
     assert_eq!((world.inode(file).size, file.pool().0), (1 << 40, 1));
     let inode = world.inode(d);
-    assert_eq!(
-        (inode.mtime, inode.ctime),
-        (world.context.now, world.context.now)
-    );
+    assert_eq!((inode.mtime, inode.ctime), (world.context.now, world.context.now));
 }
 
 #[test]
@@ -191,9 +177,7 @@ fn unchecked_create_takes_what_is_there() {
         how: CreateHow::Unchecked,
         attributes: size(0),
     };
-    world.as_user(9, |world| {
-        assert_eq!(world.run(&emptied), Err(NsError::Access))
-    });
+    world.as_user(9, |world| assert_eq!(world.run(&emptied), Err(NsError::Access)));
     assert_eq!(world.run(&emptied), Ok(Outcome::Node(file)));
     assert_eq!(world.inode(file).size, 0);
 }
@@ -250,28 +234,17 @@ fn renaming() {
     let (mut world, [file, d, f, e, sub, below]) = tree();
     world.done(&rename((ROOT, "file"), (ROOT, "file2")));
     assert_eq!(world.namespace.lookup(ROOT, b"file2"), Ok(file));
-    assert_eq!(
-        world.namespace.lookup(ROOT, b"file"),
-        Err(NsError::NotFound)
-    );
+    assert_eq!(world.namespace.lookup(ROOT, b"file"), Err(NsError::NotFound));
     world.done(&rename((ROOT, "file2"), (d, "f")));
     assert_eq!(world.namespace.lookup(d, b"f"), Ok(file));
-    assert_eq!(
-        world.namespace.purges().collect::<Vec<_>>(),
-        [(f, 0)],
-        "renamed over"
-    );
+    assert_eq!(world.namespace.purges().collect::<Vec<_>>(), [(f, 0)], "renamed over");
     world.done(&rename((d, "sub"), (e, "moved")));
     assert_eq!(world.inode(sub).parent, Some(e));
     assert_eq!((world.inode(d).nlink, world.inode(e).nlink), (2, 3));
     assert_eq!(world.namespace.resolve(b"e/moved/below"), Ok(below));
     let empty = world.dir(ROOT, "empty");
     world.done(&rename((e, "moved"), (ROOT, "empty")));
-    assert_eq!(
-        world.namespace.inode(empty),
-        None,
-        "an empty directory is replaced"
-    );
+    assert_eq!(world.namespace.inode(empty), None, "an empty directory is replaced");
     assert_eq!(world.namespace.resolve(b"/empty//below/"), Ok(below));
     assert_eq!(world.inode(ROOT).nlink, 5);
     world.done(&remove_dir(ROOT, "e"));
@@ -295,14 +268,8 @@ fn a_directory_that_fills_meanwhile_is_not_removed() {
     let removal = world.plan(&remove_dir(ROOT, "e")).unwrap();
     let replacing = world.plan(&rename((ROOT, "d"), (ROOT, "e"))).unwrap();
     world.file(e, "late");
-    assert!(matches!(
-        world.store.run(&removal.txn),
-        TxnOutcome::Refused(_)
-    ));
-    assert!(matches!(
-        world.store.run(&replacing.txn),
-        TxnOutcome::Refused(_)
-    ));
+    assert!(matches!(world.store.run(&removal.txn), TxnOutcome::Refused(_)));
+    assert!(matches!(world.store.run(&replacing.txn), TxnOutcome::Refused(_)));
 }
 
 #[test]
@@ -314,14 +281,8 @@ fn two_moves_cannot_make_a_cycle() {
         .plan(&rename((world.inode(sub).parent.unwrap(), "sub"), (x, "s")))
         .unwrap();
     let second = world.plan(&rename((ROOT, "e"), (y, "e"))).unwrap();
-    assert!(matches!(
-        world.store.run(&first.txn),
-        TxnOutcome::Committed(_)
-    ));
-    assert!(matches!(
-        world.store.run(&second.txn),
-        TxnOutcome::Refused(_)
-    ));
+    assert!(matches!(world.store.run(&first.txn), TxnOutcome::Committed(_)));
+    assert!(matches!(world.store.run(&second.txn), TxnOutcome::Refused(_)));
     world.store.check();
 }
 
@@ -330,10 +291,7 @@ fn moving_a_directory_does_not_mind_new_files_above() {
     let (mut world, [_, d, _, _, _, below]) = tree();
     let plan = world.plan(&rename((ROOT, "e"), (below, "e"))).unwrap();
     world.file(d, "noise");
-    assert!(matches!(
-        world.store.run(&plan.txn),
-        TxnOutcome::Committed(_)
-    ));
+    assert!(matches!(world.store.run(&plan.txn), TxnOutcome::Committed(_)));
     world.store.check();
 }
 
@@ -345,10 +303,7 @@ fn too_deep_for_a_move() {
         at = world.dir(at, "d");
     }
     world.dir(ROOT, "other");
-    assert_eq!(
-        world.run(&rename((ROOT, "other"), (at, "x"))),
-        Err(NsError::TooDeep)
-    );
+    assert_eq!(world.run(&rename((ROOT, "other"), (at, "x"))), Err(NsError::TooDeep));
     let file = world.file(ROOT, "file");
     world.done(&rename((ROOT, "file"), (at, "x")));
     assert_eq!(world.namespace.path_of(file).unwrap().len(), 2 * 120 + 1);
@@ -385,11 +340,7 @@ fn permissions() {
     world.done(&set(d, mode(0o777)));
     world.as_user(7, |world| {
         let moved = rename((e, "dir"), (d, "dir"));
-        assert_eq!(
-            world.run(&moved),
-            Err(NsError::Access),
-            "its .. would change"
-        );
+        assert_eq!(world.run(&moved), Err(NsError::Access), "its .. would change");
         world.done(&rename((e, "dir"), (e, "same parent")));
         world.done(&rename((e, "mine"), (d, "f")));
     });
@@ -427,31 +378,19 @@ fn numbers_are_given_once() {
     let need = world.namespace.plan(&create, &world.context, &mut numbers);
     assert_eq!(need, Err(NsError::NeedNumbers));
     let mut store = world.store;
-    let plan = world
-        .namespace
-        .plan(&reserve, &world.context, &mut numbers)
-        .unwrap();
+    let plan = world.namespace.plan(&reserve, &world.context, &mut numbers).unwrap();
     assert!(matches!(store.run(&plan.txn), TxnOutcome::Committed(_)));
     assert!(
         matches!(store.run(&plan.txn), TxnOutcome::Refused(_)),
         "the same ones again"
     );
     assert_eq!(plan.outcome, Outcome::Numbers(1024, 1034));
-    let next = store
-        .mirror()
-        .plan(&reserve, &world.context, &mut numbers)
-        .unwrap();
+    let next = store.mirror().plan(&reserve, &world.context, &mut numbers).unwrap();
     assert_eq!(next.outcome, Outcome::Numbers(1034, 1044));
     numbers.add(5, 7);
     let id = |plan: Plan| plan.outcome;
-    let first = world
-        .namespace
-        .plan(&create, &world.context, &mut numbers)
-        .map(id);
-    let second = world
-        .namespace
-        .plan(&create, &world.context, &mut numbers)
-        .map(id);
+    let first = world.namespace.plan(&create, &world.context, &mut numbers).map(id);
+    let second = world.namespace.plan(&create, &world.context, &mut numbers).map(id);
     assert_eq!(first, Ok(Outcome::Node(ImageId::new(PoolId(1), 5))));
     assert_eq!(second, Ok(Outcome::Node(ImageId::new(PoolId(1), 6))));
     let third = world.namespace.plan(&create, &world.context, &mut numbers);

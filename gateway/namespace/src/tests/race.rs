@@ -73,9 +73,7 @@ impl Model {
             Operation::CreateFile { parent, name, .. } => {
                 self.make(*parent, name, made, Node::File { links: 1, size: 0 })
             }
-            Operation::MakeDir { parent, name, .. } => {
-                self.make(*parent, name, made, Node::Dir(BTreeMap::new()))
-            }
+            Operation::MakeDir { parent, name, .. } => self.make(*parent, name, made, Node::Dir(BTreeMap::new())),
             Operation::Link { id, parent, name } => self.link(*id, *parent, name),
             Operation::Remove { parent, name } => {
                 let id = self.find(*parent, name)?;
@@ -193,16 +191,8 @@ struct Targets {
 
 impl Targets {
     fn new(model: &Model, ids: &[ImageId]) -> Targets {
-        let live = |is_dir| {
-            move |id: &ImageId| model.nodes.contains_key(id) && model.is_dir(*id) == is_dir
-        };
-        let mut dirs: Vec<_> = ids
-            .iter()
-            .rev()
-            .copied()
-            .filter(live(true))
-            .take(5)
-            .collect();
+        let live = |is_dir| move |id: &ImageId| model.nodes.contains_key(id) && model.is_dir(*id) == is_dir;
+        let mut dirs: Vec<_> = ids.iter().rev().copied().filter(live(true)).take(5).collect();
         dirs.push(ROOT);
         let files = ids.iter().rev().copied().filter(live(false)).take(5);
         let any = dirs
@@ -217,11 +207,7 @@ impl Targets {
     }
 
     fn place(&self, random: &mut Random) -> (ImageId, &'static str) {
-        let from = if random.below(12) == 0 {
-            &self.any
-        } else {
-            &self.dirs
-        };
+        let from = if random.below(12) == 0 { &self.any } else { &self.dirs };
         (random.pick(from), random.pick(&["a", "b", "c"]))
     }
 
@@ -310,11 +296,7 @@ fn race(seed: u64) -> Tally {
         };
         match store.run(&plan.txn) {
             TxnOutcome::Committed(_) => {
-                let made = if let Outcome::Node(id) = plan.outcome {
-                    id
-                } else {
-                    ROOT
-                };
+                let made = if let Outcome::Node(id) = plan.outcome { id } else { ROOT };
                 let done = model.execute(&operation, made);
                 assert_eq!(done, Ok(()), "seed {seed} step {step}: {operation:?}");
                 ids.extend(Some(made).filter(|made| *made != ROOT));
@@ -322,10 +304,7 @@ fn race(seed: u64) -> Tally {
                 model.same_as(&store);
             }
             TxnOutcome::Refused(_) => {
-                assert!(
-                    !is_current,
-                    "seed {seed} step {step}: refused with a current mirror"
-                );
+                assert!(!is_current, "seed {seed} step {step}: refused with a current mirror");
                 tally.refused += 1;
             }
             TxnOutcome::Unknown => unreachable!("the store in memory always knows"),
@@ -334,10 +313,7 @@ fn race(seed: u64) -> Tally {
     store.check();
     for gateway in &mut gateways {
         gateway.follow(&store, usize::MAX / 2);
-        assert!(
-            gateway.namespace == store.mirror(),
-            "seed {seed}: a mirror differs"
-        );
+        assert!(gateway.namespace == store.mirror(), "seed {seed}: a mirror differs");
     }
     tally
 }

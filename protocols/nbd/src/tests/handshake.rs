@@ -40,12 +40,7 @@ fn export_name_answers_size_and_flags_with_padding_unless_declined() {
             session.answer_to(&option(8, b""));
         }
         let answer = session.answer_to(&option(1, name.as_bytes()));
-        let want = [
-            &size.to_be_bytes()[..],
-            &expected.to_be_bytes(),
-            &vec![0; padding],
-        ]
-        .concat();
+        let want = [&size.to_be_bytes()[..], &expected.to_be_bytes(), &vec![0; padding]].concat();
         assert_eq!(answer, want, "{name}");
         assert_eq!(session.connection.export().unwrap().size, size);
     }
@@ -68,11 +63,7 @@ fn go_and_info_describe_the_export() {
                 want.extend(rep(number, 3, &[&[0, 1], name.as_bytes()].concat()));
             }
             want.extend(rep(number, 1, b""));
-            assert_eq!(
-                session.answer_to(&option(number, &data)),
-                want,
-                "{name} {number}"
-            );
+            assert_eq!(session.answer_to(&option(number, &data)), want, "{name} {number}");
             assert_eq!(session.connection.export().is_some(), number == 7);
         }
     }
@@ -90,20 +81,8 @@ fn structured_replies_may_be_asked_for_twice_and_show_in_the_flags() {
 #[test]
 fn list_names_every_export() {
     let mut session = Session::haggling();
-    let server = |name: &[u8]| {
-        rep(
-            3,
-            2,
-            &[&[0, 0, 0, u8::try_from(name.len()).unwrap()], name].concat(),
-        )
-    };
-    let want = [
-        server(b"disk"),
-        server(b"huge"),
-        server(b"frozen"),
-        rep(3, 1, b""),
-    ]
-    .concat();
+    let server = |name: &[u8]| rep(3, 2, &[&[0, 0, 0, u8::try_from(name.len()).unwrap()], name].concat());
+    let want = [server(b"disk"), server(b"huge"), server(b"frozen"), rep(3, 1, b"")].concat();
     assert_eq!(session.answer_to(&option(3, b"")), want);
 }
 
@@ -148,12 +127,7 @@ fn options_not_offered_are_refused_and_the_haggling_goes_on() {
 
 #[test]
 fn a_session_may_come_byte_by_byte_and_the_hint_never_asks_too_much() {
-    let whole = [
-        &[0, 0, 0, 3][..],
-        &option(8, b""),
-        &option(7, &query("disk", &[1])),
-    ]
-    .concat();
+    let whole = [&[0, 0, 0, 3][..], &option(8, b""), &option(7, &query("disk", &[1]))].concat();
     let mut at_once = Session::accepted();
     let want = at_once.answer_to(&whole);
     let mut session = Session::accepted();

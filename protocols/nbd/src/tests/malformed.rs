@@ -8,11 +8,7 @@ fn refusal(bytes: &[u8]) -> CloseReason {
 
 #[test]
 fn client_flags_that_were_not_offered_close() {
-    for (bytes, flags) in [
-        ([0, 0, 0, 4], 4),
-        ([0, 0, 0, 7], 7),
-        ([0x80, 0, 0, 3], 0x8000_0003),
-    ] {
+    for (bytes, flags) in [([0, 0, 0, 4], 4), ([0, 0, 0, 7], 7), ([0x80, 0, 0, 3], 0x8000_0003)] {
         let result = Session::accepted().send(&bytes).1;
         assert_eq!(result, Err(CloseReason::ClientFlags { flags }));
     }
@@ -77,11 +73,7 @@ fn lengths_within_info_and_go_must_add_up() {
     for data in cases {
         let number = 6 + u32::try_from(data.len() % 2).unwrap();
         let want = rep(number, 0x8000_0003, b"lengths in the request do not add up");
-        assert_eq!(
-            Session::haggling().answer_to(&option(number, &data)),
-            want,
-            "{data:?}"
-        );
+        assert_eq!(Session::haggling().answer_to(&option(number, &data)), want, "{data:?}");
     }
 }
 
@@ -91,19 +83,10 @@ fn names_that_cannot_be_looked_up_are_refused() {
     let mut session = Session::haggling();
     for number in [6, 7] {
         let invalid = rep(number, 0x8000_0003, b"export name is not valid UTF-8");
-        assert_eq!(
-            session.answer_to(&option(number, &bad_name(b"\xc3("))),
-            invalid
-        );
-        assert_eq!(
-            session.answer_to(&option(number, &bad_name(b"a\0"))),
-            invalid
-        );
+        assert_eq!(session.answer_to(&option(number, &bad_name(b"\xc3("))), invalid);
+        assert_eq!(session.answer_to(&option(number, &bad_name(b"a\0"))), invalid);
         let unknown = rep(number, 0x8000_0006, b"no such export");
-        assert_eq!(
-            session.answer_to(&option(number, &query("Disk", &[]))),
-            unknown
-        );
+        assert_eq!(session.answer_to(&option(number, &query("Disk", &[]))), unknown);
     }
     assert!(session.connection.export().is_none());
 }
@@ -111,22 +94,12 @@ fn names_that_cannot_be_looked_up_are_refused() {
 #[test]
 fn options_without_data_refuse_data() {
     let mut session = Session::haggling();
-    let text = [
-        (3, &b"LIST takes no data"[..]),
-        (8, b"STRUCTURED_REPLY takes no data"),
-    ];
+    let text = [(3, &b"LIST takes no data"[..]), (8, b"STRUCTURED_REPLY takes no data")];
     for (number, text) in text {
-        assert_eq!(
-            session.answer_to(&option(number, b"x")),
-            rep(number, 0x8000_0003, text)
-        );
+        assert_eq!(session.answer_to(&option(number, b"x")), rep(number, 0x8000_0003, text));
     }
     let answer = session.answer_to(&option(7, &query("disk", &[])));
-    assert_eq!(
-        answer[30] & 0x80,
-        0,
-        "structured replies were not negotiated"
-    );
+    assert_eq!(answer[30] & 0x80, 0, "structured replies were not negotiated");
 }
 
 #[test]
@@ -184,10 +157,7 @@ fn a_wrong_request_magic_closes_after_answering_what_came_before() {
     for (bytes, magic) in [
         (&option(7, &query("disk", &[]))[..], 0x4948_4156),
         (&[simple(0), simple(0)].concat(), 0x6744_6698),
-        (
-            &[&[0x21, 0xe4, 0x1c, 0x71][..], &[0; 28]].concat(),
-            0x21e4_1c71,
-        ),
+        (&[&[0x21, 0xe4, 0x1c, 0x71][..], &[0; 28]].concat(), 0x21e4_1c71),
     ] {
         let mut session = Session::open(Limits::default(), "disk", false);
         let bad = [&command(READ, 0, 0, 0)[..], bytes, &[0; 28]].concat();
@@ -217,8 +187,5 @@ fn reasons_say_what_and_where() {
     let text = "transmission: request 3 starts with 0x00001234 instead of 0x25609513";
     assert_eq!(reason.to_string(), text);
     let reason = CloseReason::UnknownExport { name: "a\n".into() };
-    assert_eq!(
-        reason.to_string(),
-        r#"handshake: EXPORT_NAME of unknown export "a\n""#
-    );
+    assert_eq!(reason.to_string(), r#"handshake: EXPORT_NAME of unknown export "a\n""#);
 }

@@ -35,10 +35,7 @@ impl Exports for Table {
 
     fn names(&self, each: &mut dyn FnMut(&str) -> bool) {
         let more = (0..self.more).map(|i| format!("more/{i:08}"));
-        let all = ["disk", "huge", "frozen"]
-            .map(String::from)
-            .into_iter()
-            .chain(more);
+        let all = ["disk", "huge", "frozen"].map(String::from).into_iter().chain(more);
         for name in all {
             if !each(&name) {
                 return;
@@ -92,9 +89,9 @@ impl Session {
     pub(crate) fn send(&mut self, bytes: &[u8]) -> (Vec<u8>, Result<(), CloseReason>) {
         self.input.extend_from_slice(bytes);
         let mut out = Vec::new();
-        let result =
-            self.connection
-                .receive(&mut self.input, &self.exports, &mut out, &mut self.requests);
+        let result = self
+            .connection
+            .receive(&mut self.input, &self.exports, &mut out, &mut self.requests);
         (out.concat(), result)
     }
 
@@ -113,11 +110,7 @@ impl Session {
         self.requests.remove(0)
     }
 
-    pub(crate) fn reply(
-        &mut self,
-        handle: Handle,
-        result: Result<Vec<Bytes>, NbdError>,
-    ) -> Vec<u8> {
+    pub(crate) fn reply(&mut self, handle: Handle, result: Result<Vec<Bytes>, NbdError>) -> Vec<u8> {
         let mut out = Vec::new();
         self.connection.reply(handle, result, &mut out);
         out.concat()
@@ -126,13 +119,7 @@ impl Session {
 
 pub(crate) fn option(number: u32, data: &[u8]) -> Vec<u8> {
     let length = u32::try_from(data.len()).unwrap();
-    [
-        &b"IHAVEOPT"[..],
-        &number.to_be_bytes(),
-        &length.to_be_bytes(),
-        data,
-    ]
-    .concat()
+    [&b"IHAVEOPT"[..], &number.to_be_bytes(), &length.to_be_bytes(), data].concat()
 }
 
 /// Data of INFO and GO.

@@ -35,11 +35,7 @@ fn handshake(random: &mut Random) -> Vec<Vec<u8>> {
     ];
     let mut parts = vec![vec![0, 0, 0, 3]];
     parts.extend((0..random.below(5)).map(|_| random.pick(&options).clone()));
-    let last = [
-        option(7, &query("disk", &[3])),
-        option(1, b"disk"),
-        option(2, b""),
-    ];
+    let last = [option(7, &query("disk", &[3])), option(1, b"disk"), option(2, b"")];
     parts.push(random.pick(&last).clone());
     parts
 }
@@ -106,9 +102,7 @@ fn mutated_sessions_keep_every_promise() {
 fn noise_keeps_every_promise() {
     for seed in 0..SEEDS {
         let mut random = Random(seed);
-        let noise: Vec<u8> = (0..random.below(200))
-            .map(|_| random.next().to_le_bytes()[0])
-            .collect();
+        let noise: Vec<u8> = (0..random.below(200)).map(|_| random.next().to_le_bytes()[0]).collect();
         crate::fuzz::fuzz(&noise);
     }
 }

@@ -73,12 +73,7 @@ fn writes_share_the_receive_buffer() {
         session.input.extend_from_slice(&write);
         let payload_at = session.input[28..].as_ptr();
         let request = session.request(&[]);
-        let Command::Write {
-            offset,
-            data,
-            fua: got,
-        } = request.command
-        else {
+        let Command::Write { offset, data, fua: got } = request.command else {
             panic!("not a write")
         };
         assert_eq!((offset, &data[..], got), (SIZE - 5, &b"hello"[..], fua));
@@ -151,10 +146,7 @@ fn a_bad_write_is_answered_after_its_payload() {
     ];
     for (name, flags, offset, length, error) in cases {
         let mut session = open(name);
-        assert_eq!(
-            session.answer_to(&command(WRITE, flags, offset, length)),
-            b""
-        );
+        assert_eq!(session.answer_to(&command(WRITE, flags, offset, length)), b"");
         let payload = vec![0x25; length as usize];
         assert_eq!(session.answer_to(&payload[1..]), b"");
         assert!(session.input.is_empty(), "a skipped payload is not held");
@@ -175,17 +167,11 @@ fn the_longest_write_is_skipped_without_asking_for_its_memory() {
 fn requests_for_nothing_are_answered_at_once() {
     for (kind, flags) in [(READ, 0), (WRITE, FUA), (TRIM, 0), (ZERO, NO_HOLE)] {
         for offset in [0, SIZE] {
-            assert_eq!(
-                open("disk").answer_to(&command(kind, flags, offset, 0)),
-                simple(0)
-            );
+            assert_eq!(open("disk").answer_to(&command(kind, flags, offset, 0)), simple(0));
         }
     }
     let mut session = Session::open(Limits::default(), "disk", true);
-    assert_eq!(
-        session.answer_to(&command(READ, DF, SIZE, 0)),
-        chunk(0, b"")
-    );
+    assert_eq!(session.answer_to(&command(READ, DF, SIZE, 0)), chunk(0, b""));
     assert_eq!(session.answer_to(&command(WRITE, 0, 0, 0)), simple(0));
 }
 
@@ -199,10 +185,7 @@ fn structured_reads_are_one_chunk() {
         assert_eq!(session.reply(request.handle, Ok(data)), want);
     }
     let request = session.request(&command(READ, 0, 0, 6));
-    assert_eq!(
-        session.reply(request.handle, Err(NbdError::Io)),
-        error_chunk(EIO)
-    );
+    assert_eq!(session.reply(request.handle, Err(NbdError::Io)), error_chunk(EIO));
     let cases = [(0, EINVAL), (DF, EOVERFLOW), (NO_HOLE, EINVAL)];
     for (flags, error) in cases {
         let bytes = command(READ, flags, 0, MAX_PAYLOAD + 1);
@@ -248,10 +231,7 @@ fn replies_may_come_in_any_order_even_with_one_cookie() {
     let two = session.reply(second.handle, Ok(vec![Bytes::from_static(b"22")]));
     assert_eq!(two, [&simple(0)[..], b"22"].concat());
     let third = session.request(&command(READ, 0, 0, 3));
-    assert_ne!(
-        third.handle, second.handle,
-        "a slot is reused, a handle is not"
-    );
+    assert_ne!(third.handle, second.handle, "a slot is reused, a handle is not");
     let one = session.reply(first.handle, Ok(vec![Bytes::from_static(b"1")]));
     assert_eq!(one, [&simple(0)[..], b"1"].concat());
 }
@@ -280,9 +260,7 @@ fn many_headers_from_one_block_stay_intact() {
     let mut kept = Vec::new();
     for _ in 0..1000 {
         let request = session.request(&command(TRIM, 0, 0, 1));
-        session
-            .connection
-            .reply(request.handle, Ok(Vec::new()), &mut kept);
+        session.connection.reply(request.handle, Ok(Vec::new()), &mut kept);
     }
     assert!(kept.iter().all(|header| header[..] == simple(0)));
 }
@@ -297,26 +275,14 @@ fn the_count_of_requests_in_flight_is_bounded() {
     let read = command(READ, 0, 0, 10);
     session.send(&read.repeat(5)).1.unwrap();
     assert_eq!(session.requests.len(), 2);
-    assert_eq!(
-        session.connection.in_flight(),
-        InFlight {
-            requests: 2,
-            bytes: 20
-        }
-    );
-    assert_eq!(
-        (session.connection.is_full(), session.connection.hint()),
-        (true, 0)
-    );
+    assert_eq!(session.connection.in_flight(), InFlight { requests: 2, bytes: 20 });
+    assert_eq!((session.connection.is_full(), session.connection.hint()), (true, 0));
     assert_eq!(session.input.len(), 3 * read.len());
     let handle = session.requests.remove(0).handle;
     session.reply(handle, Err(NbdError::Io));
     assert!(!session.connection.is_full());
     session.send(&[]).1.unwrap();
-    assert_eq!(
-        (session.requests.len(), session.input.len()),
-        (2, 2 * read.len())
-    );
+    assert_eq!((session.requests.len(), session.input.len()), (2, 2 * read.len()));
 }
 
 #[test]
@@ -328,10 +294,7 @@ fn the_bytes_in_flight_are_bounded_but_one_request_always_goes() {
     let mut session = Session::open(limits, "disk", false);
     let write = [&command(WRITE, 0, 0, 4096)[..], &[0; 4096]].concat();
     let zero = command(ZERO, 0, 0, 1 << 20);
-    session
-        .send(&[&zero[..], &write, &zero].concat())
-        .1
-        .unwrap();
+    session.send(&[&zero[..], &write, &zero].concat()).1.unwrap();
     assert_eq!(
         session.connection.in_flight(),
         InFlight {
@@ -343,13 +306,7 @@ fn the_bytes_in_flight_are_bounded_but_one_request_always_goes() {
     let handle = session.requests[1].handle;
     session.reply(handle, Ok(Vec::new()));
     session.send(&[]).1.unwrap();
-    assert_eq!(
-        session.connection.in_flight(),
-        InFlight {
-            requests: 2,
-            bytes: 0
-        }
-    );
+    assert_eq!(session.connection.in_flight(), InFlight { requests: 2, bytes: 0 });
 }
 
 #[test]

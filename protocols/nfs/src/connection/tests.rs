@@ -1,12 +1,8 @@
 //! Whole calls as bytes, refusals, limits and backpressure.
 
 use super::*;
-use crate::nfs3::{
-    Failure, Handle, ReadArgs, ReadOk, StableHow, Status, WccData, WriteArgs, WriteOk,
-};
-use crate::rpc::{
-    AuthStat, Groups, LAST_FRAGMENT, SysCredentials, finish_record, write_call_header,
-};
+use crate::nfs3::{Failure, Handle, ReadArgs, ReadOk, StableHow, Status, WccData, WriteArgs, WriteOk};
+use crate::rpc::{AuthStat, Groups, LAST_FRAGMENT, SysCredentials, finish_record, write_call_header};
 
 const XID: u32 = 0x1357_9bdf;
 
@@ -80,10 +76,7 @@ fn a_getattr_byte_by_byte() {
     assert!(out.is_empty());
     assert_eq!(calls.len(), 1);
     assert_eq!(calls[0].ticket.xid(), XID);
-    assert_eq!(
-        calls[0].body,
-        Request::Nfs(nfs3::Request::GetAttr(handle()))
-    );
+    assert_eq!(calls[0].body, Request::Nfs(nfs3::Request::GetAttr(handle())));
     let Credentials::Sys(SysCredentials {
         stamp,
         uid,
@@ -94,10 +87,7 @@ fn a_getattr_byte_by_byte() {
     else {
         panic!("AUTH_SYS")
     };
-    assert_eq!(
-        (*stamp, *uid, *gid, *groups),
-        (1234, 0, 0, Groups::new(&[0]))
-    );
+    assert_eq!((*stamp, *uid, *gid, *groups), (1234, 0, 0, Groups::new(&[0])));
 }
 
 /// The whole reply to each call, without mark and xid.
@@ -107,11 +97,7 @@ fn assert_answers(cases: &[(&str, Vec<u8>, &[u32])]) {
         let (out, calls) = feed(&mut connection, bytes).unwrap();
         let expected = record(&[&XID.to_be_bytes(), &words(expected)[..]].concat());
         assert_eq!(out, expected, "{name}");
-        assert_eq!(
-            (calls.len(), connection.calls_in_flight()),
-            (0, 0),
-            "{name}"
-        );
+        assert_eq!((calls.len(), connection.calls_in_flight()), (0, 0), "{name}");
     }
 }
 
@@ -119,11 +105,7 @@ fn assert_answers(cases: &[(&str, Vec<u8>, &[u32])]) {
 fn null_is_answered_at_once() {
     assert_answers(&[
         ("NFS NULL", call(nfs3::PROGRAM, 3, 0, &[]), &[1, 0, 0, 0, 0]),
-        (
-            "MOUNT NULL",
-            call(mount::PROGRAM, 3, 0, &[]),
-            &[1, 0, 0, 0, 0],
-        ),
+        ("MOUNT NULL", call(mount::PROGRAM, 3, 0, &[]), &[1, 0, 0, 0, 0]),
         (
             "NULL with arguments",
             call(nfs3::PROGRAM, 3, 0, &[0; 4]),
@@ -137,27 +119,11 @@ fn rpc_errors_are_answered_at_once() {
     let (nfs, mount) = (nfs3::PROGRAM, mount::PROGRAM);
     assert_answers(&[
         ("NFS_ACL", call(100_227, 3, 0, &[]), &[1, 0, 0, 0, 1]),
-        (
-            "NFS version 4",
-            call(nfs, 4, 0, &[]),
-            &[1, 0, 0, 0, 2, 3, 3],
-        ),
-        (
-            "MOUNT version 1",
-            call(mount, 1, 3, &[]),
-            &[1, 0, 0, 0, 2, 3, 3],
-        ),
+        ("NFS version 4", call(nfs, 4, 0, &[]), &[1, 0, 0, 0, 2, 3, 3]),
+        ("MOUNT version 1", call(mount, 1, 3, &[]), &[1, 0, 0, 0, 2, 3, 3]),
         ("NFS procedure 22", call(nfs, 3, 22, &[]), &[1, 0, 0, 0, 3]),
-        (
-            "MOUNT procedure 6",
-            call(mount, 3, 6, &[]),
-            &[1, 0, 0, 0, 3],
-        ),
-        (
-            "RPC version 3",
-            record(&words(&[XID, 0, 3])),
-            &[1, 1, 0, 2, 2],
-        ),
+        ("MOUNT procedure 6", call(mount, 3, 6, &[]), &[1, 0, 0, 0, 3]),
+        ("RPC version 3", record(&words(&[XID, 0, 3])), &[1, 1, 0, 2, 2]),
         (
             "AUTH_TLS",
             record(&words(&[XID, 0, 2, nfs, 3, 0, 7, 0, 0, 0])),
@@ -176,26 +142,14 @@ fn arguments_too_short_and_too_long() {
     let (nfs, mount) = (nfs3::PROGRAM, mount::PROGRAM);
     let too_long = [&words(&[65])[..], &[0; 68]].concat();
     assert_answers(&[
-        (
-            "GETATTR without handle",
-            call(nfs, 3, 1, &[]),
-            &[1, 0, 0, 0, 4],
-        ),
+        ("GETATTR without handle", call(nfs, 3, 1, &[]), &[1, 0, 0, 0, 4]),
         (
             "GETATTR with more",
             call(nfs, 3, 1, &words(&[4, 1, 0])),
             &[1, 0, 0, 0, 4],
         ),
-        (
-            "handle of 65 bytes",
-            call(nfs, 3, 1, &too_long),
-            &[1, 0, 0, 0, 4],
-        ),
-        (
-            "DUMP with arguments",
-            call(mount, 3, 2, &[0; 4]),
-            &[1, 0, 0, 0, 4],
-        ),
+        ("handle of 65 bytes", call(nfs, 3, 1, &too_long), &[1, 0, 0, 0, 4]),
+        ("DUMP with arguments", call(mount, 3, 2, &[0; 4]), &[1, 0, 0, 0, 4]),
     ]);
 }
 
@@ -235,10 +189,7 @@ fn records_that_are_not_calls_close() {
                 limit: 1_056_768,
             },
         ),
-        (
-            vec![0; 400_000],
-            CloseReason::TooManyFragments { limit: 1024 },
-        ),
+        (vec![0; 400_000], CloseReason::TooManyFragments { limit: 1024 }),
     ];
     for (bytes, reason) in cases {
         assert_eq!(feed(&mut connection(), &bytes), Err(reason));
@@ -251,9 +202,7 @@ fn the_largest_write_passes_without_a_copy() {
     let mut input = BytesMut::from(&nfs_call(&request)[..]);
     let range = input.as_ptr_range();
     let (mut connection, mut out, mut calls) = (connection(), Vec::new(), Vec::new());
-    connection
-        .receive(&mut input, &mut out, &mut calls)
-        .unwrap();
+    connection.receive(&mut input, &mut out, &mut calls).unwrap();
     let Request::Nfs(nfs3::Request::Write(args)) = &calls[0].body else {
         panic!("WRITE")
     };
@@ -271,11 +220,7 @@ fn replies_are_records_and_reads_are_not_copied() {
         count: 5,
     });
     let (_, mut calls) = feed(&mut connection, &nfs_call(&request)).unwrap();
-    let data = vec![
-        Bytes::from_static(b"abc"),
-        Bytes::new(),
-        Bytes::from_static(b"de"),
-    ];
+    let data = vec![Bytes::from_static(b"abc"), Bytes::new(), Bytes::from_static(b"de")];
     let reply = Reply::Nfs(nfs3::Reply::Read(Ok(ReadOk {
         attributes: None,
         eof: true,
@@ -283,17 +228,11 @@ fn replies_are_records_and_reads_are_not_copied() {
     })));
     let mut out = Vec::new();
     connection.reply(calls.remove(0).ticket, &reply, &mut out);
-    assert_eq!(
-        [out[1].as_ptr(), out[2].as_ptr()],
-        [data[0].as_ptr(), data[2].as_ptr()]
-    );
+    assert_eq!([out[1].as_ptr(), out[2].as_ptr()], [data[0].as_ptr(), data[2].as_ptr()]);
     let mut expected = words(&[XID, 1, 0, 0, 0, 0, 0, 0, 5, 1, 5]);
     expected.extend_from_slice(b"abcde\0\0\0");
     assert_eq!(out.concat(), record(&expected));
-    assert_eq!(
-        (connection.calls_in_flight(), connection.bytes_in_flight()),
-        (0, 0)
-    );
+    assert_eq!((connection.calls_in_flight(), connection.bytes_in_flight()), (0, 0));
 }
 
 #[test]
@@ -302,27 +241,16 @@ fn calls_can_be_refused_and_forgotten() {
     let bytes = [nfs_call(&write(10)), nfs_call(&write(10))].concat();
     let (_, mut calls) = feed(&mut connection, &bytes).unwrap();
     let mut out = Vec::new();
-    connection.refuse(
-        calls.remove(0).ticket,
-        Refusal::Auth(AuthStat::TooWeak),
-        &mut out,
-    );
+    connection.refuse(calls.remove(0).ticket, Refusal::Auth(AuthStat::TooWeak), &mut out);
     assert_eq!(out.concat(), record(&words(&[XID, 1, 1, 1, 5])));
     assert_eq!(connection.calls_in_flight(), 1);
     connection.forget(calls.remove(0).ticket);
-    assert_eq!(
-        (connection.calls_in_flight(), connection.bytes_in_flight()),
-        (0, 0)
-    );
+    assert_eq!((connection.calls_in_flight(), connection.bytes_in_flight()), (0, 0));
 }
 
 #[test]
 fn input_waits_while_too_much_is_in_flight() {
-    for (calls, bytes, admitted) in [
-        (2, usize::MAX, 2),
-        (usize::MAX, 100, 1),
-        (usize::MAX, 200, 2),
-    ] {
+    for (calls, bytes, admitted) in [(2, usize::MAX, 2), (usize::MAX, 100, 1), (usize::MAX, 200, 2)] {
         let mut connection = Connection::new(Limits {
             calls,
             bytes,
@@ -333,9 +261,7 @@ fn input_waits_while_too_much_is_in_flight() {
         let mut input = BytesMut::from(&one.repeat(5)[..]);
         let (mut out, mut taken) = (Vec::new(), Vec::new());
         for rest in (0..5_usize).rev() {
-            connection
-                .receive(&mut input, &mut out, &mut taken)
-                .unwrap();
+            connection.receive(&mut input, &mut out, &mut taken).unwrap();
             assert_eq!(taken.len(), admitted.min(rest + 1));
             let reply = Reply::Nfs(nfs3::Reply::Write(Err(Status::NoSpace.into())));
             connection.reply(taken.remove(0).ticket, &reply, &mut out);
@@ -379,10 +305,7 @@ fn failures_carry_their_attributes() {
         &Reply::Nfs(nfs3::Reply::Write(Err(failure))),
         &mut out,
     );
-    assert_eq!(
-        out.concat(),
-        record(&words(&[XID, 1, 0, 0, 0, 0, 70, 0, 0]))
-    );
+    assert_eq!(out.concat(), record(&words(&[XID, 1, 0, 0, 0, 0, 70, 0, 0])));
     let (_, mut calls) = feed(&mut connection, &nfs_call(&write(4))).unwrap();
     let written = WriteOk {
         wcc: WccData::default(),
@@ -396,10 +319,6 @@ fn failures_carry_their_attributes() {
         &Reply::Nfs(nfs3::Reply::Write(Ok(written))),
         &mut out,
     );
-    let expected = [
-        &words(&[XID, 1, 0, 0, 0, 0, 0, 0, 0, 4, 2])[..],
-        b"verifier",
-    ]
-    .concat();
+    let expected = [&words(&[XID, 1, 0, 0, 0, 0, 0, 0, 0, 4, 2])[..], b"verifier"].concat();
     assert_eq!(out.concat(), record(&expected));
 }

@@ -95,13 +95,7 @@ impl Fattr3 {
 
     fn to_wire(self) -> [u8; FATTR3_SIZE] {
         let mut wire = [0; FATTR3_SIZE];
-        let words = [
-            self.kind.number(),
-            self.mode,
-            self.nlink,
-            self.uid,
-            self.gid,
-        ];
+        let words = [self.kind.number(), self.mode, self.nlink, self.uid, self.gid];
         for (place, word) in wire[..20].as_chunks_mut::<4>().0.iter_mut().zip(words) {
             *place = word.to_be_bytes();
         }

@@ -155,9 +155,7 @@ fn attributes_size(attributes: &PostOpAttr) -> usize {
 
 /// Bytes of a post_op_fh3.
 fn handle_size(handle: Option<&Handle>) -> usize {
-    WORD + handle.map_or(0, |handle| {
-        WORD + handle.as_bytes().len().next_multiple_of(WORD)
-    })
+    WORD + handle.map_or(0, |handle| WORD + handle.as_bytes().len().next_multiple_of(WORD))
 }
 
 /// Bytes of fileid, name and cookie.
@@ -207,12 +205,7 @@ impl ReadDirPlusBuilder {
     /// and cookies at most `dir_count`; clamp the client's counts before. The first entry is exempt from
     /// `dir_count`, so that a client which sends a tiny one still gets on.
     #[must_use]
-    pub fn new(
-        dir_count: u32,
-        max_count: u32,
-        attributes: PostOpAttr,
-        verifier: Verifier,
-    ) -> ReadDirPlusBuilder {
+    pub fn new(dir_count: u32, max_count: u32, attributes: PostOpAttr, verifier: Verifier) -> ReadDirPlusBuilder {
         ReadDirPlusBuilder {
             frame: Frame::new(max_count, attributes, verifier),
             directory_room: usize::try_from(dir_count).unwrap_or(usize::MAX),

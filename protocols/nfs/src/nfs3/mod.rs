@@ -10,21 +10,16 @@ mod results;
 mod types;
 
 pub use arguments::{
-    AccessArgs, CommitArgs, CreateArgs, CreateHow, LinkArgs, MakeDirArgs, MakeNode, MakeNodeArgs,
-    ReadArgs, ReadDirArgs, ReadDirPlusArgs, RenameArgs, SetAttrArgs, SymlinkArgs, WriteArgs,
-    access,
+    AccessArgs, CommitArgs, CreateArgs, CreateHow, LinkArgs, MakeDirArgs, MakeNode, MakeNodeArgs, ReadArgs,
+    ReadDirArgs, ReadDirPlusArgs, RenameArgs, SetAttrArgs, SymlinkArgs, WriteArgs, access,
 };
-pub use attributes::{
-    FATTR3_SIZE, Fattr3, PostOpAttr, PreOpAttr, Sattr3, SetTime, SpecData, Time, WccAttr, WccData,
-};
+pub use attributes::{FATTR3_SIZE, Fattr3, PostOpAttr, PreOpAttr, Sattr3, SetTime, SpecData, Time, WccAttr, WccData};
 pub use listing::{Entry, EntryPlus, Listing, ReadDirBuilder, ReadDirPlusBuilder};
 pub use results::{
-    AccessOk, CommitOk, CreateOk, FsInfoOk, FsStatOk, LinkWcc, LookupOk, PathConfOk, ReadLinkOk,
-    ReadOk, RenameWcc, WriteOk, properties,
+    AccessOk, CommitOk, CreateOk, FsInfoOk, FsStatOk, LinkWcc, LookupOk, PathConfOk, ReadLinkOk, ReadOk, RenameWcc,
+    WriteOk, properties,
 };
-pub use types::{
-    DirOpArgs, Failure, FileType, Handle, MAX_HANDLE, Outcome, StableHow, Status, Verifier,
-};
+pub use types::{DirOpArgs, Failure, FileType, Handle, MAX_HANDLE, Outcome, StableHow, Status, Verifier};
 
 use crate::xdr::{Reader, Writer, Xdr, XdrError};
 

@@ -12,10 +12,7 @@ pub(crate) const ATTRIBUTES: Fattr3 = Fattr3 {
     gid: 100,
     size: 1 << 46,
     used: 0x1_0002_0003,
-    rdev: SpecData {
-        major: 8,
-        minor: 17,
-    },
+    rdev: SpecData { major: 8, minor: 17 },
     fsid: 0x1122_3344_5566_7788,
     fileid: 0x99aa_bbcc_ddee_ff00,
     atime: Time {
@@ -117,11 +114,7 @@ fn object_requests() -> Vec<Request> {
 }
 
 fn creating_requests() -> Vec<Request> {
-    let (attributes, device, path) = (
-        settings(),
-        SpecData { major: 1, minor: 3 },
-        Bytes::from_static(b"../x"),
-    );
+    let (attributes, device, path) = (settings(), SpecData { major: 1, minor: 3 }, Bytes::from_static(b"../x"));
     let create = |how| {
         Request::Create(CreateArgs {
             target: target(255),
@@ -191,10 +184,7 @@ fn directory_requests() -> Vec<Request> {
 }
 
 pub(crate) fn replies() -> Vec<Reply> {
-    let mut replies: Vec<Reply> = requests()
-        .iter()
-        .map(|request| request.fail(Status::Jukebox))
-        .collect();
+    let mut replies: Vec<Reply> = requests().iter().map(|request| request.fail(Status::Jukebox)).collect();
     replies.extend(name_replies());
     replies.extend(data_replies());
     replies.extend(system_replies());
@@ -225,10 +215,7 @@ fn name_replies() -> Vec<Reply> {
         ReadDirPlusBuilder::new(4096, 4096, attributes, [1; 8]),
     );
     assert!(dir.push(7, b"name", 1) && dir.push(8, b"other", 2));
-    assert!(
-        plus.push(7, b"name", 1, &attributes, Some(&handle(32)))
-            && plus.push(8, b"x", 2, &None, None)
-    );
+    assert!(plus.push(7, b"name", 1, &attributes, Some(&handle(32))) && plus.push(8, b"x", 2, &None, None));
     vec![
         Reply::Lookup(Ok(found)),
         Reply::Lookup(Err(Failure {
@@ -248,10 +235,7 @@ fn name_replies() -> Vec<Reply> {
             from_dir: dir_wcc,
             to_dir: WccData::default(),
         })),
-        Reply::Link(Ok(LinkWcc {
-            attributes,
-            dir_wcc,
-        })),
+        Reply::Link(Ok(LinkWcc { attributes, dir_wcc })),
         Reply::ReadDir(dir.finish(false).map_err(Failure::from)),
         Reply::ReadDirPlus(plus.finish(true).map_err(Failure::from)),
     ]
@@ -282,10 +266,7 @@ fn data_replies() -> Vec<Reply> {
             committed: StableHow::Unstable,
             verifier,
         })),
-        Reply::Commit(Ok(CommitOk {
-            wcc: wcc(),
-            verifier,
-        })),
+        Reply::Commit(Ok(CommitOk { wcc: wcc(), verifier })),
     ]
 }
 

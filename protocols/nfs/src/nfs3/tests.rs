@@ -88,11 +88,7 @@ fn requests_have_the_standard_form() {
                     nanoseconds: 6,
                 }),
             }),
-            [
-                &b"\0\0\0\x03dir\0"[..],
-                &words(&[0, 0, 0, 1, 2, 0, 0, 1, 1, 5, 6]),
-            ]
-            .concat(),
+            [&b"\0\0\0\x03dir\0"[..], &words(&[0, 0, 0, 1, 2, 0, 0, 1, 1, 5, 6])].concat(),
         ),
         (
             Request::ReadDirPlus(ReadDirPlusArgs {
@@ -102,11 +98,7 @@ fn requests_have_the_standard_form() {
                 dir_count: 512,
                 max_count: 8192,
             }),
-            [
-                &b"\0\0\0\x03dir\0\0\0\0\x01\0\0\0\0verifier"[..],
-                &words(&[512, 8192]),
-            ]
-            .concat(),
+            [&b"\0\0\0\x03dir\0\0\0\0\x01\0\0\0\0verifier"[..], &words(&[512, 8192])].concat(),
         ),
         (
             Request::Write(WriteArgs {
@@ -131,10 +123,7 @@ fn every_request_survives_a_round_trip_and_no_truncation() {
         seen.insert(request.procedure());
         let wire = encoded(|w| request.encode(w));
         let mut r = Reader::new(&wire);
-        assert_eq!(
-            Request::decode(request.procedure(), &mut r),
-            Some(Ok(request.clone()))
-        );
+        assert_eq!(Request::decode(request.procedure(), &mut r), Some(Ok(request.clone())));
         assert_eq!(r.finish(), Ok(()));
         for length in 0..wire.len() {
             let short = wire.slice(..length);
@@ -144,14 +133,8 @@ fn every_request_survives_a_round_trip_and_no_truncation() {
     }
     assert_eq!(seen, (1..=21).collect());
     for unknown in [NULL, 22, u32::MAX] {
-        assert_eq!(
-            Request::decode(unknown, &mut Reader::new(&Bytes::new())),
-            None
-        );
-        assert_eq!(
-            Reply::decode(unknown, &mut Reader::new(&Bytes::new())),
-            None
-        );
+        assert_eq!(Request::decode(unknown, &mut Reader::new(&Bytes::new())), None);
+        assert_eq!(Reply::decode(unknown, &mut Reader::new(&Bytes::new())), None);
     }
 }
 
@@ -173,10 +156,7 @@ fn every_reply_survives_a_round_trip() {
     }
     assert_eq!(bad, (1..=21).collect());
     // RMDIR gives only failures among the samples.
-    assert_eq!(
-        good,
-        (1..=21).filter(|&procedure| procedure != 13).collect()
-    );
+    assert_eq!(good, (1..=21).filter(|&procedure| procedure != 13).collect());
 }
 
 /// The void, post_op_attr, wcc_data, two wcc_data and post_op_attr + wcc_data of section 3.3.
@@ -199,16 +179,13 @@ fn failures_carry_what_the_rfc_says() {
 fn numbers_of_the_rfc() {
     let status: Vec<u32> = Status::ALL.iter().map(|status| status.number()).collect();
     let expected = [
-        1, 2, 5, 6, 13, 17, 18, 19, 20, 21, 22, 27, 28, 30, 31, 63, 66, 69, 70, 71, 10_001, 10_002,
-        10_003, 10_004, 10_005, 10_006, 10_007, 10_008,
+        1, 2, 5, 6, 13, 17, 18, 19, 20, 21, 22, 27, 28, 30, 31, 63, 66, 69, 70, 71, 10_001, 10_002, 10_003, 10_004,
+        10_005, 10_006, 10_007, 10_008,
     ];
     assert_eq!(status, expected);
     assert_eq!(Status::from_number(0), None);
     assert_eq!(
-        FileType::ALL
-            .iter()
-            .map(|kind| kind.number())
-            .collect::<Vec<_>>(),
+        FileType::ALL.iter().map(|kind| kind.number()).collect::<Vec<_>>(),
         [1, 2, 3, 4, 5, 6, 7]
     );
 }
@@ -233,10 +210,7 @@ fn read_dir(count: u32, attributes: PostOpAttr) -> (usize, Result<Bytes, Status>
         .take_while(|(name, cookie)| builder.push(*cookie, name, *cookie));
     let fitting = fitting.count();
     let listing = builder.finish(fitting == NAMES.len());
-    (
-        fitting,
-        listing.map(|listing| encoded(|w| listing.encode(w))),
-    )
+    (fitting, listing.map(|listing| encoded(|w| listing.encode(w))))
 }
 
 #[test]
@@ -252,9 +226,7 @@ fn read_dir_fills_count_exactly() {
             };
             let limit = usize::try_from(count).unwrap();
             assert!(fitting > 0 && wire.len() <= limit);
-            let next = NAMES
-                .get(fitting)
-                .map(|name| 24 + name.len().next_multiple_of(4));
+            let next = NAMES.get(fitting).map(|name| 24 + name.len().next_multiple_of(4));
             assert!(
                 next.is_none_or(|next| wire.len() + next > limit),
                 "{count}: another would fit"
@@ -271,8 +243,7 @@ fn read_dir_has_the_standard_form() {
     assert!(builder.push(7, b"name1", 9));
     let listing = builder.finish(true).unwrap();
     let wire = encoded(|w| listing.encode(w));
-    let expected =
-        b"\0\0\0\0verifier\0\0\0\x01\0\0\0\0\0\0\0\x07\0\0\0\x05name1\0\0\0\0\0\0\0\0\0\0\x09\
+    let expected = b"\0\0\0\0verifier\0\0\0\x01\0\0\0\0\0\0\0\x07\0\0\0\x05name1\0\0\0\0\0\0\0\0\0\0\x09\
         \0\0\0\0\0\0\0\x01";
     assert_eq!(&wire[..], expected);
     let entry = Entry {
@@ -301,8 +272,7 @@ fn an_empty_directory_needs_its_frame_only() {
 fn read_dir_plus(dir_count: u32, max_count: u32) -> (usize, usize) {
     let mut builder = ReadDirPlusBuilder::new(dir_count, max_count, Some(ATTRIBUTES), [0; 8]);
     let handle = handle(33);
-    let fitting =
-        (0..10).take_while(|&n| builder.push(n, b"name", n, &Some(ATTRIBUTES), Some(&handle)));
+    let fitting = (0..10).take_while(|&n| builder.push(n, b"name", n, &Some(ATTRIBUTES), Some(&handle)));
     let fitting = fitting.count();
     let length = builder
         .finish(fitting == 10)
@@ -323,10 +293,7 @@ fn read_dir_plus_respects_both_limits() {
         );
         assert_eq!(read_dir_plus(u32::MAX, full + entry - 1).0, expected);
         assert_eq!(read_dir_plus(directory * entries, u32::MAX).0, expected);
-        assert_eq!(
-            read_dir_plus(directory * (entries + 1) - 1, u32::MAX).0,
-            expected
-        );
+        assert_eq!(read_dir_plus(directory * (entries + 1) - 1, u32::MAX).0, expected);
     }
     assert_eq!(read_dir_plus(u32::MAX, frame + entry - 1), (0, 0));
     assert_eq!(

@@ -116,10 +116,7 @@ impl Xdr for Groups {
             ids: [0; MAX_GROUPS],
             len,
         };
-        let ids = groups
-            .ids
-            .get_mut(..len)
-            .ok_or(XdrError::TooLong { length, limit })?;
+        let ids = groups.ids.get_mut(..len).ok_or(XdrError::TooLong { length, limit })?;
         for id in ids {
             *id = r.u32()?;
         }
@@ -206,8 +203,7 @@ mod tests {
 
     #[test]
     fn auth_sys_is_understood() {
-        let bytes =
-            b"\0\0\0\x01\0\0\0\x1c\x12\x34\x56\x78\0\0\0\x02ab\0\0\0\0\x03\xe8\0\0\0\x64\0\0\0\x01\
+        let bytes = b"\0\0\0\x01\0\0\0\x1c\x12\x34\x56\x78\0\0\0\x02ab\0\0\0\0\x03\xe8\0\0\0\x64\0\0\0\x01\
             \0\0\0\x0a\0\0\0\0\0\0\0\0";
         let expected = Credentials::Sys(SysCredentials {
             stamp: 0x1234_5678,
@@ -230,10 +226,7 @@ mod tests {
             (sys_body(&[b'm'; 256], 0), false),
             (sys_body(b"host", 16), true),
             (sys_body(b"host", 17), false),
-            (
-                Bytes::from([&sys_body(b"host", 0)[..], &[0; 4]].concat()),
-                false,
-            ),
+            (Bytes::from([&sys_body(b"host", 0)[..], &[0; 4]].concat()), false),
             (sys_body(b"host", 2).slice(..20), false),
             (Bytes::new(), false),
         ];
@@ -248,31 +241,16 @@ mod tests {
     fn other_flavours_and_verifiers() {
         let cases = [
             (header(0, b"", NO_VERIFIER), Ok(Credentials::None)),
-            (
-                header(0, b"junk", NO_VERIFIER),
-                Err(AuthStat::BadCredential),
-            ),
-            (
-                header(2, b"", NO_VERIFIER),
-                Err(AuthStat::RejectedCredential),
-            ),
+            (header(0, b"junk", NO_VERIFIER), Err(AuthStat::BadCredential)),
+            (header(2, b"", NO_VERIFIER), Err(AuthStat::RejectedCredential)),
             (header(6, b"", NO_VERIFIER), Err(AuthStat::BadCredential)),
             (header(7, b"", NO_VERIFIER), Err(AuthStat::BadCredential)),
             (header(0, b"", (1, b"")), Err(AuthStat::BadVerifier)),
             (header(0, b"", (0, b"abcd")), Err(AuthStat::BadVerifier)),
-            (
-                header(0, &[0; 401], NO_VERIFIER),
-                Err(AuthStat::BadCredential),
-            ),
+            (header(0, &[0; 401], NO_VERIFIER), Err(AuthStat::BadCredential)),
             (header(0, b"", (0, &[0; 401])), Err(AuthStat::BadVerifier)),
-            (
-                header(0, b"", NO_VERIFIER).slice(..6),
-                Err(AuthStat::BadCredential),
-            ),
-            (
-                header(0, b"", NO_VERIFIER).slice(..12),
-                Err(AuthStat::BadVerifier),
-            ),
+            (header(0, b"", NO_VERIFIER).slice(..6), Err(AuthStat::BadCredential)),
+            (header(0, b"", NO_VERIFIER).slice(..12), Err(AuthStat::BadVerifier)),
         ];
         for (message, expected) in cases {
             assert_eq!(decode(&message), expected, "{message:?}");

@@ -94,8 +94,7 @@ impl CallHeader {
             return Err(HeaderError::Refuse(xid, Refusal::RpcMismatch));
         }
         let (program, version, procedure) = (r.u32()?, r.u32()?, r.u32()?);
-        let credentials =
-            Credentials::decode(r).map_err(|stat| HeaderError::Refuse(xid, Refusal::Auth(stat)))?;
+        let credentials = Credentials::decode(r).map_err(|stat| HeaderError::Refuse(xid, Refusal::Auth(stat)))?;
         Ok(CallHeader {
             xid,
             program,
@@ -182,10 +181,7 @@ mod tests {
             (Refusal::RpcMismatch, &[1, 1, 0, 2, 2]),
             (Refusal::Auth(AuthStat::TooWeak), &[1, 1, 1, 5]),
             (Refusal::ProgUnavail, &[1, 0, 0, 0, 1]),
-            (
-                Refusal::ProgMismatch { low: 3, high: 4 },
-                &[1, 0, 0, 0, 2, 3, 4],
-            ),
+            (Refusal::ProgMismatch { low: 3, high: 4 }, &[1, 0, 0, 0, 2, 3, 4]),
             (Refusal::ProcUnavail, &[1, 0, 0, 0, 3]),
             (Refusal::GarbageArgs, &[1, 0, 0, 0, 4]),
             (Refusal::SystemErr, &[1, 0, 0, 0, 5]),
@@ -206,8 +202,7 @@ mod tests {
 
     #[test]
     fn headers_that_cannot_be_answered_close() {
-        let call =
-            |words: &[u32]| -> Bytes { words.iter().flat_map(|w| w.to_be_bytes()).collect() };
+        let call = |words: &[u32]| -> Bytes { words.iter().flat_map(|w| w.to_be_bytes()).collect() };
         let cases: &[(&[u32], CloseReason)] = &[
             (&[], CloseReason::ShortHeader),
             (&[1], CloseReason::ShortHeader),

@@ -8,12 +8,10 @@ mod message;
 mod record;
 
 pub use auth::{
-    AuthStat, Credentials, Groups, MAX_AUTH_BODY, MAX_GROUPS, MAX_MACHINE_NAME, MachineName,
-    SysCredentials,
+    AuthStat, Credentials, Groups, MAX_AUTH_BODY, MAX_GROUPS, MAX_MACHINE_NAME, MachineName, SysCredentials,
 };
 pub use message::{
-    CallHeader, HeaderError, RPC_VERSION, Refusal, begin_reply, finish_record, write_call_header,
-    write_refusal,
+    CallHeader, HeaderError, RPC_VERSION, Refusal, begin_reply, finish_record, write_call_header, write_refusal,
 };
 pub use record::{Assembler, LAST_FRAGMENT, MARK_SIZE};
 

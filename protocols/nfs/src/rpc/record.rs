@@ -108,11 +108,7 @@ mod tests {
         let mut stream = BytesMut::new();
         for (data, last) in fragments {
             let length = u32::try_from(data.len()).unwrap();
-            let mark = if *last {
-                length | LAST_FRAGMENT
-            } else {
-                length
-            };
+            let mark = if *last { length | LAST_FRAGMENT } else { length };
             stream.extend_from_slice(&mark.to_be_bytes());
             stream.extend_from_slice(data);
         }
@@ -121,13 +117,7 @@ mod tests {
 
     #[test]
     fn fragments_are_joined_however_they_arrive() {
-        let whole = stream(&[
-            (b"one", true),
-            (b"tw", false),
-            (b"", false),
-            (b"o", true),
-            (b"", true),
-        ]);
+        let whole = stream(&[(b"one", true), (b"tw", false), (b"", false), (b"o", true), (b"", true)]);
         for step in 1..=whole.len() {
             let mut assembler = Assembler::new(3, 3);
             let (mut input, mut records) = (BytesMut::new(), Vec::new());
@@ -153,11 +143,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_known() {
         let mut assembler = Assembler::new(1000, 2);
-        for (bytes, missing) in [
-            (&b"\x80\0"[..], 2),
-            (b"\x80\0\0\x0a", 10),
-            (b"\x80\0\0\x0a123", 7),
-        ] {
+        for (bytes, missing) in [(&b"\x80\0"[..], 2), (b"\x80\0\0\x0a", 10), (b"\x80\0\0\x0a123", 7)] {
             assert_eq!(assembler.next(&mut BytesMut::from(bytes)), Ok(None));
             assert_eq!(assembler.missing(), missing);
         }
@@ -168,20 +154,11 @@ mod tests {
         for mark in [0x7fff_ffff_u32, 0xffff_ffff, 11, 11 | LAST_FRAGMENT] {
             let refused = Assembler::new(10, 9).next(&mut BytesMut::from(&mark.to_be_bytes()[..]));
             let size = usize::try_from(mark & !LAST_FRAGMENT).unwrap();
-            assert_eq!(
-                refused,
-                Err(CloseReason::RecordTooLarge { size, limit: 10 })
-            );
+            assert_eq!(refused, Err(CloseReason::RecordTooLarge { size, limit: 10 }));
         }
         let mut input = stream(&[(&[1; 6], false), (&[2; 5], true)]);
         let refused = Assembler::new(10, 9).next(&mut input);
-        assert_eq!(
-            refused,
-            Err(CloseReason::RecordTooLarge {
-                size: 11,
-                limit: 10
-            })
-        );
+        assert_eq!(refused, Err(CloseReason::RecordTooLarge { size: 11, limit: 10 }));
     }
 
     #[test]

@@ -125,11 +125,7 @@ impl<T: Xdr> Xdr for Option<T> {
     }
 
     fn decode(r: &mut Reader<'_>) -> Result<Option<T>, XdrError> {
-        if r.bool()? {
-            T::decode(r).map(Some)
-        } else {
-            Ok(None)
-        }
+        if r.bool()? { T::decode(r).map(Some) } else { Ok(None) }
     }
 }
 
@@ -173,10 +169,7 @@ impl<T: Xdr> Xdr for Array<T> {
 
     fn decode(r: &mut Reader<'_>) -> Result<Array<T>, XdrError> {
         let count = r.count()?;
-        (0..count)
-            .map(|_| T::decode(r))
-            .collect::<Result<_, _>>()
-            .map(Array)
+        (0..count).map(|_| T::decode(r)).collect::<Result<_, _>>().map(Array)
     }
 }
 

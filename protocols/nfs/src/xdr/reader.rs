@@ -105,8 +105,7 @@ impl<'a> Reader<'a> {
     /// What was read since `start`, an earlier [`Self::rest`].
     #[must_use]
     pub fn since(&self, start: &'a [u8]) -> Bytes {
-        self.whole
-            .slice_ref(&start[..start.len() - self.rest.len()])
+        self.whole.slice_ref(&start[..start.len() - self.rest.len()])
     }
 
     /// The end of the message.
@@ -122,10 +121,7 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], XdrError> {
-        let (data, rest) = self
-            .rest
-            .split_at_checked(length)
-            .ok_or(XdrError::Truncated)?;
+        let (data, rest) = self.rest.split_at_checked(length).ok_or(XdrError::Truncated)?;
         self.rest = rest;
         Ok(data)
     }

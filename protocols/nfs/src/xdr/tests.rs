@@ -19,17 +19,11 @@ fn decode<T: Xdr>(bytes: &[u8]) -> Result<T, XdrError> {
 #[test]
 fn primitives_have_the_standard_form() {
     assert_eq!(encoded(&0x0102_0304_u32), [1, 2, 3, 4]);
-    assert_eq!(
-        encoded(&0x0102_0304_0506_0708_u64),
-        [1, 2, 3, 4, 5, 6, 7, 8]
-    );
+    assert_eq!(encoded(&0x0102_0304_0506_0708_u64), [1, 2, 3, 4, 5, 6, 7, 8]);
     assert_eq!(encoded(&true), [0, 0, 0, 1]);
     assert_eq!(encoded(&Some(7_u32)), [0, 0, 0, 1, 0, 0, 0, 7]);
     assert_eq!(encoded(&None::<u32>), [0, 0, 0, 0]);
-    assert_eq!(
-        encoded(&List(vec![5_u32])),
-        [0, 0, 0, 1, 0, 0, 0, 5, 0, 0, 0, 0]
-    );
+    assert_eq!(encoded(&List(vec![5_u32])), [0, 0, 0, 1, 0, 0, 0, 5, 0, 0, 0, 0]);
     assert_eq!(encoded(&Array(vec![5_u32])), [0, 0, 0, 1, 0, 0, 0, 5]);
 }
 
@@ -50,21 +44,10 @@ fn strings_are_padded_to_words() {
 
 #[test]
 fn lengths_near_the_wrap_are_refused() {
-    for length in [
-        u32::MAX,
-        u32::MAX - 1,
-        u32::MAX - 2,
-        u32::MAX - 3,
-        1 << 31,
-        9,
-    ] {
+    for length in [u32::MAX, u32::MAX - 1, u32::MAX - 2, u32::MAX - 3, 1 << 31, 9] {
         let mut message = length.to_be_bytes().to_vec();
         message.extend_from_slice(b"12345678");
-        assert_eq!(
-            decode::<Bytes>(&message),
-            Err(XdrError::Truncated),
-            "{length:#x}"
-        );
+        assert_eq!(decode::<Bytes>(&message), Err(XdrError::Truncated), "{length:#x}");
         let limit = 8;
         let message = Bytes::from(message);
         let refused = Reader::new(&message).opaque(limit);
@@ -87,23 +70,14 @@ fn array_counts_never_exceed_the_message() {
 
 #[test]
 fn missing_padding_is_a_truncation() {
-    assert_eq!(
-        decode::<Bytes>(b"\0\0\0\x05hello\0\0"),
-        Err(XdrError::Truncated)
-    );
+    assert_eq!(decode::<Bytes>(b"\0\0\0\x05hello\0\0"), Err(XdrError::Truncated));
 }
 
 #[test]
 fn booleans_are_zero_or_one() {
     for bad in [2, 256, u32::MAX] {
-        assert_eq!(
-            decode::<bool>(&bad.to_be_bytes()),
-            Err(XdrError::BadBool(bad))
-        );
-        assert_eq!(
-            decode::<Option<u32>>(&bad.to_be_bytes()),
-            Err(XdrError::BadBool(bad))
-        );
+        assert_eq!(decode::<bool>(&bad.to_be_bytes()), Err(XdrError::BadBool(bad)));
+        assert_eq!(decode::<Option<u32>>(&bad.to_be_bytes()), Err(XdrError::BadBool(bad)));
     }
 }
 

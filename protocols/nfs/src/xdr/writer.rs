@@ -89,8 +89,7 @@ impl Writer {
         self.payload
             .extend(data.iter().filter(|segment| !segment.is_empty()).cloned());
         if padding(length) > 0 {
-            self.payload
-                .push(Bytes::from_static(&ZEROES[..padding(length)]));
+            self.payload.push(Bytes::from_static(&ZEROES[..padding(length)]));
         }
         self.sealed = Some(self.buffer.len());
     }
