@@ -58,7 +58,7 @@ pub enum ImageCommand {
         #[arg(value_parser = name)]
         name: String,
         /// Its size: 512, 64K, 1M, 1.5G, 1T
-        #[arg(long, value_parser = parse_size)]
+        #[arg(long, value_parser = parse_size, allow_hyphen_values = true)]
         size: u64,
     },
     /// List all images
@@ -75,7 +75,7 @@ pub enum ImageCommand {
         #[arg(value_parser = name)]
         name: String,
         /// Its new size: 512, 64K, 1M, 1.5G, 1T
-        #[arg(long, value_parser = parse_size)]
+        #[arg(long, value_parser = parse_size, allow_hyphen_values = true)]
         size: u64,
     },
     /// Remove an image and its data
@@ -124,7 +124,7 @@ pub struct UpArgs {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=MAX_OSDS))]
     pub osds: u32,
     /// Size of each OSD
-    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = parse_size, allow_hyphen_values = true)]
     pub osd_size: u64,
     /// Copies of every object, each on another OSD
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=MAX_OSDS))]

@@ -75,7 +75,11 @@ pub(crate) struct Lane {
 impl Lane {
     /// Nothing is under way.
     pub(crate) fn is_idle(&self) -> bool {
-        self.running.is_empty() && self.waiting.is_empty() && self.held.is_empty() && self.healing.is_none()
+        self.running.is_empty()
+            && self.waiting.is_empty()
+            && self.held.is_empty()
+            && self.healing.is_none()
+            && self.lacking.is_empty()
     }
 
     /// Whether this operation is here already.

@@ -180,7 +180,11 @@ impl Osd {
             }
             _ => reply(running.client, op, Err(OpError::Damaged), out),
         }
-        self.drop_if_idle(id, object);
+        if lane.lacking.is_empty() {
+            self.drop_if_idle(id, object);
+        } else {
+            self.continue_lane(id, object, out);
+        }
     }
 
     /// A unit that is to be merged came back from the store.

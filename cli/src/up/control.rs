@@ -9,13 +9,15 @@ use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
-use trivet_core::OsdId;
-use trivet_core::kv::{LeaseId, Txn, TxnOutcome};
-use trivet_gateway::admin::metrics::Metrics;
-use trivet_gateway::admin::{AdminHandle, http};
+use trivet_core::keys::{self, GatewayState};
+use trivet_core::kv::{Change, LeaseId, Txn, TxnOutcome};
+use trivet_core::map::encode;
+use trivet_core::{ClientId, OsdId};
+use trivet_gateway::admin::http;
 use trivet_meta::{Meta, MetaError};
 use trivet_mon::Monitor;
 
+use super::data::Handles;
 use super::link::{Ask, Role, Tell, ToData};
 use super::startup::random;
 
@@ -35,10 +37,16 @@ pub async fn run(
     store: Arc<dyn Meta>,
     data: ToData,
     mut asked: UnboundedReceiver<Ask>,
-    admin: AdminHandle,
-    metrics: Arc<Metrics>,
+    handles: Handles,
     http: std::net::TcpListener,
 ) -> anyhow::Result<()> {
+    let Handles {
+        admin,
+        metrics,
+        gateway,
+        ..
+    } = handles;
+    let gateway = register(&store, gateway).await?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let (stop, stopping) = tokio::sync::watch::channel(false);
@@ -63,10 +71,32 @@ pub async fn run(
     let served = tokio::time::timeout(Duration::from_secs(2), api).await;
     watcher.abort();
     monitor.abort();
+    gateway.keeper.abort();
     match served {
         Ok(Ok(Err(error))) => Err(error).context("the admin API failed"),
         _ => Ok(()),
     }
+}
+
+/// Tells the cluster that the gateway is there, for as long as its lease is kept alive.
+async fn register(store: &Arc<dyn Meta>, gateway: ClientId) -> anyhow::Result<Held> {
+    let lease = store.lease_grant(LEASE).await?;
+    let state = GatewayState { name: "up".into() };
+    let change = Change::Put {
+        key: keys::gateway_state(gateway),
+        value: encode(&state),
+        lease: Some(lease),
+    };
+    store
+        .txn(Txn {
+            compare: Vec::new(),
+            changes: vec![change],
+        })
+        .await?;
+    Ok(Held {
+        lease,
+        keeper: tokio::spawn(keep_alive(Arc::clone(store), lease)),
+    })
 }
 
 async fn until(mut stopping: tokio::sync::watch::Receiver<bool>) {

@@ -64,6 +64,8 @@ pub struct Handles {
     pub admin: AdminHandle,
     /// What the data path counts.
     pub metrics: Arc<Metrics>,
+    /// The gateway's name in the cluster.
+    pub gateway: ClientId,
 }
 
 struct Data {
@@ -129,6 +131,7 @@ pub fn run(setup: Setup) -> anyhow::Result<()> {
         waker: reactor.waker(),
         admin: handle,
         metrics,
+        gateway: id,
     };
     if started.send(handles).is_err() {
         return Ok(());

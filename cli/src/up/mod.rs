@@ -57,15 +57,8 @@ pub fn run(args: &UpArgs) -> anyhow::Result<()> {
         return error;
     };
     runtime.block_on(startup::record(&plan, &store))?;
-    let link = link::ToData::new(to_data, handles.waker);
-    let result = runtime.block_on(control::run(
-        store,
-        link,
-        from_data,
-        handles.admin,
-        handles.metrics,
-        http,
-    ));
+    let link = link::ToData::new(to_data, handles.waker.clone());
+    let result = runtime.block_on(control::run(store, link, from_data, handles, http));
     let ended = thread.join().map_err(|_| anyhow!("the data path panicked"))?;
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     result.and(ended)
