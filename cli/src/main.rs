@@ -21,10 +21,6 @@ use clap::error::{ContextKind, ErrorKind};
 use args::{Cli, Command};
 use client::Client;
 
-/// The data path makes a few small buffers per operation; this allocator makes them for less than the system's.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(cli) => match run(cli) {
