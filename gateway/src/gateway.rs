@@ -63,8 +63,6 @@ pub enum Effect {
     ToOsd(OsdId, Message),
     /// Run a metadata transaction and report with [`Gateway::txn_ended`].
     Txn(u64, Txn),
-    /// Something a person should know.
-    Warn(String),
 }
 
 /// One client connection.

@@ -114,7 +114,6 @@ impl Osd {
     /// A source has sent the whole object.
     pub(crate) fn fetched(
         &mut self,
-        _from: OsdId,
         id: PgId,
         epoch: Epoch,
         object: ObjectId,
@@ -141,7 +140,7 @@ impl Osd {
     /// Sends the whole object to everybody who lacks it.
     fn push(&mut self, id: PgId, object: ObjectId, whole: Mutation, out: &mut Vec<Effect>) {
         let Some(pg) = self.pgs.get_mut(&id) else { return };
-        let (epoch, version) = (pg.epoch, whole.version);
+        let epoch = pg.epoch;
         let Some(lacking) = pg.missing.get(&object).map(|missing| missing.lacking.clone()) else {
             return;
         };
@@ -152,19 +151,7 @@ impl Osd {
         healing.whole = Some(whole.clone());
         for osd in lacking {
             if osd == self.id {
-                let request = Request::Write {
-                    object,
-                    mutation: whole.clone(),
-                };
-                self.ask(
-                    request,
-                    Wait::OwnWrite {
-                        pg: id,
-                        epoch,
-                        object,
-                        version,
-                    },
-                );
+                self.own_write(id, epoch, object, whole.clone());
             } else {
                 self.to_peer(
                     osd,

@@ -56,8 +56,6 @@ pub enum Effect {
     Disk(DiskOp),
     /// Run a metadata transaction and report with [`Event::Txn`].
     Txn(u64, Txn),
-    /// Something a person should know.
-    Warn(String),
 }
 
 /// Who waits for an answer of the store.
@@ -294,7 +292,7 @@ impl Osd {
             } => {
                 self.written(from, pg, epoch, object, version, result, out);
             }
-            PeerBody::Fetched { object, whole } => self.fetched(from, pg, epoch, object, whole, out),
+            PeerBody::Fetched { object, whole } => self.fetched(pg, epoch, object, whole, out),
         }
     }
 
@@ -356,7 +354,7 @@ impl Osd {
             }
             Wait::HealRead { pg, epoch, object } => {
                 let whole = self.whole_object(object, result);
-                self.fetched(self.id, pg, epoch, object, whole, out);
+                self.fetched(pg, epoch, object, whole, out);
             }
             Wait::Forget => {}
         }

@@ -268,19 +268,7 @@ impl Osd {
         let (epoch, version) = (pg.epoch, mutation.version);
         let others: Vec<OsdId> = pg.others().collect();
         let answers = self.output.done.len();
-        let request = Request::Write {
-            object,
-            mutation: mutation.clone(),
-        };
-        self.ask(
-            request,
-            Wait::OwnWrite {
-                pg: id,
-                epoch,
-                object,
-                version,
-            },
-        );
+        self.own_write(id, epoch, object, mutation.clone());
         let refused = self.output.done[answers..].iter().any(|(_, result)| result.is_err());
         if refused {
             self.no_longer_awaited(id, object, version);
@@ -302,6 +290,18 @@ impl Osd {
             );
         }
         self.to_peer(*last, id, epoch, PeerBody::Write { object, mutation }, out);
+    }
+
+    /// Makes a mutation durable in this OSD's own store; [`Osd::written`] hears of it like of any member's.
+    pub(crate) fn own_write(&mut self, pg: PgId, epoch: Epoch, object: ObjectId, mutation: Mutation) {
+        let version = mutation.version;
+        let wait = Wait::OwnWrite {
+            pg,
+            epoch,
+            object,
+            version,
+        };
+        self.ask(Request::Write { object, mutation }, wait);
     }
 
     /// The mutation was not sent to the other members.

@@ -331,7 +331,6 @@ impl Data {
                     // Without a control plane the process is about to end.
                     let _ = self.control.send(Ask::Txn(Role::Gateway, ticket, txn));
                 }
-                Effect::Warn(text) => tracing::warn!("{text}"),
             }
         }
     }

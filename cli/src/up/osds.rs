@@ -411,7 +411,6 @@ fn carry_out(osd: OsdId, disk: DiskToken, effects: &mut Vec<Effect>, out: &mut O
             Effect::Txn(ticket, txn) => {
                 let _ = out.control.send(Ask::Txn(Role::Osd(osd), ticket, txn));
             }
-            Effect::Warn(text) => tracing::warn!("OSD {osd}: {text}"),
         }
     }
 }

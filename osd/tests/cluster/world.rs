@@ -284,7 +284,6 @@ impl World {
                 }
                 Effect::Disk(op) => node.pending.push_back(op),
                 Effect::Txn(ticket, txn) => self.txns.push_back((osd, ticket, txn)),
-                Effect::Warn(text) => panic!("{text}"),
             }
         }
     }
