@@ -62,6 +62,39 @@ pub fn history(pg: PgId) -> String {
     format!("{PGS}{}/{}/history", pg.pool, pg.number)
 }
 
+/// `config/scrub`: the scrub that was asked for last.
+pub const SCRUB: &str = "config/scrub";
+
+/// `pg/<pool>/<n>/scrub`: the outcome of the PG's last scrub.
+#[must_use]
+pub fn scrub(pg: PgId) -> String {
+    format!("{PGS}{}/{}/scrub", pg.pool, pg.number)
+}
+
+/// Value of `config/scrub`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubRequest {
+    /// Counts the requests: a PG whose last scrub has a smaller number is due.
+    pub number: u64,
+    /// When it was asked for, seconds since 1970.
+    pub at: u64,
+}
+
+/// Value of `pg/<pool>/<n>/scrub`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubReport {
+    /// The request that it answers.
+    pub number: u64,
+    /// Objects that were compared on all members.
+    pub objects: u64,
+    /// Objects of which a copy was damaged and rewritten from another one.
+    pub repaired: u64,
+    /// Objects of which copies of the same version differ.
+    pub inconsistent: u64,
+    /// Objects with units that no copy has.
+    pub lost: u64,
+}
+
 /// Value of `config/cluster`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cluster {

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use crate::ids::{ClientId, OsdId, PgId, PoolId};
-use crate::keys::{self, Claim, Cluster, History, Leader, OsdConfig, OsdState, Plan, Pool};
+use crate::keys::{
+    self, Claim, Cluster, History, Leader, OsdConfig, OsdState, Plan, Pool, ScrubReport, ScrubRequest,
+};
 use crate::kv::{Event, KeyValue, Notice, Revision};
 
 /// A value with the commit that wrote it.
@@ -44,6 +46,10 @@ pub struct ClusterMap {
     pub claims: BTreeMap<PgId, Versioned<Claim>>,
     /// `pg/<pool>/<n>/history`.
     pub histories: BTreeMap<PgId, Versioned<History>>,
+    /// `config/scrub`.
+    pub scrub: Option<ScrubRequest>,
+    /// `pg/<pool>/<n>/scrub`.
+    pub scrubs: BTreeMap<PgId, Versioned<ScrubReport>>,
     /// Values that could not be decoded since the start.
     pub undecodable: u64,
 }
@@ -59,12 +65,16 @@ enum Subject {
     Plan(PoolId),
     Claim(PgId),
     History(PgId),
+    ScrubRequest,
+    Scrub(PgId),
 }
 
 impl ClusterMap {
-    /// Takes in what the metadata store says.
+    /// Takes in what the metadata store says. What is older than the mirror (a stale read, a repeated change) is
+    /// passed over.
     pub fn apply(&mut self, notice: &Notice) {
         match notice {
+            Notice::Snapshot { revision, .. } if *revision < self.revision => {}
             Notice::Snapshot { revision, keys } => {
                 let undecodable = self.undecodable;
                 *self = ClusterMap {
@@ -77,11 +87,12 @@ impl ClusterMap {
             Notice::Changes { revision, events } => {
                 for event in events {
                     match event {
-                        Event::Put(kv) => self.put(kv),
-                        Event::Delete { key, .. } => self.delete(key),
+                        Event::Put(kv) if kv.mod_revision > self.revision => self.put(kv),
+                        Event::Delete { key, revision } if *revision > self.revision => self.delete(key),
+                        Event::Put(_) | Event::Delete { .. } => {}
                     }
                 }
-                self.revision = *revision;
+                self.revision = self.revision.max(*revision);
             }
         }
     }
@@ -120,6 +131,8 @@ impl ClusterMap {
             Subject::Plan(id) => insert(&mut self.plans, id, kv),
             Subject::Claim(pg) => insert(&mut self.claims, pg, kv),
             Subject::History(pg) => insert(&mut self.histories, pg, kv),
+            Subject::ScrubRequest => set(&mut self.scrub, kv),
+            Subject::Scrub(pg) => insert(&mut self.scrubs, pg, kv),
         };
         self.undecodable += u64::from(!decoded);
     }
@@ -137,6 +150,8 @@ impl ClusterMap {
             Some(Subject::Plan(id)) => drop(self.plans.remove(&id)),
             Some(Subject::Claim(pg)) => drop(self.claims.remove(&pg)),
             Some(Subject::History(pg)) => drop(self.histories.remove(&pg)),
+            Some(Subject::ScrubRequest) => self.scrub = None,
+            Some(Subject::Scrub(pg)) => drop(self.scrubs.remove(&pg)),
             None => {}
         }
     }
@@ -145,6 +160,9 @@ impl ClusterMap {
 fn parse(key: &str) -> Option<Subject> {
     if key == keys::CLUSTER {
         return Some(Subject::Cluster);
+    }
+    if key == keys::SCRUB {
+        return Some(Subject::ScrubRequest);
     }
     let mut parts = key.split('/');
     let subject = match (parts.next()?, parts.next()?, parts.next(), parts.next()) {
@@ -162,6 +180,7 @@ fn parse(key: &str) -> Option<Subject> {
             match kind {
                 "claim" => Subject::Claim(pg),
                 "history" => Subject::History(pg),
+                "scrub" => Subject::Scrub(pg),
                 _ => return None,
             }
         }
@@ -278,6 +297,8 @@ mod tests {
             keys::plan(PoolId(3)),
             keys::claim(pg),
             keys::history(pg),
+            keys::SCRUB.to_string(),
+            keys::scrub(pg),
         ];
         for key in made {
             assert!(parse(&key).is_some(), "{key}");

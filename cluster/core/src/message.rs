@@ -2,10 +2,13 @@
 //!
 //! Within a process they travel as they are; between processes [`crate::wire`] encodes them.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
-use crate::ids::{Epoch, ImageId, ObjectId, OpId, PgId, UnitMask, Version};
+use crate::ids::{Epoch, ImageId, ObjectId, OpId, OsdId, PgId, UnitMask, Version};
 use crate::mutation::Mutation;
+use crate::time::Now;
 
 /// A message between two nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +19,29 @@ pub enum Message {
     OpDone(OpDone),
     /// Primary to member, or its answer.
     Peer(Peer),
+    /// Primary to member: are you there, and are these still the epochs that you accepted?
+    Ping {
+        /// The primary's clock when it was sent; comes back.
+        sent: Now,
+        /// What the primary acts for, with this member in the acting set.
+        pgs: Vec<(PgId, Epoch)>,
+    },
+    /// The answer. Where the epoch is the accepted one, the member promises not to let another primary start within
+    /// [`LEASE`] from now: the pinging one may answer reads for a little less than that, from `sent` on.
+    Pong {
+        /// As in the [`Message::Ping`].
+        sent: Now,
+        /// Those with another accepted epoch, which comes with them.
+        refused: Vec<(PgId, Epoch)>,
+    },
 }
+
+/// How long a primary may answer reads after a member confirmed its epoch.
+pub const LEASE: Duration = Duration::from_millis(600);
+/// What a member adds to [`LEASE`] for clocks that do not run alike.
+pub const LEASE_MARGIN: Duration = Duration::from_millis(60);
+/// The PGs of one [`Message::Ping`] at most.
+pub const PING_LIMIT: usize = 65_536;
 
 /// One client operation on one object (or PG).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +50,8 @@ pub struct Op {
     pub id: OpId,
     /// The PG, by the client's map.
     pub pg: PgId,
+    /// Operations of this client on the same object below this sequence were answered and will not be repeated.
+    pub answered: u64,
     /// What to do.
     pub action: Action,
 }
@@ -134,7 +161,7 @@ pub enum OpError {
 }
 
 /// What OSDs of a PG tell each other. Every request carries the sender's epoch; a member refuses all but
-/// the highest that it accepted.
+/// the highest that it accepted. Messages may be lost, late or repeated, never changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Which PG.
@@ -152,26 +179,37 @@ pub enum PeerBody {
     Fence,
     /// The epoch is accepted; one part of the listing.
     Listing {
+        /// Which part, from 0.
+        part: u32,
+        /// How many there are, at least 1.
+        parts: u32,
+        /// What the member promised to another primary, and still has to keep.
+        promise: Option<Promise>,
         /// Ascending by object.
         objects: Vec<Listed>,
-        /// Operations executed lately.
-        recent: Vec<(OpId, Version)>,
-        /// There are no more parts.
-        last: bool,
     },
     /// The request was refused because this higher epoch had been accepted.
     Refused {
         /// What was accepted.
         accepted: Epoch,
     },
-    /// Execute a mutation and make it durable.
+    /// Execute a mutation and make it durable, on top of exactly the version before it.
     Write {
         /// Which object.
         object: ObjectId,
+        /// The version that the object must have; [`Version::NONE`] where there is nothing (a tombstone is nothing).
+        after: Version,
         /// What.
         mutation: Mutation,
     },
-    /// The end of a [`PeerBody::Write`].
+    /// Replace the whole object, whatever there is: recovery and repair.
+    Push {
+        /// Which object.
+        object: ObjectId,
+        /// `zero` is everything.
+        mutation: Mutation,
+    },
+    /// The end of a [`PeerBody::Write`] or [`PeerBody::Push`].
     Written {
         /// Which object.
         object: ObjectId,
@@ -185,13 +223,35 @@ pub enum PeerBody {
         /// Which object.
         object: ObjectId,
     },
-    /// The whole object as the mutation that makes it; none if it cannot be read.
+    /// The whole object as the mutation that makes it; none if there is nothing, or nothing of it can be read.
     Fetched {
         /// Which object.
         object: ObjectId,
-        /// `zero` is everything, patches are what is present.
+        /// `zero` is everything, patches are what is present and not damaged.
         whole: Option<Mutation>,
+        /// Units that are present, but cannot be read.
+        damaged: UnitMask,
     },
+    /// Read the whole object from the disk, verify it and say what it is.
+    Scrub {
+        /// Which object.
+        object: ObjectId,
+    },
+    /// The answer to [`PeerBody::Scrub`].
+    Scrubbed {
+        /// Which object.
+        object: ObjectId,
+        /// Its version; [`Version::NONE`] if there is no such object.
+        version: Version,
+        /// Of everything that equal versions must have in common.
+        digest: u64,
+        /// Units that cannot be read.
+        damaged: UnitMask,
+    },
+    /// I have objects of this PG but no part in it: may I drop them?
+    Stray,
+    /// Accept this epoch and drop every object of the PG: you have no part in it, and it is clean without you.
+    Drop,
     /// Drop a tombstone: no holder can bring the object back.
     Forget {
         /// Which object.
@@ -210,6 +270,17 @@ pub enum WriteError {
     Stale,
     /// Its disk failed.
     Failed,
+    /// It does not have the version that comes before.
+    Behind,
+}
+
+/// A promise given with a [`Message::Pong`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promise {
+    /// To whom; nobody knows after a restart.
+    pub to: Option<OsdId>,
+    /// How long it still has to be kept.
+    pub left: Duration,
 }
 
 /// One object in a listing.
@@ -219,10 +290,6 @@ pub struct Listed {
     pub object: ObjectId,
     /// The version that is durable.
     pub version: Version,
-    /// The operation that made it.
-    pub op: OpId,
-    /// What is written.
-    pub present: UnitMask,
     /// It is deleted.
     pub tombstone: bool,
 }
