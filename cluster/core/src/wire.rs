@@ -9,6 +9,7 @@
 
 mod decode;
 mod encode;
+mod fields;
 mod frame;
 pub mod fuzz;
 

@@ -2,13 +2,13 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::encode::{LISTED, RECENT};
+use super::encode::{CLAIMED, LISTED};
+use super::fields::{Fields, check_range};
 use super::frame::{HEADER, Header, Kind, Limits, WireError};
-use crate::ids::{
-    ClientId, Epoch, ImageId, OBJECT_SIZE, ObjectId, OpId, PgId, PoolId, UNIT_SIZE, UNITS_PER_OBJECT, UnitMask, Version,
-};
-use crate::message::{Action, LIST_LIMIT, Listed, Message, Op, OpDone, OpError, OpValue, Peer, PeerBody, WriteError};
+use crate::ids::{Epoch, ObjectId, PgId, UNIT_SIZE, UNITS_PER_OBJECT, UnitMask};
+use crate::message::{Action, Message, Op, OpDone, OpError, OpValue, PING_LIMIT, Peer, PeerBody};
 use crate::mutation::{Mutation, Patch};
+use crate::time::Now;
 
 /// Takes the next frame off `input`; none, and `input` as it was, while it is not there as a whole (see
 /// [`needed`](super::needed)).
@@ -50,24 +50,59 @@ fn body(kind: Kind, fields: &mut Fields, data: Bytes) -> Result<Message, WireErr
         Kind::Data => done(fields, |_| Ok(Ok(OpValue::Data(vec![data])))),
         Kind::Objects => done(fields, |f| f.numbers().map(|n| Ok(OpValue::Objects(n)))),
         Kind::Failed => done(fields, |f| f.op_error().map(Err)),
-        Kind::Fence => peer(fields, |_, _| Ok(PeerBody::Fence)),
-        Kind::Listing => peer(fields, listing),
-        Kind::Refused => peer(fields, |f, _| {
-            Ok(PeerBody::Refused {
-                accepted: Epoch(f.u64()?),
-            })
-        }),
-        Kind::MemberWrite => peer(fields, |f, pg| member_write(f, pg, data)),
-        Kind::Written => peer(fields, written),
-        Kind::Fetch => peer(fields, |f, pg| Ok(PeerBody::Fetch { object: f.object(pg)? })),
-        Kind::Fetched => peer(fields, |f, pg| fetched(f, pg, data)),
-        Kind::Forget => peer(fields, |f, pg| {
-            Ok(PeerBody::Forget {
-                object: f.object(pg)?,
-                version: f.version()?,
-            })
-        }),
+        Kind::Ping => claimed(fields, |sent, pgs| Message::Ping { sent, pgs }),
+        Kind::Pong => claimed(fields, |sent, refused| Message::Pong { sent, refused }),
+        _ => peer(fields, |f, pg| peer_body(kind, f, pg, data)),
     }
+}
+
+fn peer_body(kind: Kind, fields: &mut Fields, pg: PgId, data: Bytes) -> Result<PeerBody, WireError> {
+    match kind {
+        Kind::Fence => return Ok(PeerBody::Fence),
+        Kind::Stray => return Ok(PeerBody::Stray),
+        Kind::Drop => return Ok(PeerBody::Drop),
+        Kind::Listing => return listing(fields, pg),
+        Kind::Refused => {
+            let accepted = Epoch(fields.u64()?);
+            return Ok(PeerBody::Refused { accepted });
+        }
+        _ => {}
+    }
+    let object = fields.object(pg)?;
+    of_object(kind, fields, object, data)
+}
+
+/// The messages about one object, after the object.
+fn of_object(kind: Kind, fields: &mut Fields, object: ObjectId, data: Bytes) -> Result<PeerBody, WireError> {
+    Ok(match kind {
+        Kind::MemberWrite => PeerBody::Write {
+            object,
+            after: fields.any_version()?,
+            mutation: mutation(fields, object, data)?,
+        },
+        Kind::Push => PeerBody::Push {
+            object,
+            mutation: whole(fields, object, data)?,
+        },
+        Kind::Written => PeerBody::Written {
+            object,
+            version: fields.version()?,
+            result: fields.write_result()?,
+        },
+        Kind::Fetched => fetched(fields, object, data)?,
+        Kind::Scrub => PeerBody::Scrub { object },
+        Kind::Scrubbed => PeerBody::Scrubbed {
+            object,
+            version: fields.any_version()?,
+            digest: fields.u64()?,
+            damaged: fields.units()?,
+        },
+        Kind::Forget => PeerBody::Forget {
+            object,
+            version: fields.version()?,
+        },
+        _ => PeerBody::Fetch { object },
+    })
 }
 
 fn op<F>(fields: &mut Fields, action: F) -> Result<Message, WireError>
@@ -76,8 +111,14 @@ where
 {
     let id = fields.op_id()?;
     let pg = fields.pg()?;
+    let answered = fields.u64()?;
     let action = action(fields, pg)?;
-    Ok(Message::Op(Op { id, pg, action }))
+    Ok(Message::Op(Op {
+        id,
+        pg,
+        answered,
+        action,
+    }))
 }
 
 fn done<F>(fields: &mut Fields, result: F) -> Result<Message, WireError>
@@ -121,55 +162,67 @@ fn list_action(fields: &mut Fields, pg: PgId) -> Result<Action, WireError> {
     Ok(Action::List { image, after })
 }
 
+fn claimed<F>(fields: &mut Fields, message: F) -> Result<Message, WireError>
+where
+    F: FnOnce(Now, Vec<(PgId, Epoch)>) -> Message,
+{
+    let sent = Now(fields.u64()?);
+    let pgs = fields.list(CLAIMED, PING_LIMIT, Fields::claimed)?;
+    Ok(message(sent, pgs))
+}
+
 fn listing(fields: &mut Fields, pg: PgId) -> Result<PeerBody, WireError> {
-    let last = fields.flag()?;
-    let objects = fields.list(LISTED, |f| f.listed(pg))?;
+    let (part, parts) = (fields.u32()?, fields.u32()?);
+    if part >= parts {
+        return Err(WireError::Field("a part beyond the last"));
+    }
+    let promise = fields.promise()?;
+    // The length of the frame is the limit.
+    let objects = fields.list(LISTED, usize::MAX, |f| f.listed(pg))?;
     if !objects.windows(2).all(|pair| pair[0].object < pair[1].object) {
         return Err(WireError::Field("a listing out of order"));
     }
-    let recent = fields.list(RECENT, |f| Ok((f.op_id()?, f.version()?)))?;
-    Ok(PeerBody::Listing { objects, recent, last })
-}
-
-fn member_write(fields: &mut Fields, pg: PgId, data: Bytes) -> Result<PeerBody, WireError> {
-    let object = fields.object(pg)?;
-    let mutation = mutation(fields, object, data)?;
-    Ok(PeerBody::Write { object, mutation })
-}
-
-fn written(fields: &mut Fields, pg: PgId) -> Result<PeerBody, WireError> {
-    let object = fields.object(pg)?;
-    let version = fields.version()?;
-    let result = match fields.u8()? {
-        0 => Ok(()),
-        1 => Err(WriteError::NoSpace),
-        2 => Err(WriteError::Stale),
-        3 => Err(WriteError::Failed),
-        _ => return Err(WireError::Field("the outcome of a write")),
-    };
-    Ok(PeerBody::Written {
-        object,
-        version,
-        result,
+    Ok(PeerBody::Listing {
+        part,
+        parts,
+        promise,
+        objects,
     })
 }
 
-fn fetched(fields: &mut Fields, pg: PgId, data: Bytes) -> Result<PeerBody, WireError> {
-    let object = fields.object(pg)?;
+fn fetched(fields: &mut Fields, object: ObjectId, data: Bytes) -> Result<PeerBody, WireError> {
+    let damaged = fields.units()?;
     let whole = if fields.flag()? {
-        Some(mutation(fields, object, data)?)
+        Some(whole(fields, object, data)?)
     } else if data.is_empty() {
         None
     } else {
         return Err(WireError::Field("payload without an object"));
     };
-    Ok(PeerBody::Fetched { object, whole })
+    if whole.as_ref().is_some_and(|whole| has_any(whole, damaged)) {
+        return Err(WireError::Field("damaged units that are there, or cannot be"));
+    }
+    Ok(PeerBody::Fetched { object, whole, damaged })
+}
+
+/// Whether `damaged` are units that `whole` brings, or any at all of a tombstone, which has none.
+fn has_any(whole: &Mutation, damaged: UnitMask) -> bool {
+    whole.tombstone && !damaged.is_empty() || whole.patches.iter().any(|patch| patch.mask().intersects(damaged))
+}
+
+/// A mutation that replaces everything.
+fn whole(fields: &mut Fields, object: ObjectId, data: Bytes) -> Result<Mutation, WireError> {
+    let mutation = mutation(fields, object, data)?;
+    if mutation.zero != UnitMask::ALL {
+        return Err(WireError::Field("a whole object that keeps units"));
+    }
+    Ok(mutation)
 }
 
 fn mutation(fields: &mut Fields, object: ObjectId, mut data: Bytes) -> Result<Mutation, WireError> {
     let version = fields.version()?;
-    let op = fields.op_id()?;
-    let zero = UnitMask(fields.u32()?);
+    let ops = fields.ops()?;
+    let zero = fields.units()?;
     let tombstone = fields.flag()?;
     let patches = patches(fields, object, &mut data)?;
     if !data.is_empty() {
@@ -180,7 +233,7 @@ fn mutation(fields: &mut Fields, object: ObjectId, mut data: Bytes) -> Result<Mu
     }
     Ok(Mutation {
         version,
-        op,
+        ops,
         zero,
         patches,
         tombstone,
@@ -223,146 +276,4 @@ fn patch(fields: &mut Fields, object: ObjectId, data: &mut Bytes) -> Result<Patc
         return Err(WireError::UnitSum);
     }
     Ok(patch)
-}
-
-fn check_range(offset: usize, len: usize) -> Result<(), WireError> {
-    let fits = len > 0 && offset.checked_add(len).is_some_and(|end| end <= OBJECT_SIZE);
-    fits.then_some(()).ok_or(WireError::Field("a range beyond the object"))
-}
-
-/// What is left of a body.
-struct Fields<'a>(&'a [u8]);
-
-impl Fields<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
-        let (bytes, rest) = self.0.split_first_chunk().ok_or(WireError::Short)?;
-        self.0 = rest;
-        Ok(*bytes)
-    }
-
-    fn u8(&mut self) -> Result<u8, WireError> {
-        self.take().map(u8::from_le_bytes)
-    }
-
-    fn u16(&mut self) -> Result<u16, WireError> {
-        self.take().map(u16::from_le_bytes)
-    }
-
-    fn u32(&mut self) -> Result<u32, WireError> {
-        self.take().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Result<u64, WireError> {
-        self.take().map(u64::from_le_bytes)
-    }
-
-    fn size(&mut self) -> Result<usize, WireError> {
-        self.u32().map(|size| size as usize)
-    }
-
-    fn flag(&mut self) -> Result<bool, WireError> {
-        match self.u8()? {
-            0 => Ok(false),
-            1 => Ok(true),
-            _ => Err(WireError::Field("a flag that is neither 0 nor 1")),
-        }
-    }
-
-    /// A counted list of items of `size` bytes, which must be there before room for them is made.
-    fn list<T>(
-        &mut self,
-        size: usize,
-        mut item: impl FnMut(&mut Self) -> Result<T, WireError>,
-    ) -> Result<Vec<T>, WireError> {
-        let count = self.size()?;
-        if count > self.0.len() / size {
-            return Err(WireError::Short);
-        }
-        let mut items = Vec::with_capacity(count);
-        for _ in 0..count {
-            items.push(item(self)?);
-        }
-        Ok(items)
-    }
-
-    fn op_id(&mut self) -> Result<OpId, WireError> {
-        Ok(OpId {
-            client: ClientId(self.u64()?),
-            sequence: self.u64()?,
-        })
-    }
-
-    fn pg(&mut self) -> Result<PgId, WireError> {
-        Ok(PgId {
-            pool: PoolId(self.u16()?),
-            number: self.u32()?,
-        })
-    }
-
-    /// An image of the PG's pool.
-    fn image(&mut self, pg: PgId) -> Result<ImageId, WireError> {
-        let image = ImageId(self.u64()?);
-        if image.pool() != pg.pool {
-            return Err(WireError::Field("an image of another pool"));
-        }
-        Ok(image)
-    }
-
-    fn object(&mut self, pg: PgId) -> Result<ObjectId, WireError> {
-        Ok(ObjectId {
-            image: self.image(pg)?,
-            number: self.u64()?,
-        })
-    }
-
-    /// A version that something was written with: counters start at 1.
-    fn version(&mut self) -> Result<Version, WireError> {
-        let version = Version {
-            epoch: Epoch(self.u64()?),
-            counter: self.u64()?,
-        };
-        if version.counter == 0 {
-            return Err(WireError::Field("a version without a write"));
-        }
-        Ok(version)
-    }
-
-    fn range(&mut self, pg: PgId) -> Result<(ObjectId, usize, usize), WireError> {
-        let object = self.object(pg)?;
-        let (offset, len) = (self.size()?, self.size()?);
-        check_range(offset, len)?;
-        Ok((object, offset, len))
-    }
-
-    fn numbers(&mut self) -> Result<Vec<u64>, WireError> {
-        let numbers = self.list(8, Self::u64)?;
-        if numbers.len() > LIST_LIMIT || !numbers.is_sorted_by(|a, b| a < b) {
-            return Err(WireError::Field("object numbers"));
-        }
-        Ok(numbers)
-    }
-
-    fn op_error(&mut self) -> Result<OpError, WireError> {
-        match self.u8()? {
-            1 => Ok(OpError::NotPrimary),
-            2 => Ok(OpError::NoSpace),
-            3 => Ok(OpError::Damaged),
-            4 => Ok(OpError::Malformed),
-            _ => Err(WireError::Field("the error of an operation")),
-        }
-    }
-
-    fn listed(&mut self, pg: PgId) -> Result<Listed, WireError> {
-        let listed = Listed {
-            object: self.object(pg)?,
-            version: self.version()?,
-            op: self.op_id()?,
-            present: UnitMask(self.u32()?),
-            tombstone: self.flag()?,
-        };
-        if listed.tombstone && !listed.present.is_empty() {
-            return Err(WireError::Field("a tombstone that keeps units"));
-        }
-        Ok(listed)
-    }
 }

@@ -3,16 +3,19 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::frame::{HEADER, Kind, seal};
-use crate::ids::{ObjectId, OpId, PgId, Version};
-use crate::message::{Action, Listed, Message, Op, OpDone, OpError, OpValue, Peer, PeerBody, WriteError};
-use crate::mutation::Mutation;
+use crate::ids::{Epoch, ObjectId, OpId, PgId, Version};
+use crate::message::{Action, Listed, Message, Op, OpDone, OpError, OpValue, Peer, PeerBody, Promise, WriteError};
+use crate::mutation::{MAX_OPS, Mutation, Ops};
+use crate::time::Now;
 
-/// Room for any body but lists: 32 patches of one unit with their sums, and the fields before them, bytes.
+/// Room for any body without its lists: 32 patches of one unit with their sums, and the fields before them, bytes.
 const BODY: usize = 320;
 /// Bytes of one object in a listing.
-pub(super) const LISTED: usize = 53;
-/// Bytes of one recent operation in a listing.
-pub(super) const RECENT: usize = 32;
+pub(super) const LISTED: usize = 33;
+/// Bytes of one PG with its epoch.
+pub(super) const CLAIMED: usize = 14;
+/// Bytes of the id of an operation.
+pub(super) const OP_ID: usize = 16;
 
 /// Appends the frame of `message` to `out`: header and body in one piece, then the segments of the payload, by
 /// reference.
@@ -28,6 +31,14 @@ pub fn encode(message: &Message, out: &mut Vec<Bytes>) {
         Message::Op(op) => put_op(op, &mut head, out),
         Message::OpDone(done) => put_done(done, &mut head, out),
         Message::Peer(peer) => put_peer(peer, &mut head, out),
+        Message::Ping { sent, pgs } => {
+            put_claimed(*sent, pgs, &mut head);
+            Kind::Ping
+        }
+        Message::Pong { sent, refused } => {
+            put_claimed(*sent, refused, &mut head);
+            Kind::Pong
+        }
     };
     seal(kind, &mut head, &out[place + 1..]);
     out[place] = head.freeze();
@@ -35,22 +46,34 @@ pub fn encode(message: &Message, out: &mut Vec<Bytes>) {
 
 /// Bytes that the body has at most.
 fn room(message: &Message) -> usize {
-    match message {
+    let list = match message {
         Message::OpDone(OpDone {
             result: Ok(OpValue::Objects(numbers)),
             ..
-        }) => BODY + 8 * numbers.len(),
-        Message::Peer(Peer {
-            body: PeerBody::Listing { objects, recent, .. },
-            ..
-        }) => BODY + LISTED * objects.len() + RECENT * recent.len(),
-        _ => BODY,
+        }) => 8 * numbers.len(),
+        Message::Peer(peer) => match &peer.body {
+            PeerBody::Listing { objects, .. } => LISTED * objects.len(),
+            PeerBody::Write { mutation, .. } | PeerBody::Push { mutation, .. } => ops_room(mutation),
+            PeerBody::Fetched { whole, .. } => whole.as_ref().map_or(0, ops_room),
+            _ => 0,
+        },
+        Message::Ping { pgs, .. } | Message::Pong { refused: pgs, .. } => CLAIMED * pgs.len(),
+        Message::Op(_) | Message::OpDone(_) => 0,
+    };
+    BODY + list
+}
+
+fn ops_room(mutation: &Mutation) -> usize {
+    match &mutation.ops {
+        Ops::Add { .. } => 0,
+        Ops::Exactly(ops) => OP_ID * ops.len(),
     }
 }
 
 fn put_op(op: &Op, head: &mut BytesMut, out: &mut Vec<Bytes>) -> Kind {
     put_op_id(op.id, head);
     put_pg(op.pg, head);
+    head.put_u64_le(op.answered);
     match &op.action {
         Action::Read { object, offset, len } => {
             put_range(*object, *offset, *len, head);
@@ -109,67 +132,113 @@ fn put_peer(peer: &Peer, head: &mut BytesMut, out: &mut Vec<Bytes>) -> Kind {
     head.put_u64_le(peer.epoch.0);
     match &peer.body {
         PeerBody::Fence => Kind::Fence,
-        PeerBody::Listing { objects, recent, last } => {
-            put_listing(objects, recent, *last, head);
-            Kind::Listing
-        }
         PeerBody::Refused { accepted } => {
             head.put_u64_le(accepted.0);
             Kind::Refused
         }
-        PeerBody::Write { object, mutation } => {
-            put_object(*object, head);
-            put_mutation(mutation, head, out);
-            Kind::MemberWrite
-        }
-        PeerBody::Written {
-            object,
-            version,
-            result,
+        PeerBody::Stray => Kind::Stray,
+        PeerBody::Drop => Kind::Drop,
+        PeerBody::Listing {
+            part,
+            parts,
+            promise,
+            objects,
         } => {
-            put_object(*object, head);
-            put_version(*version, head);
-            put_write_result(*result, head);
-            Kind::Written
+            head.put_u32_le(*part);
+            head.put_u32_le(*parts);
+            put_promise(*promise, head);
+            put_listing(objects, head);
+            Kind::Listing
         }
-        PeerBody::Fetch { object } => {
+        PeerBody::Write { object, .. }
+        | PeerBody::Push { object, .. }
+        | PeerBody::Written { object, .. }
+        | PeerBody::Fetch { object }
+        | PeerBody::Fetched { object, .. }
+        | PeerBody::Scrub { object }
+        | PeerBody::Scrubbed { object, .. }
+        | PeerBody::Forget { object, .. } => {
             put_object(*object, head);
-            Kind::Fetch
-        }
-        PeerBody::Fetched { object, whole } => {
-            put_object(*object, head);
-            head.put_u8(u8::from(whole.is_some()));
-            whole.iter().for_each(|mutation| put_mutation(mutation, head, out));
-            Kind::Fetched
-        }
-        PeerBody::Forget { object, version } => {
-            put_object(*object, head);
-            put_version(*version, head);
-            Kind::Forget
+            put_of_object(&peer.body, head, out)
         }
     }
 }
 
-fn put_listing(objects: &[Listed], recent: &[(OpId, Version)], last: bool, head: &mut BytesMut) {
-    head.put_u8(u8::from(last));
+/// What follows the object in the messages about one.
+fn put_of_object(body: &PeerBody, head: &mut BytesMut, out: &mut Vec<Bytes>) -> Kind {
+    match body {
+        PeerBody::Write { after, mutation, .. } => {
+            put_version(*after, head);
+            put_mutation(mutation, head, out);
+            Kind::MemberWrite
+        }
+        PeerBody::Push { mutation, .. } => {
+            put_mutation(mutation, head, out);
+            Kind::Push
+        }
+        PeerBody::Written { version, result, .. } => {
+            put_version(*version, head);
+            put_write_result(*result, head);
+            Kind::Written
+        }
+        PeerBody::Fetched { whole, damaged, .. } => {
+            head.put_u32_le(damaged.0);
+            head.put_u8(u8::from(whole.is_some()));
+            whole.iter().for_each(|mutation| put_mutation(mutation, head, out));
+            Kind::Fetched
+        }
+        PeerBody::Scrubbed {
+            version,
+            digest,
+            damaged,
+            ..
+        } => {
+            put_version(*version, head);
+            head.put_u64_le(*digest);
+            head.put_u32_le(damaged.0);
+            Kind::Scrubbed
+        }
+        PeerBody::Forget { version, .. } => {
+            put_version(*version, head);
+            Kind::Forget
+        }
+        PeerBody::Scrub { .. } => Kind::Scrub,
+        _ => Kind::Fetch,
+    }
+}
+
+fn put_claimed(sent: Now, pgs: &[(PgId, Epoch)], head: &mut BytesMut) {
+    head.put_u64_le(sent.0);
+    put_size(pgs.len(), head);
+    for &(pg, epoch) in pgs {
+        put_pg(pg, head);
+        head.put_u64_le(epoch.0);
+    }
+}
+
+/// A promise is kept rather longer than shorter: parts of a millisecond count as one.
+fn put_promise(promise: Option<Promise>, head: &mut BytesMut) {
+    let Some(Promise { to, left }) = promise else {
+        return head.put_u8(0);
+    };
+    head.put_u8(if to.is_some() { 2 } else { 1 });
+    to.iter().for_each(|osd| head.put_u32_le(osd.0));
+    let millis = left.as_nanos().div_ceil(1_000_000);
+    head.put_u32_le(u32::try_from(millis).unwrap_or(u32::MAX));
+}
+
+fn put_listing(objects: &[Listed], head: &mut BytesMut) {
     put_size(objects.len(), head);
     for listed in objects {
         put_object(listed.object, head);
         put_version(listed.version, head);
-        put_op_id(listed.op, head);
-        head.put_u32_le(listed.present.0);
         head.put_u8(u8::from(listed.tombstone));
-    }
-    put_size(recent.len(), head);
-    for &(op, version) in recent {
-        put_op_id(op, head);
-        put_version(version, head);
     }
 }
 
 fn put_mutation(mutation: &Mutation, head: &mut BytesMut, out: &mut Vec<Bytes>) {
     put_version(mutation.version, head);
-    put_op_id(mutation.op, head);
+    put_ops(&mutation.ops, head);
     head.put_u32_le(mutation.zero.0);
     head.put_u8(u8::from(mutation.tombstone));
     put_unit(mutation.patches.len(), head);
@@ -181,12 +250,29 @@ fn put_mutation(mutation: &Mutation, head: &mut BytesMut, out: &mut Vec<Bytes>) 
     }
 }
 
+fn put_ops(ops: &Ops, head: &mut BytesMut) {
+    match ops {
+        Ops::Add { op, answered } => {
+            head.put_u8(0);
+            put_op_id(*op, head);
+            head.put_u64_le(*answered);
+        }
+        Ops::Exactly(ops) => {
+            assert!(ops.len() <= MAX_OPS, "an object remembers that many at most");
+            head.put_u8(1);
+            put_size(ops.len(), head);
+            ops.iter().for_each(|&op| put_op_id(op, head));
+        }
+    }
+}
+
 fn put_write_result(result: Result<(), WriteError>, head: &mut BytesMut) {
     head.put_u8(match result {
         Ok(()) => 0,
         Err(WriteError::NoSpace) => 1,
         Err(WriteError::Stale) => 2,
         Err(WriteError::Failed) => 3,
+        Err(WriteError::Behind) => 4,
     });
 }
 

@@ -9,7 +9,7 @@ use crate::ids::OBJECT_SIZE;
 /// The first bytes of every frame.
 pub const MAGIC: [u8; 4] = *b"TRVT";
 /// The format that this code speaks. A field is never added to a kind without raising it.
-pub const FORMAT: u8 = 1;
+pub const FORMAT: u8 = 2;
 /// Bytes of the header.
 pub const HEADER: usize = 24;
 /// Largest frame, header included, bytes.
@@ -102,11 +102,18 @@ pub(super) enum Kind {
     Fetch = 15,
     Fetched = 16,
     Forget = 17,
+    Push = 18,
+    Scrub = 19,
+    Scrubbed = 20,
+    Stray = 21,
+    Drop = 22,
+    Ping = 23,
+    Pong = 24,
 }
 
 impl Kind {
     /// In the order of their numbers, from 1.
-    pub(super) const ALL: [Kind; 17] = [
+    pub(super) const ALL: [Kind; 24] = [
         Kind::Read,
         Kind::Write,
         Kind::Zero,
@@ -124,6 +131,13 @@ impl Kind {
         Kind::Fetch,
         Kind::Fetched,
         Kind::Forget,
+        Kind::Push,
+        Kind::Scrub,
+        Kind::Scrubbed,
+        Kind::Stray,
+        Kind::Drop,
+        Kind::Ping,
+        Kind::Pong,
     ];
 
     fn of(number: u8) -> Option<Kind> {
@@ -135,7 +149,7 @@ impl Kind {
     fn payload(self) -> RangeInclusive<usize> {
         match self {
             Kind::Write | Kind::Data => 1..=OBJECT_SIZE,
-            Kind::MemberWrite | Kind::Fetched => 0..=OBJECT_SIZE,
+            Kind::MemberWrite | Kind::Push | Kind::Fetched => 0..=OBJECT_SIZE,
             _ => 0..=0,
         }
     }

@@ -1,10 +1,15 @@
 //! Messages for the tests: a table with every kind, and a generator of any number of them.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
-use crate::ids::{ClientId, Epoch, ImageId, OBJECT_SIZE, ObjectId, OpId, PgId, PoolId, UNIT_SIZE, UnitMask, Version};
-use crate::message::{Action, Listed, Message, Op, OpDone, OpError, OpValue, Peer, PeerBody, WriteError};
-use crate::mutation::{Mutation, Patch};
+use crate::ids::{
+    ClientId, Epoch, ImageId, OBJECT_SIZE, ObjectId, OpId, OsdId, PgId, PoolId, UNIT_SIZE, UnitMask, Version,
+};
+use crate::message::{Action, Listed, Message, Op, OpDone, OpError, OpValue, Peer, PeerBody, Promise, WriteError};
+use crate::mutation::{MAX_OPS, Mutation, Ops, Patch};
+use crate::time::Now;
 
 const PG: PgId = PgId {
     pool: PoolId(3),
@@ -29,7 +34,12 @@ fn object() -> ObjectId {
 }
 
 fn op(action: Action) -> Message {
-    Message::Op(Op { id: OP, pg: PG, action })
+    Message::Op(Op {
+        id: OP,
+        pg: PG,
+        answered: 0x2021,
+        action,
+    })
 }
 
 fn done(result: Result<OpValue, OpError>) -> Message {
@@ -47,10 +57,21 @@ fn peer(body: PeerBody) -> Message {
 fn mutation(patches: Vec<Patch>) -> Mutation {
     Mutation {
         version: VERSION,
-        op: OP,
+        ops: Ops::Add {
+            op: OP,
+            answered: 0x2021,
+        },
         zero: UnitMask(0xf000_0001),
         patches,
         tombstone: false,
+    }
+}
+
+fn whole(patches: Vec<Patch>, ops: usize) -> Mutation {
+    Mutation {
+        ops: Ops::Exactly(vec![OP; ops]),
+        zero: UnitMask::ALL,
+        ..mutation(patches)
     }
 }
 
@@ -70,8 +91,6 @@ fn listed(number: u64, tombstone: bool) -> Listed {
     Listed {
         object: ObjectId { number, ..object() },
         version: VERSION,
-        op: OP,
-        present: UnitMask(if tombstone { 0 } else { 0x7172_7374 }),
         tombstone,
     }
 }
@@ -121,44 +140,120 @@ fn answers() -> Vec<(&'static str, Message)> {
     ]
 }
 
-fn between_members() -> Vec<(&'static str, Message)> {
+fn listings() -> Vec<(&'static str, PeerBody)> {
+    let listing = |part, parts, promise, objects| PeerBody::Listing {
+        part,
+        parts,
+        promise,
+        objects,
+    };
+    let promise = |to, millis| {
+        let left = Duration::from_millis(millis);
+        Some(Promise { to, left })
+    };
+    let objects = vec![listed(1, false), listed(2, true)];
+    vec![
+        ("listing", listing(0, 1, None, objects)),
+        (
+            "listing, empty part",
+            listing(0x8182, 0x9192, promise(None, 600), vec![]),
+        ),
+        (
+            "listing, promise",
+            listing(2, 3, promise(Some(OsdId(0x11)), 0x259), vec![]),
+        ),
+    ]
+}
+
+fn writes() -> Vec<(&'static str, PeerBody)> {
     let object = object();
-    let listing = |objects, recent, last| PeerBody::Listing { objects, recent, last };
-    let write = |mutation| PeerBody::Write { object, mutation };
-    let written = |result| PeerBody::Written {
+    let write = |after, mutation| PeerBody::Write {
         object,
+        after,
+        mutation,
+    };
+    let push = |mutation| PeerBody::Push { object, mutation };
+    let two = vec![patch(4, 2), patch(3, 1)];
+    let after = Version {
+        epoch: Epoch(0x30),
+        counter: 0x4041,
+    };
+    vec![
+        ("member write", write(Version::NONE, mutation(vec![patch(1, 1)]))),
+        ("member write, two patches", write(after, mutation(two))),
+        ("member write, zero", write(after, mutation(vec![]))),
+        ("member write, tombstone", write(after, tombstone())),
+        ("push", push(whole(vec![patch(1, 1)], 2))),
+        ("push, nothing", push(whole(vec![], 0))),
+        ("push, tombstone", push(tombstone())),
+    ]
+}
+
+fn ends_of_writes() -> Vec<(&'static str, PeerBody)> {
+    let written = |result| PeerBody::Written {
+        object: object(),
         version: VERSION,
         result,
     };
-    let whole = mutation(vec![patch(31, 1)]);
-    let objects = vec![listed(1, false), listed(2, true)];
-    let fetched = |whole| PeerBody::Fetched { object, whole };
-    let forget = PeerBody::Forget {
-        object,
-        version: VERSION,
-    };
-    let bodies = vec![
-        ("fence", PeerBody::Fence),
-        ("listing", listing(objects, vec![(OP, VERSION)], true)),
-        ("listing, empty part", listing(vec![], vec![], false)),
-        ("refused", PeerBody::Refused { accepted: Epoch(0x33) }),
-        ("member write", write(mutation(vec![patch(1, 1)]))),
-        (
-            "member write, two patches",
-            write(mutation(vec![patch(4, 2), patch(3, 1)])),
-        ),
-        ("member write, zero", write(mutation(vec![]))),
-        ("member write, tombstone", write(tombstone())),
+    vec![
         ("written", written(Ok(()))),
         ("written, no space", written(Err(WriteError::NoSpace))),
         ("written, stale", written(Err(WriteError::Stale))),
         ("written, failed", written(Err(WriteError::Failed))),
+        ("written, behind", written(Err(WriteError::Behind))),
+    ]
+}
+
+fn about_objects() -> Vec<(&'static str, PeerBody)> {
+    let object = object();
+    let fetched = |whole, damaged| PeerBody::Fetched { object, whole, damaged };
+    let scrubbed = |version, digest, damaged| PeerBody::Scrubbed {
+        object,
+        version,
+        digest,
+        damaged,
+    };
+    let forget = PeerBody::Forget {
+        object,
+        version: VERSION,
+    };
+    let damaged = UnitMask(0x7172_7374);
+    vec![
         ("fetch", PeerBody::Fetch { object }),
-        ("fetched", fetched(Some(whole))),
-        ("fetched, none", fetched(None)),
+        ("fetched", fetched(Some(whole(vec![patch(31, 1)], 1)), damaged)),
+        ("fetched, none", fetched(None, UnitMask::EMPTY)),
+        ("fetched, tombstone", fetched(Some(tombstone()), UnitMask::EMPTY)),
+        ("scrub", PeerBody::Scrub { object }),
+        ("scrubbed", scrubbed(VERSION, 0xa1a2_a3a4_a5a6_a7a8, damaged)),
+        ("scrubbed, none", scrubbed(Version::NONE, 0, UnitMask::EMPTY)),
         ("forget", forget),
+    ]
+}
+
+fn between_members() -> Vec<(&'static str, Message)> {
+    let mut bodies = vec![
+        ("fence", PeerBody::Fence),
+        ("refused", PeerBody::Refused { accepted: Epoch(0x33) }),
+        ("stray", PeerBody::Stray),
+        ("drop", PeerBody::Drop),
     ];
+    bodies.extend(listings());
+    bodies.extend(writes());
+    bodies.extend(ends_of_writes());
+    bodies.extend(about_objects());
     bodies.into_iter().map(|(name, body)| (name, peer(body))).collect()
+}
+
+fn pings() -> Vec<(&'static str, Message)> {
+    let sent = Now(0xb1b2_b3b4_b5b6_b7b8);
+    let other = PgId { number: 6, ..PG };
+    let pgs = vec![(PG, Epoch(0x32)), (other, Epoch(1))];
+    let refused = vec![(PG, Epoch(0x33))];
+    vec![
+        ("ping", Message::Ping { sent, pgs }),
+        ("pong", Message::Pong { sent, refused }),
+        ("pong, none", Message::Pong { sent, refused: vec![] }),
+    ]
 }
 
 /// A table of messages with their names: every kind, and every tag within a kind.
@@ -166,6 +261,7 @@ pub(super) fn samples() -> Vec<(&'static str, Message)> {
     let mut all = client_operations();
     all.extend(answers());
     all.extend(between_members());
+    all.extend(pings());
     all
 }
 
@@ -229,36 +325,54 @@ impl Random {
             .map(|(first, units)| Patch::seal(object, first, self.bytes(units * UNIT_SIZE)))
             .collect();
         let zero = UnitMask(self.word());
+        let ops = self.ops();
         Mutation {
             version: self.version(),
-            op: self.op_id(),
+            ops,
             zero,
             patches,
             tombstone: false,
         }
     }
 
+    fn ops(&mut self) -> Ops {
+        if self.next().is_multiple_of(2) {
+            return Ops::Add {
+                op: self.op_id(),
+                answered: self.next(),
+            };
+        }
+        Ops::Exactly((0..self.below(MAX_OPS + 1)).map(|_| self.op_id()).collect())
+    }
+
     fn listed(&mut self, object: ObjectId) -> Listed {
-        let tombstone = self.next().is_multiple_of(4);
-        let present = if tombstone { 0 } else { self.word() };
         Listed {
             object,
             version: self.version(),
-            op: self.op_id(),
-            present: UnitMask(present),
-            tombstone,
+            tombstone: self.next().is_multiple_of(4),
         }
     }
 
     fn listing(&mut self) -> PeerBody {
         let mut places: Vec<_> = (0..self.below(50)).map(|_| self.object()).collect();
         places.sort_unstable();
-        let recent = (0..self.below(50)).map(|_| (self.op_id(), self.version())).collect();
+        let part = self.word() >> 1;
+        let promise = Promise {
+            to: self.next().is_multiple_of(2).then(|| OsdId(self.word())),
+            left: Duration::from_millis(u64::from(self.word())),
+        };
         PeerBody::Listing {
+            part,
+            parts: part + 1 + (self.word() >> 1),
+            promise: self.next().is_multiple_of(2).then_some(promise),
             objects: places.into_iter().map(|o| self.listed(o)).collect(),
-            recent,
-            last: self.next().is_multiple_of(2),
         }
+    }
+
+    fn ping(&mut self) -> Message {
+        let sent = Now(self.next());
+        let pgs = (0..self.below(50)).map(|_| (PG, Epoch(self.next()))).collect();
+        Message::Ping { sent, pgs }
     }
 
     /// A message with fields of any value that they can have.
@@ -282,25 +396,38 @@ impl Random {
         Message::Op(Op {
             id: self.op_id(),
             pg: PG,
+            answered: self.next(),
             action,
         })
     }
 
     fn answer(&mut self, object: ObjectId, len: usize) -> Message {
-        let body = match self.below(5) {
+        let body = match self.below(7) {
             0 => self.listing(),
             1 => PeerBody::Write {
                 object,
+                after: self.version(),
                 mutation: self.mutation(object),
             },
-            2 => PeerBody::Fetched {
+            2 => PeerBody::Push {
                 object,
-                whole: Some(self.mutation(object)),
+                mutation: Mutation {
+                    zero: UnitMask::ALL,
+                    ..self.mutation(object)
+                },
             },
-            3 => PeerBody::Forget {
+            3 => PeerBody::Fetched {
+                object,
+                whole: None,
+                damaged: UnitMask(self.word()),
+            },
+            4 => PeerBody::Scrubbed {
                 object,
                 version: self.version(),
+                digest: self.next(),
+                damaged: UnitMask(self.word()),
             },
+            5 => return self.ping(),
             _ => return done(Ok(OpValue::Data(vec![self.bytes(len)]))),
         };
         Message::Peer(Peer {

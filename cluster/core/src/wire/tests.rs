@@ -71,7 +71,7 @@ fn golden_bytes_of_every_kind() {
     assert_eq!(lines, GOLDEN, "the format changed: raise FORMAT");
     let all: BTreeSet<u8> = Kind::ALL.iter().map(|&kind| kind as u8).collect();
     assert_eq!(kinds, all, "a kind without a sample");
-    assert!(all.into_iter().eq(1..=17), "kinds are numbered from 1");
+    assert!(all.into_iter().eq(1..=24), "kinds are numbered from 1");
 }
 
 #[test]
@@ -155,12 +155,20 @@ fn forged(name: &str, at: usize, bytes: &[u8]) -> Result<Option<Message>, WireEr
 }
 
 /// Lengths of the fields that come first.
-const OBJECT_OF_OP: usize = 22;
+const OBJECT_OF_OP: usize = 30;
 const OBJECT_OF_PEER: usize = 14;
 const RANGE: usize = OBJECT_OF_OP + 16;
 const LISTING: usize = OBJECT_OF_PEER;
-const MUTATION: usize = OBJECT_OF_PEER + 16;
-const PATCHES: usize = MUTATION + 37;
+const PROMISE: usize = LISTING + 8;
+const LISTED: usize = PROMISE + 1;
+const OF_OBJECT: usize = OBJECT_OF_PEER + 16;
+/// After the version that must be there.
+const MUTATION: usize = OF_OBJECT + 16;
+const OPS: usize = MUTATION + 16;
+const PATCHES: usize = OPS + 31;
+const PUSH_OPS: usize = OF_OBJECT + 16;
+/// Behind two operations.
+const PUSH_PATCHES: usize = PUSH_OPS + 5 + 32 + 6;
 
 /// A sample, where in its body other bytes are put, those bytes, and what the decoder then says.
 const IMPOSSIBLE: &[(&str, usize, &[u8], WireError)] = &[
@@ -175,36 +183,62 @@ const IMPOSSIBLE: &[(&str, usize, &[u8], WireError)] = &[
     ("remove", 16, &[4], Field("an image of another pool")),
     ("list", 16, &[4], Field("an image of another pool")),
     ("fetch", 0, &[4], Field("an image of another pool")),
-    ("list", 30, &[2], Field("a flag that is neither 0 nor 1")),
-    ("list", 31, &[1], Field("an absent number that is not zero")),
+    ("list", OBJECT_OF_OP + 8, &[2], Field("a flag that is neither 0 nor 1")),
+    (
+        "list",
+        OBJECT_OF_OP + 9,
+        &[1],
+        Field("an absent number that is not zero"),
+    ),
     // Answers.
     ("objects", 16, &[3, 0, 0, 0], Short),
-    ("objects", 16, &[0xff; 4], Short),
+    ("objects", 16, &[0xff; 4], Field("more items than the list may have")),
     ("objects", 16, &[1, 0, 0, 0], Trailing(8)),
     ("objects", 20, &[5], Field("object numbers")),
     ("damaged", 16, &[0], Field("the error of an operation")),
     ("damaged", 16, &[5], Field("the error of an operation")),
-    ("written", MUTATION + 16, &[4], Field("the outcome of a write")),
-    ("written", MUTATION + 8, &[0; 8], Field("a version without a write")),
-    // Listings: the flag, the count, objects of 53 bytes, the count, pairs of 32.
-    ("listing", LISTING, &[2], Field("a flag that is neither 0 nor 1")),
-    ("listing", LISTING + 1, &[0xff; 4], Short),
-    ("listing", LISTING + 5 + 8, &[2], Field("a listing out of order")),
-    ("listing", LISTING + 5 + 8, &[3], Field("a listing out of order")),
+    ("written", OF_OBJECT + 16, &[5], Field("the outcome of a write")),
+    ("written", OF_OBJECT + 8, &[0; 8], Field("a version without a write")),
+    // Listings: part, parts, promise, the count, objects of 33 bytes.
+    ("listing", LISTING, &[1], Field("a part beyond the last")),
+    ("listing", LISTING + 4, &[0], Field("a part beyond the last")),
+    ("listing, promise", LISTING + 4, &[2], Field("a part beyond the last")),
+    ("listing", PROMISE, &[3], Field("the kind of a promise")),
+    ("listing", LISTED, &[0xff; 4], Short),
+    ("listing", LISTED, &[3], Short),
+    ("listing", LISTED + 4 + 8, &[2], Field("a listing out of order")),
+    ("listing", LISTED + 4 + 8, &[3], Field("a listing out of order")),
+    ("listing", LISTED + 4 + 24, &[0; 8], Field("a version without a write")),
     (
         "listing",
-        LISTING + 5 + 2 * 53 - 5,
-        &[1],
-        Field("a tombstone that keeps units"),
+        LISTED + 4 + 32,
+        &[2],
+        Field("a flag that is neither 0 nor 1"),
     ),
-    ("listing", LISTING + 5 + 2 * 53, &[0xff; 4], Short),
-    // Mutations: version, operation, zero, tombstone, patches.
+    // Mutations: version, remembered operations, zero, tombstone, patches.
+    ("member write", OF_OBJECT, &[1], Field("a version without a write")),
     (
         "member write",
         MUTATION + 8,
         &[0; 8],
         Field("a version without a write"),
     ),
+    (
+        "member write",
+        OPS,
+        &[2],
+        Field("what becomes of remembered operations"),
+    ),
+    ("push", PUSH_OPS + 1, &[129], Field("more items than the list may have")),
+    (
+        "push",
+        PUSH_OPS + 1,
+        &[0xff; 4],
+        Field("more items than the list may have"),
+    ),
+    ("push", PUSH_OPS + 1, &[128], Short),
+    ("push", PUSH_PATCHES - 6, &[0], Field("a whole object that keeps units")),
+    ("push", PUSH_PATCHES - 1, &[33], Field("more patches than units")),
     ("member write", PATCHES - 1, &[1], Field("a tombstone that keeps units")),
     (
         "member write, tombstone",
@@ -233,14 +267,35 @@ const IMPOSSIBLE: &[(&str, usize, &[u8], WireError)] = &[
     ("member write", PATCHES + 3, &[0], UnitSum),
     ("member write", OBJECT_OF_PEER + 8, &[0], UnitSum),
     ("member write, two patches", PATCHES + 1 + 10, &[6], UnitSum),
-    ("fetched", MUTATION, &[0], Field("payload without an object")),
-    ("fetched, none", MUTATION, &[1], Short),
+    ("fetched", OF_OBJECT + 4, &[0], Field("payload without an object")),
+    (
+        "fetched",
+        OF_OBJECT + 3,
+        &[0x80],
+        Field("damaged units that are there, or cannot be"),
+    ),
+    (
+        "fetched, tombstone",
+        OF_OBJECT,
+        &[1],
+        Field("damaged units that are there, or cannot be"),
+    ),
+    ("fetched, none", OF_OBJECT + 4, &[1], Short),
+    ("scrubbed", OF_OBJECT + 8, &[0; 8], Field("a version without a write")),
+    // Pings: the clock, the count, PGs of 14 bytes.
+    ("ping", 8, &[1, 0, 1, 0], Field("more items than the list may have")),
+    ("ping", 8, &[3], Short),
+    ("ping", 8, &[0, 0, 1, 0], Short),
+    ("pong", 8, &[0], Trailing(14)),
     // Bodies that go on.
     ("changed", 16, &[0], Trailing(1)),
     ("data", 16, &[0, 0], Trailing(2)),
     ("fence", OBJECT_OF_PEER, &[0], Trailing(1)),
     ("refused", OBJECT_OF_PEER + 8, &[0], Trailing(1)),
-    ("forget", MUTATION + 16, &[0; 3], Trailing(3)),
+    ("forget", OF_OBJECT + 16, &[0; 3], Trailing(3)),
+    ("stray", OBJECT_OF_PEER, &[0], Trailing(1)),
+    ("drop", OBJECT_OF_PEER, &[0], Trailing(1)),
+    ("scrub", OF_OBJECT, &[0], Trailing(1)),
 ];
 
 #[test]
@@ -267,9 +322,9 @@ fn overlapping_patches_are_refused() {
 fn headers_are_checked_before_anything_is_awaited() {
     let table: &[(&str, usize, &[u8], WireError)] = &[
         ("read", 0, b"GET ", WireError::Magic(*b"GET ")),
-        ("read", 4, &[2], WireError::Format(2)),
+        ("read", 4, &[1], WireError::Format(1)),
         ("read", 5, &[0], WireError::Kind(0)),
-        ("read", 5, &[18], WireError::Kind(18)),
+        ("read", 5, &[25], WireError::Kind(25)),
         ("read", 6, &[1, 2], WireError::Reserved(0x0201)),
         (
             "read",
