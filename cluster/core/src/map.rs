@@ -9,9 +9,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use crate::ids::{ClientId, OsdId, PgId, PoolId};
-use crate::keys::{
-    self, Claim, Cluster, History, Leader, OsdConfig, OsdState, Plan, Pool, ScrubReport, ScrubRequest,
-};
+use crate::keys::{self, Claim, Cluster, History, Leader, OsdConfig, OsdState, Plan, Pool, ScrubReport, ScrubRequest};
 use crate::kv::{Event, KeyValue, Notice, Revision};
 
 /// A value with the commit that wrote it.

@@ -165,7 +165,7 @@ const OF_OBJECT: usize = OBJECT_OF_PEER + 16;
 /// After the version that must be there.
 const MUTATION: usize = OF_OBJECT + 16;
 const OPS: usize = MUTATION + 16;
-const PATCHES: usize = OPS + 31;
+const PATCHES: usize = OPS + 30;
 const PUSH_OPS: usize = OF_OBJECT + 16;
 /// Behind two operations.
 const PUSH_PATCHES: usize = PUSH_OPS + 5 + 32 + 6;

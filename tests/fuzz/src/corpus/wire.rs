@@ -1,10 +1,14 @@
 //! Frames of the OSD wire, one of every kind; and the same as the target seals them: kind, length of the body, body, payload.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use trivet_core::message::{Action, Listed, Message, Op, OpDone, OpError, OpValue, Peer, PeerBody, WriteError};
-use trivet_core::mutation::{Mutation, Patch};
+use trivet_core::message::{
+    Action, Listed, Message, Op, OpDone, OpError, OpValue, Peer, PeerBody, Promise, WriteError,
+};
+use trivet_core::mutation::{Mutation, Ops, Patch};
 use trivet_core::wire::{HEADER, encode};
-use trivet_core::{ClientId, Epoch, ImageId, ObjectId, OpId, PgId, PoolId, UNIT_SIZE, UnitMask, Version};
+use trivet_core::{ClientId, Epoch, ImageId, Now, ObjectId, OpId, OsdId, PgId, PoolId, UNIT_SIZE, UnitMask, Version};
 
 const ID: OpId = OpId {
     client: ClientId(0x1112_1314),
@@ -30,10 +34,18 @@ fn mutation() -> Mutation {
     let patch = Patch::seal(object(), 1, Bytes::from(vec![0xa5; UNIT_SIZE]));
     Mutation {
         version: VERSION,
-        op: ID,
+        ops: Ops::Add { op: ID, answered: 30 },
         zero: UnitMask(0xf000_0000),
         patches: vec![patch],
         tombstone: false,
+    }
+}
+
+fn whole() -> Mutation {
+    Mutation {
+        ops: Ops::Exactly(vec![ID, ID]),
+        zero: UnitMask::ALL,
+        ..mutation()
     }
 }
 
@@ -65,9 +77,14 @@ fn messages() -> Vec<Message> {
         Ok(OpValue::Objects(vec![1, 2, 9])),
         Err(OpError::NotPrimary),
     ];
-    let ops = actions
-        .into_iter()
-        .map(|action| Message::Op(Op { id: ID, pg: PG, action }));
+    let ops = actions.into_iter().map(|action| {
+        Message::Op(Op {
+            id: ID,
+            pg: PG,
+            answered: 31,
+            action,
+        })
+    });
     let answers = results
         .into_iter()
         .map(|result| Message::OpDone(OpDone { id: ID, result }));
@@ -78,7 +95,14 @@ fn messages() -> Vec<Message> {
             body,
         })
     });
-    ops.chain(answers).chain(peers).collect()
+    ops.chain(answers).chain(peers).chain(pings()).collect()
+}
+
+fn pings() -> [Message; 2] {
+    let sent = Now(1_000_000);
+    let pgs = vec![(PG, Epoch(7))];
+    let refused = pgs.clone();
+    [Message::Ping { sent, pgs }, Message::Pong { sent, refused }]
 }
 
 fn bodies() -> Vec<PeerBody> {
@@ -86,21 +110,29 @@ fn bodies() -> Vec<PeerBody> {
     let listed = Listed {
         object,
         version,
-        op: ID,
-        present: UnitMask(0x0f),
         tombstone: false,
+    };
+    let promise = Promise {
+        to: Some(OsdId(2)),
+        left: Duration::from_millis(500),
     };
     vec![
         PeerBody::Fence,
         PeerBody::Listing {
+            part: 0,
+            parts: 1,
+            promise: Some(promise),
             objects: vec![listed],
-            recent: vec![(ID, version)],
-            last: true,
         },
         PeerBody::Refused { accepted: Epoch(8) },
         PeerBody::Write {
             object,
+            after: Version::NONE,
             mutation: mutation(),
+        },
+        PeerBody::Push {
+            object,
+            mutation: whole(),
         },
         PeerBody::Written {
             object,
@@ -110,11 +142,18 @@ fn bodies() -> Vec<PeerBody> {
         PeerBody::Fetch { object },
         PeerBody::Fetched {
             object,
-            whole: Some(Mutation {
-                zero: UnitMask::ALL,
-                ..mutation()
-            }),
+            whole: Some(whole()),
+            damaged: UnitMask(0x100),
         },
+        PeerBody::Scrub { object },
+        PeerBody::Scrubbed {
+            object,
+            version,
+            digest: 0x1234,
+            damaged: UnitMask::EMPTY,
+        },
+        PeerBody::Stray,
+        PeerBody::Drop,
         PeerBody::Forget { object, version },
     ]
 }
