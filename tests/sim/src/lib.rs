@@ -6,4 +6,6 @@
 pub mod disk;
 pub mod kv;
 pub mod random;
+pub mod register;
 pub mod stamp;
+pub mod workload;

@@ -1,0 +1,349 @@
+//! What the clients of a run do: operations on images, from a seed, with data that says what it is.
+//!
+//! It makes operations and tells the history of them; it sends nothing. Sizes are skewed to one block, offsets
+//! to hot spots so that operations meet, and waiting times to bursts.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use trivet_client::ImageOp;
+use trivet_core::{ImageId, Now};
+
+use crate::random::Random;
+use crate::register::{History, OpRef};
+use crate::stamp::{self, SECTOR, Stamp};
+
+/// Sectors of 4 KiB.
+const BLOCK: u64 = 8;
+/// Sectors of the largest read or write, 256 KiB.
+const MAX_SECTORS: u64 = 512;
+/// Operations within which a hot spot moves on, about.
+const HOT_FOR: u64 = 200;
+/// Waiting times in a burst are so many times shorter.
+const BURST: u32 = 50;
+
+/// What a run's workload is like. The mix is drawn in proportion.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkloadOptions {
+    /// The images and their sizes in bytes, multiples of 4096.
+    pub images: Vec<(ImageId, u64)>,
+    /// How often: reads.
+    pub reads: u64,
+    /// How often: writes.
+    pub writes: u64,
+    /// How often: ranges made zero.
+    pub zeroes: u64,
+    /// How often: all of an image deleted.
+    pub purges: u64,
+    /// Operations in 100 that go to a hot spot.
+    pub hot: u64,
+    /// Operations in 100 that are aligned to 4096 bytes.
+    pub aligned: u64,
+    /// Largest operation, sectors: at most 512 count.
+    pub largest: u64,
+    /// Mean time between two operations of one client.
+    pub pace: Duration,
+}
+
+impl WorkloadOptions {
+    /// A mix that suits most runs, on these images.
+    #[must_use]
+    pub fn new(images: Vec<(ImageId, u64)>) -> WorkloadOptions {
+        WorkloadOptions {
+            images,
+            reads: 450,
+            writes: 510,
+            zeroes: 39,
+            purges: 1,
+            hot: 50,
+            aligned: 60,
+            largest: MAX_SECTORS,
+            pace: Duration::from_millis(20),
+        }
+    }
+
+    /// A mix drawn by a seed, on these images.
+    #[must_use]
+    pub fn draw(images: Vec<(ImageId, u64)>, random: &mut Random) -> WorkloadOptions {
+        WorkloadOptions {
+            images,
+            reads: random.range(200..=700),
+            writes: random.range(200..=700),
+            zeroes: random.range(0..=50),
+            purges: random.range(0..=2),
+            hot: random.range(0..=95),
+            aligned: random.range(0..=100),
+            largest: *random
+                .pick(&[1, 8, 64, 256, MAX_SECTORS, MAX_SECTORS])
+                .unwrap_or(&MAX_SECTORS),
+            pace: random.duration(Duration::from_millis(2)..=Duration::from_millis(100)),
+        }
+    }
+}
+
+/// What a step does, as the history knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Reads the sectors.
+    Read,
+    /// Writes the sectors, with this sequence.
+    Write(u64),
+    /// Makes the sectors zero.
+    Zero,
+}
+
+/// One operation to submit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The image.
+    pub image: ImageId,
+    /// What to submit.
+    pub op: ImageOp,
+    /// What it does.
+    pub action: Action,
+    /// The first sector that it concerns.
+    pub first: u64,
+    /// How many sectors it concerns.
+    pub sectors: u64,
+}
+
+impl Step {
+    /// Tells the history that the operation begins now.
+    pub fn invoke(&self, now: Now, history: &mut History) -> OpRef {
+        let image = self.image.0;
+        match self.action {
+            Action::Read => history.invoke_read(now, image, self.first, self.sectors),
+            Action::Write(sequence) => history.invoke_write(now, image, self.first, self.sectors, sequence),
+            Action::Zero => history.invoke_zero(now, image, self.first, self.sectors),
+        }
+    }
+
+    fn read(image: ImageId, first: u64, sectors: u64) -> Step {
+        let op = ImageOp::Read {
+            offset: first * SECTOR as u64,
+            len: sectors * SECTOR as u64,
+        };
+        Step {
+            image,
+            op,
+            action: Action::Read,
+            first,
+            sectors,
+        }
+    }
+}
+
+/// The generator of one run, for all its clients.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    options: WorkloadOptions,
+    random: Random,
+    sequence: u64,
+    /// An image's number and a sector that operations like now.
+    hot: (usize, u64),
+    /// Operations left of the burst.
+    burst: u64,
+}
+
+impl Workload {
+    /// The workload of this seed.
+    ///
+    /// # Panics
+    /// When there are no images, or one is smaller than a block.
+    #[must_use]
+    pub fn new(options: WorkloadOptions, random: Random) -> Workload {
+        assert!(!options.images.is_empty(), "a workload needs images");
+        assert!(
+            options.images.iter().all(|(_, size)| *size >= 4096),
+            "images have blocks"
+        );
+        let mut workload = Workload {
+            options,
+            random,
+            sequence: 0,
+            hot: (0, 0),
+            burst: 0,
+        };
+        workload.heat();
+        workload
+    }
+
+    /// The images and their sizes in bytes.
+    #[must_use]
+    pub fn images(&self) -> &[(ImageId, u64)] {
+        &self.options.images
+    }
+
+    /// Writes so far: each has a sequence of its own, from 1.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The next operation, of this client.
+    pub fn next(&mut self, writer: u32) -> Step {
+        if self.random.one_in(HOT_FOR) {
+            self.heat();
+        }
+        let WorkloadOptions {
+            reads,
+            writes,
+            zeroes,
+            purges,
+            ..
+        } = self.options;
+        let kind = self.random.weighted(&[reads, writes, zeroes, purges]);
+        let (number, first, sectors) = self.place();
+        let (image, size) = self.options.images[number];
+        match kind {
+            0 => Step::read(image, first, sectors),
+            1 => self.write(writer, image, first, sectors),
+            2 => zero(image, first, sectors),
+            _ => purge(image, size),
+        }
+    }
+
+    /// How long the client waits before its next operation.
+    pub fn pause(&mut self) -> Duration {
+        if self.burst == 0 && self.random.one_in(40) {
+            self.burst = self.random.range(5..=60);
+        }
+        let pace = match self.burst.checked_sub(1) {
+            Some(left) => {
+                self.burst = left;
+                self.options.pace / BURST
+            }
+            None => self.options.pace,
+        };
+        self.random.exponential(pace)
+    }
+
+    /// Reads of everything, for the end of a run.
+    #[must_use]
+    pub fn scan(&self) -> Vec<Step> {
+        let images = self.options.images.iter();
+        images
+            .flat_map(|&(image, size)| {
+                let end = sectors_of(size);
+                let starts = (0..end).step_by(512);
+                starts.map(move |first| Step::read(image, first, MAX_SECTORS.min(end - first)))
+            })
+            .collect()
+    }
+
+    fn heat(&mut self) {
+        let number = self.random.index(self.options.images.len());
+        let sectors = sectors_of(self.options.images[number].1);
+        self.hot = (number, self.random.below(sectors));
+    }
+
+    /// An image's number, the first sector in it, and how many.
+    fn place(&mut self) -> (usize, u64, u64) {
+        let hot = self.random.chance(self.options.hot, 100);
+        let number = match hot {
+            true => self.hot.0,
+            false => self.random.index(self.options.images.len()),
+        };
+        let end = sectors_of(self.options.images[number].1);
+        let aligned = self.random.chance(self.options.aligned, 100);
+        let mut sectors = self.length(aligned).min(end);
+        let mut first = match hot {
+            true => (self.hot.1 + self.random.below(4 * BLOCK)).saturating_sub(self.random.below(sectors + 1)),
+            false => self.random.below(end),
+        };
+        first = first.min(end - sectors);
+        if aligned {
+            first = first / BLOCK * BLOCK;
+            sectors = sectors.min(end - first);
+        }
+        (number, first, sectors)
+    }
+
+    fn length(&mut self, aligned: bool) -> u64 {
+        let sectors = match self.random.below(100) {
+            0..50 => BLOCK,
+            50..65 => self.random.range(1..=BLOCK),
+            65..85 => self.random.range(1..=8 * BLOCK),
+            85..95 => self.random.range(1..=32 * BLOCK),
+            _ => self.random.range(32 * BLOCK..=MAX_SECTORS),
+        };
+        let sectors = sectors.min(self.options.largest.max(1));
+        if aligned {
+            sectors.next_multiple_of(BLOCK)
+        } else {
+            sectors
+        }
+    }
+
+    fn write(&mut self, writer: u32, image: ImageId, first: u64, sectors: u64) -> Step {
+        self.sequence += 1;
+        let sequence = self.sequence;
+        let data = payload(image, first, sectors, writer, sequence);
+        let offset = first * SECTOR as u64;
+        let op = ImageOp::Write {
+            offset,
+            data: self.cut(data),
+        };
+        Step {
+            image,
+            op,
+            action: Action::Write(sequence),
+            first,
+            sectors,
+        }
+    }
+
+    /// Front ends hand data on as it came from the network: sometimes in two pieces.
+    fn cut(&mut self, mut data: Bytes) -> Vec<Bytes> {
+        if !self.random.one_in(4) {
+            return vec![data];
+        }
+        let first = data.split_to(1 + self.random.index(data.len() - 1));
+        vec![first, data]
+    }
+}
+
+/// The stamped data of a write.
+#[must_use]
+pub fn payload(image: ImageId, first: u64, sectors: u64, writer: u32, sequence: u64) -> Bytes {
+    let len = usize::try_from(sectors).expect("at most an image in memory") * SECTOR;
+    let mut data = vec![0; len];
+    for (sector, out) in (first..).zip(data.chunks_exact_mut(SECTOR)) {
+        let stamp = Stamp {
+            image: image.0,
+            sector,
+            writer,
+            sequence,
+        };
+        stamp::fill(out, stamp);
+    }
+    Bytes::from(data)
+}
+
+fn sectors_of(bytes: u64) -> u64 {
+    bytes / SECTOR as u64
+}
+
+fn zero(image: ImageId, first: u64, sectors: u64) -> Step {
+    let op = ImageOp::Zero {
+        offset: first * SECTOR as u64,
+        len: sectors * SECTOR as u64,
+    };
+    Step {
+        image,
+        op,
+        action: Action::Zero,
+        first,
+        sectors,
+    }
+}
+
+fn purge(image: ImageId, size: u64) -> Step {
+    Step {
+        image,
+        op: ImageOp::Purge,
+        action: Action::Zero,
+        first: 0,
+        sectors: sectors_of(size),
+    }
+}
