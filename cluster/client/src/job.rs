@@ -185,10 +185,18 @@ impl Job {
         self.issued == self.answered && (exhausted || self.error.is_some())
     }
 
-    /// The result of a complete job.
-    pub(crate) fn into_result(mut self) -> Result<Vec<Bytes>, IoError> {
+    /// It is a write, and some of it was executed.
+    pub(crate) fn is_partly_written(&self) -> bool {
+        matches!(self.work, Work::Write { .. }) && self.answered > 0
+    }
+
+    /// The result of a complete job; `backwards` is how a deliberate bug wants it.
+    pub(crate) fn into_result(mut self, backwards: bool) -> Result<Vec<Bytes>, IoError> {
         if let Some(error) = self.error {
             return Err(error);
+        }
+        if backwards {
+            self.results.reverse();
         }
         if self.results.len() == 1 {
             return Ok(self.results.swap_remove(0));

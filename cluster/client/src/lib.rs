@@ -5,24 +5,32 @@
 //! operation is answered once, that a repeated send carries the same id (so that it is executed once), and that
 //! nothing fails merely because a PG is re-peering. It does not cache data, and it does not order operations:
 //! what overlaps in time may be executed in either order, sector by sector.
+//!
+//! An object remembers [`MAX_OPS`](trivet_core::mutation::MAX_OPS) executed operations, so that a repeated one is not
+//! executed again. A client therefore sends at most half as many mutations of one object from the oldest one without
+//! an answer on, and tells with each which one that is; more of them wait here, in order.
 
+mod dispatch;
 mod job;
+mod mutant;
 mod split;
+mod window;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
 use trivet_core::kv::{Event, Notice};
 use trivet_core::map::ClusterMap;
-use trivet_core::message::{Action, LIST_LIMIT, Message, Op, OpDone, OpError, OpValue};
-use trivet_core::{ClientId, Epoch, ImageId, Now, OpId, OsdId, PgId, keys};
+use trivet_core::message::{LIST_LIMIT, Message, OpDone, OpError, OpValue};
+use trivet_core::{ClientId, ImageId, Now, OsdId, keys};
 
-use job::{Job, Part};
+use dispatch::{Dispatcher, Pending};
+use job::Job;
+use mutant::mutant;
 
-/// An operation that got no answer is sent again after this time. The primary recognises it.
-const RESEND_AFTER: Duration = Duration::from_secs(5);
+#[cfg(any(test, feature = "mutants"))]
+pub use mutant::Mutant;
 
 /// An operation on the bytes of an image. Ranges may have any alignment and length.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,29 +86,10 @@ pub enum Effect {
     Done(Ticket, Result<Vec<Bytes>, IoError>),
 }
 
-/// One object operation on its way.
-#[derive(Debug)]
-struct Pending {
-    job: u64,
-    part: Part,
-    pg: PgId,
-    action: Action,
-    sent: Option<Sent>,
-}
-
-/// Where an operation was sent, and when.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Sent {
-    to: OsdId,
-    epoch: Epoch,
-    at: Now,
-}
-
 /// The client machine of one gateway.
 #[derive(Debug)]
 pub struct Client {
-    id: ClientId,
-    map: ClusterMap,
+    dispatcher: Dispatcher,
     sequence: u64,
     next_job: u64,
     jobs: HashMap<u64, Job>,
@@ -113,8 +102,7 @@ impl Client {
     #[must_use]
     pub fn new(id: ClientId) -> Client {
         Client {
-            id,
-            map: ClusterMap::default(),
+            dispatcher: Dispatcher::new(id),
             sequence: 0,
             next_job: 0,
             jobs: HashMap::new(),
@@ -122,13 +110,22 @@ impl Client {
         }
     }
 
+    /// A client with a deliberate bug.
+    #[cfg(any(test, feature = "mutants"))]
+    #[must_use]
+    pub fn with_mutant(id: ClientId, mutant: Mutant) -> Client {
+        let mut client = Client::new(id);
+        client.dispatcher.mutant = Some(mutant);
+        client
+    }
+
     /// The mirror of the cluster's state.
     #[must_use]
     pub fn map(&self) -> &ClusterMap {
-        &self.map
+        &self.dispatcher.map
     }
 
-    /// Object operations on their way.
+    /// Object operations on their way, or waiting for it.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.pending.len()
@@ -136,7 +133,7 @@ impl Client {
 
     /// Starts an operation; it ends with an [`Effect::Done`] that carries `ticket`.
     pub fn submit(&mut self, now: Now, ticket: Ticket, image: ImageId, op: ImageOp, out: &mut Vec<Effect>) {
-        let Some(pool) = self.map.pools.get(&image.pool()) else {
+        let Some(pool) = self.dispatcher.map.pools.get(&image.pool()) else {
             out.push(Effect::Done(ticket, Err(IoError::NoPool)));
             return;
         };
@@ -152,27 +149,24 @@ impl Client {
         let Message::OpDone(OpDone { id, result }) = message else {
             return;
         };
-        if id.client != self.id {
+        let Some(sequence) = self.dispatcher.sequence(id) else {
             return;
-        }
-        let Some(pending) = self.pending.get_mut(&id.sequence) else {
+        };
+        let Some(pending) = self.pending.get_mut(&sequence) else {
             return;
         };
         if result == Err(OpError::NotPrimary) {
-            // Only the OSD that it was last sent to can put it back into waiting.
-            if pending.sent.is_some_and(|sent| sent.to == from) {
-                pending.sent = None;
-            }
-            return;
+            return pending.refused(from);
         }
-        if let Some(pending) = self.pending.remove(&id.sequence) {
+        if let Some(pending) = self.pending.remove(&sequence) {
+            self.leave_window(now, sequence, &pending, out);
             self.ended(now, pending, result, out);
         }
     }
 
     /// Takes in what the metadata store says; waiting operations go to new primaries.
     pub fn notice(&mut self, now: Now, notice: &Notice, out: &mut Vec<Effect>) {
-        self.map.apply(notice);
+        self.dispatcher.map.apply(notice);
         let relevant = match notice {
             Notice::Snapshot { .. } => true,
             Notice::Changes { events, .. } => events.iter().any(concerns_pgs),
@@ -189,7 +183,17 @@ impl Client {
 
     fn dispatch_all(&mut self, now: Now, out: &mut Vec<Effect>) {
         for (&sequence, pending) in &mut self.pending {
-            dispatch(&self.map, self.id, now, sequence, pending, out);
+            self.dispatcher.dispatch(now, sequence, pending, out);
+        }
+    }
+
+    /// An operation was answered: those of its object that waited for it go out.
+    fn leave_window(&mut self, now: Now, sequence: u64, pending: &Pending, out: &mut Vec<Effect>) {
+        let Some(object) = pending.changes() else { return };
+        for next in self.dispatcher.windows.answered(object, sequence) {
+            if let Some(pending) = self.pending.get_mut(&next) {
+                self.dispatcher.dispatch(now, next, pending, out);
+            }
         }
     }
 
@@ -198,20 +202,19 @@ impl Client {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         while let Some((part, pg, action)) = job.next_part() {
             self.sequence += 1;
-            let mut pending = Pending {
-                job: id,
-                part,
-                pg,
-                action,
-                sent: None,
-            };
-            dispatch(&self.map, self.id, now, self.sequence, &mut pending, out);
+            let mut pending = Pending::new(id, part, pg, action);
+            if let Some(object) = pending.changes() {
+                self.dispatcher.windows.issued(object, self.sequence);
+            }
+            self.dispatcher.dispatch(now, self.sequence, &mut pending, out);
             self.pending.insert(self.sequence, pending);
         }
-        if job.is_complete()
+        let early = mutant!(self.dispatcher, AnswerEarly) && job.is_partly_written();
+        if (job.is_complete() || early)
             && let Some(job) = self.jobs.remove(&id)
         {
-            out.push(Effect::Done(job.ticket, job.into_result()));
+            let backwards = mutant!(self.dispatcher, ReadSpliceWrong);
+            out.push(Effect::Done(job.ticket, job.into_result(backwards)));
         }
     }
 
@@ -238,34 +241,6 @@ fn concerns_pgs(event: &Event) -> bool {
         Event::Delete { key, .. } => key,
     };
     key.starts_with(keys::PGS)
-}
-
-/// Sends an operation to the acting primary, unless it is there already.
-fn dispatch(map: &ClusterMap, client: ClientId, now: Now, sequence: u64, pending: &mut Pending, out: &mut Vec<Effect>) {
-    let Some(claim) = map.claims.get(&pending.pg).map(|claim| &claim.value) else {
-        return;
-    };
-    if !claim.active {
-        return;
-    }
-    let there = pending
-        .sent
-        .is_some_and(|sent| sent.to == claim.primary && sent.epoch == claim.epoch && now.since(sent.at) < RESEND_AFTER);
-    if there {
-        return;
-    }
-    pending.sent = Some(Sent {
-        to: claim.primary,
-        epoch: claim.epoch,
-        at: now,
-    });
-    let id = OpId { client, sequence };
-    let op = Op {
-        id,
-        pg: pending.pg,
-        action: pending.action.clone(),
-    };
-    out.push(Effect::Send(claim.primary, Message::Op(op)));
 }
 
 #[cfg(test)]
