@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use trivet_core::disk::DiskOp;
 use trivet_core::mutation::Mutation;
-use trivet_core::{Epoch, ObjectId, OpId, PgId, UnitMask, Version};
+use trivet_core::{Epoch, ObjectId, PgId, UnitMask, Version};
 
 /// Names a request of the OSD until the store has answered it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,6 +20,20 @@ pub enum Request {
         object: ObjectId,
         /// What becomes of it.
         mutation: Mutation,
+    },
+    /// Like a write of a whole object (`zero` has all units), for repair: the version may also be the one that the
+    /// object has; then the bytes are the same and only get another place on the disk, if there is one.
+    Replace {
+        /// Which object.
+        object: ObjectId,
+        /// All of it.
+        mutation: Mutation,
+    },
+    /// Reads all of an object, as of the last *answered* write, whatever of it can be read: never an error but
+    /// `StoreError::Failed`.
+    Salvage {
+        /// Which object.
+        object: ObjectId,
     },
     /// Reads whole units, as of the last *answered* write of the object; verified against their checksums.
     Read {
@@ -58,6 +72,15 @@ pub enum Reply {
         /// In order, without copies.
         segments: Vec<Bytes>,
     },
+    /// What there is of an object.
+    Salvaged {
+        /// The version it belongs to.
+        version: Version,
+        /// All units in order, without copies; those that are unwritten or damaged are zeroes.
+        segments: Vec<Bytes>,
+        /// The units that do not match their checksums or could not be read.
+        damaged: UnitMask,
+    },
     /// The epoch is durable.
     Accepted,
     /// The tombstone is gone, or there was none of this version.
@@ -80,7 +103,7 @@ pub enum StoreError {
         /// Stored or queued.
         have: Version,
     },
-    /// These units do not match their checksums; the others of the object may.
+    /// These units do not match their checksums or cannot be read; the others of the object may.
     #[error("units {units:?} of {object} are damaged")]
     Damaged {
         /// Which object.
@@ -91,9 +114,6 @@ pub enum StoreError {
     /// The disk failed a write or flush: final.
     #[error("the disk failed: {0}")]
     Failed(String),
-    /// A read failed; the disk is still in use.
-    #[error("reading failed: {0}")]
-    ReadFailed(String),
 }
 
 /// What is known about an object without reading the disk (durable state only).
@@ -101,8 +121,6 @@ pub enum StoreError {
 pub struct ObjectInfo {
     /// Its version.
     pub version: Version,
-    /// The client operation that made that version.
-    pub op: OpId,
     /// The units that are written.
     pub present: UnitMask,
     /// It is deleted.

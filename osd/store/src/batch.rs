@@ -126,7 +126,7 @@ pub fn records(prefix: &Prefix, header: &[u8]) -> Option<Vec<Record>> {
 
 fn payload_units(record: &Record) -> u64 {
     match record {
-        Record::Write(_, patches) => patches.iter().filter(|p| !p.in_slot).map(|p| p.sums.len() as u64).sum(),
+        Record::Write(_, _, patches) => patches.iter().filter(|p| !p.in_slot).map(|p| p.sums.len() as u64).sum(),
         _ => 0,
     }
 }

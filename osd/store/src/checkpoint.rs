@@ -5,10 +5,12 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use trivet_core::buffer::aligned;
+use trivet_core::mutation::MAX_OPS;
 use trivet_core::{Epoch, ObjectId, PgId, UnitMask};
 
 use crate::index::Entry;
 use crate::layout::{AREA_HEADERS, BLOCK, BLOCK_LEN, Layout};
+use crate::ops::Remembered;
 use crate::record::{self, NO_SLOT, WriteHead};
 
 const HEADER_MAGIC: [u8; 8] = *b"TRVCHECK";
@@ -19,11 +21,17 @@ const HEADER_CHECKED: usize = 8 + 16 + 8 * 7 + 4 + 4;
 const CHUNK_HEADER: usize = 8 + 16 + 8 + 8 + 4 + 4;
 /// A chunk is written when it holds this many bytes. Few in crash tests, so that the checkpoints of small
 /// stores have many chunks.
-pub const CHUNK_FILL: usize = if cfg!(feature = "mutants") { BLOCK_LEN } else { 64 << 10 };
+pub const CHUNK_FILL: usize = if cfg!(feature = "mutants") {
+    2 * BLOCK_LEN
+} else {
+    64 << 10
+};
 /// No chunk is larger, bytes.
 pub const CHUNK_MAX: usize = (64 << 10) + BLOCK_LEN;
 /// No item is larger, bytes.
-pub const ITEM_MAX: usize = 64 + 2 * 128;
+pub const ITEM_MAX: usize = ENTRY_LEN + MAX_OPS * 16 + 2 * 128;
+/// Bytes of an object without operations, sums and references to the log.
+const ENTRY_LEN: usize = 48;
 const ENTRY: u8 = 1;
 const REMOVED: u8 = 2;
 const EPOCH: u8 = 3;
@@ -140,13 +148,13 @@ impl Chunk {
         let out = &mut self.data;
         out.put_u8(ENTRY);
         out.put_u8(if entry.tombstone { TOMBSTONE } else { 0 });
-        out.put_u16_le(0);
+        out.put_u16_le(u16::try_from(entry.ops.len()).expect("at most 128"));
         out.put_u32_le(entry.slot().unwrap_or(NO_SLOT));
         record::put_object(out, entry.object);
         record::put_version(out, entry.version);
-        record::put_op(out, entry.op);
         out.put_u32_le(entry.present.0);
         out.put_u32_le(entry.in_log.0);
+        entry.ops.iter().for_each(|op| record::put_op(out, op));
         entry.present.iter().for_each(|unit| out.put_u32_le(entry.sums[unit]));
         entry
             .in_log
@@ -223,7 +231,7 @@ pub fn get(data: &mut &[u8], layout: &Layout) -> Option<Item> {
     let (&tag, rest) = data.split_first()?;
     *data = rest;
     match tag {
-        ENTRY if data.len() >= 63 => get_entry(data, layout),
+        ENTRY if data.len() >= ENTRY_LEN - 1 => get_entry(data, layout),
         REMOVED if data.len() >= 19 => {
             data.advance(3);
             Some(Item::Removed(record::get_object(data)))
@@ -238,11 +246,12 @@ pub fn get(data: &mut &[u8], layout: &Layout) -> Option<Item> {
 
 fn get_entry(data: &mut &[u8], layout: &Layout) -> Option<Item> {
     let tombstone = data.get_u8() == TOMBSTONE;
-    data.advance(2);
+    let ops = usize::from(data.get_u16_le());
     let slot = Some(data.get_u32_le()).filter(|&slot| slot != NO_SLOT);
     let object = record::get_object(data);
-    let (version, op) = (record::get_version(data), record::get_op(data));
+    let version = record::get_version(data);
     let (present, in_log) = (UnitMask(data.get_u32_le()), UnitMask(data.get_u32_le()));
+    let ops = Remembered::of(record::get_op_list(data, ops)?);
     let sane = in_log.minus(present).is_empty() && slot.is_some() != present.is_empty();
     if !sane || data.len() < 4 * (present.len() + in_log.len()) || slot.is_some_and(|slot| slot >= layout.slots) {
         return None;
@@ -250,12 +259,12 @@ fn get_entry(data: &mut &[u8], layout: &Layout) -> Option<Item> {
     let head = WriteHead {
         object,
         version,
-        op,
         zero: UnitMask::EMPTY,
         tombstone,
+        replaces: false,
         slot,
     };
-    let mut entry = Entry::restored(&head, present);
+    let mut entry = Entry::restored(&head, ops, present);
     present.iter().for_each(|unit| entry.sums[unit] = data.get_u32_le());
     for unit in in_log.iter() {
         let block = data.get_u32_le();
@@ -270,12 +279,19 @@ fn get_entry(data: &mut &[u8], layout: &Layout) -> Option<Item> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trivet_core::{ImageId, OpId, Version};
+    use trivet_core::{ClientId, ImageId, OpId, Version};
 
     const STORE: [u8; 16] = [3; 16];
 
     fn layout() -> Layout {
         Layout::new(64 << 20, Some(1 << 20)).unwrap()
+    }
+
+    fn op(sequence: u64) -> OpId {
+        OpId {
+            client: ClientId(2),
+            sequence,
+        }
     }
 
     fn entry() -> Entry {
@@ -290,12 +306,13 @@ mod tests {
         let head = WriteHead {
             object,
             version,
-            op: OpId::default(),
             zero: UnitMask::EMPTY,
             tombstone: false,
+            replaces: false,
             slot: Some(5),
         };
-        let mut entry = Entry::restored(&head, UnitMask::EMPTY);
+        let ops = Remembered::of((1..4).map(op).collect());
+        let mut entry = Entry::restored(&head, ops, UnitMask::EMPTY);
         entry.put_in_slot(0, &[1, 2, 3]);
         entry.put_in_log(30, &[4, 5], 17);
         entry
@@ -318,8 +335,8 @@ mod tests {
             panic!("an entry")
         };
         assert_eq!(
-            (read.info(), read.slot(), read.sums),
-            (entry().info(), Some(5), entry().sums)
+            (read.info(), read.slot(), read.digest()),
+            (entry().info(), Some(5), entry().digest())
         );
         assert_eq!(
             (read.block(0), read.block(30), read.block(31)),

@@ -9,13 +9,14 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
 use trivet_core::buffer::aligned;
-use trivet_core::mutation::Mutation;
+use trivet_core::mutation::{MAX_OPS, Mutation, Ops};
 use trivet_core::{Epoch, ObjectId, PgId, UNIT_SIZE, UNITS_PER_OBJECT, UnitMask, Version};
 
 use crate::api::{Output, Reply, StoreError, Ticket};
 use crate::batch::{self, Prefix};
 use crate::disk::{BuildMixer, Owner};
 use crate::layout::{BLOCK, BLOCK_LEN, Layout};
+use crate::ops;
 use crate::policy::{self, MAX_SLOT_BYTES};
 use crate::record::{self, WriteHead};
 use crate::store::{Live, mutant};
@@ -32,6 +33,8 @@ pub struct Commit {
     outlooks: HashMap<ObjectId, Outlook, BuildMixer>,
     /// Epochs that wait.
     epochs: usize,
+    /// Operations that may be remembered when everything queued is durable, beyond those that are.
+    ops: usize,
     /// The batch that should go next does not fit into the log now.
     pub blocked: bool,
     /// Batches that became durable.
@@ -131,16 +134,36 @@ impl Live {
         })
     }
 
-    /// Queues a write, or refuses it at once.
-    pub fn submit_write(&mut self, ticket: Ticket, object: ObjectId, mutation: Mutation, out: &mut Output) {
+    /// The version that the object will have, and whether there will be nothing of it.
+    pub fn latest(&self, object: ObjectId) -> (Version, bool) {
+        let outlook = self.outlook(object);
+        (outlook.version, !outlook.exists || outlook.tombstone)
+    }
+
+    /// Queues a write, or refuses it at once. One that `replaces` may have the version that is there.
+    pub fn submit_write(
+        &mut self,
+        ticket: Ticket,
+        object: ObjectId,
+        mutation: Mutation,
+        replaces: bool,
+        out: &mut Output,
+    ) {
         assert!(is_well_formed(&mutation), "the OSD submits well-formed mutations");
+        assert!(
+            !replaces || mutation.zero == UnitMask::ALL,
+            "whole objects are replaced"
+        );
         debug_assert!(
             mutation.patches.iter().all(|patch| patch.verify(object)),
             "sums do not match"
         );
         let before = self.outlook(object);
-        match self.admit(object, &mutation, &before) {
-            Ok((slot, slot_units)) => self.queue_write(ticket, object, mutation, before, slot, slot_units),
+        match self.admit(object, &mutation, replaces, &before) {
+            Ok((slot, slot_units)) => {
+                let head = WriteHead::of(object, &mutation, replaces, slot);
+                self.queue_write(ticket, head, mutation, before, slot_units);
+            }
             Err(error) => out.done.push((ticket, Err(error))),
         }
     }
@@ -150,9 +173,11 @@ impl Live {
         &mut self,
         object: ObjectId,
         mutation: &Mutation,
+        replaces: bool,
         before: &Outlook,
     ) -> Result<(Option<u32>, UnitMask), StoreError> {
-        if mutation.version <= before.version {
+        let same_is_fine = replaces || mutant!(self.options, EqualVersionOverwrites);
+        if mutation.version < before.version || mutation.version == before.version && !same_is_fine {
             return Err(StoreError::StaleVersion {
                 object,
                 got: mutation.version,
@@ -162,6 +187,9 @@ impl Live {
         let kept = if mutation.tombstone { 0 } else { TOMBSTONE_RESERVE };
         let entries = self.index.len() + self.commit.outlooks.len();
         if !before.exists && entries + kept >= self.layout.max_entries() {
+            return Err(StoreError::NoSpace);
+        }
+        if self.index.ops() + self.commit.ops + ops::growth(&mutation.ops) > self.layout.max_ops() {
             return Err(StoreError::NoSpace);
         }
         if present_after(mutation, before).is_empty() {
@@ -174,7 +202,7 @@ impl Live {
                 .take(false)
                 .map(|slot| (Some(slot), fresh))
                 .ok_or(StoreError::NoSpace),
-            Some(old) if fresh.is_empty() => Ok((Some(old), fresh)),
+            Some(old) if fresh.is_empty() && !replaces => Ok((Some(old), fresh)),
             Some(old) => Ok(self
                 .slots
                 .take(true)
@@ -185,17 +213,16 @@ impl Live {
     fn queue_write(
         &mut self,
         ticket: Ticket,
-        object: ObjectId,
+        head: WriteHead,
         mutation: Mutation,
         before: Outlook,
-        slot: Option<u32>,
         slot_units: UnitMask,
     ) {
+        let WriteHead { object, slot, .. } = head;
         if mutant!(self.options, ReuseSlotEarly) && before.slot != slot {
             before.slot.into_iter().for_each(|old| self.slots.release(old));
         }
         let present = present_after(&mutation, &before);
-        let head = WriteHead::of(object, &mutation, slot);
         let Mutation { version, tombstone, .. } = mutation;
         let after = Outlook {
             exists: true,
@@ -206,6 +233,7 @@ impl Live {
             waiting: before.waiting,
         };
         self.commit.expect(object, after);
+        self.commit.ops += ops::growth(&mutation.ops);
         let payload = mutation.payload() / UNIT_SIZE - slot_units.len();
         let record_len = record::write_len(&mutation);
         self.commit.push(
@@ -341,6 +369,7 @@ impl Live {
             } => {
                 self.apply_write(head, mutation, *slot_units, payload);
                 self.commit.fulfil(head.object);
+                self.commit.ops -= ops::growth(&mutation.ops);
                 Reply::Written
             }
             Action::Epoch(pg, epoch) => {
@@ -361,7 +390,7 @@ impl Live {
         let mut freed = None;
         self.index.change(head.object, |entry| {
             freed = entry.slot().filter(|&old| Some(old) != head.slot);
-            entry.begin(head);
+            entry.begin(head, &mutation.ops);
             for patch in &mutation.patches {
                 if slot_units.has(patch.first) {
                     entry.put_in_slot(patch.first, &patch.sums);
@@ -378,7 +407,7 @@ impl Live {
 }
 
 /// Whether the mutation can be written down: patches are whole units, do not overlap, and have a sum per
-/// unit; deleted objects have no units.
+/// unit; deleted objects have no units; operations are not too many.
 fn is_well_formed(mutation: &Mutation) -> bool {
     let mut seen = UnitMask::EMPTY;
     let patches_are = mutation.patches.iter().all(|patch| {
@@ -388,7 +417,8 @@ fn is_well_formed(mutation: &Mutation) -> bool {
         seen = if fits { seen.union(patch.mask()) } else { seen };
         fits
     });
-    patches_are && (!mutation.tombstone || mutation.zero == UnitMask::ALL && mutation.patches.is_empty())
+    let ops_are = !matches!(&mutation.ops, Ops::Exactly(ops) if ops.len() > MAX_OPS);
+    patches_are && ops_are && (!mutation.tombstone || mutation.zero == UnitMask::ALL && mutation.patches.is_empty())
 }
 
 fn present_after(mutation: &Mutation, before: &Outlook) -> UnitMask {

@@ -4,9 +4,11 @@
 //! of numbers, and are found through a hash table of those numbers.
 
 use hashbrown::HashTable;
-use trivet_core::{ObjectId, OpId, UNITS_PER_OBJECT, UnitMask, Version};
+use trivet_core::mutation::Ops;
+use trivet_core::{ObjectId, UNITS_PER_OBJECT, UnitMask, Version};
 
 use crate::api::ObjectInfo;
+use crate::ops::Remembered;
 use crate::record::{NO_SLOT, WriteHead};
 
 /// Entries of one slab chunk; chunks never move.
@@ -15,15 +17,15 @@ const CHUNK: usize = 4096;
 /// Where the units of an object that are in the log are: blocks of the ring.
 pub type LogBlocks = [u32; UNITS_PER_OBJECT];
 
-/// One object. 200 bytes.
+/// One object. 208 bytes.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// Which object.
     pub object: ObjectId,
     /// Its version.
     pub version: Version,
-    /// The client operation that made it.
-    pub op: OpId,
+    /// The client operations that it remembers.
+    pub ops: Remembered,
     /// The units that are written.
     pub present: UnitMask,
     /// Those of them whose newest contents are in the log; the others are in the slot.
@@ -47,7 +49,7 @@ impl Entry {
         Entry {
             object,
             version: Version::NONE,
-            op: OpId::default(),
+            ops: Remembered::EMPTY,
             present: UnitMask::EMPTY,
             in_log: UnitMask::EMPTY,
             slot: NO_SLOT,
@@ -61,13 +63,10 @@ impl Entry {
     }
 
     /// An entry as a checkpoint has it, without sums and log blocks.
-    pub fn restored(head: &WriteHead, present: UnitMask) -> Entry {
+    pub fn restored(head: &WriteHead, ops: Remembered, present: UnitMask) -> Entry {
         let mut entry = Entry::new(head.object);
-        entry.present = present;
-        entry.begin(&WriteHead {
-            zero: UnitMask::EMPTY,
-            ..*head
-        });
+        (entry.ops, entry.present) = (ops, present);
+        entry.become_version(head);
         entry
     }
 
@@ -78,9 +77,13 @@ impl Entry {
     }
 
     /// Takes over all of a write but its patches.
-    pub fn begin(&mut self, head: &WriteHead) {
+    pub fn begin(&mut self, head: &WriteHead, ops: &Ops) {
+        self.ops.apply(ops);
+        self.become_version(head);
+    }
+
+    fn become_version(&mut self, head: &WriteHead) {
         self.version = head.version;
-        self.op = head.op;
         self.tombstone = head.tombstone;
         self.slot = head.slot.unwrap_or(NO_SLOT);
         self.present = self.present.minus(head.zero);
@@ -133,11 +136,19 @@ impl Entry {
         Some(self.slot).filter(|&slot| slot != NO_SLOT)
     }
 
+    /// A fingerprint of all that replicas have in common.
+    pub fn digest(&self) -> u64 {
+        let Version { epoch, counter } = self.version;
+        let state = [epoch.0, counter, u64::from(self.tombstone), u64::from(self.present.0)];
+        let sums = self.present.iter().map(|unit| u64::from(self.sums[unit]));
+        let ops = self.ops.iter().flat_map(|op| [op.client.0, op.sequence]);
+        state.into_iter().chain(sums).chain(ops).fold(1, mix)
+    }
+
     /// What the OSD may know of it.
     pub fn info(&self) -> ObjectInfo {
         ObjectInfo {
             version: self.version,
-            op: self.op,
             present: self.present,
             tombstone: self.tombstone,
         }
@@ -158,6 +169,14 @@ pub struct Index {
     logged: Vec<u32>,
     /// Objects that were forgotten since the list was last taken.
     removed: Vec<ObjectId>,
+    /// Operations that all objects remember.
+    ops: usize,
+}
+
+/// One step of the fingerprint: a multiplication by odd constants, folded.
+fn mix(hash: u64, word: u64) -> u64 {
+    let x = (hash.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (x ^ (x >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93)
 }
 
 fn hash(seed: u64, object: ObjectId) -> u64 {
@@ -180,12 +199,18 @@ impl Index {
             dirty: Vec::new(),
             logged: Vec::new(),
             removed: Vec::new(),
+            ops: 0,
         }
     }
 
     /// How many objects, tombstones included.
     pub fn len(&self) -> usize {
         self.table.len()
+    }
+
+    /// How many operations all objects remember.
+    pub fn ops(&self) -> usize {
+        self.ops
     }
 
     /// One more than the largest entry number in use.
@@ -224,7 +249,11 @@ impl Index {
     /// Changes the object's entry, which is made if there is none.
     pub fn change(&mut self, object: ObjectId, change: impl FnOnce(&mut Entry)) {
         let number = self.find(object).unwrap_or_else(|| self.add(object));
-        change(self.raw_mut(number));
+        let entry = self.raw_mut(number);
+        let before = entry.ops.len();
+        change(entry);
+        let after = entry.ops.len();
+        self.ops = self.ops + after - before;
         self.note(number);
     }
 
@@ -275,6 +304,8 @@ impl Index {
         let entry = self.raw_mut(number);
         entry.live = false;
         entry.leave_log(UnitMask::ALL);
+        let forgotten = std::mem::replace(&mut entry.ops, Remembered::EMPTY).len();
+        self.ops -= forgotten;
         self.free.push(number);
         self.removed.push(object);
     }
@@ -361,7 +392,6 @@ mod tests {
         WriteHead {
             object: object(number),
             version,
-            op: OpId::default(),
             zero: UnitMask::EMPTY,
             tombstone,
             slot: Some(1),
@@ -370,7 +400,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_small() {
-        assert!(size_of::<Entry>() <= 200, "{}", size_of::<Entry>());
+        assert!(size_of::<Entry>() <= 208, "{}", size_of::<Entry>());
     }
 
     #[test]
@@ -386,10 +416,11 @@ mod tests {
             (entry.in_log, entry.present, entry.sums[4]),
             (UnitMask(8), UnitMask(0x18), 9)
         );
-        entry.begin(&WriteHead {
+        let head = WriteHead {
             zero: UnitMask::ALL,
             ..head(1, 2, true)
-        });
+        };
+        entry.begin(&head, &Ops::Exactly(vec![]));
         assert_eq!(
             (entry.in_log, entry.present, entry.block(3)),
             (UnitMask::EMPTY, UnitMask::EMPTY, None)
@@ -401,7 +432,9 @@ mod tests {
     fn objects_come_and_go() {
         let mut index = Index::new(&[1; 16]);
         for number in 0..10_000 {
-            index.change(object(number), |entry| entry.begin(&head(number, 1, number % 2 == 0)));
+            index.change(object(number), |entry| {
+                entry.begin(&head(number, 1, number % 2 == 0), &Ops::Exactly(vec![]));
+            });
         }
         let version = Version {
             epoch: Epoch(1),
@@ -413,7 +446,9 @@ mod tests {
             (5000, 5000, 5000)
         );
         assert!(index.get(object(4)).is_none() && index.get(object(5)).is_some());
-        index.change(object(4), |entry| entry.begin(&head(4, 9, false)));
+        index.change(object(4), |entry| {
+            entry.begin(&head(4, 9, false), &Ops::Exactly(vec![]))
+        });
         assert_eq!((index.len(), index.end()), (5001, 10_000));
     }
 

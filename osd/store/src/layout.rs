@@ -20,8 +20,10 @@ pub const MAX_SINGLE: u64 = 34;
 const MIN_LOG: u64 = 2 * MAX_SINGLE;
 /// Bounds of the log's default size, bytes.
 const DEFAULT_LOG: (u64, u64) = (32 << 20, 1 << 30);
-/// Bytes of an object in a checkpoint without its sums.
-const ENTRY: u64 = 64;
+/// Bytes of an object in a checkpoint without its operations and sums.
+const ENTRY: u64 = 48;
+/// Remembered operations per object that there is room for in a checkpoint, on average, and bytes of one.
+const OPS: (u64, u64) = (8, 16);
 /// Bytes of an accepted epoch in a checkpoint, rounded up.
 const EPOCH: u64 = 32;
 /// Fewest slots that a store is made with.
@@ -116,6 +118,11 @@ impl Layout {
         max_entries(u64::from(self.slots)).try_into().unwrap_or(usize::MAX)
     }
 
+    /// How many operations all objects together remember at most.
+    pub fn max_ops(&self) -> usize {
+        self.max_entries().saturating_mul(usize::try_from(OPS.0).expect("few"))
+    }
+
     /// How many PGs' epochs the store remembers at most.
     pub fn max_epochs(&self) -> usize {
         max_epochs(u64::from(self.slots)).try_into().unwrap_or(usize::MAX)
@@ -130,11 +137,11 @@ fn max_epochs(slots: u64) -> u64 {
     (slots / 4).clamp(1024, 65_536)
 }
 
-/// A checkpoint of the fullest index always fits: entries, sums, log references, epochs, one in sixteen for
+/// A checkpoint of the fullest index always fits: entries, operations, sums, log references, epochs, one in sixteen for
 /// chunk headers and their padding.
 fn area_size(slots: u64, log_blocks: u64) -> u64 {
     let sums = slots * (OBJECT_SIZE / UNIT_SIZE * 4) as u64;
-    let bytes = max_entries(slots) * ENTRY + sums + log_blocks * 4 + max_epochs(slots) * EPOCH;
+    let bytes = max_entries(slots) * (ENTRY + OPS.0 * OPS.1) + sums + log_blocks * 4 + max_epochs(slots) * EPOCH;
     (bytes + bytes / 16).div_ceil(BLOCK) * BLOCK + (AREA_HEADERS + 16) * BLOCK
 }
 

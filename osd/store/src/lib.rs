@@ -15,6 +15,7 @@ mod disk;
 pub mod fuzz;
 mod index;
 mod layout;
+mod ops;
 mod policy;
 mod read;
 mod record;
@@ -33,4 +34,4 @@ pub use api::{ObjectInfo, Output, Reply, Request, StoreError, StoreStats, Ticket
 #[cfg(any(test, feature = "mutants"))]
 pub use store::Mutant;
 pub use store::{Options, State, Store};
-pub use superblock::{Format, data_start, format};
+pub use superblock::{Format, Regions, data_start, format, regions};

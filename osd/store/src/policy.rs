@@ -47,8 +47,8 @@ pub const MAX_SLOT_BYTES: usize = 2048 * UNIT_SIZE;
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use trivet_core::mutation::Patch;
-    use trivet_core::{ObjectId, OpId, Version};
+    use trivet_core::mutation::{Ops, Patch};
+    use trivet_core::{ObjectId, Version};
 
     #[test]
     fn large_patches_go_to_fresh_slots() {
@@ -72,7 +72,7 @@ mod tests {
             let patches = patches.iter().map(patch).collect();
             let mutation = Mutation {
                 version: Version::NONE,
-                op: OpId::default(),
+                ops: Ops::Exactly(vec![]),
                 zero: UnitMask(zero),
                 patches,
                 tombstone: false,

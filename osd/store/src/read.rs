@@ -2,7 +2,8 @@
 //!
 //! A read returns the object as it was in the index when the read was planned. If the disk gives something
 //! else, the units may have moved meanwhile (settled, or rewritten and their place reused): then the read is
-//! planned again. If they have not moved they are damaged.
+//! planned again. If they have not moved they are damaged. So are those that the disk cannot read; when it
+//! cannot read several at once they are read one by one, so that one bad sector costs one unit.
 
 use bytes::Bytes;
 use trivet_core::buffer::push_zeroes;
@@ -14,7 +15,16 @@ use crate::api::{Output, Reply, StoreError, Ticket};
 use crate::disk::Owner;
 use crate::index::Entry;
 use crate::layout::{BLOCK, Layout};
-use crate::store::Live;
+use crate::store::{Live, mutant};
+
+/// What is done about damage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// The read fails.
+    All,
+    /// The rest is wanted.
+    Whatever,
+}
 
 /// The reads in flight.
 #[derive(Debug, Default)]
@@ -28,28 +38,22 @@ struct Job {
     ticket: Ticket,
     object: ObjectId,
     units: UnitMask,
-    plan: Plan,
-    /// One per extent; empty until read.
-    data: Vec<Bytes>,
-    waiting: usize,
-    error: Option<DiskError>,
-}
-
-/// What a read needs to know of its object.
-#[derive(Debug, PartialEq, Eq)]
-struct Plan {
+    wish: Wish,
     version: Version,
-    extents: Vec<Extent>,
     sums: [u32; UNITS_PER_OBJECT],
+    extents: Vec<Extent>,
+    waiting: usize,
 }
 
 /// Consecutive units that are neighbours on the disk, or unwritten.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Extent {
     first: usize,
     count: usize,
     /// `None`: unwritten.
     offset: Option<u64>,
+    /// Empty until read, and if that is not possible.
+    data: Bytes,
 }
 
 impl Reads {
@@ -58,13 +62,17 @@ impl Reads {
         self.jobs.drain(..).flatten().map(|job| job.ticket)
     }
 
-    fn add(&mut self, job: Job) -> u32 {
+    fn add(&mut self, job: Box<Job>) -> u32 {
         if let Some(number) = self.free.pop() {
-            self.jobs[number as usize] = Some(Box::new(job));
+            self.jobs[number as usize] = Some(job);
             return number;
         }
-        self.jobs.push(Some(Box::new(job)));
+        self.jobs.push(Some(job));
         u32::try_from(self.jobs.len() - 1).expect("fewer than 2^32 reads")
+    }
+
+    fn job(&mut self, number: u32) -> &mut Job {
+        self.jobs[number as usize].as_mut().expect("its extents are in flight")
     }
 
     fn take(&mut self, number: u32) -> Box<Job> {
@@ -84,126 +92,189 @@ pub fn place(layout: &Layout, entry: &Entry, unit: usize) -> Option<u64> {
     }
 }
 
-fn plan(layout: &Layout, entry: Option<&Entry>, units: UnitMask) -> Plan {
+fn plan(layout: &Layout, entry: Option<&Entry>, units: UnitMask) -> Vec<Extent> {
     let mut extents: Vec<Extent> = Vec::new();
     for unit in units.iter() {
         let offset = entry.and_then(|entry| place(layout, entry, unit));
         match extents.last_mut() {
-            Some(last) if offset == last.offset.map(|start| start + last.count as u64 * BLOCK) => last.count += 1,
+            Some(last) if offset == last.place(last.count) => last.count += 1,
             _ => extents.push(Extent {
                 first: unit,
                 count: 1,
                 offset,
+                data: Bytes::new(),
             }),
         }
     }
-    let (version, sums) = entry.map_or((Version::NONE, [0; UNITS_PER_OBJECT]), |e| (e.version, e.sums));
-    Plan { version, extents, sums }
+    extents
 }
 
 impl Live {
-    /// Reads units, or refuses at once.
-    pub fn submit_read(&mut self, ticket: Ticket, object: ObjectId, first: usize, count: usize, out: &mut Output) {
-        if count == 0 || first.checked_add(count).is_none_or(|end| end > UNITS_PER_OBJECT) {
-            let error = StoreError::ReadFailed(format!("{count} units from {first} are not within an object"));
-            return out.done.push((ticket, Err(error)));
+    /// Reads `(first, count)` units. Those beyond the end of an object are answered as damaged.
+    pub fn submit_read(
+        &mut self,
+        ticket: Ticket,
+        object: ObjectId,
+        (first, count): (usize, usize),
+        wish: Wish,
+        out: &mut Output,
+    ) {
+        let fits = count > 0 && first.checked_add(count).is_some_and(|end| end <= UNITS_PER_OBJECT);
+        if !fits {
+            let units = UnitMask::EMPTY;
+            return out.done.push((ticket, Err(StoreError::Damaged { object, units })));
         }
-        let units = UnitMask::range(first, count);
-        let plan = plan(&self.layout, self.index.get(object), units);
-        self.start_read(ticket, object, units, plan, out);
-    }
-
-    fn start_read(&mut self, ticket: Ticket, object: ObjectId, units: UnitMask, plan: Plan, out: &mut Output) {
-        let waiting = plan.extents.iter().filter(|extent| extent.offset.is_some()).count();
-        let data = vec![Bytes::new(); plan.extents.len()];
         let job = Job {
             ticket,
             object,
-            units,
-            plan,
-            data,
-            waiting,
-            error: None,
+            units: UnitMask::range(first, count),
+            wish,
+            version: Version::NONE,
+            sums: [0; UNITS_PER_OBJECT],
+            extents: Vec::new(),
+            waiting: 0,
         };
-        if waiting == 0 {
-            return out.done.push((ticket, Ok(job.into_reply())));
+        self.start_read(Box::new(job), out);
+    }
+
+    /// Plans a read, and starts it.
+    fn start_read(&mut self, mut job: Box<Job>, out: &mut Output) {
+        let entry = self.index.get(job.object);
+        job.extents = plan(&self.layout, entry, job.units);
+        (job.version, job.sums) = entry.map_or((Version::NONE, [0; UNITS_PER_OBJECT]), |e| (e.version, e.sums));
+        job.waiting = job.extents.iter().filter(|extent| extent.offset.is_some()).count();
+        if job.waiting == 0 {
+            return out.done.push((job.ticket, job.into_reply(UnitMask::EMPTY)));
         }
         let number = self.reads.add(job);
-        let extents = &self.reads.jobs[number as usize]
-            .as_ref()
-            .expect("just added")
-            .plan
-            .extents;
-        for (at, extent) in (0..).zip(extents) {
+        self.read_extents(number, 0, out);
+    }
+
+    /// Asks the disk for the written extents from `from` on.
+    fn read_extents(&mut self, number: u32, from: usize, out: &mut Output) {
+        let extents = &self.reads.jobs[number as usize].as_ref().expect("in flight").extents;
+        for (at, extent) in (0..).zip(extents).skip(from) {
             if let Some(offset) = extent.offset {
-                self.disk
-                    .read(Owner::Read(number, at), offset, extent.count * UNIT_SIZE, out);
+                let len = extent.count * UNIT_SIZE;
+                self.disk.read(Owner::Read(number, at), offset, len, out);
             }
         }
     }
 
     /// One extent of a read has come back.
     pub fn read_done(&mut self, number: u32, extent: u32, result: Result<Bytes, DiskError>, out: &mut Output) {
-        let job = self.reads.jobs[number as usize]
-            .as_mut()
-            .expect("its extents are in flight");
-        match result {
-            Ok(data) => job.data[extent as usize] = data,
-            Err(error) => job.error = Some(error),
-        }
+        let job = self.reads.job(number);
         job.waiting -= 1;
-        if job.waiting == 0 {
+        match result {
+            Ok(data) => job.extents[extent as usize].data = data,
+            Err(_) => {
+                let from = job.extents.len();
+                job.waiting += job.split(extent as usize);
+                self.read_extents(number, from, out);
+            }
+        }
+        if self.reads.job(number).waiting == 0 {
             let job = self.reads.take(number);
             self.finish_read(job, out);
         }
     }
 
     fn finish_read(&mut self, job: Box<Job>, out: &mut Output) {
-        let damaged = if job.error.is_some() { job.units } else { job.damaged() };
-        if damaged.is_empty() {
-            return out.done.push((job.ticket, Ok(job.into_reply())));
+        let damaged = job.damaged(!mutant!(self.options, NoVerifyOnRead));
+        if !damaged.is_empty() && !job.is_current(&self.layout, self.index.get(job.object)) {
+            return self.start_read(job, out);
         }
-        let now = plan(&self.layout, self.index.get(job.object), job.units);
-        if now != job.plan {
-            return self.start_read(job.ticket, job.object, job.units, now, out);
-        }
-        let error = match job.error {
-            Some(error) => StoreError::ReadFailed(error.to_string()),
-            None => StoreError::Damaged {
-                object: job.object,
-                units: damaged,
-            },
-        };
-        out.done.push((job.ticket, Err(error)));
+        out.done.push((job.ticket, job.into_reply(damaged)));
+    }
+}
+
+impl Extent {
+    /// Where the unit that is `index` units behind the first lies.
+    fn place(&self, index: usize) -> Option<u64> {
+        self.offset.map(|start| start + index as u64 * BLOCK)
     }
 }
 
 impl Job {
-    /// The units that do not match their sums.
-    fn damaged(&self) -> UnitMask {
-        let read = self
-            .plan
-            .extents
-            .iter()
-            .zip(&self.data)
-            .filter(|(extent, _)| extent.offset.is_some());
-        read.fold(UnitMask::EMPTY, |mask, (extent, data)| {
-            let sums = &self.plan.sums[extent.first..extent.first + extent.count];
-            mask.union(mismatches(self.object, extent.first, data, sums))
+    /// An extent of several units cannot be read: replaces it by extents of one, at the end. Says how many.
+    fn split(&mut self, at: usize) -> usize {
+        let Extent { first, count, .. } = self.extents[at];
+        if count == 1 {
+            return 0;
+        }
+        let one = |index: usize| Extent {
+            first: first + index,
+            count: 1,
+            offset: self.extents[at].place(index),
+            data: Bytes::new(),
+        };
+        let ones: Vec<Extent> = (0..count).map(one).collect();
+        self.extents.extend(ones);
+        self.extents[at].count = 0;
+        count
+    }
+
+    /// The units that do not match their sums, or are not there.
+    fn damaged(&self, verify: bool) -> UnitMask {
+        let read = self.extents.iter().filter(|extent| extent.offset.is_some());
+        let suspect = read.filter(|extent| verify || extent.data.is_empty());
+        suspect.fold(UnitMask::EMPTY, |mask, extent| {
+            let sums = &self.sums[extent.first..extent.first + extent.count];
+            mask.union(mismatches(self.object, extent.first, &extent.data, sums))
         })
     }
 
-    fn into_reply(self) -> Reply {
-        let mut segments = Vec::with_capacity(self.data.len());
-        for (extent, data) in self.plan.extents.iter().zip(self.data) {
-            match extent.offset {
-                Some(_) => segments.push(data),
-                None => push_zeroes(&mut segments, extent.count * UNIT_SIZE),
-            }
+    /// Whether the object is still where and what the read found.
+    fn is_current(&self, layout: &Layout, entry: Option<&Entry>) -> bool {
+        let Some(entry) = entry else { return false };
+        let mut extents = self.extents.iter();
+        let unmoved = extents.all(|extent| {
+            (0..extent.count).all(|index| place(layout, entry, extent.first + index) == extent.place(index))
+        });
+        unmoved && entry.version == self.version && entry.sums == self.sums
+    }
+
+    fn into_reply(mut self, damaged: UnitMask) -> Result<Reply, StoreError> {
+        let (object, version) = (self.object, self.version);
+        if self.wish == Wish::All && !damaged.is_empty() {
+            return Err(StoreError::Damaged { object, units: damaged });
         }
-        Reply::Data {
-            version: self.plan.version,
-            segments,
+        self.extents.sort_by_key(|extent| extent.first);
+        let mut segments = Vec::with_capacity(self.extents.len());
+        for extent in self.extents {
+            extent.push_to(&mut segments, damaged);
+        }
+        Ok(match self.wish {
+            Wish::All => Reply::Data { version, segments },
+            Wish::Whatever => Reply::Salvaged {
+                version,
+                segments,
+                damaged,
+            },
+        })
+    }
+}
+
+impl Extent {
+    /// Adds the data; zeroes for units that are unwritten or damaged.
+    fn push_to(self, segments: &mut Vec<Bytes>, damaged: UnitMask) {
+        if self.count == 0 {
+            return;
+        }
+        let units = UnitMask::range(self.first, self.count);
+        if self.offset.is_none() {
+            return push_zeroes(segments, self.count * UNIT_SIZE);
+        }
+        if !damaged.intersects(units) {
+            return segments.push(self.data);
+        }
+        for unit in units.iter() {
+            let at = (unit - self.first) * UNIT_SIZE;
+            if damaged.has(unit) {
+                push_zeroes(segments, UNIT_SIZE);
+            } else {
+                segments.push(self.data.slice(at..at + UNIT_SIZE));
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The records of the log: what a batch says about objects, epochs and tombstones. Little endian.
 
 use bytes::{Buf, BufMut, BytesMut};
-use trivet_core::mutation::Mutation;
+use trivet_core::mutation::{MAX_OPS, Mutation, Ops};
 use trivet_core::{ClientId, Epoch, ImageId, ObjectId, OpId, PgId, PoolId, UNITS_PER_OBJECT, UnitMask, Version};
 
 /// How "no slot" is written.
@@ -9,39 +9,44 @@ pub const NO_SLOT: u32 = u32::MAX;
 const WRITE: u8 = 1;
 const EPOCH: u8 = 2;
 const FORGET: u8 = 3;
-/// A write's flag: the object is deleted.
+/// Flags of a write: the object is deleted; the write replaces an equal version, too.
 const TOMBSTONE: u8 = 1;
+const REPLACES: u8 = 2;
+/// Instead of the number of operations: one is added, and those that its client had answers to are forgotten.
+const ADD: u8 = 0xff;
 /// A patch's place: in the object's slot rather than in the batch.
 const IN_SLOT: u8 = 1;
-/// Bytes of a write without its patches, of a patch without its sums, of an epoch, of a forget.
-const WRITE_LEN: usize = 60;
+/// Bytes of a write without operations and patches, of an operation, of one that is added, of a patch without its
+/// sums, of an epoch, of a forget.
+const WRITE_LEN: usize = 44;
+const OP_LEN: usize = 16;
+const ADD_LEN: usize = OP_LEN + 8;
 const PATCH_LEN: usize = 4;
 const EPOCH_LEN: usize = 16;
 const FORGET_LEN: usize = 36;
 
-/// A write without its patches.
+/// A write without its operations and patches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriteHead {
     /// Which object.
     pub object: ObjectId,
     /// Its version from here on.
     pub version: Version,
-    /// The client operation.
-    pub op: OpId,
     /// Units that become unwritten, before the patches.
     pub zero: UnitMask,
     /// The object is deleted.
     pub tombstone: bool,
+    /// It counts even if the object has this version already: the same again, in another place.
+    pub replaces: bool,
     /// The object's slot from here on.
     pub slot: Option<u32>,
 }
 
 impl WriteHead {
     /// The head of the record of `mutation`, after which `object` has `slot`.
-    pub fn of(object: ObjectId, mutation: &Mutation, slot: Option<u32>) -> WriteHead {
+    pub fn of(object: ObjectId, mutation: &Mutation, replaces: bool, slot: Option<u32>) -> WriteHead {
         let Mutation {
             version,
-            op,
             zero,
             tombstone,
             ..
@@ -49,11 +54,16 @@ impl WriteHead {
         WriteHead {
             object,
             version,
-            op,
             zero,
             tombstone,
+            replaces,
             slot,
         }
+    }
+
+    /// Whether the write changes an object that has the version `have`.
+    pub fn changes(&self, have: Version) -> bool {
+        have < self.version || self.replaces && have == self.version
     }
 }
 
@@ -79,7 +89,7 @@ impl PatchRecord {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
     /// A write.
-    Write(WriteHead, Vec<PatchRecord>),
+    Write(WriteHead, Ops, Vec<PatchRecord>),
     /// An accepted epoch.
     Epoch(PgId, Epoch),
     /// The tombstone of this version is forgotten.
@@ -89,11 +99,19 @@ pub enum Record {
 /// Bytes of the record of a write.
 pub fn write_len(mutation: &Mutation) -> usize {
     WRITE_LEN
+        + ops_len(&mutation.ops)
         + mutation
             .patches
             .iter()
             .map(|p| PATCH_LEN + 4 * p.sums.len())
             .sum::<usize>()
+}
+
+fn ops_len(ops: &Ops) -> usize {
+    match ops {
+        Ops::Add { .. } => ADD_LEN,
+        Ops::Exactly(ops) => ops.len() * OP_LEN,
+    }
 }
 
 /// Bytes of the record of an epoch.
@@ -170,14 +188,24 @@ pub fn get_epoch(data: &mut &[u8]) -> (PgId, Epoch) {
 /// Writes the record of a write whose `slot_units` are in the slot and the others in the batch.
 pub fn put_write(out: &mut BytesMut, head: &WriteHead, mutation: &Mutation, slot_units: UnitMask) {
     out.put_u8(WRITE);
-    out.put_u8(if head.tombstone { TOMBSTONE } else { 0 });
+    let flags = [(head.tombstone, TOMBSTONE), (head.replaces, REPLACES)];
+    out.put_u8(flags.iter().filter(|flag| flag.0).map(|flag| flag.1).sum());
     out.put_u8(u8::try_from(mutation.patches.len()).expect("at most one patch per unit"));
-    out.put_u8(0);
+    out.put_u8(match &mutation.ops {
+        Ops::Add { .. } => ADD,
+        Ops::Exactly(ops) => u8::try_from(ops.len()).expect("at most 128"),
+    });
     put_object(out, head.object);
     put_version(out, head.version);
-    put_op(out, head.op);
     out.put_u32_le(head.zero.0);
     out.put_u32_le(head.slot.unwrap_or(NO_SLOT));
+    match &mutation.ops {
+        Ops::Add { op, answered } => {
+            put_op(out, *op);
+            out.put_u64_le(*answered);
+        }
+        Ops::Exactly(ops) => ops.iter().for_each(|&op| put_op(out, op)),
+    }
     for patch in &mutation.patches {
         out.put_u8(u8::try_from(patch.first).expect("fewer than 256 units"));
         out.put_u8(u8::try_from(patch.sums.len()).expect("fewer than 256 units"));
@@ -218,12 +246,13 @@ pub fn get(data: &mut &[u8]) -> Option<Record> {
 }
 
 fn get_write(data: &mut &[u8]) -> Option<Record> {
-    let tombstone = data.get_u8() == TOMBSTONE;
-    let count = data.get_u8();
-    data.advance(1);
-    let (object, version, op) = (get_object(data), get_version(data), get_op(data));
+    let flags = data.get_u8();
+    let (tombstone, replaces) = (flags & TOMBSTONE != 0, flags & REPLACES != 0);
+    let (count, ops) = (data.get_u8(), data.get_u8());
+    let (object, version) = (get_object(data), get_version(data));
     let zero = UnitMask(data.get_u32_le());
     let slot = Some(data.get_u32_le()).filter(|&slot| slot != NO_SLOT);
+    let ops = get_ops(data, ops)?;
     let patches = (0..count).map(|_| get_patch(data)).collect::<Option<Vec<_>>>()?;
     if slot.is_none() && !patches.is_empty() {
         return None;
@@ -232,13 +261,30 @@ fn get_write(data: &mut &[u8]) -> Option<Record> {
         WriteHead {
             object,
             version,
-            op,
             zero,
             tombstone,
+            replaces,
             slot,
         },
+        ops,
         patches,
     ))
+}
+
+fn get_ops(data: &mut &[u8], kind: u8) -> Option<Ops> {
+    if kind == ADD {
+        return (data.len() >= ADD_LEN).then(|| Ops::Add {
+            op: get_op(data),
+            answered: data.get_u64_le(),
+        });
+    }
+    get_op_list(data, usize::from(kind)).map(Ops::Exactly)
+}
+
+/// Reads a list of operations; `None` if it is too long or not there.
+pub fn get_op_list(data: &mut &[u8], count: usize) -> Option<Vec<OpId>> {
+    let fits = count <= MAX_OPS && data.len() >= count * OP_LEN;
+    fits.then(|| (0..count).map(|_| get_op(data)).collect())
 }
 
 fn get_patch(data: &mut &[u8]) -> Option<PatchRecord> {
@@ -276,15 +322,32 @@ mod tests {
                 epoch: Epoch(4),
                 counter: 2,
             },
-            op: OpId {
-                client: ClientId(8),
-                sequence: 6,
-            },
+            ops: Ops::Add { op: op(6), answered: 4 },
             zero: UnitMask(0xf0),
             patches: vec![patch(0, 1), patch(16, 16)],
             tombstone: false,
         };
-        let head = WriteHead::of(object(), &mutation, Some(12));
+        let head = WriteHead::of(object(), &mutation, false, Some(12));
+        (mutation, head)
+    }
+
+    fn op(sequence: u64) -> OpId {
+        OpId {
+            client: ClientId(8),
+            sequence,
+        }
+    }
+
+    /// Deletes the object and says exactly which operations it remembers.
+    fn deletion() -> (Mutation, WriteHead) {
+        let mutation = Mutation {
+            ops: Ops::Exactly(vec![op(1), op(2)]),
+            zero: UnitMask::ALL,
+            patches: vec![],
+            tombstone: true,
+            ..sample().0
+        };
+        let head = WriteHead::of(object(), &mutation, true, None);
         (mutation, head)
     }
 
@@ -293,6 +356,8 @@ mod tests {
         let mut out = BytesMut::new();
         put_write(&mut out, &head, &mutation, UnitMask::range(16, 16));
         assert_eq!(out.len(), write_len(&mutation));
+        let (deletion, deleted) = deletion();
+        put_write(&mut out, &deleted, &deletion, UnitMask::EMPTY);
         put_accept(
             &mut out,
             PgId {
@@ -302,7 +367,10 @@ mod tests {
             Epoch(9),
         );
         put_forget(&mut out, object(), head.version);
-        assert_eq!(out.len(), write_len(&mutation) + epoch_len() + forget_len());
+        assert_eq!(
+            out.len(),
+            write_len(&mutation) + write_len(&deletion) + epoch_len() + forget_len()
+        );
         let patches = mutation.patches.iter();
         let patches = patches.map(|p| PatchRecord {
             first: p.first,
@@ -310,7 +378,8 @@ mod tests {
             in_slot: p.first == 16,
         });
         let records = vec![
-            Record::Write(head, patches.collect()),
+            Record::Write(head, mutation.ops.clone(), patches.collect()),
+            Record::Write(deleted, deletion.ops, vec![]),
             Record::Epoch(
                 PgId {
                     pool: PoolId(2),

@@ -301,7 +301,6 @@ impl Recovery {
             commit: Commit::default(),
             reads: Reads::default(),
             cycle: Cycle::new(active),
-            recent: replay.recent,
         })
     }
 

@@ -11,10 +11,9 @@
 //!
 //! A batch is taken into the index when the next one is found, the last one when this is decided.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
-use trivet_core::{ObjectId, OpId, UNIT_SIZE, UnitMask, Version};
+use trivet_core::mutation::Ops;
+use trivet_core::{ObjectId, UNIT_SIZE, UnitMask};
 
 use crate::batch::{self, Prefix};
 use crate::checkpoint::Header;
@@ -24,7 +23,7 @@ use crate::read::mismatches;
 use crate::record::{PatchRecord, Record, WriteHead};
 use crate::recovery::Epochs;
 use crate::ring::Ring;
-use crate::store::{Options, RECENT_OPS, mutant};
+use crate::store::{Options, mutant};
 
 /// Bytes read at once.
 const WINDOW: u64 = 2 << 20;
@@ -55,8 +54,6 @@ pub struct Replay {
     pub index: Index,
     /// As the checkpoint has them, then as the log has them.
     pub epochs: Epochs,
-    /// The newest writes, oldest first.
-    pub recent: VecDeque<(ObjectId, OpId, Version)>,
     /// Where the log was entered.
     tail: u64,
     /// Where its first batch lies: at the tail, or at the start of the lap after it.
@@ -114,7 +111,6 @@ impl Replay {
             last_is_fine: torn_is_fine || mutant!(options, SkipLastBatchVerify),
             index,
             epochs,
-            recent: VecDeque::new(),
             tail: header.position,
             first: header.position,
             head: header.position,
@@ -218,7 +214,7 @@ impl Replay {
 
     fn are_sane(&self, records: &[Record]) -> bool {
         records.iter().all(|record| match record {
-            Record::Write(head, _) => head.slot.is_none_or(|slot| slot < self.layout.slots),
+            Record::Write(head, ..) => head.slot.is_none_or(|slot| slot < self.layout.slots),
             _ => true,
         })
     }
@@ -304,7 +300,9 @@ impl Replay {
         let payload = prefix.position + u64::from(prefix.header_blocks) * BLOCK;
         let mut payload = self.layout.log + payload % self.layout.log_size;
         for (number, record) in records.iter().enumerate() {
-            let Record::Write(head, patches) = record else { continue };
+            let Record::Write(head, _, patches) = record else {
+                continue;
+            };
             for patch in patches {
                 if patch.in_slot {
                     let hidden = hidden_by(&records[number + 1..], head);
@@ -372,7 +370,7 @@ impl Replay {
         let mut payload = self.ring().block(prefix.position) + prefix.header_blocks;
         for record in records {
             match record {
-                Record::Write(head, patches) => payload = self.apply_write(&head, &patches, payload),
+                Record::Write(head, ops, patches) => payload = self.apply_write(&head, &ops, &patches, payload),
                 Record::Epoch(pg, epoch) => {
                     let highest = self.epochs.entry(pg).or_default();
                     *highest = (*highest).max(epoch);
@@ -383,26 +381,19 @@ impl Replay {
     }
 
     /// Takes a write into the index unless the checkpoint has it; says where the next payload is.
-    fn apply_write(&mut self, head: &WriteHead, patches: &[PatchRecord], mut payload: u32) -> u32 {
-        if self.recent.len() == RECENT_OPS {
-            self.recent.pop_front();
-        }
-        self.recent.push_back((head.object, head.op, head.version));
+    fn apply_write(&mut self, head: &WriteHead, ops: &Ops, patches: &[PatchRecord], mut payload: u32) -> u32 {
         let inline = patches
             .iter()
             .filter(|patch| !patch.in_slot)
             .map(|patch| patch.sums.len())
             .sum::<usize>();
         let end = payload + u32::try_from(inline).expect("batches are small");
-        if self
-            .index
-            .get(head.object)
-            .is_some_and(|entry| entry.version >= head.version)
-        {
+        let have = self.index.get(head.object).map(|entry| entry.version);
+        if have.is_some_and(|have| !head.changes(have)) {
             return end;
         }
         self.index.change(head.object, |entry| {
-            entry.begin(head);
+            entry.begin(head, ops);
             for patch in patches {
                 if patch.in_slot {
                     entry.put_in_slot(patch.first, &patch.sums);
@@ -420,7 +411,7 @@ impl Replay {
 /// places may have been used again while that batch was still the last one.
 fn hidden_by(later: &[Record], head: &WriteHead) -> UnitMask {
     let writes = later.iter().filter_map(|record| match record {
-        Record::Write(next, patches) if next.object == head.object => Some((next, patches)),
+        Record::Write(next, _, patches) if next.object == head.object => Some((next, patches)),
         _ => None,
     });
     writes.fold(UnitMask::EMPTY, |hidden, (next, patches)| {

@@ -1,9 +1,9 @@
 //! The store as its OSD sees it: opening, ready, or failed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use trivet_core::disk::DiskDone;
-use trivet_core::{Epoch, ObjectId, OpId, OsdId, PgId, Version};
+use trivet_core::{Epoch, ObjectId, OpId, OsdId, PgId, UNITS_PER_OBJECT, Version};
 
 use crate::api::{ObjectInfo, Output, Reply, Request, StoreError, StoreStats, Ticket};
 use crate::commit::Commit;
@@ -11,13 +11,10 @@ use crate::cycle::Cycle;
 use crate::disk::{Disk, Owner};
 use crate::index::Index;
 use crate::layout::Layout;
-use crate::read::Reads;
+use crate::read::{Reads, Wish};
 use crate::recovery::Recovery;
 use crate::ring::Ring;
 use crate::slots::Slots;
-
-/// How many of the operations seen in the log are remembered at open.
-pub const RECENT_OPS: usize = 65_536;
 
 /// What the store is able to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +107,6 @@ pub struct Live {
     pub commit: Commit,
     pub reads: Reads,
     pub cycle: Cycle,
-    pub recent: VecDeque<(ObjectId, OpId, Version)>,
 }
 
 impl Store {
@@ -129,8 +125,10 @@ impl Store {
             Phase::Failed(why) => return out.done.push((ticket, failed(why))),
         };
         match request {
-            Request::Write { object, mutation } => live.submit_write(ticket, object, mutation, out),
-            Request::Read { object, first, count } => live.submit_read(ticket, object, first, count, out),
+            Request::Write { object, mutation } => live.submit_write(ticket, object, mutation, false, out),
+            Request::Replace { object, mutation } => live.submit_write(ticket, object, mutation, true, out),
+            Request::Read { object, first, count } => live.submit_read(ticket, object, (first, count), Wish::All, out),
+            Request::Salvage { object } => live.submit_read(ticket, object, (0, UNITS_PER_OBJECT), Wish::Whatever, out),
             Request::AcceptEpoch { pg, epoch } => live.submit_epoch(ticket, pg, epoch, out),
             Request::Forget { object, version } => live.submit_forget(ticket, object, version, out),
         }
@@ -201,6 +199,31 @@ impl Store {
         self.live()?.index.get(object).map(crate::index::Entry::info)
     }
 
+    /// Whether the object remembers that this operation was executed; durable state only.
+    pub fn executed(&self, object: ObjectId, op: OpId) -> bool {
+        let entry = self.live().and_then(|live| live.index.get(object));
+        entry.is_some_and(|entry| entry.ops.contains(op))
+    }
+
+    /// The operations that the object remembers, oldest first; durable state only.
+    pub fn ops(&self, object: ObjectId) -> Vec<OpId> {
+        let entry = self.live().and_then(|live| live.index.get(object));
+        entry.map_or_else(Vec::new, |entry| entry.ops.iter().collect())
+    }
+
+    /// The version that the object has when everything that was submitted is durable, and whether there is nothing
+    /// of it then: it does not exist, or is deleted.
+    pub fn latest(&self, object: ObjectId) -> (Version, bool) {
+        self.live().map_or((Version::NONE, true), |live| live.latest(object))
+    }
+
+    /// A fingerprint of the object as the index has it: version, units, their sums, operations, whether it is
+    /// deleted. Equal for equal replicas; 0 if the object does not exist. Durable state only.
+    pub fn digest(&self, object: ObjectId) -> u64 {
+        let entry = self.live().and_then(|live| live.index.get(object));
+        entry.map_or(0, crate::index::Entry::digest)
+    }
+
     /// All objects, tombstones included; none while the store is not ready.
     pub fn objects(&self) -> impl Iterator<Item = (ObjectId, ObjectInfo)> {
         self.live()
@@ -226,11 +249,6 @@ impl Store {
             device_written: live.disk.written,
             commits: live.commit.commits,
         })
-    }
-
-    /// The writes that were in the log when the store was opened, oldest first, at most 65536.
-    pub fn recent_ops(&self) -> impl Iterator<Item = (ObjectId, OpId, Version)> {
-        self.live().into_iter().flat_map(|live| live.recent.iter().copied())
     }
 }
 

@@ -1,5 +1,7 @@
 //! The superblock: what this disk is, twice at its start. Written once, when the disk is formatted.
 
+use std::ops::Range;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use trivet_core::OsdId;
 use trivet_core::buffer::{aligned, zeroes};
@@ -9,8 +11,8 @@ use crate::layout::{AREA_HEADERS, BLOCK, BLOCK_LEN, Layout};
 
 /// The first bytes of the disk.
 const MAGIC: [u8; 8] = *b"TRIVETOS";
-/// The only format version so far.
-const VERSION: u32 = 1;
+/// The only format version that is understood.
+const VERSION: u32 = 2;
 /// Bytes before the checksum.
 const CHECKED: usize = 8 + 4 + 4 + 16 + 16 + 8 + 8;
 
@@ -48,6 +50,33 @@ pub struct Superblock {
 /// As [`format`].
 pub fn data_start(format: &Format) -> Result<u64, String> {
     Layout::new(format.size, format.log_size).map(|layout| layout.data)
+}
+
+/// Where the parts of a store lie, bytes of the disk: for tests that damage one of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Regions {
+    /// The two copies of the superblock.
+    pub superblocks: [Range<u64>; 2],
+    /// Both checkpoint areas.
+    pub checkpoint: Range<u64>,
+    /// The log.
+    pub log: Range<u64>,
+    /// The data slots.
+    pub data: Range<u64>,
+}
+
+/// The parts of the store that `format` makes.
+///
+/// # Errors
+/// As [`format`].
+pub fn regions(format: &Format) -> Result<Regions, String> {
+    let layout = Layout::new(format.size, format.log_size)?;
+    Ok(Regions {
+        superblocks: [0..BLOCK, BLOCK..2 * BLOCK],
+        checkpoint: layout.areas..layout.log,
+        log: layout.log..layout.log + layout.log_size,
+        data: layout.data..layout.unit(layout.slots, 0),
+    })
 }
 
 /// The writes that make an empty store, to be executed in order, each completed before the next: nothing is
