@@ -326,3 +326,6 @@ fn assert_allowed(txn: &Txn) {
     }
     assert!(bytes <= MAX_VALUES, "{bytes} bytes of values in one transaction");
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,9 @@
 
 mod zones;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fmt;
 

@@ -151,3 +151,105 @@ pub fn parse_all(segments: &[Bytes], image: u64, first: u64) -> Result<Vec<Conte
         false => Err((first + contents.len() as u64, Lie::Garbage { start: 0 })),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAMP: Stamp = Stamp {
+        image: 0x1_0000_0000_0007,
+        sector: 99,
+        writer: 3,
+        sequence: 12_345,
+    };
+
+    fn sector(stamp: Stamp) -> Vec<u8> {
+        let mut data = vec![0; SECTOR];
+        fill(&mut data, stamp);
+        data
+    }
+
+    #[test]
+    fn what_was_written_is_recognised_and_nothing_else() {
+        let (image, at) = (STAMP.image, STAMP.sector);
+        let good = sector(STAMP);
+        assert_eq!(parse(&good, image, at), Ok(Content::Value(12_345)));
+        assert_eq!(parse(&[0; SECTOR], image, at), Ok(Content::Zero));
+        for (other_image, other_sector) in [(image + 1, at), (image, at + 1)] {
+            let lie = parse(&good, other_image, other_sector);
+            let sequence = 12_345;
+            assert_eq!(
+                lie,
+                Err(Lie::WrongPlace {
+                    image,
+                    sector: at,
+                    sequence
+                })
+            );
+        }
+        assert!(matches!(parse(&[7; SECTOR], image, at), Err(Lie::Garbage { .. })));
+        assert!(matches!(parse(&good[..500], image, at), Err(Lie::Garbage { .. })));
+        assert!(matches!(parse(&[], image, at), Err(Lie::Garbage { start: 0 })));
+    }
+
+    #[test]
+    fn every_flipped_bit_shows() {
+        let good = sector(STAMP);
+        let mut zero = vec![0; SECTOR];
+        for bit in 0..SECTOR * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(parse(&bad, STAMP.image, STAMP.sector).is_err(), "bit {bit}");
+            zero[bit / 8] ^= 1 << (bit % 8);
+            assert!(parse(&zero, STAMP.image, STAMP.sector).is_err(), "bit {bit} of zeroes");
+            zero[bit / 8] = 0;
+        }
+    }
+
+    #[test]
+    fn every_mixture_of_two_versions_shows() {
+        let sequence = STAMP.sequence + 1;
+        for old in [sector(Stamp { sequence, ..STAMP }), vec![0; SECTOR]] {
+            for cut in 1..SECTOR {
+                for (head, tail) in [(sector(STAMP), &old), (old.clone(), &sector(STAMP))] {
+                    let mixed = [&head[..cut], &tail[cut..]].concat();
+                    let same = mixed == head || mixed == *tail;
+                    let found = parse(&mixed, STAMP.image, STAMP.sector);
+                    assert_eq!(found.is_ok(), same, "cut at {cut}: {found:?}");
+                }
+            }
+        }
+        let torn = [&sector(STAMP)[..256], &[0; 256]].concat();
+        assert_eq!(
+            parse(&torn, STAMP.image, STAMP.sector),
+            Err(Lie::Torn { sequence: 12_345 })
+        );
+    }
+
+    #[test]
+    fn segments_may_be_cut_anywhere() {
+        let mut data: Vec<u8> = Vec::new();
+        for at in 0..4 {
+            let sequence = at + 1;
+            data.extend(sector(Stamp {
+                sector: at,
+                sequence,
+                ..STAMP
+            }));
+        }
+        data[2 * SECTOR..3 * SECTOR].fill(0);
+        let expected = [Content::Value(1), Content::Value(2), Content::Zero, Content::Value(4)];
+        for cuts in [[0, 0], [1, 2], [100, 700], [512, 1024], [511, 513], [2048, 2048]] {
+            let parts = [&data[..cuts[0]], &data[cuts[0]..cuts[1]], &data[cuts[1]..]];
+            let segments = parts.map(Bytes::copy_from_slice);
+            assert_eq!(parse_all(&segments, STAMP.image, 0).unwrap(), expected, "{cuts:?}");
+            let shifted = parse_all(&segments, STAMP.image, 1).unwrap_err();
+            assert!(matches!(shifted, (1, Lie::WrongPlace { sector: 0, .. })), "{cuts:?}");
+        }
+        let short = Bytes::copy_from_slice(&data[..1000]);
+        assert!(matches!(
+            parse_all(&[short], STAMP.image, 0),
+            Err((1, Lie::Garbage { .. }))
+        ));
+    }
+}

@@ -1,0 +1,402 @@
+//! Small histories that are known to be right or wrong, and many more judged by trying every order.
+
+use super::*;
+use crate::random::Random;
+
+/// One operation of a script: when it begins and ends (`None`: nobody knows), what it is, what a read found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    from: u64,
+    to: Option<u64>,
+    kind: Does,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Does {
+    Write(u64),
+    Zero,
+    Find(u64),
+}
+
+use Does::{Find, Write, Zero};
+
+fn content(value: u64) -> Content {
+    match value {
+        0 => Content::Zero,
+        value => Content::Value(value),
+    }
+}
+
+/// Records the entries in the order of their events, on one sector. Times must differ.
+fn judge(entries: &[Entry]) -> Result<Stats, Violation> {
+    let starts = entries.iter().enumerate().map(|(i, entry)| (entry.from, i, false));
+    let ends = entries
+        .iter()
+        .enumerate()
+        .filter_map(|(i, entry)| Some((entry.to?, i, true)));
+    let mut events: Vec<_> = starts.chain(ends).collect();
+    events.sort_unstable();
+    let mut history = History::new();
+    let mut refs = vec![None; entries.len()];
+    for (time, number, ends) in events {
+        let now = Now(time);
+        match (entries[number].kind, ends) {
+            (Write(value), false) => refs[number] = Some(history.invoke_write(now, 7, 3, 1, value)),
+            (Zero, false) => refs[number] = Some(history.invoke_zero(now, 7, 3, 1)),
+            (Find(_), false) => refs[number] = Some(history.invoke_read(now, 7, 3, 1)),
+            (Find(value), true) => history.end_read(refs[number].unwrap(), now, &[content(value)])?,
+            (_, true) => history.end_ok(refs[number].unwrap(), now),
+        }
+    }
+    history.check()
+}
+
+/// Tries every order: whether some order of the operations explains what was read.
+fn is_linearizable(entries: &[Entry]) -> bool {
+    fn go(entries: &[Entry], done: u32, value: u64, seen: &mut [Vec<u64>]) -> bool {
+        let left = (0..entries.len()).filter(|i| done >> i & 1 == 0);
+        let mut must = left.clone().filter_map(|i| entries[i].to);
+        let Some(deadline) = must.clone().min() else {
+            return true;
+        };
+        debug_assert!(must.next().is_some());
+        if seen[done as usize].contains(&value) {
+            return false;
+        }
+        seen[done as usize].push(value);
+        left.filter(|&i| entries[i].from < deadline).any(|i| {
+            let next = match entries[i].kind {
+                Write(new) => new,
+                Zero => 0,
+                Find(found) if found == value || entries[i].to.is_none() => value,
+                Find(_) => return false,
+            };
+            go(entries, done | 1 << i, next, seen)
+        })
+    }
+    go(entries, 0, 0, &mut vec![Vec::new(); 1 << entries.len()])
+}
+
+fn at(from: u64, to: u64, kind: Does) -> Entry {
+    let to = Some(to);
+    Entry { from, to, kind }
+}
+
+fn lost(from: u64, kind: Does) -> Entry {
+    Entry { from, to: None, kind }
+}
+
+#[test]
+fn histories_that_are_right() {
+    let table: &[(&str, &[Entry])] = &[
+        ("nothing", &[]),
+        ("zeroes at the beginning", &[at(1, 2, Find(0))]),
+        ("write, read", &[at(1, 2, Write(1)), at(3, 4, Find(1))]),
+        (
+            "read before the write returned",
+            &[at(1, 4, Write(1)), at(2, 3, Find(1)), at(5, 6, Find(1))],
+        ),
+        (
+            "read beside a write: old",
+            &[
+                at(1, 2, Write(1)),
+                at(3, 6, Write(2)),
+                at(4, 5, Find(1)),
+                at(7, 8, Find(2)),
+            ],
+        ),
+        (
+            "two writes, either last",
+            &[
+                at(1, 3, Write(1)),
+                at(2, 4, Write(2)),
+                at(5, 6, Find(1)),
+                at(7, 8, Find(1)),
+            ],
+        ),
+        (
+            "unknown, never seen",
+            &[
+                lost(1, Write(1)),
+                at(2, 3, Find(0)),
+                at(4, 5, Write(2)),
+                at(6, 7, Find(2)),
+            ],
+        ),
+        (
+            "unknown, seen late",
+            &[
+                lost(1, Write(1)),
+                at(2, 3, Write(2)),
+                at(4, 5, Find(2)),
+                at(6, 7, Find(1)),
+            ],
+        ),
+        ("zeroed", &[at(1, 2, Write(1)), at(3, 4, Zero), at(5, 6, Find(0))]),
+        (
+            "zeroed by what is unknown",
+            &[at(1, 2, Write(1)), lost(3, Zero), at(4, 5, Find(1)), at(6, 7, Find(0))],
+        ),
+        (
+            "zeroed meanwhile",
+            &[at(1, 8, Zero), at(2, 3, Write(1)), at(4, 5, Find(0)), at(6, 7, Find(0))],
+        ),
+        (
+            "overwritten zeroes",
+            &[at(1, 5, Zero), at(2, 6, Write(1)), at(3, 4, Find(0)), at(7, 8, Find(1))],
+        ),
+        (
+            "one zeroing for each",
+            &[
+                lost(1, Zero),
+                lost(2, Zero),
+                at(3, 4, Write(1)),
+                at(5, 6, Find(0)),
+                at(7, 8, Write(2)),
+                at(9, 10, Find(0)),
+            ],
+        ),
+    ];
+    for (name, entries) in table {
+        assert!(is_linearizable(entries), "{name}: the table is wrong");
+        assert!(judge(entries).is_ok(), "{name}: {}", judge(entries).unwrap_err());
+    }
+}
+
+#[test]
+fn histories_that_are_wrong() {
+    let table: &[(&str, &str, &[Entry])] = &[
+        (
+            "from the future",
+            "nobody had begun",
+            &[at(1, 2, Find(1)), at(3, 4, Write(1))],
+        ),
+        (
+            "from nowhere",
+            "nobody had begun",
+            &[at(1, 2, Write(1)), at(3, 4, Find(2))],
+        ),
+        ("lost", "nothing made zero", &[at(1, 2, Write(1)), at(3, 4, Find(0))]),
+        (
+            "stale",
+            "old one came back",
+            &[
+                at(1, 2, Write(1)),
+                at(3, 4, Write(2)),
+                at(5, 6, Find(1)),
+                at(7, 8, Find(2)),
+            ],
+        ),
+        (
+            "stale for ever",
+            "outlived a later one",
+            &[at(1, 2, Write(1)), at(3, 4, Write(2)), at(5, 6, Find(1))],
+        ),
+        (
+            "back and forth",
+            "old one came back",
+            &[
+                at(1, 3, Write(1)),
+                at(2, 4, Write(2)),
+                at(5, 6, Find(1)),
+                at(7, 8, Find(2)),
+                at(9, 10, Find(1)),
+            ],
+        ),
+        (
+            "seen, then unseen",
+            "outlived a later one",
+            &[
+                at(1, 2, Write(1)),
+                lost(3, Write(2)),
+                at(4, 5, Find(2)),
+                at(6, 7, Find(1)),
+            ],
+        ),
+        (
+            "done twice",
+            "old one came back",
+            &[
+                lost(1, Write(1)),
+                at(2, 3, Find(1)),
+                at(4, 5, Write(2)),
+                at(6, 7, Find(2)),
+                at(8, 9, Find(1)),
+            ],
+        ),
+        (
+            "outlived its deletion",
+            "outlived a zeroing",
+            &[at(1, 2, Write(1)), at(3, 4, Zero), at(5, 6, Find(1))],
+        ),
+        (
+            "vanished for a moment",
+            "came back",
+            &[at(1, 2, Write(1)), at(3, 4, Find(0)), lost(5, Zero), at(6, 7, Find(1))],
+        ),
+        (
+            "zeroed before",
+            "nothing made zero",
+            &[at(1, 2, Zero), at(3, 4, Write(1)), at(5, 6, Find(0))],
+        ),
+        (
+            "zeroed too late",
+            "nothing made zero",
+            &[at(1, 2, Write(1)), at(3, 4, Find(0)), at(5, 6, Zero)],
+        ),
+        (
+            "one zeroing for two",
+            "more often",
+            &[
+                lost(1, Zero),
+                at(3, 4, Write(1)),
+                at(5, 6, Find(0)),
+                at(7, 8, Write(2)),
+                at(9, 10, Find(0)),
+            ],
+        ),
+    ];
+    for (name, what, entries) in table {
+        assert!(!is_linearizable(entries), "{name}: the table is wrong");
+        let violation = judge(entries).expect_err(name);
+        assert!(violation.what.contains(what), "{name}: {violation}");
+        assert!(
+            violation.operations.len() >= usize::from(*name != "from nowhere"),
+            "{name}: {violation}"
+        );
+    }
+}
+
+/// A random history of up to seven operations. Mostly reads find what some simple order would have given.
+fn random_history(random: &mut Random, zeroes: bool) -> Vec<Entry> {
+    let count = 2 + random.index(6);
+    let mut times: Vec<u64> = (0..2 * count as u64).collect();
+    if random.one_in(2) {
+        random.shuffle(&mut times);
+    } else {
+        // Little overlaps.
+        (0..count).for_each(|_| {
+            let at = random.index(2 * count - 1);
+            times.swap(at, at + 1);
+        });
+    }
+    let mut value = 0;
+    let pairs = times.chunks(2).map(|pair| (pair[0].min(pair[1]), pair[0].max(pair[1])));
+    let mut pairs: Vec<_> = pairs.collect();
+    pairs.sort_unstable();
+    let mut written = 0;
+    let mut entries = Vec::new();
+    for (from, to) in pairs {
+        let kind = match random.below(if zeroes { 11 } else { 8 }) {
+            0..3 => {
+                written += 1;
+                Write(written)
+            }
+            3..6 => Find(value),
+            6..8 => Find(random.range(u64::from(!zeroes)..=written.max(1))),
+            _ => Zero,
+        };
+        match kind {
+            Write(new) if random.chance(4, 5) => value = new,
+            Zero if random.chance(4, 5) => value = 0,
+            _ => {}
+        }
+        let to = (!random.one_in(8)).then_some(to);
+        entries.push(Entry { from, to, kind });
+    }
+    entries
+}
+
+#[test]
+fn without_zeroes_the_verdict_is_exact() {
+    let mut random = Random::new(1);
+    let (mut right, mut wrong) = (0, 0);
+    for _ in 0..200_000 {
+        let mut entries = random_history(&mut random, false);
+        // The beginning is zero; reads of it are the other test's business.
+        entries.retain(|entry| entry.kind != Find(0));
+        let verdict = judge(&entries);
+        assert_eq!(verdict.is_ok(), is_linearizable(&entries), "{entries:?}: {verdict:?}");
+        *if verdict.is_ok() { &mut right } else { &mut wrong } += 1;
+    }
+    assert!(right > 20_000 && wrong > 20_000, "{right} right, {wrong} wrong");
+}
+
+#[test]
+fn with_zeroes_there_is_no_false_alarm_and_little_is_missed() {
+    let mut random = Random::new(2);
+    let (mut right, mut caught, mut missed) = (0, 0, 0);
+    for _ in 0..400_000 {
+        let entries = random_history(&mut random, true);
+        match (is_linearizable(&entries), judge(&entries)) {
+            (true, Err(violation)) => panic!("a false alarm: {entries:?}: {violation}"),
+            (true, Ok(_)) => right += 1,
+            (false, Err(_)) => caught += 1,
+            (false, Ok(_)) => missed += 1,
+        }
+    }
+    println!("{right} right; of the wrong ones {caught} caught, {missed} missed");
+    assert!(right > 50_000 && caught > 50_000, "{right} right, {caught} caught");
+    assert!(missed * 1000 < caught, "{caught} caught, {missed} missed");
+}
+
+#[test]
+fn sectors_of_an_operation_are_judged_one_by_one() {
+    let mut history = History::new();
+    let write = history.invoke_write(Now(1), 1, 10, 3, 5);
+    history.end_ok(write, Now(2));
+    let again = history.invoke_write(Now(3), 1, 11, 1, 6);
+    history.end_ok(again, Now(4));
+    let read = history.invoke_read(Now(5), 1, 9, 5);
+    let found = [0, 5, 6, 5, 0].map(content);
+    assert_eq!(history.end_read(read, Now(6), &found), Ok(()));
+    let other = history.invoke_read(Now(5), 2, 10, 3);
+    assert_eq!(history.end_read(other, Now(7), &[Content::Zero; 3]), Ok(()));
+    let stats = history.check().unwrap();
+    let expected = Stats {
+        operations: 4,
+        indeterminate: 0,
+        sectors: 8,
+        writes: 4,
+        zeroes: 0,
+        value_reads: 3,
+        zero_reads: 5,
+    };
+    assert_eq!(stats, expected);
+    let stale = history.invoke_read(Now(8), 1, 11, 1);
+    history.end_read(stale, Now(9), &[content(5)]).unwrap();
+    let violation = history.check().unwrap_err();
+    assert_eq!((violation.image, violation.sector), (1, 11));
+    let text = violation.to_string();
+    for part in ["write 5", "write 6", "0.000000008 s", "read of sectors 11..=11"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}
+
+#[test]
+fn a_value_of_another_place_is_not_there() {
+    let mut history = History::new();
+    history.invoke_write(Now(1), 1, 10, 3, 5);
+    for (image, sector) in [(1, 9), (1, 13), (2, 10)] {
+        let read = history.invoke_read(Now(2), image, sector, 1);
+        let violation = history.end_read(read, Now(3), &[content(5)]).unwrap_err();
+        assert!(violation.to_string().contains("image 1: write 5"), "{violation}");
+    }
+}
+
+#[test]
+fn operations_without_a_clear_end_are_possible_and_not_certain() {
+    for fail in [History::end_failed, History::end_unknown] {
+        for found in [0, 1, 2, 1] {
+            let mut history = History::new();
+            let first = history.invoke_write(Now(1), 1, 0, 1, 1);
+            fail(&mut history, first);
+            let zero = history.invoke_zero(Now(2), 1, 0, 1);
+            fail(&mut history, zero);
+            history.invoke_write(Now(3), 1, 0, 1, 2);
+            let read = history.invoke_read(Now(4), 1, 0, 1);
+            history.end_read(read, Now(5), &[content(found)]).unwrap();
+            assert_eq!(history.check().map(|stats| stats.indeterminate), Ok(3), "found {found}");
+        }
+    }
+}
