@@ -1,59 +1,95 @@
 //! Peering's decision: what every member of the acting set must have, given what everybody who was asked has.
 //!
 //! A pure function of listings. In a replicated pool an acknowledged write is on every member of its acting set, so
-//! the newest version that any asked member lists is at least as new as the last acknowledged one; it becomes the
-//! object's version on all of the acting set.
+//! the newest version that any *authority* lists, a member of some set that acted since the PG was last clean, is at
+//! least as new as the last acknowledged one; it becomes the object's version on all of the acting set. What only others
+//! have was deleted, or never acknowledged, while they were away: it goes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use trivet_core::message::Listed;
-use trivet_core::{ObjectId, OsdId};
+use trivet_core::{ObjectId, OsdId, Version};
+
+use crate::options::{Options, mutant};
 
 /// An object that some member of the acting set lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Missing {
-    /// The newest version, as listed.
+    /// What all shall have.
     pub newest: Listed,
-    /// Who has it.
+    /// Who has it; nobody: it is a tombstone that has to be made.
     pub sources: Vec<OsdId>,
-    /// Members of the acting set that do not.
+    /// Members of the acting set that do not, or whose copy is damaged.
     pub lacking: Vec<OsdId>,
+    /// It gets a new version on its way: some member has a later one that does not count.
+    pub renew: bool,
+    /// All have it, but some copies are damaged.
+    pub repair: bool,
 }
+
+type Listings = BTreeMap<OsdId, BTreeMap<ObjectId, Listed>>;
 
 /// The objects that are not equal on all of `acting`.
 pub(crate) fn decide(
     acting: &[OsdId],
-    listings: &BTreeMap<OsdId, BTreeMap<ObjectId, Listed>>,
+    authorities: &BTreeSet<OsdId>,
+    listings: &Listings,
+    options: &Options,
 ) -> BTreeMap<ObjectId, Missing> {
-    let mut missing = BTreeMap::new();
-    for (object, newest) in newest_versions(listings) {
-        let has = |osd: &OsdId| {
-            listings
-                .get(osd)
-                .and_then(|l| l.get(&object))
-                .is_some_and(|l| l.version == newest.version)
-        };
-        let lacking: Vec<OsdId> = acting.iter().copied().filter(|osd| !has(osd)).collect();
-        if !lacking.is_empty() {
-            let sources = listings.keys().copied().filter(has).collect();
-            missing.insert(
-                object,
-                Missing {
-                    newest,
-                    sources,
-                    lacking,
-                },
-            );
-        }
-    }
-    missing
+    let counts = listings.iter().filter(|(osd, _)| authorities.contains(osd));
+    let newest = newest_versions(counts.map(|(_, listing)| listing), options);
+    let everything = newest_versions(listings.values(), options);
+    let missing = everything.into_keys().filter_map(|object| {
+        let missing = compare(object, newest.get(&object), acting, listings)?;
+        Some((object, missing))
+    });
+    missing.collect()
 }
 
-fn newest_versions(listings: &BTreeMap<OsdId, BTreeMap<ObjectId, Listed>>) -> BTreeMap<ObjectId, Listed> {
+/// What is to be done about one object; nothing if all have the same.
+fn compare(object: ObjectId, newest: Option<&Listed>, acting: &[OsdId], listings: &Listings) -> Option<Missing> {
+    let version = |osd: &OsdId| listings.get(osd)?.get(&object).map(|listed| listed.version);
+    let Some(newest) = newest else {
+        let strays: Vec<OsdId> = acting.iter().copied().filter(|osd| version(osd).is_some()).collect();
+        let newest = Listed {
+            object,
+            version: strays.iter().filter_map(version).max()?,
+            tombstone: true,
+        };
+        return Some(Missing {
+            newest,
+            sources: Vec::new(),
+            lacking: acting.to_vec(),
+            renew: true,
+            repair: false,
+        });
+    };
+    let has = |osd: &OsdId| version(osd) == Some(newest.version);
+    let renew = acting.iter().any(|osd| version(osd) > Some(newest.version));
+    let lacking: Vec<OsdId> = acting.iter().copied().filter(|osd| renew || !has(osd)).collect();
+    (!lacking.is_empty()).then(|| Missing {
+        newest: *newest,
+        sources: listings.keys().copied().filter(has).collect(),
+        lacking,
+        renew,
+        repair: false,
+    })
+}
+
+fn newest_versions<'a>(
+    listings: impl Iterator<Item = &'a BTreeMap<ObjectId, Listed>>,
+    options: &Options,
+) -> BTreeMap<ObjectId, Listed> {
+    let rank = |version: Version| {
+        if mutant!(options, CounterBeforeEpoch) {
+            return (version.counter, version.epoch.0);
+        }
+        (version.epoch.0, version.counter)
+    };
     let mut newest: BTreeMap<ObjectId, Listed> = BTreeMap::new();
-    for listed in listings.values().flat_map(BTreeMap::values) {
+    for listed in listings.flat_map(BTreeMap::values) {
         let best = newest.entry(listed.object).or_insert(*listed);
-        if listed.version > best.version {
+        if rank(listed.version) > rank(best.version) {
             *best = *listed;
         }
     }
@@ -63,7 +99,7 @@ fn newest_versions(listings: &BTreeMap<OsdId, BTreeMap<ObjectId, Listed>>) -> BT
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trivet_core::{Epoch, ImageId, OpId, UnitMask, Version};
+    use trivet_core::{Epoch, ImageId};
 
     /// "object:epoch.counter" with a trailing x for a tombstone.
     fn listed(text: &str) -> Listed {
@@ -78,16 +114,16 @@ mod tests {
                 epoch: Epoch(epoch.parse().unwrap()),
                 counter: counter.parse().unwrap(),
             },
-            op: OpId::default(),
-            present: UnitMask::ALL,
             tombstone: text.ends_with('x'),
         }
     }
 
-    /// The acting set, listings by OSD, and the decision as "object:version sources->lacking".
+    /// The acting set, listings by OSD (those of OSDs from 10 on are of no authority), and the decision as
+    /// "object:version sources->lacking", with a trailing + where the version is renewed.
     type Case<'a> = (&'a [u32], &'a [(u32, &'a str)], &'a str);
 
     fn run(acting: &[u32], lists: &[(u32, &str)]) -> String {
+        let authorities = lists.iter().map(|l| OsdId(l.0)).filter(|osd| osd.0 < 10).collect();
         let acting: Vec<OsdId> = acting.iter().map(|&n| OsdId(n)).collect();
         let listings = lists
             .iter()
@@ -97,16 +133,17 @@ mod tests {
             })
             .collect();
         let ids = |osds: &[OsdId]| osds.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        decide(&acting, &listings)
+        decide(&acting, &authorities, &listings, &Options::default())
             .values()
             .map(|m| {
                 let end = if m.newest.tombstone { "x" } else { "" };
                 let number = m.newest.object.number;
                 format!(
-                    "{number}:{}{end} {}->{}",
+                    "{number}:{}{end} {}->{}{}",
                     m.newest.version,
                     ids(&m.sources),
-                    ids(&m.lacking)
+                    ids(&m.lacking),
+                    if m.renew { "+" } else { "" }
                 )
             })
             .collect::<Vec<_>>()
@@ -133,6 +170,14 @@ mod tests {
             // What former members lack does not matter.
             (&[1, 2], &[(1, "7:1.1"), (2, "7:1.1"), (3, "")], ""),
             (&[2], &[(1, "7:1.3"), (2, "7:1.2 8:1.1")], "7:1.3 1->2"),
+            // What only a stray copy has was deleted while its holder was away.
+            (&[1, 10], &[(1, ""), (10, "7:1.1")], "7:1.1x ->1,10+"),
+            // A later version that no authority has was never acknowledged.
+            (&[1, 10], &[(1, "7:1.1"), (10, "7:1.2")], "7:1.1 1->1,10+"),
+            // An equal copy is a copy.
+            (&[1, 10], &[(1, "7:1.1"), (10, "7:1.1")], ""),
+            // A stray copy that does not act does not matter.
+            (&[1, 2], &[(1, ""), (2, ""), (10, "7:1.1")], ""),
         ];
         for (acting, lists, expected) in table {
             assert_eq!(run(acting, lists), *expected, "{acting:?} {lists:?}");

@@ -1,18 +1,17 @@
-//! Healing: bringing objects to the members of the acting set that lack them, one by one, on demand before an operation
-//! and in the background; and dropping tombstones when no holder can bring an object back.
+//! Healing: bringing objects to the members of the acting set that lack them, or whose copy is damaged, one by one, on
+//! demand before an operation and in the background.
 
 use std::time::Duration;
 
 use trivet_core::message::{Action, Listed, Op, OpError, PeerBody, WriteError};
-use trivet_core::mutation::Mutation;
-use trivet_core::{Epoch, ObjectId, OsdId, PgId, UNITS_PER_OBJECT, UnitMask, Version};
+use trivet_core::mutation::{Mutation, Ops, Patch};
+use trivet_core::{ObjectId, OsdId, PgId, UNIT_SIZE, UnitMask, Version};
 use trivet_store::api::Request;
 
 use crate::decide::Missing;
 use crate::lane::Healing;
 use crate::pg::Phase;
-use crate::serve::lane_of;
-use crate::{Effect, Osd, Wait, reply, send_on};
+use crate::{Effect, Osd, Target, Wait, reply, send_on};
 
 /// Objects of one PG that are healed at the same time in the background.
 const WINDOW: usize = 4;
@@ -43,7 +42,7 @@ impl Osd {
             let Some(object) = next else { return };
             let before = pg.healing.len();
             self.heal(id, object, out);
-            if self.pgs.get(&id).is_none_or(|pg| pg.healing.len() == before) {
+            if self.pgs.get(&id).is_none_or(|pg| pg.healing.len() <= before) {
                 return;
             }
         }
@@ -53,116 +52,105 @@ impl Osd {
     pub(crate) fn heal(&mut self, id: PgId, object: ObjectId, out: &mut Vec<Effect>) {
         let lane = self.new_lane(object);
         let Some(pg) = self.pgs.get_mut(&id) else { return };
+        let target = pg.target(id, object);
         let Some(missing) = pg.missing.get(&object) else { return };
         let lane = pg.lanes.entry(object).or_insert(lane);
         if lane.healing.is_some() || !lane.running.is_empty() {
             return;
         }
-        let newest = missing.newest;
         lane.healing = Some(Healing {
-            awaited: Vec::new(),
             sources: missing.sources.clone(),
-            whole: None,
+            ..Healing::default()
         });
+        let deletion = missing.sources.is_empty() && missing.newest.tombstone;
+        let version = missing.newest.version;
         pg.healing.insert(object);
-        if newest.tombstone {
+        if deletion {
             let whole = Mutation {
-                version: newest.version,
-                op: newest.op,
+                version,
+                ops: Ops::Exactly(Vec::new()),
                 zero: UnitMask::ALL,
                 patches: Vec::new(),
                 tombstone: true,
             };
-            self.push(id, object, whole, out);
+            self.push(target, whole, out);
         } else {
-            self.fetch(id, object, out);
+            self.fetch(target, out);
         }
     }
 
-    /// Asks the next source for the whole object: this OSD itself if it has it.
-    fn fetch(&mut self, id: PgId, object: ObjectId, out: &mut Vec<Effect>) {
-        let me = self.id;
-        let Some(pg) = self.pgs.get_mut(&id) else { return };
-        let epoch = pg.epoch;
-        let Some(healing) = pg.lanes.get_mut(&object).and_then(|lane| lane.healing.as_mut()) else {
+    /// Asks the next source for the whole object: this OSD itself first, if it has it.
+    fn fetch(&mut self, target: Target, out: &mut Vec<Effect>) {
+        let (me, now) = (self.id(), self.now);
+        let Some(healing) = self.lane_of(target).and_then(|lane| lane.healing.as_mut()) else {
             return;
         };
-        let next = healing
-            .sources
-            .iter()
-            .position(|&osd| osd == me)
-            .or(healing.sources.len().checked_sub(1));
-        let Some(index) = next else {
-            return self.cannot_heal(id, object, OpError::Damaged, out);
+        let own = healing.sources.iter().position(|&osd| osd == me);
+        let Some(index) = own.or(healing.sources.len().checked_sub(1)) else {
+            let wanting = healing.wanting;
+            return self.cannot_heal(target, OpError::Damaged, wanting, out);
         };
         let source = healing.sources.swap_remove(index);
+        healing.asked = Some(source);
+        healing.sent = now;
+        let object = target.object;
         if source == me {
-            let wait = Wait::HealRead { pg: id, epoch, object };
-            self.ask(
-                Request::Read {
-                    object,
-                    first: 0,
-                    count: UNITS_PER_OBJECT,
-                },
-                wait,
-            );
+            self.ask(Request::Salvage { object }, Wait::Fetch(me, target));
         } else {
-            self.to_peer(source, id, epoch, PeerBody::Fetch { object }, out);
+            self.tell(source, target, PeerBody::Fetch { object }, out);
         }
     }
 
-    /// A source has sent the whole object.
+    /// A source has sent the whole object, or what can be read of it: the rest has to come from others.
     pub(crate) fn fetched(
         &mut self,
-        id: PgId,
-        epoch: Epoch,
-        object: ObjectId,
+        from: OsdId,
+        target: Target,
         whole: Option<Mutation>,
+        damaged: UnitMask,
         out: &mut Vec<Effect>,
     ) {
-        let wanted = self
-            .pgs
-            .get(&id)
-            .and_then(|pg| pg.missing.get(&object))
-            .map(|m| m.newest.version);
-        let Some(lane) = lane_of(self.pgs.get_mut(&id), epoch, object) else {
+        let wanted = self.pgs.get(&target.pg).and_then(|pg| pg.missing.get(&target.object));
+        let Some(wanted) = wanted.map(|missing| missing.newest.version) else {
             return;
         };
-        if lane.healing.as_ref().is_none_or(|healing| healing.whole.is_some()) {
+        let Some(healing) = self.lane_of(target).and_then(|lane| lane.healing.as_mut()) else {
+            return;
+        };
+        if healing.whole.is_some() || healing.asked != Some(from) {
             return;
         }
-        match whole.filter(|whole| Some(whole.version) == wanted) {
-            Some(whole) => self.push(id, object, whole, out),
-            None => self.fetch(id, object, out),
+        if let Some(whole) = whole.filter(|whole| whole.version == wanted) {
+            gather(healing, whole, damaged);
+        }
+        match healing.gathered.take_if(|_| healing.wanting.is_empty()) {
+            Some(whole) => self.push(target, whole, out),
+            None => self.fetch(target, out),
         }
     }
 
     /// Sends the whole object to everybody who lacks it.
-    fn push(&mut self, id: PgId, object: ObjectId, whole: Mutation, out: &mut Vec<Effect>) {
+    fn push(&mut self, target: Target, mut whole: Mutation, out: &mut Vec<Effect>) {
+        let (me, now) = (self.id(), self.now);
+        let Target { pg: id, object, .. } = target;
         let Some(pg) = self.pgs.get_mut(&id) else { return };
-        let epoch = pg.epoch;
-        let Some(lacking) = pg.missing.get(&object).map(|missing| missing.lacking.clone()) else {
-            return;
-        };
-        let Some(healing) = pg.lanes.get_mut(&object).and_then(|lane| lane.healing.as_mut()) else {
-            return;
-        };
+        let Some(missing) = pg.missing.get(&object) else { return };
+        let (lacking, renew, floor) = (missing.lacking.clone(), missing.renew, pg.floor_counter);
+        let Some(lane) = pg.lanes.get_mut(&object) else { return };
+        if renew {
+            whole.version = lane.next_version(target.epoch, floor);
+        }
+        let Some(healing) = lane.healing.as_mut() else { return };
         healing.awaited.clone_from(&lacking);
         healing.whole = Some(whole.clone());
+        healing.sent = now;
         for osd in lacking {
-            if osd == self.id {
-                self.own_write(id, epoch, object, whole.clone());
+            let mutation = whole.clone();
+            if osd == me {
+                let wait = Wait::OwnWrite(target, mutation.version);
+                self.ask(Request::Replace { object, mutation }, wait);
             } else {
-                self.to_peer(
-                    osd,
-                    id,
-                    epoch,
-                    PeerBody::Write {
-                        object,
-                        mutation: whole.clone(),
-                    },
-                    out,
-                );
+                self.tell(osd, target, PeerBody::Push { object, mutation }, out);
             }
         }
     }
@@ -171,137 +159,158 @@ impl Osd {
     pub(crate) fn healed_member(
         &mut self,
         from: OsdId,
-        id: PgId,
-        object: ObjectId,
+        target: Target,
         version: Version,
         result: Result<(), WriteError>,
         out: &mut Vec<Effect>,
     ) {
-        let Some(pg) = self.pgs.get_mut(&id) else { return };
-        let Some(lane) = pg.lanes.get_mut(&object) else { return };
-        let Some(healing) = lane.healing.as_mut() else { return };
+        let Some(healing) = self.lane_of(target).and_then(|lane| lane.healing.as_mut()) else {
+            return;
+        };
         if healing.whole.as_ref().is_none_or(|whole| whole.version != version) {
             return;
         }
         match result {
-            // Stale: it has this version already (an answer was lost).
-            Ok(()) | Err(WriteError::Stale) => healing.awaited.retain(|&osd| osd != from),
-            Err(WriteError::NoSpace) => return self.cannot_heal(id, object, OpError::NoSpace, out),
+            Ok(()) => healing.awaited.retain(|&osd| osd != from),
+            Err(WriteError::NoSpace) => return self.cannot_heal(target, OpError::NoSpace, UnitMask::EMPTY, out),
+            Err(WriteError::Stale) => return self.start_over(target.pg, out),
             // Its disk is gone; the map will say so.
-            Err(WriteError::Failed) => return,
+            Err(WriteError::Failed | WriteError::Behind) => return,
         }
         if healing.awaited.is_empty() {
-            let lane_is_new = healing.whole.as_ref().is_some_and(|whole| whole.tombstone);
-            lane.healing = None;
-            lane.assigned = lane.assigned.max(version);
-            lane.acknowledged = false;
-            lane.is_new = lane_is_new;
-            pg.healing.remove(&object);
-            pg.missing.remove(&object);
-            self.continue_lane(id, object, out);
-            self.heal_more(id, out);
-            self.became_clean(id, out);
+            self.healed(target, version, out);
         }
     }
 
-    /// Gives up for a while: operations that need the object on all members fail.
-    fn cannot_heal(&mut self, id: PgId, object: ObjectId, error: OpError, out: &mut Vec<Effect>) {
+    /// All members have the object.
+    fn healed(&mut self, target: Target, version: Version, out: &mut Vec<Effect>) {
+        let Target { pg: id, object, .. } = target;
+        let Some(pg) = self.pgs.get_mut(&id) else { return };
+        let Some(lane) = pg.lanes.get_mut(&object) else { return };
+        let is_tombstone = lane
+            .healing
+            .take()
+            .and_then(|healing| healing.whole)
+            .is_some_and(|whole| whole.tombstone);
+        lane.assigned = lane.assigned.max(version);
+        lane.chain = version;
+        lane.acknowledged = false;
+        lane.is_new = is_tombstone;
+        pg.healing.remove(&object);
+        if pg.missing.remove(&object).is_some_and(|missing| missing.repair)
+            && let Some(scrub) = &mut pg.scrub
+        {
+            scrub.report.repaired += 1;
+        }
+        if is_tombstone {
+            self.note_tombstone(id, object, version);
+        }
+        self.continue_lane(id, object, out);
+        self.drop_if_idle(id, object);
+        self.heal_more(id, out);
+    }
+
+    /// Gives up for a while: operations that need the object on all members fail. What was to be repaired and cannot is
+    /// lost for good, and served without.
+    fn cannot_heal(&mut self, target: Target, error: OpError, wanting: UnitMask, out: &mut Vec<Effect>) {
         let now = self.now;
+        let Target { pg: id, object, .. } = target;
         let Some(pg) = self.pgs.get_mut(&id) else { return };
         pg.healing.remove(&object);
+        let lost = error == OpError::Damaged && pg.missing.get(&object).is_some_and(|missing| missing.repair);
+        if lost {
+            pg.missing.remove(&object);
+            pg.lost.insert(object, wanting);
+            if let Some(scrub) = &mut pg.scrub {
+                scrub.report.lost += 1;
+            }
+            if let Some(lane) = pg.lanes.get_mut(&object) {
+                lane.healing = None;
+            }
+            self.continue_lane(id, object, out);
+            return self.drop_if_idle(id, object);
+        }
         pg.stuck.push_back((now, object));
         let Some(lane) = pg.lanes.remove(&object) else { return };
+        for held in lane.held {
+            send_on(held.client, held.op, out);
+        }
         for (client, op) in lane.waiting {
             reply(client, op.id, Err(refusal(&op, error)), out);
         }
         self.heal_more(id, out);
     }
 
-    /// A member had no room for a mutation that others have: nothing more starts on the object until all have the same
-    /// again. A new object of which nothing was acknowledged is undone everywhere; any other is brought to the member.
+    /// Some member does not have what the others have: it had no room for a mutation, or its copy is damaged. Once
+    /// nothing is under way, all get the same again. A new object of which nothing was acknowledged is undone
+    /// everywhere; any other is brought to those members.
     pub(crate) fn make_equal(&mut self, id: PgId, object: ObjectId, out: &mut Vec<Effect>) {
         let Some(info) = self.store.info(object) else { return };
         let Some(pg) = self.pgs.get_mut(&id) else { return };
         let Some(lane) = pg.lanes.get_mut(&object).filter(|lane| lane.running.is_empty()) else {
             return;
         };
-        let lacking = std::mem::take(&mut lane.lacking);
+        let (roomless, damaged) = (std::mem::take(&mut lane.lacking), std::mem::take(&mut lane.damaged));
         // What was read of a mutation that failed is read again.
         for held in std::mem::take(&mut lane.held) {
             send_on(held.client, held.op, out);
         }
-        let mut newest = Listed {
+        let newest = Listed {
             object,
             version: info.version,
-            op: info.op,
-            present: info.present,
             tombstone: info.tombstone,
         };
-        let mut missing = Missing {
-            newest,
-            sources: vec![self.id],
-            lacking,
-        };
-        if lane.is_new && !lane.acknowledged {
-            lane.assigned = lane.assigned.next(pg.epoch);
-            newest.version = lane.assigned;
-            newest.tombstone = true;
-            missing = Missing {
-                newest,
+        let acting = &pg.setting.acting;
+        let missing = if lane.is_new && !lane.acknowledged && !roomless.is_empty() {
+            Missing {
+                newest: Listed {
+                    tombstone: true,
+                    ..newest
+                },
                 sources: Vec::new(),
-                lacking: pg.setting.acting.clone(),
-            };
-        }
+                lacking: acting.clone(),
+                renew: true,
+                repair: false,
+            }
+        } else {
+            Missing {
+                newest,
+                sources: acting.iter().copied().filter(|osd| !roomless.contains(osd)).collect(),
+                repair: roomless.is_empty(),
+                lacking: acting
+                    .iter()
+                    .copied()
+                    .filter(|osd| roomless.contains(osd) || damaged.contains(osd))
+                    .collect(),
+                renew: false,
+            }
+        };
         pg.missing.insert(object, missing);
         self.heal(id, object, out);
     }
+}
 
-    /// If the PG is clean on its whole up set, drops the tombstones that it still has.
-    pub(crate) fn became_clean(&mut self, id: PgId, out: &mut Vec<Effect>) {
-        if !self.is_clean_on_up_set(id) {
-            return;
-        }
-        let Some(pool) = self.map.pools.get(&id.pool) else {
-            return;
-        };
-        let count = pool.value.pg_count;
-        let mut tombstones: Vec<(ObjectId, Version)> = self
-            .store
-            .objects()
-            .filter(|(object, info)| info.tombstone && object.image.pool() == id.pool && object.pg(count) == id)
-            .map(|(object, info)| (object, info.version))
-            .collect();
-        tombstones.sort_unstable();
-        for (object, version) in tombstones {
-            self.forget_if_clean(id, object, version, out);
-        }
+/// Adds to what is gathered the units that are still wanting.
+fn gather(healing: &mut Healing, whole: Mutation, damaged: UnitMask) {
+    let Some(gathered) = &mut healing.gathered else {
+        healing.gathered = Some(whole);
+        healing.wanting = damaged;
+        return;
+    };
+    for patch in whole.patches {
+        let found = UnitMask(patch.mask().0 & healing.wanting.0);
+        gathered.patches.extend(found.iter().map(|unit| one_unit(&patch, unit)));
     }
+    healing.wanting = UnitMask(healing.wanting.0 & damaged.0);
+}
 
-    /// Drops a tombstone on all members if every OSD that may hold the object has confirmed its deletion.
-    pub(crate) fn forget_if_clean(&mut self, id: PgId, object: ObjectId, version: Version, out: &mut Vec<Effect>) {
-        if !self.is_clean_on_up_set(id) {
-            return;
-        }
-        let Some(pg) = self.pgs.get_mut(&id) else { return };
-        if version.epoch == pg.epoch {
-            pg.floor_counter = pg.floor_counter.max(version.counter);
-        }
-        let epoch = pg.epoch;
-        let others: Vec<OsdId> = pg.others().collect();
-        for osd in others {
-            self.to_peer(osd, id, epoch, PeerBody::Forget { object, version }, out);
-        }
-        self.ask(Request::Forget { object, version }, Wait::Forget);
-    }
-
-    /// Nothing is missing, and the acting set is the whole up set.
-    fn is_clean_on_up_set(&self, id: PgId) -> bool {
-        let Some(pg) = self.pgs.get(&id).filter(|pg| pg.is_clean()) else {
-            return false;
-        };
-        let number = usize::try_from(id.number).unwrap_or(usize::MAX);
-        let plan = self.map.plans.get(&id.pool).and_then(|plan| plan.value.pgs.get(number));
-        plan.is_some_and(|plan| plan.osds.len() == pg.setting.acting.len())
+/// One unit of a patch.
+fn one_unit(patch: &Patch, unit: usize) -> Patch {
+    let index = unit - patch.first;
+    Patch {
+        first: unit,
+        data: patch.data.slice(index * UNIT_SIZE..(index + 1) * UNIT_SIZE),
+        sums: vec![patch.sums[index]],
     }
 }
 
@@ -310,5 +319,49 @@ fn refusal(op: &Op, error: OpError) -> OpError {
     match (&op.action, error) {
         (Action::Read { .. }, OpError::NoSpace) => OpError::NotPrimary,
         _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    /// A whole object of three units with this fill, without those that are damaged.
+    fn whole(fill: u8, damaged: UnitMask) -> Mutation {
+        let object = ObjectId::default();
+        let present = UnitMask::range(0, 3).minus(damaged);
+        let patches = present
+            .runs()
+            .map(|(first, count)| Patch::seal(object, first, Bytes::from(vec![fill; count * UNIT_SIZE])));
+        Mutation {
+            version: Version::NONE,
+            ops: Ops::Exactly(Vec::new()),
+            zero: UnitMask::ALL,
+            patches: patches.collect(),
+            tombstone: false,
+        }
+    }
+
+    #[test]
+    fn what_one_source_cannot_read_comes_from_another() {
+        let mut healing = Healing::default();
+        gather(&mut healing, whole(1, UnitMask(0b110)), UnitMask(0b110));
+        assert_eq!(healing.wanting, UnitMask(0b110));
+        gather(&mut healing, whole(1, UnitMask(0b011)), UnitMask(0b011));
+        assert_eq!(healing.wanting, UnitMask(0b010), "nobody has the one in the middle");
+        gather(&mut healing, whole(1, UnitMask(0b001)), UnitMask(0b001));
+        assert!(healing.wanting.is_empty());
+        let units: UnitMask = healing
+            .gathered
+            .unwrap()
+            .patches
+            .iter()
+            .inspect(|patch| assert!(patch.verify(ObjectId::default())))
+            .fold(UnitMask::EMPTY, |mask, patch| {
+                assert!(!mask.intersects(patch.mask()));
+                mask.union(patch.mask())
+            });
+        assert_eq!(units, UnitMask(0b111));
     }
 }

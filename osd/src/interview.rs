@@ -1,16 +1,18 @@
 //! Peering, the primary's side: fence everybody who may know something, gather listings, decide, become active; and
 //! later, tell the metadata store that the PG is clean.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use trivet_core::keys::{self, Interval};
 use trivet_core::kv::{Change, Compare, Txn, TxnOutcome};
 use trivet_core::map::encode;
-use trivet_core::message::{Listed, PeerBody};
-use trivet_core::{Epoch, OpId, OsdId, PgId, Version};
+use trivet_core::message::{Listed, PeerBody, Promise};
+use trivet_core::{Epoch, Now, OsdId, PgId};
 
 use crate::decide::decide;
-use crate::pg::{Pg, Phase};
+use crate::options::mutant;
+use crate::pg::{Pg, Phase, send_all_on};
 use crate::{Effect, Osd, TxnWait};
 
 /// How often the number of missing objects is written to the metadata store.
@@ -37,13 +39,18 @@ impl Osd {
         }
     }
 
-    /// Asks again: an OSD that was not open yet has dropped the question.
+    /// Asks again, for questions and answers get lost; goes on where only promises to an earlier primary stood in the
+    /// way.
     pub(crate) fn repeat_fences(&mut self, out: &mut Vec<Effect>) {
         let now = self.now;
-        let due = |pg: &Pg| pg.phase == Phase::Interviewing && now.since(pg.asked_at) >= ASK_AGAIN;
-        let due: Vec<PgId> = self.pgs.iter().filter(|(_, pg)| due(pg)).map(|(&id, _)| id).collect();
-        for id in due {
-            self.send_fences(id, out);
+        let waiting = |pg: &Pg| pg.phase == Phase::Interviewing;
+        let waiting: Vec<PgId> = self.pgs.iter().filter(|(_, pg)| waiting(pg)).map(|(&id, _)| id).collect();
+        for id in waiting {
+            self.activate_if_heard(id, out);
+            let due = |pg: &Pg| pg.phase == Phase::Interviewing && now.since(pg.asked_at) >= ASK_AGAIN;
+            if self.pgs.get(&id).is_some_and(due) {
+                self.send_fences(id, out);
+            }
         }
     }
 
@@ -54,11 +61,12 @@ impl Osd {
         from: OsdId,
         id: PgId,
         epoch: Epoch,
+        (part, parts): (u32, u32),
+        promise: Option<Promise>,
         objects: Vec<Listed>,
-        recent: &[(OpId, Version)],
-        last: bool,
         out: &mut Vec<Effect>,
     ) {
+        let (now, me) = (self.now, self.id());
         let Some(pg) = self
             .pgs
             .get_mut(&id)
@@ -66,18 +74,24 @@ impl Osd {
         else {
             return;
         };
-        pg.listings
-            .entry(from)
-            .or_default()
-            .extend(objects.into_iter().map(|l| (l.object, l)));
-        let window = self.recent.entry(id).or_default();
-        for &(op, version) in recent {
-            window.insert(op, version);
-        }
-        if last {
+        let left = promise.filter(|p| p.to != Some(me)).map_or(Duration::ZERO, |p| p.left);
+        let promised = pg.promised.entry(from).or_insert(now);
+        *promised = (*promised).max(now + left);
+        let missing = pg.parts.entry(from).or_insert_with(|| (0..parts).collect());
+        missing.remove(&part);
+        if missing.is_empty() {
             pg.listed.insert(from);
         }
-        if pg.setting.asked.keys().all(|osd| pg.listed.contains(osd)) {
+        let listing = pg.listings.entry(from).or_default();
+        listing.extend(objects.into_iter().map(|l| (l.object, l)));
+        self.activate_if_heard(id, out);
+    }
+
+    /// Activates the PG when everybody was heard and no earlier primary can be answering reads any more.
+    fn activate_if_heard(&mut self, id: PgId, out: &mut Vec<Effect>) {
+        let now = self.now;
+        let heard = |pg: &Pg| pg.setting.asked.keys().all(|osd| pg.listed.contains(osd));
+        if self.pgs.get(&id).is_some_and(|pg| heard(pg) && pg.is_freed(now)) {
             self.activate(id, out);
         }
     }
@@ -93,22 +107,26 @@ impl Osd {
 
     /// Leaves the epoch; the next tick claims a new one if the plan still says so.
     pub(crate) fn start_over(&mut self, id: PgId, out: &mut Vec<Effect>) {
-        let Some(pg) = self.pgs.get_mut(&id) else { return };
-        pg.phase = Phase::Idle;
-        for (_, lane) in std::mem::take(&mut pg.lanes) {
-            for (client, op) in lane.into_clients() {
-                crate::send_on(client, op, out);
-            }
-        }
+        let Some(old) = self.pgs.remove(&id) else { return };
+        let mut pg = Pg::new(old.history.clone(), old.setting.clone());
+        pg.epoch = old.epoch;
+        pg.floor_epoch = old.floor_epoch;
+        self.pgs.insert(id, pg);
+        send_all_on(old, out);
     }
 
     /// Everybody was heard: decide, and record that this acting set is about to acknowledge writes.
     fn activate(&mut self, id: PgId, out: &mut Vec<Effect>) {
         let Some(mut pg) = self.pgs.remove(&id) else { return };
         let listings = std::mem::take(&mut pg.listings);
-        pg.missing = decide(&pg.setting.acting, &listings);
+        let authorities = if mutant!(self.options, BelieveStrays) {
+            listings.keys().copied().collect()
+        } else {
+            pg.authorities()
+        };
+        pg.missing = decide(&pg.setting.acting, &authorities, &listings, &self.options);
         let epoch = pg.epoch;
-        if pg.missing.is_empty() {
+        if pg.missing.is_empty() || mutant!(self.options, ForgetHistory) {
             pg.history.intervals.clear();
         } else {
             pg.history.intervals.retain(|interval| interval.epoch != epoch);
@@ -119,6 +137,9 @@ impl Osd {
             active: true,
         });
         pg.reported = (pg.missing.len() as u64, self.now);
+        // The fences were as good as pings: who answered accepted the epoch after they were sent.
+        pg.confirmed = pg.others().map(|osd| (osd, pg.asked_from)).collect();
+        pg.pinged_from = self.now;
         pg.phase = Phase::Activating { ticket: self.next };
         let txn = Txn {
             compare: vec![Compare::ModRevision(keys::history(id), pg.history_revision)],
@@ -143,8 +164,8 @@ impl Osd {
             TxnOutcome::Committed(revision) => {
                 pg.history_revision = revision;
                 pg.phase = Phase::Active;
+                self.note_tombstones(id);
                 self.heal_more(id, out);
-                self.became_clean(id, out);
             }
             TxnOutcome::Refused(_) | TxnOutcome::Unknown => pg.phase = Phase::Idle,
         }
@@ -195,5 +216,26 @@ impl Osd {
             // Said again with the next tick; a foreign claim shows in the notices.
             TxnOutcome::Refused(_) | TxnOutcome::Unknown => pg.reported.0 = u64::MAX,
         }
+    }
+}
+
+impl Pg {
+    /// Who may know of acknowledged writes: the members of every set that acted since the PG was last clean.
+    fn authorities(&self) -> BTreeSet<OsdId> {
+        let active = self.history.intervals.iter().filter(|interval| interval.active);
+        active.flat_map(|interval| interval.acting.iter().copied()).collect()
+    }
+
+    /// Whether the primary of the last active epoch can have stopped answering reads: it was heard itself, or one of
+    /// those who had to confirm it keeps no promise any more.
+    fn is_freed(&self, now: Now) -> bool {
+        let Some(last) = self.history.intervals.iter().rfind(|interval| interval.active) else {
+            return true;
+        };
+        let Some((primary, others)) = last.acting.split_first() else {
+            return true;
+        };
+        let free = |osd: &OsdId| self.promised.get(osd).is_some_and(|until| *until <= now);
+        self.listed.contains(primary) || others.iter().any(free)
     }
 }

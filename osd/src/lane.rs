@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use trivet_core::message::{Action, Op, OpError};
 use trivet_core::mutation::Mutation;
-use trivet_core::{ClientId, OpId, OsdId, UNITS_PER_OBJECT, UnitMask, Version};
+use trivet_core::{ClientId, Epoch, Now, OpId, OsdId, UNITS_PER_OBJECT, UnitMask, Version};
 
 /// One client operation that was admitted.
 #[derive(Debug)]
@@ -28,12 +28,20 @@ pub(crate) enum Stage {
     /// The store reads units that the operation changes in part.
     Merging { awaited: usize, units: Vec<(usize, Bytes)> },
     /// Members make the mutation durable.
-    Committing {
-        version: Version,
-        awaited: Vec<OsdId>,
-        failed: Option<OpError>,
-        tombstone: bool,
-    },
+    Committing(Committing),
+}
+
+/// A mutation on its way.
+#[derive(Debug)]
+pub(crate) struct Committing {
+    /// The version that it rests on.
+    pub after: Version,
+    pub mutation: Mutation,
+    /// Who has not answered.
+    pub awaited: Vec<OsdId>,
+    pub failed: Option<OpError>,
+    /// When it was sent last.
+    pub sent: Now,
 }
 
 /// A read whose bytes may belong to a mutation that not every member has yet.
@@ -47,12 +55,21 @@ pub(crate) struct Held {
 }
 
 /// The object is brought to the members that lack it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Healing {
-    pub awaited: Vec<OsdId>,
+    /// Who is to send the whole object.
+    pub asked: Option<OsdId>,
     /// Sources not tried yet.
     pub sources: Vec<OsdId>,
+    /// What was gathered so far, and the units that are still wanting.
+    pub gathered: Option<Mutation>,
+    pub wanting: UnitMask,
+    /// What is sent to those who lack it.
     pub whole: Option<Mutation>,
+    /// Who has not answered.
+    pub awaited: Vec<OsdId>,
+    /// When something was sent last.
+    pub sent: Now,
 }
 
 /// See the module.
@@ -60,12 +77,16 @@ pub(crate) struct Healing {
 pub(crate) struct Lane {
     /// The newest version given out.
     pub assigned: Version,
+    /// The version that the next mutation rests on: the newest that was sent.
+    pub chain: Version,
     pub running: Vec<Running>,
     pub waiting: VecDeque<(ClientId, Op)>,
     pub held: Vec<Held>,
     pub healing: Option<Healing>,
     /// Members that had no room for a mutation which others have.
     pub lacking: Vec<OsdId>,
+    /// Members whose copy is damaged.
+    pub damaged: Vec<OsdId>,
     /// A mutation was acknowledged since the lane was made.
     pub acknowledged: bool,
     /// Nothing of the object was written when the lane was made.
@@ -79,7 +100,51 @@ impl Lane {
             && self.waiting.is_empty()
             && self.held.is_empty()
             && self.healing.is_none()
-            && self.lacking.is_empty()
+            && !self.is_unequal()
+    }
+
+    /// Some members do not have what the others have: nothing more may start.
+    pub(crate) fn is_unequal(&self) -> bool {
+        !self.lacking.is_empty() || !self.damaged.is_empty()
+    }
+
+    /// A member's copy is damaged.
+    pub(crate) fn note_damaged(&mut self, osd: OsdId) {
+        if !self.damaged.contains(&osd) {
+            self.damaged.push(osd);
+        }
+    }
+
+    /// Gives out the next version.
+    pub(crate) fn next_version(&mut self, epoch: Epoch, floor: u64) -> Version {
+        let last = if self.assigned.epoch == epoch {
+            self.assigned.counter
+        } else {
+            0
+        };
+        self.assigned = Version {
+            epoch,
+            counter: last.max(floor) + 1,
+        };
+        self.assigned
+    }
+
+    /// The mutation on its way with this version.
+    pub(crate) fn committing(&mut self, version: Version) -> Option<&mut Committing> {
+        self.running.iter_mut().find_map(|running| match &mut running.stage {
+            Stage::Committing(committing) if committing.mutation.version == version => Some(committing),
+            _ => None,
+        })
+    }
+
+    /// Takes it out.
+    pub(crate) fn take_committing(&mut self, version: Version) -> Option<Running> {
+        let is_it = |running: &Running| match &running.stage {
+            Stage::Committing(committing) => committing.mutation.version == version,
+            Stage::Reading | Stage::Merging { .. } => false,
+        };
+        let index = self.running.iter().position(is_it)?;
+        Some(self.running.swap_remove(index))
     }
 
     /// Whether this operation is here already.
@@ -101,7 +166,7 @@ impl Lane {
 
     /// Takes the waiting operations that nothing stands in the way of any more.
     pub(crate) fn take_startable(&mut self) -> Vec<(ClientId, Op)> {
-        if self.waiting.is_empty() || self.healing.is_some() {
+        if self.waiting.is_empty() || self.healing.is_some() || self.is_unequal() {
             return Vec::new();
         }
         let mut blocked = self.changing();
@@ -126,7 +191,7 @@ impl Lane {
     /// to a member.
     pub(crate) fn is_settled(&self, mask: UnitMask, version: Version) -> bool {
         !self.running.iter().any(|running| {
-            matches!(running.stage, Stage::Committing { version: v, .. } if v <= version)
+            matches!(&running.stage, Stage::Committing(c) if c.mutation.version <= version)
                 && running.mask.intersects(mask)
         })
     }
@@ -180,6 +245,7 @@ mod tests {
             Op {
                 id: OpId { client, sequence },
                 pg: PgId::default(),
+                answered: 0,
                 action,
             },
         )

@@ -5,17 +5,26 @@
 //!
 //! What it promises: an operation is answered `Changed` only when every member of the acting set has it durable; a
 //! read is answered only with bytes for which that holds; nobody acts for a PG without having claimed a fresh epoch
-//! and fenced the members of every acting set that may have acknowledged writes.
+//! and fenced the members of every acting set that may have acknowledged writes. Messages may be lost, late or
+//! repeated; damaged copies are repaired from good ones.
 //! What it does not do: choose who acts (the monitor's plan does), or move bytes (the runner does).
 
+mod change;
 mod decide;
 mod heal;
 mod interview;
 mod lane;
 mod member;
+mod options;
 mod pg;
-mod recent;
+mod ping;
+mod presence;
+mod promise;
+mod repeat;
+mod scrub;
 mod serve;
+mod stray;
+mod tombstone;
 
 use std::collections::BTreeMap;
 
@@ -28,9 +37,27 @@ use trivet_core::{ClientId, Epoch, NodeId, Now, ObjectId, OpId, OsdId, PgId, Ver
 use trivet_store::api::{ObjectInfo, Output, Reply, Request, StoreError, StoreStats, Ticket};
 use trivet_store::{State, Store};
 
+#[cfg(feature = "mutants")]
+pub use options::Mutant;
+pub use options::Options;
 use pg::Pg;
 pub use pg::PgStatus;
-use recent::Recent;
+use ping::Reach;
+use presence::{DiskWatch, Presence};
+use promise::Promises;
+
+/// Who this OSD is.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Its number.
+    pub id: OsdId,
+    /// Drawn at random at every start.
+    pub boot: u64,
+    /// Bytes of its disk.
+    pub size: u64,
+    /// Where it listens for other nodes; none within one process.
+    pub address: Option<String>,
+}
 
 /// What the OSD hears.
 #[derive(Debug)]
@@ -43,6 +70,8 @@ pub enum Event {
     Notice(Notice),
     /// A metadata transaction of this OSD ended.
     Txn(u64, TxnOutcome),
+    /// The runner has a (new) lease for this OSD, or has none any more.
+    Lease(Option<LeaseId>),
     /// Time passed; several times a second.
     Tick,
 }
@@ -58,53 +87,34 @@ pub enum Effect {
     Txn(u64, Txn),
 }
 
+/// An object in an epoch of its PG: what answers must still be about when they arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Target {
+    pg: PgId,
+    epoch: Epoch,
+    object: ObjectId,
+}
+
 /// Who waits for an answer of the store.
 #[derive(Debug)]
 enum Wait {
-    Read {
-        pg: PgId,
-        epoch: Epoch,
-        object: ObjectId,
-        op: OpId,
-    },
-    Merge {
-        pg: PgId,
-        epoch: Epoch,
-        object: ObjectId,
-        op: OpId,
-        first: usize,
-    },
-    OwnWrite {
-        pg: PgId,
-        epoch: Epoch,
-        object: ObjectId,
-        version: Version,
-    },
-    MemberWrite {
-        pg: PgId,
-        epoch: Epoch,
-        from: OsdId,
-        object: ObjectId,
-        version: Version,
-        op: OpId,
-    },
-    Fence {
-        pg: PgId,
-        epoch: Epoch,
-        from: OsdId,
-    },
-    Fetch {
-        pg: PgId,
-        epoch: Epoch,
-        from: OsdId,
-        object: ObjectId,
-    },
-    HealRead {
-        pg: PgId,
-        epoch: Epoch,
-        object: ObjectId,
-    },
-    Forget,
+    /// A client reads.
+    Read(Target, OpId),
+    /// A unit that an operation changes in part.
+    Merge(Target, OpId, usize),
+    /// This OSD, as primary, writes.
+    OwnWrite(Target, Version),
+    /// A primary has this OSD write.
+    MemberWrite(OsdId, Target, Version),
+    /// A primary's epoch.
+    Fence(OsdId, PgId, Epoch),
+    /// A primary wants the whole object.
+    Fetch(OsdId, Target),
+    /// A primary wants it verified.
+    Scrub(OsdId, Target),
+    /// This OSD must not have the PG any more.
+    Drop(PgId, Epoch),
+    Nobody,
 }
 
 /// What a metadata transaction was for.
@@ -113,21 +123,31 @@ enum TxnWait {
     Claim(PgId),
     Activate(PgId),
     Report(PgId),
+    Scrub(PgId),
+    Presence,
 }
 
 /// The OSD machine.
 pub struct Osd {
-    id: OsdId,
-    boot: u64,
-    lease: LeaseId,
+    identity: Identity,
+    options: Options,
+    /// What this OSD's keys hang on.
+    lease: Option<LeaseId>,
+    presence: Presence,
     store: Store,
     output: Output,
+    disk: DiskWatch,
     map: ClusterMap,
     /// The highest epoch accepted per PG, durable or on its way.
     accepted: BTreeMap<PgId, Epoch>,
+    promises: Promises,
+    reach: Reach,
     /// The PGs that this OSD acts for, or tries to.
     pgs: BTreeMap<PgId, Pg>,
-    recent: BTreeMap<PgId, Recent>,
+    /// PGs whose objects are being dropped, in the epoch that said so.
+    dropping: BTreeMap<PgId, Epoch>,
+    /// When this OSD looked for such PGs last.
+    strays_at: Now,
     waits: HashMap<Ticket, Wait>,
     txns: BTreeMap<u64, TxnWait>,
     next: u64,
@@ -147,19 +167,24 @@ pub struct OsdStatus {
 }
 
 impl Osd {
-    /// An OSD on an opening store. `boot` is drawn at random at every start; the claims hang on `lease`.
+    /// An OSD on an opening store. It takes part when it has a lease.
     #[must_use]
-    pub fn new(id: OsdId, boot: u64, lease: LeaseId, store: Store, output: Output) -> Osd {
+    pub fn new(identity: Identity, options: Options, store: Store, output: Output) -> Osd {
         Osd {
-            id,
-            boot,
-            lease,
+            identity,
+            options,
+            lease: None,
+            presence: Presence::default(),
             store,
             output,
+            disk: DiskWatch::default(),
             map: ClusterMap::default(),
             accepted: BTreeMap::new(),
+            promises: Promises::default(),
+            reach: Reach::default(),
             pgs: BTreeMap::new(),
-            recent: BTreeMap::new(),
+            dropping: BTreeMap::new(),
+            strays_at: Now(0),
             waits: HashMap::new(),
             txns: BTreeMap::new(),
             next: 1,
@@ -171,7 +196,7 @@ impl Osd {
     /// Its number.
     #[must_use]
     pub fn id(&self) -> OsdId {
-        self.id
+        self.identity.id
     }
 
     /// The state of its store.
@@ -185,12 +210,18 @@ impl Osd {
         self.store.objects()
     }
 
+    /// Its store, for checks from outside.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// For the administrator.
     #[must_use]
     pub fn status(&self) -> OsdStatus {
         let pgs = self.pgs.iter().map(|(&id, pg)| pg.status(id)).collect();
         OsdStatus {
-            id: self.id,
+            id: self.id(),
             store: self.store.stats(),
             pgs,
         }
@@ -200,7 +231,10 @@ impl Osd {
     pub fn step(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {
         self.now = now;
         match event {
-            Event::Disk(done) => self.store.completed(done, &mut self.output),
+            Event::Disk(done) => {
+                self.disk.ended(now);
+                self.store.completed(done, &mut self.output);
+            }
             Event::Notice(notice) => {
                 self.map.apply(&notice);
                 self.consider_all(out);
@@ -208,6 +242,7 @@ impl Osd {
             Event::Message(from, message) if self.is_ready() => self.message(from, message, out),
             Event::Message(..) => {}
             Event::Txn(ticket, outcome) => self.txn_ended(ticket, outcome, out),
+            Event::Lease(lease) => self.leased(lease, out),
             Event::Tick => self.tick(out),
         }
         self.settle(out);
@@ -226,27 +261,24 @@ impl Osd {
     /// Hands on the store's answers and disk operations until there are no more.
     fn settle(&mut self, out: &mut Vec<Effect>) {
         if !self.loaded && self.map.revision > 0 && self.store.state() == State::Ready {
-            self.load();
-            self.consider_all(out);
+            self.load(out);
         }
         while !self.output.done.is_empty() {
             for (ticket, result) in std::mem::take(&mut self.output.done) {
                 self.answered(ticket, result, out);
             }
         }
+        self.disk.began(self.output.disk.len(), self.now);
         out.extend(self.output.disk.drain(..).map(Effect::Disk));
     }
 
     /// Takes over what the store remembers from before the restart.
-    fn load(&mut self) {
+    fn load(&mut self, out: &mut Vec<Effect>) {
         self.loaded = true;
         self.accepted = self.store.accepted_epochs().collect();
-        let remembered: Vec<_> = self.store.recent_ops().collect();
-        for (object, op, version) in remembered {
-            if let Some(pg) = self.pg_of(object) {
-                self.recent.entry(pg).or_default().insert(op, version);
-            }
-        }
+        self.promises.restarted(self.now);
+        self.register(out);
+        self.consider_all(out);
     }
 
     fn pg_of(&self, object: ObjectId) -> Option<PgId> {
@@ -255,14 +287,21 @@ impl Osd {
     }
 
     fn tick(&mut self, out: &mut Vec<Effect>) {
-        if self.is_ready() {
-            self.consider_all(out);
-            self.repeat_fences(out);
-            self.report_all(out);
-            let ids: Vec<PgId> = self.pgs.keys().copied().collect();
-            for id in ids {
-                self.heal_more(id, out);
-            }
+        if !self.is_ready() {
+            return;
+        }
+        self.register(out);
+        self.ping_all(out);
+        self.consider_all(out);
+        self.repeat_fences(out);
+        self.report_all(out);
+        self.drop_strays(out);
+        let ids: Vec<PgId> = self.pgs.keys().copied().collect();
+        for id in ids {
+            self.repeat(id, out);
+            self.heal_more(id, out);
+            self.forget_due(id, out);
+            self.scrub_more(id, out);
         }
     }
 
@@ -270,29 +309,48 @@ impl Osd {
         match (from, message) {
             (NodeId::Client(client), Message::Op(op)) => self.client_op(client, op, out),
             (NodeId::Osd(osd), Message::Peer(peer)) => self.peer(osd, peer, out),
-            (_, Message::Op(_) | Message::OpDone(_) | Message::Peer(_)) => {}
+            (NodeId::Osd(osd), Message::Ping { sent, pgs }) => self.pinged(osd, sent, &pgs, out),
+            (NodeId::Osd(osd), Message::Pong { sent, refused }) => self.ponged(osd, sent, &refused, out),
+            (_, Message::Op(_) | Message::OpDone(_) | Message::Peer(_))
+            | (NodeId::Client(_), Message::Ping { .. } | Message::Pong { .. }) => {}
         }
     }
 
     fn peer(&mut self, from: OsdId, peer: Peer, out: &mut Vec<Effect>) {
         let Peer { pg, epoch, body } = peer;
+        let target = |object| Target { pg, epoch, object };
         match body {
             PeerBody::Fence => self.fence(from, pg, epoch, out),
-            PeerBody::Write { object, mutation } => self.member_write(from, pg, epoch, object, mutation, out),
-            PeerBody::Fetch { object } => self.member_fetch(from, pg, epoch, object, out),
-            PeerBody::Forget { object, version } => self.member_forget(from, pg, epoch, object, version, out),
-            PeerBody::Listing { objects, recent, last } => {
-                self.listing(from, pg, epoch, objects, &recent, last, out);
-            }
+            PeerBody::Write {
+                object,
+                after,
+                mutation,
+            } => self.member_write(from, target(object), after, mutation, out),
+            PeerBody::Push { object, mutation } => self.member_push(from, target(object), mutation, out),
+            PeerBody::Fetch { object } => self.member_fetch(from, target(object), out),
+            PeerBody::Scrub { object } => self.member_scrub(from, target(object), out),
+            PeerBody::Forget { object, version } => self.member_forget(from, target(object), version, out),
+            PeerBody::Drop => self.member_drop(from, pg, epoch, out),
+            PeerBody::Stray => self.stray(from, pg, epoch, out),
+            PeerBody::Listing {
+                part,
+                parts,
+                promise,
+                objects,
+            } => self.listing(from, pg, epoch, (part, parts), promise, objects, out),
             PeerBody::Refused { accepted } => self.refused(pg, epoch, accepted, out),
             PeerBody::Written {
                 object,
                 version,
                 result,
-            } => {
-                self.written(from, pg, epoch, object, version, result, out);
-            }
-            PeerBody::Fetched { object, whole } => self.fetched(pg, epoch, object, whole, out),
+            } => self.written(from, target(object), version, result, out),
+            PeerBody::Fetched { object, whole, damaged } => self.fetched(from, target(object), whole, damaged, out),
+            PeerBody::Scrubbed {
+                object,
+                version,
+                digest,
+                damaged,
+            } => self.scrubbed(from, target(object), (version, digest, damaged), out),
         }
     }
 
@@ -300,63 +358,19 @@ impl Osd {
     fn answered(&mut self, ticket: Ticket, result: Result<Reply, StoreError>, out: &mut Vec<Effect>) {
         let Some(wait) = self.waits.remove(&ticket) else { return };
         match wait {
-            Wait::Read { pg, epoch, object, op } => self.read_done(pg, epoch, object, op, result, out),
-            Wait::Merge {
-                pg,
-                epoch,
-                object,
-                op,
-                first,
-            } => {
-                self.merge_read(pg, epoch, object, op, first, result, out);
+            Wait::Read(target, op) => self.read_done(target, op, result, out),
+            Wait::Merge(target, op, unit) => self.merge_read(target, op, unit, result, out),
+            Wait::OwnWrite(target, version) => {
+                self.written(self.id(), target, version, write_result(&result), out);
             }
-            Wait::OwnWrite {
-                pg,
-                epoch,
-                object,
-                version,
-            } => {
-                self.written(self.id, pg, epoch, object, version, write_result(&result), out);
+            Wait::MemberWrite(from, target, version) => {
+                self.say_written(from, target, version, write_result(&result), out);
             }
-            Wait::MemberWrite {
-                pg,
-                epoch,
-                from,
-                object,
-                version,
-                op,
-            } => {
-                let result = write_result(&result);
-                if result.is_ok() {
-                    self.recent.entry(pg).or_default().insert(op, version);
-                }
-                self.to_peer(
-                    from,
-                    pg,
-                    epoch,
-                    PeerBody::Written {
-                        object,
-                        version,
-                        result,
-                    },
-                    out,
-                );
-            }
-            Wait::Fence { pg, epoch, from } => self.fence_durable(from, pg, epoch, &result, out),
-            Wait::Fetch {
-                pg,
-                epoch,
-                from,
-                object,
-            } => {
-                let whole = self.whole_object(object, result);
-                self.to_peer(from, pg, epoch, PeerBody::Fetched { object, whole }, out);
-            }
-            Wait::HealRead { pg, epoch, object } => {
-                let whole = self.whole_object(object, result);
-                self.fetched(pg, epoch, object, whole, out);
-            }
-            Wait::Forget => {}
+            Wait::Fence(from, pg, epoch) => self.fence_durable(from, pg, epoch, &result, out),
+            Wait::Fetch(from, target) => self.salvaged(from, target, result, out),
+            Wait::Scrub(from, target) => self.verified(from, target, &result, out),
+            Wait::Drop(pg, epoch) => self.may_drop(pg, epoch, &result),
+            Wait::Nobody => {}
         }
     }
 
@@ -380,13 +394,20 @@ impl Osd {
             Some(TxnWait::Claim(pg)) => self.claim_ended(pg, ticket, outcome, out),
             Some(TxnWait::Activate(pg)) => self.activate_ended(pg, ticket, outcome, out),
             Some(TxnWait::Report(pg)) => self.report_ended(pg, ticket, outcome),
+            Some(TxnWait::Scrub(pg)) => self.scrub_reported(pg, ticket, outcome),
+            Some(TxnWait::Presence) => self.presence.ended(ticket, outcome),
             None => {}
         }
     }
 
+    /// To another OSD, or to this one: its own answers come in by the same door.
     #[expect(clippy::unused_self, reason = "reads as the other senders do")]
     fn to_peer(&self, to: OsdId, pg: PgId, epoch: Epoch, body: PeerBody, out: &mut Vec<Effect>) {
         out.push(Effect::Send(NodeId::Osd(to), Message::Peer(Peer { pg, epoch, body })));
+    }
+
+    fn tell(&self, to: OsdId, target: Target, body: PeerBody, out: &mut Vec<Effect>) {
+        self.to_peer(to, target.pg, target.epoch, body, out);
     }
 }
 
@@ -408,6 +429,6 @@ fn write_result(result: &Result<Reply, StoreError>) -> Result<(), WriteError> {
         Ok(_) => Ok(()),
         Err(StoreError::NoSpace) => Err(WriteError::NoSpace),
         Err(StoreError::StaleVersion { .. }) => Err(WriteError::Stale),
-        Err(StoreError::Damaged { .. } | StoreError::Failed(_) | StoreError::ReadFailed(_)) => Err(WriteError::Failed),
+        Err(StoreError::Damaged { .. } | StoreError::Failed(_)) => Err(WriteError::Failed),
     }
 }

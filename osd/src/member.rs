@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use trivet_core::buffer::{join, slice_segments};
 use trivet_core::message::{Listed, PeerBody, WriteError};
-use trivet_core::mutation::{Mutation, Patch};
-use trivet_core::{Epoch, ObjectId, OsdId, PgId, UNIT_SIZE, UNITS_PER_OBJECT, UnitMask, Version};
-use trivet_store::api::{Reply, Request, StoreError};
+use trivet_core::mutation::{Mutation, Ops, Patch};
+use trivet_core::{Epoch, ImageId, ObjectId, OsdId, PgId, UNIT_SIZE, UnitMask, Version};
+use trivet_store::api::{ObjectInfo, Reply, Request, StoreError};
 
-use crate::{Effect, Osd, Wait};
+use crate::options::mutant;
+use crate::{Effect, Osd, Target, Wait};
 
 /// Objects per part of a listing.
 const LISTING_PART: usize = 4096;
@@ -16,18 +18,25 @@ impl Osd {
     /// A primary claims an epoch. From here on nothing of a lower one is executed.
     pub(crate) fn fence(&mut self, from: OsdId, pg: PgId, epoch: Epoch, out: &mut Vec<Effect>) {
         let known = self.map.histories.get(&pg).map_or(Epoch(0), |h| h.value.epoch);
-        let accepted = self.accepted.get(&pg).copied().unwrap_or_default().max(known);
-        if epoch < accepted {
+        let accepted = self.accepted.get(&pg).copied().unwrap_or_default();
+        if epoch < accepted.max(known) {
+            let accepted = accepted.max(known);
             self.to_peer(from, pg, epoch, PeerBody::Refused { accepted }, out);
             return;
         }
-        self.accepted.insert(pg, epoch);
+        if epoch > accepted {
+            self.accepted.insert(pg, epoch);
+            self.promises.accept(pg, from, self.now);
+        }
         if self.pgs.get(&pg).is_some_and(|own| own.epoch < epoch) {
             self.depose(pg, out);
         }
+        if mutant!(self.options, ListBeforeFence) {
+            return self.send_listing(from, pg, epoch, out);
+        }
         // The log is in order: when this is durable, so is every write of a lower epoch that was accepted before,
         // and the listing is complete.
-        self.ask(Request::AcceptEpoch { pg, epoch }, Wait::Fence { pg, epoch, from });
+        self.ask(Request::AcceptEpoch { pg, epoch }, Wait::Fence(from, pg, epoch));
     }
 
     pub(crate) fn fence_durable(
@@ -38,37 +47,37 @@ impl Osd {
         result: &Result<Reply, StoreError>,
         out: &mut Vec<Effect>,
     ) {
-        if result.is_err() || self.accepted.get(&pg) != Some(&epoch) {
-            return;
+        if result.is_ok() && self.accepted.get(&pg) == Some(&epoch) {
+            self.send_listing(from, pg, epoch, out);
         }
-        let objects = self.objects_of(pg);
-        let mut recent: Vec<_> = self.recent.get(&pg).map(|r| r.iter().collect()).unwrap_or_default();
-        let parts = objects.len().div_ceil(LISTING_PART).max(1);
-        let mut objects = objects.into_iter();
-        for part in 1..=parts {
+    }
+
+    fn send_listing(&mut self, from: OsdId, pg: PgId, epoch: Epoch, out: &mut Vec<Effect>) {
+        self.promises.give(from, self.now);
+        let standing = self.promises.standing(pg, self.now);
+        let promise = standing.filter(|_| !mutant!(self.options, ForgetPromises));
+        let listed = self.listed(pg);
+        let parts = listed.len().div_ceil(LISTING_PART).max(1);
+        let parts = u32::try_from(parts).expect("fewer than 2^32 objects");
+        for part in 0..parts {
+            let start = part as usize * LISTING_PART;
+            let end = listed.len().min(start + LISTING_PART);
             let body = PeerBody::Listing {
-                objects: objects.by_ref().take(LISTING_PART).collect(),
-                recent: std::mem::take(&mut recent),
-                last: part == parts,
+                part,
+                parts,
+                promise,
+                objects: listed[start..end].to_vec(),
             };
             self.to_peer(from, pg, epoch, body, out);
         }
     }
 
-    fn objects_of(&self, pg: PgId) -> Vec<Listed> {
-        let Some(pool) = self.map.pools.get(&pg.pool) else {
-            return Vec::new();
-        };
-        let count = pool.value.pg_count;
+    fn listed(&self, pg: PgId) -> Vec<Listed> {
         let mut listed: Vec<Listed> = self
-            .store
-            .objects()
-            .filter(|(object, _)| object.image.pool() == pg.pool && object.pg(count) == pg)
+            .objects_of(pg)
             .map(|(object, info)| Listed {
                 object,
                 version: info.version,
-                op: info.op,
-                present: info.present,
                 tombstone: info.tombstone,
             })
             .collect();
@@ -76,133 +85,165 @@ impl Osd {
         listed
     }
 
-    /// Whether a request of this epoch may be executed; if not, the sender is told.
-    fn admits(&self, from: OsdId, pg: PgId, epoch: Epoch, out: &mut Vec<Effect>) -> bool {
-        let accepted = self.accepted.get(&pg).copied().unwrap_or_default();
-        if epoch != accepted {
-            self.to_peer(from, pg, epoch, PeerBody::Refused { accepted }, out);
-        }
-        epoch == accepted
+    /// The objects of a PG that the store has, in no particular order.
+    pub(crate) fn objects_of(&self, pg: PgId) -> impl Iterator<Item = (ObjectId, ObjectInfo)> + '_ {
+        let count = self.map.pools.get(&pg.pool).map(|pool| pool.value.pg_count);
+        self.store
+            .objects()
+            .filter(move |(object, _)| object.image.pool() == pg.pool && count.is_some_and(|n| object.pg(n) == pg))
     }
 
+    /// Whether a request of this epoch may be executed; if not, the sender is told.
+    pub(crate) fn admits(&self, from: OsdId, target: Target, out: &mut Vec<Effect>) -> bool {
+        let accepted = self.accepted.get(&target.pg).copied().unwrap_or_default();
+        let admitted = target.epoch == accepted || mutant!(self.options, AcceptOldEpoch);
+        if !admitted {
+            self.tell(from, target, PeerBody::Refused { accepted }, out);
+        }
+        admitted
+    }
+
+    /// A mutation, to be executed on top of the version that the primary names, and no other. One that was executed
+    /// before is answered again; one that is just being executed will be.
     pub(crate) fn member_write(
         &mut self,
         from: OsdId,
-        pg: PgId,
-        epoch: Epoch,
-        object: ObjectId,
+        target: Target,
+        after: Version,
         mutation: Mutation,
         out: &mut Vec<Effect>,
     ) {
-        if !self.admits(from, pg, epoch, out) {
+        if !self.admits(from, target, out) {
             return;
         }
-        let (version, op) = (mutation.version, mutation.op);
-        if self.store.info(object).is_some_and(|info| info.version == version) {
-            let body = PeerBody::Written {
-                object,
-                version,
-                result: Err(WriteError::Stale),
+        let Target { object, .. } = target;
+        let version = mutation.version;
+        let durable = self.store.info(object).map_or(Version::NONE, |info| info.version);
+        let (latest, is_nothing) = self.store.latest(object);
+        let fits = latest == after || is_nothing && after == Version::NONE;
+        if version <= durable {
+            self.say_written(from, target, version, Ok(()), out);
+        } else if version > latest && (fits || mutant!(self.options, IgnorePredecessor)) {
+            self.ask(
+                Request::Write { object, mutation },
+                Wait::MemberWrite(from, target, version),
+            );
+        } else if version > latest {
+            let error = if after == Version::NONE {
+                WriteError::Stale
+            } else {
+                WriteError::Behind
             };
-            self.to_peer(from, pg, epoch, body, out);
-            return;
+            self.say_written(from, target, version, Err(error), out);
         }
-        let wait = Wait::MemberWrite {
-            pg,
-            epoch,
-            from,
-            object,
-            version,
-            op,
-        };
-        self.ask(Request::Write { object, mutation }, wait);
     }
 
-    pub(crate) fn member_fetch(
-        &mut self,
-        from: OsdId,
-        pg: PgId,
-        epoch: Epoch,
-        object: ObjectId,
-        out: &mut Vec<Effect>,
-    ) {
-        if !self.admits(from, pg, epoch, out) {
+    /// A whole object. What is there already and newer is at least as good: it came after it in this epoch.
+    pub(crate) fn member_push(&mut self, from: OsdId, target: Target, mutation: Mutation, out: &mut Vec<Effect>) {
+        if !self.admits(from, target, out) {
             return;
         }
-        let wait = Wait::Fetch {
-            pg,
-            epoch,
-            from,
-            object,
-        };
+        let Target { object, .. } = target;
+        let version = mutation.version;
+        if self.store.latest(object).0 > version {
+            return self.say_written(from, target, version, Ok(()), out);
+        }
         self.ask(
-            Request::Read {
-                object,
-                first: 0,
-                count: UNITS_PER_OBJECT,
-            },
-            wait,
+            Request::Replace { object, mutation },
+            Wait::MemberWrite(from, target, version),
         );
     }
 
-    pub(crate) fn member_forget(
-        &mut self,
-        from: OsdId,
-        pg: PgId,
-        epoch: Epoch,
-        object: ObjectId,
+    pub(crate) fn say_written(
+        &self,
+        to: OsdId,
+        target: Target,
         version: Version,
+        result: Result<(), WriteError>,
         out: &mut Vec<Effect>,
     ) {
-        if self.admits(from, pg, epoch, out) {
-            self.ask(Request::Forget { object, version }, Wait::Forget);
+        let body = PeerBody::Written {
+            object: target.object,
+            version,
+            result,
+        };
+        self.tell(to, target, body, out);
+    }
+
+    pub(crate) fn member_fetch(&mut self, from: OsdId, target: Target, out: &mut Vec<Effect>) {
+        if self.admits(from, target, out) {
+            let object = target.object;
+            self.ask(Request::Salvage { object }, Wait::Fetch(from, target));
         }
     }
 
-    /// An object that was read as a whole, as the mutation that makes it elsewhere.
-    pub(crate) fn whole_object(&self, object: ObjectId, result: Result<Reply, StoreError>) -> Option<Mutation> {
-        let Ok(Reply::Data { version, segments }) = result else {
-            return None;
+    /// The whole object was read, as far as it can be.
+    pub(crate) fn salvaged(
+        &mut self,
+        from: OsdId,
+        target: Target,
+        result: Result<Reply, StoreError>,
+        out: &mut Vec<Effect>,
+    ) {
+        let (whole, damaged) = self.whole_object(target.object, result);
+        let body = PeerBody::Fetched {
+            object: target.object,
+            whole,
+            damaged,
         };
-        let info = self.store.info(object).filter(|info| info.version == version)?;
-        let patches = info
-            .present
-            .runs()
-            .map(|(first, count)| {
-                let data = trivet_core::buffer::slice_segments(&segments, first * UNIT_SIZE, count * UNIT_SIZE);
-                Patch::seal(object, first, trivet_core::buffer::join(data))
-            })
-            .collect();
-        Some(Mutation {
+        self.tell(from, target, body, out);
+    }
+
+    pub(crate) fn member_forget(&mut self, from: OsdId, target: Target, version: Version, out: &mut Vec<Effect>) {
+        if self.admits(from, target, out) {
+            let object = target.object;
+            self.ask(Request::Forget { object, version }, Wait::Nobody);
+        }
+    }
+
+    /// An object that was read as a whole, as the mutation that makes it elsewhere, and the units of it that cannot be
+    /// read.
+    fn whole_object(&self, object: ObjectId, result: Result<Reply, StoreError>) -> (Option<Mutation>, UnitMask) {
+        let Ok(Reply::Salvaged {
             version,
-            op: info.op,
+            segments,
+            damaged,
+        }) = result
+        else {
+            return (None, UnitMask::EMPTY);
+        };
+        let Some(info) = self.store.info(object).filter(|info| info.version == version) else {
+            return (None, UnitMask::EMPTY);
+        };
+        let damaged = if mutant!(self.options, RepairWithZeroes) {
+            UnitMask::EMPTY
+        } else {
+            damaged
+        };
+        let patches = info.present.minus(damaged).runs().map(|(first, count)| {
+            let data = slice_segments(&segments, first * UNIT_SIZE, count * UNIT_SIZE);
+            Patch::seal(object, first, join(data))
+        });
+        let mut ops = self.store.ops(object);
+        if mutant!(self.options, HealWithoutOps) {
+            ops.clear();
+        }
+        let whole = Mutation {
+            version,
+            ops: Ops::Exactly(ops),
             zero: UnitMask::ALL,
-            patches,
+            patches: patches.collect(),
             tombstone: info.tombstone,
-        })
+        };
+        (Some(whole), damaged)
     }
 
     /// The object numbers of an image in a PG after `after`, ascending, at most `limit`.
-    pub(crate) fn image_objects(
-        &self,
-        pg: PgId,
-        image: trivet_core::ImageId,
-        after: Option<u64>,
-        limit: usize,
-    ) -> Vec<u64> {
-        let Some(pool) = self.map.pools.get(&pg.pool) else {
-            return Vec::new();
-        };
-        let count = pool.value.pg_count;
+    pub(crate) fn image_objects(&self, pg: PgId, image: ImageId, after: Option<u64>, limit: usize) -> Vec<u64> {
+        let wanted = |object: &ObjectId| object.image == image && after.is_none_or(|after| object.number > after);
         let numbers: BTreeSet<u64> = self
-            .store
-            .objects()
-            .filter(|(object, info)| {
-                object.image == image
-                    && !info.tombstone
-                    && after.is_none_or(|after| object.number > after)
-                    && object.pg(count) == pg
-            })
+            .objects_of(pg)
+            .filter(|(object, info)| wanted(object) && !info.tombstone)
             .map(|(object, _)| object.number)
             .collect();
         numbers.into_iter().take(limit).collect()

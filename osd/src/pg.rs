@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use hashbrown::HashMap;
-use trivet_core::keys::{self, Claim, History, Interval};
+use trivet_core::keys::{self, Claim, History, Interval, PgPlan};
 use trivet_core::kv::{Change, Compare, Revision, Txn, TxnOutcome};
-use trivet_core::map::{ClusterMap, encode};
-use trivet_core::message::Listed;
-use trivet_core::{Epoch, Now, ObjectId, OsdId, PgId};
+use trivet_core::map::encode;
+use trivet_core::message::{Listed, OpDone};
+use trivet_core::{ClientId, Epoch, Now, ObjectId, OsdId, PgId, UnitMask, Version};
 
 use crate::decide::Missing;
 use crate::lane::Lane;
+use crate::options::mutant;
+use crate::scrub::Scrub;
 use crate::{Effect, Osd, TxnWait, send_on};
 
 /// Where a PG's life stands (`docs/architecture.md`, the life of a PG).
@@ -50,15 +51,33 @@ pub(crate) struct Pg {
     pub floor_epoch: Epoch,
     /// What was listed so far.
     pub listings: BTreeMap<OsdId, BTreeMap<ObjectId, Listed>>,
+    /// The parts that are still to come, of everybody who began to list.
+    pub parts: BTreeMap<OsdId, BTreeSet<u32>>,
     pub listed: BTreeSet<OsdId>,
-    /// When those who have not listed were asked last.
+    /// When everybody was asked first, and when those who have not listed were asked last.
+    pub asked_from: Now,
     pub asked_at: Now,
+    /// Until when each member keeps what it promised to an earlier primary.
+    pub promised: BTreeMap<OsdId, Now>,
+    /// When each member was asked for its latest confirmation of the epoch.
+    pub confirmed: BTreeMap<OsdId, Now>,
+    /// Pings from here on are about this epoch.
+    pub pinged_from: Now,
+    /// Answers that wait for confirmation.
+    pub unconfirmed: Vec<(ClientId, OpDone)>,
     pub missing: BTreeMap<ObjectId, Missing>,
     /// Objects of `missing` that are being healed.
     pub healing: BTreeSet<ObjectId>,
     /// Objects of `missing` that could not be healed for now.
     pub stuck: VecDeque<(Now, ObjectId)>,
-    pub lanes: HashMap<ObjectId, Lane>,
+    /// Units of which no copy can be read, of objects that were tried to be repaired.
+    pub lost: BTreeMap<ObjectId, UnitMask>,
+    pub lanes: BTreeMap<ObjectId, Lane>,
+    /// Tombstones that every member has, oldest first, and since when.
+    pub tombstones: VecDeque<(Now, ObjectId, Version)>,
+    pub scrub: Option<Scrub>,
+    /// The last request for a scrub that was answered.
+    pub scrubbed: u64,
     /// Counters of this epoch up to here belong to objects that were forgotten.
     pub floor_counter: u64,
     /// What the claim says now, and when a newer word may follow.
@@ -82,7 +101,7 @@ pub struct PgStatus {
 }
 
 impl Pg {
-    fn new(history: History, setting: Setting) -> Pg {
+    pub(crate) fn new(history: History, setting: Setting) -> Pg {
         Pg {
             phase: Phase::Idle,
             epoch: Epoch(0),
@@ -91,12 +110,22 @@ impl Pg {
             history_revision: 0,
             floor_epoch: Epoch(0),
             listings: BTreeMap::new(),
+            parts: BTreeMap::new(),
             listed: BTreeSet::new(),
+            asked_from: Now(0),
             asked_at: Now(0),
+            promised: BTreeMap::new(),
+            confirmed: BTreeMap::new(),
+            pinged_from: Now(0),
+            unconfirmed: Vec::new(),
             missing: BTreeMap::new(),
             healing: BTreeSet::new(),
             stuck: VecDeque::new(),
-            lanes: HashMap::new(),
+            lost: BTreeMap::new(),
+            lanes: BTreeMap::new(),
+            tombstones: VecDeque::new(),
+            scrub: None,
+            scrubbed: 0,
             floor_counter: 0,
             reported: (0, Now(0)),
             reporting: None,
@@ -135,25 +164,29 @@ impl Pg {
 }
 
 impl Osd {
-    /// Looks at every PG that the plan gives to this OSD, or that it acts for.
-    pub(crate) fn consider_all(&mut self, out: &mut Vec<Effect>) {
-        if !self.is_ready()
-            || self
-                .map
-                .osds
-                .get(&self.id)
-                .is_none_or(|state| state.value.boot != self.boot)
-        {
-            return;
-        }
-        let me = Some(self.id);
-        let planned = self.map.plans.iter().flat_map(|(&pool, plan)| {
+    /// The PGs that the plan has this OSD lead.
+    pub(crate) fn planned(&self) -> impl Iterator<Item = PgId> + '_ {
+        let me = Some(self.id());
+        self.map.plans.iter().flat_map(move |(&pool, plan)| {
             plan.value.pgs.iter().enumerate().filter_map(move |(number, pg)| {
                 let number = u32::try_from(number).ok()?;
                 (pg.primary == me).then_some(PgId { pool, number })
             })
-        });
-        let planned: BTreeSet<PgId> = planned.collect();
+        })
+    }
+
+    /// What the plan says of a PG.
+    pub(crate) fn plan_of(&self, id: PgId) -> Option<&PgPlan> {
+        let number = usize::try_from(id.number).ok()?;
+        self.map.plans.get(&id.pool)?.value.pgs.get(number)
+    }
+
+    /// Looks at every PG that the plan gives to this OSD, or that it acts for.
+    pub(crate) fn consider_all(&mut self, out: &mut Vec<Effect>) {
+        if !self.is_ready() || !self.is_present() {
+            return;
+        }
+        let planned: BTreeSet<PgId> = self.planned().collect();
         let given_up: Vec<PgId> = self.pgs.keys().copied().filter(|pg| !planned.contains(pg)).collect();
         for pg in given_up {
             self.depose(pg, out);
@@ -163,14 +196,13 @@ impl Osd {
         }
     }
 
-    /// Starts over if the setting changed or somebody else claimed the PG.
+    /// Starts over if the setting changed, somebody else claimed the PG, or the claim is gone.
     fn consider(&mut self, id: PgId, out: &mut Vec<Effect>) {
-        let setting = setting(&self.map, self.id, id);
-        let known = self.map.histories.get(&id).map_or(Epoch(0), |h| h.value.epoch);
+        let setting = self.setting(id);
         let current = self.pgs.get(&id).is_some_and(|pg| {
             pg.phase != Phase::Idle
                 && setting.as_ref().is_some_and(|setting| pg.fits(setting))
-                && (known <= pg.epoch || matches!(pg.phase, Phase::Claiming { .. }))
+                && self.is_ours(id, pg)
         });
         if current {
             return;
@@ -182,13 +214,20 @@ impl Osd {
         }
     }
 
+    /// Whether nothing speaks against this OSD's claim, as far as the map reaches.
+    fn is_ours(&self, id: PgId, pg: &Pg) -> bool {
+        if matches!(pg.phase, Phase::Claiming { .. }) {
+            return true;
+        }
+        let known = self.map.histories.get(&id).map_or(Epoch(0), |h| h.value.epoch);
+        let claimed = self.map.claims.get(&id).map(|claim| claim.value.epoch);
+        known <= pg.epoch && (claimed == Some(pg.epoch) || self.map.revision < pg.history_revision)
+    }
+
     /// Stops acting for a PG. Operations that were under way are left to the next primary: their clients ask it.
     pub(crate) fn depose(&mut self, id: PgId, out: &mut Vec<Effect>) {
-        let Some(pg) = self.pgs.remove(&id) else { return };
-        for lane in pg.lanes.into_values() {
-            for (client, op) in lane.into_clients() {
-                send_on(client, op, out);
-            }
+        if let Some(pg) = self.pgs.remove(&id) {
+            send_all_on(pg, out);
         }
     }
 
@@ -198,7 +237,10 @@ impl Osd {
         let stored = self.map.histories.get(&id);
         let mut history = stored.map_or_else(History::default, |h| h.value.clone());
         let accepted = self.accepted.get(&id).copied().unwrap_or_default();
-        let epoch = Epoch(history.epoch.max(accepted).max(floor_epoch).0 + 1);
+        let mut epoch = Epoch(history.epoch.max(accepted).max(floor_epoch).0 + 1);
+        if mutant!(self.options, SameEpoch) && history.epoch.0 > 0 {
+            epoch = history.epoch;
+        }
         history.epoch = epoch;
         // An interval that never became active cannot any more: its activation compares this history.
         history.intervals.retain(|interval| interval.active);
@@ -230,7 +272,7 @@ impl Osd {
     /// The put of the claim that says how the PG is.
     pub(crate) fn claim_change(&self, id: PgId, pg: &Pg, active: bool) -> Change {
         let claim = Claim {
-            primary: self.id,
+            primary: self.id(),
             epoch: pg.epoch,
             acting: pg.setting.acting.clone(),
             active,
@@ -239,7 +281,7 @@ impl Osd {
         Change::Put {
             key: keys::claim(id),
             value: encode(&claim),
-            lease: Some(self.lease),
+            lease: self.lease,
         }
     }
 
@@ -254,6 +296,7 @@ impl Osd {
         match outcome {
             TxnOutcome::Committed(revision) => {
                 pg.history_revision = revision;
+                pg.asked_from = self.now;
                 pg.phase = Phase::Interviewing;
                 self.send_fences(id, out);
             }
@@ -263,34 +306,44 @@ impl Osd {
     }
 }
 
-/// Who must act and who must be asked; none while too few are up.
-fn setting(map: &ClusterMap, me: OsdId, id: PgId) -> Option<Setting> {
-    let pool = &map.pools.get(&id.pool)?.value;
-    let plan = map
-        .plans
-        .get(&id.pool)?
-        .value
-        .pgs
-        .get(usize::try_from(id.number).ok()?)?;
-    let up = |osd: &OsdId| map.is_up(*osd);
-    let mut acting = vec![me];
-    acting.extend(plan.osds.iter().copied().filter(|osd| *osd != me && up(osd)));
-    if acting.len() < pool.min_size {
-        return None;
-    }
-    let mut asked: BTreeSet<OsdId> = acting.iter().copied().collect();
-    if let Some(history) = map.histories.get(&id) {
-        for interval in history.value.intervals.iter().filter(|interval| interval.active) {
-            let present: Vec<OsdId> = interval.acting.iter().copied().filter(up).collect();
-            if present.is_empty() {
-                return None;
+impl Osd {
+    /// Who must act and who must be asked; none while too few can be reached.
+    fn setting(&self, id: PgId) -> Option<Setting> {
+        let min_size = self.map.pools.get(&id.pool)?.value.min_size;
+        let plan = self.plan_of(id)?;
+        let me = self.id();
+        let reachable = |osd: &OsdId| self.is_reachable(*osd);
+        let mut acting = vec![me];
+        acting.extend(plan.osds.iter().copied().filter(|osd| *osd != me && reachable(osd)));
+        if acting.len() < min_size {
+            return None;
+        }
+        let mut asked: BTreeSet<OsdId> = acting.iter().copied().collect();
+        if let Some(history) = self.map.histories.get(&id) {
+            for interval in history.value.intervals.iter().filter(|interval| interval.active) {
+                let present: Vec<OsdId> = interval.acting.iter().copied().filter(reachable).collect();
+                if present.is_empty() && !mutant!(self.options, IgnoreHistory) {
+                    return None;
+                }
+                asked.extend(present);
             }
-            asked.extend(present);
+        }
+        let boot = |osd: OsdId| self.map.osds.get(&osd).map(|state| (osd, state.value.boot));
+        Some(Setting {
+            acting,
+            asked: asked.into_iter().filter_map(boot).collect(),
+        })
+    }
+}
+
+/// Sends everybody who waits for an answer of the PG on to the next primary.
+pub(crate) fn send_all_on(pg: Pg, out: &mut Vec<Effect>) {
+    for lane in pg.lanes.into_values() {
+        for (client, op) in lane.into_clients() {
+            send_on(client, op, out);
         }
     }
-    let boot = |osd: OsdId| map.osds.get(&osd).map(|state| (osd, state.value.boot));
-    Some(Setting {
-        acting,
-        asked: asked.into_iter().filter_map(boot).collect(),
-    })
+    for (client, done) in pg.unconfirmed {
+        send_on(client, done.id, out);
+    }
 }

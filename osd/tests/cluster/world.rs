@@ -7,12 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use trivet_client::{Client, Effect as FromClient, ImageOp, IoError};
 use trivet_core::disk::{DiskDone, DiskOp, DiskOpKind};
-use trivet_core::keys::{self, OsdConfig, OsdState, PgPlan, Plan, Pool};
+use trivet_core::keys::{self, OsdConfig, PgPlan, Plan, Pool};
 use trivet_core::kv::{Change, Compare, Event as Kv, KeyValue, LeaseId, Notice, Txn, TxnOutcome};
 use trivet_core::map::encode;
 use trivet_core::message::Message;
 use trivet_core::{ClientId, ImageId, NodeId, Now, ObjectId, OsdId, PoolId};
-use trivet_osd::{Effect, Event, Osd};
+use trivet_osd::{Effect, Event, Identity, Osd};
 use trivet_store::api::Output;
 use trivet_store::{Format, Options, State, Store, format};
 
@@ -168,7 +168,13 @@ impl World {
         };
         let size = self.nodes[&osd].size;
         let store = Store::open(size, options, &mut output);
-        let machine = Osd::new(osd, boot, lease, store, output);
+        let identity = Identity {
+            id: osd,
+            boot,
+            size,
+            address: None,
+        };
+        let machine = Osd::new(identity, trivet_osd::Options::default(), store, output);
         self.nodes.get_mut(&osd).unwrap().osd = Some(machine);
         let keys = self.kv.iter().map(|(k, v)| (k.clone(), v.clone())).collect::<Vec<_>>();
         let keys = keys.into_iter().map(|(key, (value, mod_revision, _))| KeyValue {
@@ -181,13 +187,7 @@ impl World {
             keys: keys.collect(),
         };
         self.step(osd, Event::Notice(snapshot));
-        let state = OsdState {
-            boot,
-            size,
-            address: None,
-        };
-        self.put(keys::osd_state(osd), encode(&state), Some(lease));
-        self.replan();
+        self.step(osd, Event::Lease(Some(lease)));
     }
 
     /// Like kill -9: what was not durable is lost, what was on the network stays lost.
@@ -219,7 +219,10 @@ impl World {
         let count = u32::try_from(self.nodes.len()).unwrap();
         let plan = |number: u32| {
             let osds = vec![OsdId(number % count + 1), OsdId((number + 1) % count + 1)];
-            let primary = osds.iter().copied().find(|osd| self.is_up(*osd));
+            let primary = osds
+                .iter()
+                .copied()
+                .find(|osd| self.kv.contains_key(&keys::osd_state(*osd)));
             PgPlan { osds, primary }
         };
         let plan = Plan {
@@ -267,8 +270,13 @@ impl World {
         if !txn.compare.iter().all(holds) {
             return TxnOutcome::Refused(self.revision);
         }
+        let registers = txn.changes.iter().any(|change| change.key().ends_with("/state"));
         self.commit(txn.changes);
-        TxnOutcome::Committed(self.revision)
+        let outcome = TxnOutcome::Committed(self.revision);
+        if registers {
+            self.replan();
+        }
+        outcome
     }
 
     fn step(&mut self, osd: OsdId, event: Event) {

@@ -1,0 +1,173 @@
+//! Pings: a primary asks the members of its PGs whether they are there and whether its epochs are still the accepted
+//! ones. The answers say who can be counted on, and for how long reads may be answered from the own copy.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use trivet_core::message::{LEASE, Message, OpDone, OpError, OpValue, PING_LIMIT};
+use trivet_core::{ClientId, Epoch, NodeId, Now, OpId, OsdId, PgId};
+
+use crate::options::mutant;
+use crate::pg::{Pg, Phase};
+use crate::{Effect, Osd};
+
+/// How often members are asked: three times in the life of a promise.
+const INTERVAL: Duration = Duration::from_millis(200);
+
+/// Who has not answered for this long is not counted on.
+const SILENT_AFTER: Duration = Duration::from_secs(2);
+
+/// A gap between two ticks of this length means that this OSD itself was stopped: the silence of others proves nothing.
+const OWN_PAUSE: Duration = Duration::from_secs(1);
+
+/// Who answers.
+#[derive(Debug, Default)]
+pub(crate) struct Reach {
+    pinged_at: Now,
+    ticked_at: Now,
+    /// When each OSD answered last, or was first asked.
+    heard: BTreeMap<OsdId, Now>,
+}
+
+impl Reach {
+    /// Whether an OSD was asked for a while and did not answer.
+    pub(crate) fn is_silent(&self, osd: OsdId, now: Now) -> bool {
+        self.heard.get(&osd).is_some_and(|&at| now.since(at) >= SILENT_AFTER)
+    }
+
+    fn ticked(&mut self, now: Now) {
+        if now.since(self.ticked_at) >= OWN_PAUSE {
+            self.heard.clear();
+        }
+        self.ticked_at = now;
+    }
+}
+
+impl Pg {
+    /// Whether every member promised lately that nobody else acts.
+    pub(crate) fn is_confirmed(&self, now: Now) -> bool {
+        self.others()
+            .all(|osd| self.confirmed.get(&osd).is_some_and(|&sent| now.since(sent) < LEASE))
+    }
+
+    /// The epoch was accepted by all members, and reads wait for their confirmation.
+    fn is_pinged(&self) -> bool {
+        matches!(self.phase, Phase::Active | Phase::Activating { .. })
+    }
+}
+
+impl Osd {
+    /// Asks everybody who matters to the PGs of this OSD.
+    pub(crate) fn ping_all(&mut self, out: &mut Vec<Effect>) {
+        let now = self.now;
+        self.reach.ticked(now);
+        if now.since(self.reach.pinged_at) < INTERVAL {
+            return;
+        }
+        self.reach.pinged_at = now;
+        let asked = self.whom_to_ping();
+        self.reach.heard.retain(|osd, _| asked.contains_key(osd));
+        for (osd, pgs) in asked {
+            self.reach.heard.entry(osd).or_insert(now);
+            out.push(Effect::Send(NodeId::Osd(osd), Message::Ping { sent: now, pgs }));
+        }
+    }
+
+    /// The OSDs of the up sets and settings of the PGs that this OSD acts for or should, with the PGs that they are to
+    /// confirm.
+    fn whom_to_ping(&self) -> BTreeMap<OsdId, Vec<(PgId, Epoch)>> {
+        let mut asked: BTreeMap<OsdId, Vec<(PgId, Epoch)>> = BTreeMap::new();
+        for (&id, pg) in &self.pgs {
+            for &osd in pg.setting.asked.keys() {
+                asked.entry(osd).or_default();
+            }
+            for osd in pg.others().filter(|_| pg.is_pinged()) {
+                let pgs = asked.entry(osd).or_default();
+                if pgs.len() < PING_LIMIT {
+                    pgs.push((id, pg.epoch));
+                }
+            }
+        }
+        for osd in self.planned_peers() {
+            asked.entry(osd).or_default();
+        }
+        asked.retain(|osd, _| *osd != self.id() && self.map.is_up(*osd));
+        asked
+    }
+
+    /// Everybody in an up set or history of a PG that this OSD is to lead.
+    fn planned_peers(&self) -> BTreeSet<OsdId> {
+        let mut peers = BTreeSet::new();
+        for id in self.planned() {
+            peers.extend(self.plan_of(id).into_iter().flat_map(|plan| plan.osds.iter().copied()));
+            let history = self.map.histories.get(&id);
+            let intervals = history.into_iter().flat_map(|h| &h.value.intervals);
+            peers.extend(intervals.flat_map(|interval| interval.acting.iter().copied()));
+        }
+        peers
+    }
+
+    /// A primary asks.
+    pub(crate) fn pinged(&mut self, from: OsdId, sent: Now, pgs: &[(PgId, Epoch)], out: &mut Vec<Effect>) {
+        let accepted = |pg: &PgId| self.accepted.get(pg).copied().unwrap_or_default();
+        let refused: Vec<(PgId, Epoch)> = pgs
+            .iter()
+            .map(|(pg, epoch)| (*pg, *epoch, accepted(pg)))
+            .filter(|(_, epoch, accepted)| epoch != accepted)
+            .map(|(pg, _, accepted)| (pg, accepted))
+            .collect();
+        if refused.len() < pgs.len() {
+            self.promises.give(from, self.now);
+        }
+        out.push(Effect::Send(NodeId::Osd(from), Message::Pong { sent, refused }));
+    }
+
+    /// A member answers.
+    pub(crate) fn ponged(&mut self, from: OsdId, sent: Now, refused: &[(PgId, Epoch)], out: &mut Vec<Effect>) {
+        if self.now.since(sent) < SILENT_AFTER {
+            let heard = self.reach.heard.entry(from).or_insert(self.now);
+            *heard = self.now;
+        }
+        for &(id, accepted) in refused {
+            let epoch = self.pgs.get(&id).map_or(Epoch(0), |pg| pg.epoch);
+            if accepted > epoch {
+                self.refused(id, epoch, accepted, out);
+            }
+        }
+        for (id, pg) in &mut self.pgs {
+            let counts = pg.is_pinged() && sent >= pg.pinged_from && pg.setting.acting.contains(&from);
+            if counts && !refused.iter().any(|(refused, _)| refused == id) {
+                let confirmed = pg.confirmed.entry(from).or_insert(sent);
+                *confirmed = sent.max(*confirmed);
+                release(pg, self.now, out);
+            }
+        }
+    }
+
+    /// Answers a client with what the own copy says: at once if no other primary can act, else when that is confirmed.
+    pub(crate) fn answer(
+        &mut self,
+        id: PgId,
+        client: ClientId,
+        op: OpId,
+        result: Result<OpValue, OpError>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(pg) = self.pgs.get_mut(&id) else {
+            return crate::send_on(client, op, out);
+        };
+        if pg.is_confirmed(self.now) || mutant!(self.options, ReadWithoutLease) {
+            return crate::reply(client, op, result, out);
+        }
+        pg.unconfirmed.push((client, OpDone { id: op, result }));
+    }
+}
+
+/// Sends the answers that waited, if they may go now.
+fn release(pg: &mut Pg, now: Now, out: &mut Vec<Effect>) {
+    if !pg.unconfirmed.is_empty() && pg.is_confirmed(now) {
+        for (client, done) in pg.unconfirmed.drain(..) {
+            crate::reply(client, done.id, done.result, out);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! How this OSD shows in the metadata store that it serves: its state key, on its lease, while its disk answers.
+
+use std::time::Duration;
+
+use trivet_core::keys::{self, OsdState};
+use trivet_core::kv::{Change, Compare, LeaseId, Txn, TxnOutcome};
+use trivet_core::map::encode;
+use trivet_core::{Now, OsdId};
+
+use crate::{Effect, Osd, TxnWait};
+
+/// A key that was not written is tried again after this time.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// A disk that has not ended any operation for this long is taken for dead until it does: others take over.
+const FROZEN_AFTER: Duration = Duration::from_secs(5);
+
+/// What became of the state key.
+#[derive(Debug, Default)]
+pub(crate) struct Presence {
+    /// The lease with which it was written.
+    written: Option<LeaseId>,
+    /// The transaction under way, and what it writes.
+    under_way: Option<(u64, Option<LeaseId>)>,
+    tried_at: Option<Now>,
+}
+
+impl Presence {
+    pub(crate) fn ended(&mut self, ticket: u64, outcome: TxnOutcome) {
+        if let Some((_, lease)) = self.under_way.take_if(|(t, _)| *t == ticket)
+            && matches!(outcome, TxnOutcome::Committed(_))
+        {
+            self.written = lease;
+        }
+    }
+}
+
+/// Whether the disk answers.
+#[derive(Debug, Default)]
+pub(crate) struct DiskWatch {
+    under_way: usize,
+    /// When it began to work, or ended something last.
+    heard: Now,
+}
+
+impl DiskWatch {
+    pub(crate) fn began(&mut self, operations: usize, now: Now) {
+        if self.under_way == 0 {
+            self.heard = now;
+        }
+        self.under_way += operations;
+    }
+
+    pub(crate) fn ended(&mut self, now: Now) {
+        self.under_way = self.under_way.saturating_sub(1);
+        self.heard = now;
+    }
+
+    fn is_frozen(&self, now: Now) -> bool {
+        self.under_way > 0 && now.since(self.heard) >= FROZEN_AFTER
+    }
+}
+
+impl Osd {
+    /// The runner's lease came, went or was replaced.
+    pub(crate) fn leased(&mut self, lease: Option<LeaseId>, out: &mut Vec<Effect>) {
+        self.lease = lease;
+        self.presence.tried_at = None;
+        self.register(out);
+    }
+
+    /// Whether the metadata store shows this start of this OSD, as far as it is known here.
+    pub(crate) fn is_present(&self) -> bool {
+        let state = self.map.osds.get(&self.id());
+        self.lease.is_some() && state.is_some_and(|state| state.value.boot == self.identity.boot)
+    }
+
+    /// Writes the state key if it has to be there and is not; takes it back while the disk does not answer.
+    pub(crate) fn register(&mut self, out: &mut Vec<Effect>) {
+        let due = self.presence.tried_at.is_none_or(|at| self.now.since(at) >= TRY_AGAIN);
+        let Some(lease) = self.lease.filter(|_| self.is_ready() && due && self.presence.under_way.is_none()) else {
+            return;
+        };
+        let frozen = self.disk.is_frozen(self.now);
+        let there = self.is_present() && self.presence.written == Some(lease);
+        let txn = match (frozen, there) {
+            (false, false) => self.come(lease),
+            (true, true) => self.go(),
+            (false, true) | (true, false) => return,
+        };
+        self.presence.tried_at = Some(self.now);
+        self.presence.under_way = Some((self.next, (!frozen).then_some(lease)));
+        self.run_txn(txn, TxnWait::Presence, out);
+    }
+
+    fn come(&self, lease: LeaseId) -> Txn {
+        let state = OsdState {
+            boot: self.identity.boot,
+            size: self.identity.size,
+            address: self.identity.address.clone(),
+        };
+        let change = Change::Put {
+            key: keys::osd_state(self.id()),
+            value: encode(&state),
+            lease: Some(lease),
+        };
+        // An OSD that was removed from the cluster must not come back.
+        Txn {
+            compare: vec![Compare::Exists(keys::osd_config(self.id()))],
+            changes: vec![change],
+        }
+    }
+
+    fn go(&self) -> Txn {
+        let key = keys::osd_state(self.id());
+        let revision = self.map.osds.get(&self.id()).map_or(0, |state| state.revision);
+        Txn {
+            compare: vec![Compare::ModRevision(key.clone(), revision)],
+            changes: vec![Change::Delete(key)],
+        }
+    }
+
+    /// Whether another OSD can be counted on: it shows in the metadata store and answers.
+    pub(crate) fn is_reachable(&self, osd: OsdId) -> bool {
+        self.map.is_up(osd) && (osd == self.id() || !self.reach.is_silent(osd, self.now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_frozen_when_nothing_ends() {
+        let at = |seconds: u64| Now(seconds * 1_000_000_000);
+        let mut watch = DiskWatch::default();
+        assert!(!watch.is_frozen(at(100)), "nothing to do");
+        watch.began(2, at(100));
+        assert!(!watch.is_frozen(at(104)));
+        assert!(watch.is_frozen(at(105)));
+        watch.ended(at(106));
+        assert!(!watch.is_frozen(at(110)) && watch.is_frozen(at(111)));
+        watch.ended(at(112));
+        assert!(!watch.is_frozen(at(200)));
+    }
+}

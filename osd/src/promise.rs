@@ -1,0 +1,121 @@
+//! What this OSD, as a member, promised to primaries: that nobody else starts to act before a while has passed. A primary
+//! answers reads from its own copy as long as all members keep such a promise, so that a primary that was replaced
+//! without knowing it never answers what is old.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use trivet_core::message::{LEASE, LEASE_MARGIN, Promise};
+use trivet_core::{Now, OsdId, PgId};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Promises {
+    /// What was promised before the restart is not known: until here, anything may have been.
+    unknown_until: Now,
+    /// Until when each primary was promised something, for all of its PGs together.
+    given: BTreeMap<OsdId, Now>,
+    /// Whose epoch was accepted last.
+    accepted_by: BTreeMap<PgId, OsdId>,
+    /// What was still promised to earlier primaries when the present one was accepted.
+    standing: BTreeMap<PgId, (Option<OsdId>, Now)>,
+}
+
+impl Promises {
+    /// The OSD has (re)started.
+    pub(crate) fn restarted(&mut self, now: Now) {
+        self.unknown_until = now + LEASE + LEASE_MARGIN;
+    }
+
+    /// A promise to a primary whose epochs are the accepted ones.
+    pub(crate) fn give(&mut self, to: OsdId, now: Now) {
+        self.given.insert(to, now + LEASE + LEASE_MARGIN);
+    }
+
+    /// A primary's higher epoch is accepted: nothing more is promised to the one before.
+    pub(crate) fn accept(&mut self, pg: PgId, from: OsdId, now: Now) {
+        let mut standing = self.standing.get(&pg).copied().filter(|(_, until)| *until > now);
+        let mut add = |to: Option<OsdId>, until: Now| {
+            if until > now {
+                standing = Some(match standing {
+                    Some((other, late)) => (to.filter(|_| other == to), until.max(late)),
+                    None => (to, until),
+                });
+            }
+        };
+        match self.accepted_by.insert(pg, from) {
+            Some(old) => {
+                if let Some(&until) = self.given.get(&old) {
+                    add(Some(old), until);
+                }
+            }
+            None => add(None, self.unknown_until),
+        }
+        match standing {
+            Some(standing) => drop(self.standing.insert(pg, standing)),
+            None => drop(self.standing.remove(&pg)),
+        }
+    }
+
+    /// What the primary that was accepted last has to wait for.
+    pub(crate) fn standing(&self, pg: PgId, now: Now) -> Option<Promise> {
+        let &(to, until) = self.standing.get(&pg)?;
+        let left = until.since(now);
+        let own = to.is_some() && to == self.accepted_by.get(&pg).copied();
+        (left > Duration::ZERO && !own).then_some(Promise { to, left })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PG: PgId = PgId {
+        pool: trivet_core::PoolId(1),
+        number: 0,
+    };
+
+    fn at(millis: u64) -> Now {
+        Now(millis * 1_000_000)
+    }
+
+    #[test]
+    fn a_new_primary_learns_what_the_old_one_was_promised() {
+        let mut promises = Promises::default();
+        promises.accept(PG, OsdId(1), at(1000));
+        assert_eq!(promises.standing(PG, at(1000)), None);
+        promises.give(OsdId(1), at(2000));
+        promises.accept(PG, OsdId(2), at(2100));
+        let left = LEASE + LEASE_MARGIN;
+        let expected = |to, passed| {
+            Some(Promise {
+                to,
+                left: left.saturating_sub(Duration::from_millis(passed)),
+            })
+        };
+        assert_eq!(promises.standing(PG, at(2100)), expected(Some(OsdId(1)), 100));
+        // The next one learns of both.
+        promises.give(OsdId(2), at(2200));
+        promises.accept(PG, OsdId(3), at(2300));
+        assert_eq!(promises.standing(PG, at(2300)), expected(None, 100));
+        assert_eq!(promises.standing(PG, at(2200) + left), None);
+    }
+
+    #[test]
+    fn who_is_claimed_again_by_the_same_primary_has_nothing_to_wait_for() {
+        let mut promises = Promises::default();
+        promises.accept(PG, OsdId(1), at(0));
+        promises.give(OsdId(1), at(10));
+        promises.accept(PG, OsdId(1), at(20));
+        assert_eq!(promises.standing(PG, at(20)), None);
+    }
+
+    #[test]
+    fn after_a_restart_anything_may_have_been_promised() {
+        let mut promises = Promises::default();
+        promises.restarted(at(0));
+        promises.accept(PG, OsdId(1), at(100));
+        let promise = promises.standing(PG, at(100)).unwrap();
+        assert_eq!((promise.to, promise.left), (None, LEASE + LEASE_MARGIN - Duration::from_millis(100)));
+    }
+}
