@@ -8,6 +8,8 @@
 mod faults;
 mod pages;
 mod regions;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;

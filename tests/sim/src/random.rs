@@ -129,14 +129,14 @@ fn minus_log2(x: u64) -> u64 {
     let mut mantissa = (x << zeros) >> 32;
     let mut fraction = 0;
     for _ in 0..16 {
-        mantissa = mantissa * mantissa >> 31;
+        mantissa = (mantissa * mantissa) >> 31;
         fraction *= 2;
         if mantissa >= 1 << 32 {
             mantissa >>= 1;
             fraction += 1;
         }
     }
-    (u64::from(zeros) + 1 << 16) - fraction
+    ((u64::from(zeros) + 1) << 16) - fraction
 }
 
 #[cfg(test)]

@@ -347,3 +347,161 @@ fn purge(image: ImageId, size: u64) -> Step {
         sectors: sectors_of(size),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use trivet_core::PoolId;
+
+    use super::*;
+    use crate::stamp::{Content, parse_all};
+
+    fn images() -> Vec<(ImageId, u64)> {
+        [4 << 20, 1 << 20, 4096]
+            .into_iter()
+            .zip(1..)
+            .map(|(size, number)| (ImageId::new(PoolId(1), number), size))
+            .collect()
+    }
+
+    fn workload(seed: u64) -> Workload {
+        Workload::new(WorkloadOptions::new(images()), Random::new(seed))
+    }
+
+    /// First byte and length of an operation on an image of this size.
+    fn extent(op: &ImageOp, size: u64) -> (u64, u64) {
+        match op {
+            ImageOp::Read { offset, len } | ImageOp::Zero { offset, len } => (*offset, *len),
+            ImageOp::Write { offset, data } => (*offset, data.iter().map(|data| data.len() as u64).sum()),
+            ImageOp::Purge => (0, size),
+        }
+    }
+
+    #[test]
+    fn steps_fit_their_image_and_say_what_they_are() {
+        let sizes: BTreeMap<ImageId, u64> = images().into_iter().collect();
+        let mut random = Random::new(1);
+        for seed in 0..50 {
+            let options = WorkloadOptions::draw(images(), &mut random);
+            let (largest, mut last) = (options.largest, 0);
+            let mut workload = Workload::new(options, Random::new(seed));
+            for _ in 0..200 {
+                let step = workload.next(5);
+                let size = sizes[&step.image];
+                let (offset, len) = extent(&step.op, size);
+                assert_eq!((offset, len), (step.first * 512, step.sectors * 512), "{step:?}");
+                assert!(len > 0 && offset + len <= size, "{step:?}");
+                assert!(
+                    step.op == ImageOp::Purge || step.sectors <= largest.next_multiple_of(8),
+                    "{step:?}"
+                );
+                if let (Action::Write(sequence), ImageOp::Write { data, .. }) = (step.action, &step.op) {
+                    assert_eq!(sequence, last + 1);
+                    last = sequence;
+                    let contents = parse_all(data, step.image.0, step.first).unwrap();
+                    assert!(contents.iter().all(|&content| content == Content::Value(sequence)));
+                }
+            }
+            assert_eq!(workload.sequence(), last);
+        }
+    }
+
+    #[test]
+    fn the_mix_is_as_ordered_with_blocks_odd_places_and_hot_spots() {
+        let mut workload = workload(2);
+        let (mut kinds, mut aligned, mut blocks, mut meetings) = ([0; 4], 0, 0, 0);
+        let mut before: Option<Step> = None;
+        for _ in 0..20_000 {
+            let step = workload.next(1);
+            kinds[match step.op {
+                ImageOp::Read { .. } => 0,
+                ImageOp::Write { .. } => 1,
+                ImageOp::Zero { .. } => 2,
+                ImageOp::Purge => 3,
+            }] += 1;
+            aligned += usize::from((step.first | step.sectors).is_multiple_of(8));
+            blocks += usize::from(step.sectors == 8);
+            let meets = |other: &Step| {
+                other.image == step.image
+                    && other.first < step.first + step.sectors
+                    && step.first < other.first + other.sectors
+            };
+            meetings += usize::from(before.as_ref().is_some_and(meets));
+            before = Some(step);
+        }
+        assert!(
+            kinds[0] > 8500 && kinds[1] > 9500 && kinds[2] > 600 && (5..60).contains(&kinds[3]),
+            "{kinds:?}"
+        );
+        assert!((10_000..17_000).contains(&aligned), "{aligned} aligned");
+        assert!((8_000..16_000).contains(&blocks), "{blocks} of one block");
+        assert!(meetings > 2000, "{meetings} meet the one before");
+    }
+
+    #[test]
+    fn a_scan_reads_every_sector_once() {
+        let scan = workload(3).scan();
+        for (image, size) in images() {
+            let steps = scan.iter().filter(|step| step.image == image);
+            let end = steps.fold(0, |end, step| {
+                assert_eq!(extent(&step.op, size), (end, step.sectors * 512));
+                end + step.sectors * 512
+            });
+            assert_eq!(end, size);
+        }
+    }
+
+    #[test]
+    fn pauses_have_bursts() {
+        let mut workload = workload(4);
+        let pauses: Vec<Duration> = (0..10_000).map(|_| workload.pause()).collect();
+        let short = pauses.iter().filter(|pause| **pause < Duration::from_millis(1)).count();
+        assert!((2000..8000).contains(&short), "{short} short");
+        assert!(pauses.iter().max() > Some(&Duration::from_millis(80)));
+    }
+
+    #[test]
+    fn the_history_hears_of_each_step_and_finds_a_right_run_right() {
+        let mut workload = workload(5);
+        let mut history = History::new();
+        let mut now = Now(0);
+        let mut images: BTreeMap<ImageId, Vec<Content>> = images()
+            .into_iter()
+            .map(|(image, size)| (image, vec![Content::Zero; usize::try_from(size / 512).unwrap()]))
+            .collect();
+        let steps: Vec<Step> = (0..500).map(|_| workload.next(1)).collect();
+        for step in steps.into_iter().chain(workload.scan()) {
+            now = now + workload.pause();
+            let op = step.invoke(now, &mut history);
+            let start = usize::try_from(step.first).unwrap();
+            let range = start..start + usize::try_from(step.sectors).unwrap();
+            let sectors = &mut images.get_mut(&step.image).unwrap()[range];
+            match step.action {
+                Action::Read => history.end_read(op, now, sectors).unwrap(),
+                Action::Write(sequence) => sectors.fill(Content::Value(sequence)),
+                Action::Zero => sectors.fill(Content::Zero),
+            }
+            if step.action != Action::Read {
+                history.end_ok(op, now);
+            }
+        }
+        let stats = history.check().unwrap();
+        assert!(
+            stats.value_reads > 1000 && stats.zeroes > 0 && stats.indeterminate == 0,
+            "{stats:?}"
+        );
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_steps() {
+        let steps = |seed| {
+            let mut workload = workload(seed);
+            (0..50)
+                .map(|_| (workload.next(1), workload.pause()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(steps(6), steps(6));
+        assert_ne!(steps(6), steps(7));
+    }
+}
