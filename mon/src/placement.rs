@@ -10,12 +10,13 @@ use trivet_core::keys::{PgPlan, Plan};
 pub(crate) fn place(old: &Plan, weights: &BTreeMap<OsdId, u64>, pg_count: u32, replicas: usize) -> Plan {
     let count = usize::try_from(pg_count).unwrap_or(usize::MAX);
     let kept = |number: usize| {
-        let osds = old.pgs.get(number).map_or(&[][..], |pg| &pg.osds);
-        osds.iter()
-            .copied()
-            .filter(|osd| weights.contains_key(osd))
-            .take(replicas)
-            .collect()
+        let mut set = Vec::with_capacity(replicas.min(weights.len()));
+        for &osd in old.pgs.get(number).map_or(&[][..], |pg| &pg.osds) {
+            if set.len() < replicas && weights.contains_key(&osd) && !set.contains(&osd) {
+                set.push(osd);
+            }
+        }
+        set
     };
     let mut sets: Vec<Vec<OsdId>> = (0..count).map(kept).collect();
     let mut load = Load {
@@ -163,6 +164,26 @@ mod tests {
             .flat_map(|(a, b)| b.osds.iter().filter(|o| !a.osds.contains(o)));
         let moved = moved.count();
         assert_eq!(moved, 15, "a fourth of 60 members moves");
+    }
+
+    #[test]
+    fn whoever_leaves_is_replaced_everywhere_and_nobody_else_moves() {
+        let five = weights(&[1; 5]);
+        let plan = place(&Plan::default(), &five, 40, 3);
+        let mut four = five.clone();
+        four.remove(&OsdId(3));
+        let without = place(&plan, &four, 40, 3);
+        let newcomers = |a: &PgPlan, b: &PgPlan| b.osds.iter().filter(|osd| !a.osds.contains(osd)).count();
+        let moved: usize = plan.pgs.iter().zip(&without.pgs).map(|(a, b)| newcomers(a, b)).sum();
+        assert_eq!(moved, 24, "what it held");
+        assert_eq!(held(&without).into_values().collect::<Vec<u64>>(), [30; 4]);
+        // An old plan of any shape is no reason for a set that is not one.
+        let mut strange = plan.clone();
+        strange.pgs[0].osds = vec![OsdId(1), OsdId(1), OsdId(9), OsdId(2), OsdId(4), OsdId(5)];
+        let mut osds = place(&strange, &five, 40, 3).pgs[0].osds.clone();
+        osds.sort_unstable();
+        osds.dedup();
+        assert_eq!(osds.len(), 3);
     }
 
     #[test]

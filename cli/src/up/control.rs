@@ -167,15 +167,33 @@ async fn watch(store: Arc<dyn Meta>, data: ToData) {
 
 async fn monitor(store: Arc<dyn Meta>) -> anyhow::Result<()> {
     let lease = store.lease_grant(LEASE).await?;
-    let keeper = tokio::spawn(keep_alive(Arc::clone(&store), lease));
+    let mut keeper = tokio::spawn(keep_alive(Arc::clone(&store), lease));
     let mut monitor = Monitor::new(u64::from_le_bytes(random()?), lease);
+    let mut tick = tokio::time::interval(KEEP_ALIVE);
     let mut watch = store.watch("", None);
-    while let Some(notice) = watch.next().await {
-        monitor.notice(&notice);
-        if let Some(txn) = monitor.next()
-            && let Err(error) = store.txn(txn).await
-        {
-            tracing::warn!("the monitor could not write: {error}");
+    let mut next = watch.next();
+    loop {
+        tokio::select! {
+            notice = &mut next => {
+                let Some(notice) = notice else { break };
+                monitor.notice(&notice);
+                drop(next);
+                next = watch.next();
+            }
+            _ = tick.tick() => if keeper.is_finished() {
+                monitor.lease(None);
+                if let Ok(lease) = store.lease_grant(LEASE).await {
+                    monitor.lease(Some(lease));
+                    keeper = tokio::spawn(keep_alive(Arc::clone(&store), lease));
+                }
+            }
+        }
+        if let Some(txn) = monitor.next() {
+            let outcome = store.txn(txn).await.unwrap_or_else(|error| {
+                tracing::warn!("the monitor could not write: {error}");
+                TxnOutcome::Unknown
+            });
+            monitor.ended(outcome);
         }
     }
     keeper.abort();
