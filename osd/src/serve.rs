@@ -83,7 +83,8 @@ impl Osd {
     fn start(&mut self, id: PgId, object: ObjectId, client: ClientId, op: Op, out: &mut Vec<Effect>) {
         let executed = op.action.is_mutation() && self.store.executed(object, op.id);
         if executed && !mutant!(self.options, ExecuteTwice) {
-            return reply(client, op.id, Ok(OpValue::Changed), out);
+            reply(client, op.id, Ok(OpValue::Changed), out);
+            return self.continue_lane(id, object, out);
         }
         match op.action {
             Action::Read { offset, len, .. } => self.start_read(id, object, client, op, (offset, len)),

@@ -279,6 +279,93 @@ mod tests {
         assert_eq!(map.revision, 6);
     }
 
+    fn osd(id: u32, boot: u64, revision: Revision) -> KeyValue {
+        let value = format!(r#"{{"boot":{boot},"size":1}}"#);
+        kv(&keys::osd_state(OsdId(id)), &value, revision)
+    }
+
+    fn changes(revision: Revision, events: Vec<Event>) -> Notice {
+        Notice::Changes { revision, events }
+    }
+
+    fn snapshot(revision: Revision, keys: Vec<KeyValue>) -> Notice {
+        Notice::Snapshot { revision, keys }
+    }
+
+    fn put(id: u32, boot: u64, revision: Revision) -> Event {
+        Event::Put(osd(id, boot, revision))
+    }
+
+    fn delete(id: u32, revision: Revision) -> Event {
+        let key = keys::osd_state(OsdId(id));
+        Event::Delete { key, revision }
+    }
+
+    /// What comes to a mirror that has OSD 1 with boot 5 and OSD 2 with boot 2, as of commit 5.
+    type Case = (&'static str, Vec<Notice>);
+
+    /// What such a mirror then is: OSDs with their boots, and the commit.
+    type Mirror = (&'static [(u32, u64)], Revision);
+
+    const SAME: Mirror = (&[(1, 5), (2, 2)], 5);
+
+    fn late_changes() -> Vec<(Case, Mirror)> {
+        let overlap = vec![put(1, 3, 3), delete(1, 4), put(1, 5, 5), delete(2, 6), put(3, 7, 7)];
+        let twice = vec![
+            changes(8, vec![delete(1, 8)]),
+            changes(8, vec![put(1, 7, 7), delete(1, 8)]),
+        ];
+        let one = |revision, events| vec![changes(revision, events)];
+        vec![
+            (("a repeated put", one(5, vec![put(1, 5, 5)])), SAME),
+            (("an older put", one(3, vec![put(1, 3, 3)])), SAME),
+            (("a delete before the put", one(4, vec![delete(1, 4)])), SAME),
+            (("known and new", one(7, overlap)), (&[(1, 5), (3, 7)], 7)),
+            (
+                ("two changes of a key", one(7, vec![delete(1, 6), put(1, 7, 7)])),
+                (&[(1, 7), (2, 2)], 7),
+            ),
+            (
+                ("two keys of a commit", one(6, vec![put(1, 6, 6), delete(2, 6)])),
+                (&[(1, 6)], 6),
+            ),
+            (("nothing of ours", one(9, vec![])), (&[(1, 5), (2, 2)], 9)),
+            (("the same again, with more before", twice), (&[(2, 2)], 8)),
+        ]
+    }
+
+    fn late_snapshots() -> Vec<(Case, Mirror)> {
+        let then_changes = vec![
+            snapshot(8, vec![osd(2, 8, 8)]),
+            changes(7, vec![delete(2, 6), put(1, 7, 7)]),
+            changes(9, vec![put(2, 2, 2), put(1, 9, 9)]),
+        ];
+        let same = vec![snapshot(5, vec![osd(1, 5, 5), osd(2, 2, 2)])];
+        vec![
+            (("an older snapshot", vec![snapshot(4, vec![osd(3, 4, 4)])]), SAME),
+            (("the same snapshot", same), SAME),
+            (
+                ("a newer snapshot", vec![snapshot(6, vec![osd(3, 6, 6)])]),
+                (&[(3, 6)], 6),
+            ),
+            (
+                ("a snapshot, then changes that it has", then_changes),
+                (&[(1, 9), (2, 8)], 9),
+            ),
+        ]
+    }
+
+    #[test]
+    fn what_is_older_than_the_mirror_changes_nothing() {
+        for ((name, notices), mirror) in late_changes().into_iter().chain(late_snapshots()) {
+            let mut map = ClusterMap::default();
+            map.apply(&snapshot(5, vec![osd(1, 5, 5), osd(2, 2, 2)]));
+            notices.iter().for_each(|notice| map.apply(notice));
+            let found: Vec<_> = map.osds.iter().map(|(id, state)| (id.0, state.value.boot)).collect();
+            assert_eq!((&found[..], map.revision), mirror, "{name}");
+        }
+    }
+
     #[test]
     fn every_key_maker_is_parsed() {
         let pg = PgId {

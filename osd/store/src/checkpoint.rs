@@ -56,6 +56,8 @@ pub struct Header {
     pub incarnation: u64,
     /// How many chunks.
     pub chunks: u32,
+    /// The checksums of all chunks, chained: others that look right are not those that were written.
+    pub sum: u32,
 }
 
 impl Header {
@@ -76,7 +78,7 @@ impl Header {
             block.put_u64_le(value);
         }
         block.put_u32_le(self.chunks);
-        block.put_u32_le(0);
+        block.put_u32_le(self.sum);
         let sum = crc32c::crc32c(&block);
         block.put_u32_le(sum);
         block.resize(BLOCK_LEN, 0);
@@ -101,6 +103,7 @@ impl Header {
             seen: data.get_u64_le(),
             incarnation: data.get_u64_le(),
             chunks: data.get_u32_le(),
+            sum: data.get_u32_le(),
         })
     }
 }
@@ -143,18 +146,19 @@ impl Chunk {
         self.data.len() == CHUNK_HEADER
     }
 
-    /// Adds an object as it is now.
-    pub fn put_entry(&mut self, entry: &Entry) {
+    /// Adds an object as it is now. Without its operations is a deliberate bug.
+    pub fn put_entry(&mut self, entry: &Entry, with_ops: bool) {
+        let ops = if with_ops { &entry.ops } else { &Remembered::EMPTY };
         let out = &mut self.data;
         out.put_u8(ENTRY);
         out.put_u8(if entry.tombstone { TOMBSTONE } else { 0 });
-        out.put_u16_le(u16::try_from(entry.ops.len()).expect("at most 128"));
+        out.put_u16_le(u16::try_from(ops.len()).expect("at most 128"));
         out.put_u32_le(entry.slot().unwrap_or(NO_SLOT));
         record::put_object(out, entry.object);
         record::put_version(out, entry.version);
         out.put_u32_le(entry.present.0);
         out.put_u32_le(entry.in_log.0);
-        entry.ops.iter().for_each(|op| record::put_op(out, op));
+        ops.iter().for_each(|op| record::put_op(out, op));
         entry.present.iter().for_each(|unit| out.put_u32_le(entry.sums[unit]));
         entry
             .in_log
@@ -193,6 +197,11 @@ impl Chunk {
 
 fn chunk_sum(chunk: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&chunk[..CHUNK_HEADER - 4]), &chunk[CHUNK_HEADER..])
+}
+
+/// The chained checksum of chunks, given that of those before `chunk`.
+pub fn chain(before: u32, chunk: &[u8]) -> u32 {
+    crc32c::crc32c_append(before, &chunk[CHUNK_HEADER - 4..CHUNK_HEADER])
 }
 
 /// The bytes on disk of chunk `number` of the image `base` that starts with `block`; `None` if it does not.
@@ -323,7 +332,7 @@ mod tests {
         let mut chunk = Chunk::new(&STORE, 7, 2);
         assert!(chunk.is_empty());
         chunk.put_removed(entry().object);
-        chunk.put_entry(&entry());
+        chunk.put_entry(&entry(), true);
         chunk.put_epoch(PgId::default(), Epoch(8));
         let bytes = chunk.finish();
         assert_eq!(chunk_len(&bytes, &STORE, 7, 2), Some(bytes.len()));
@@ -349,7 +358,7 @@ mod tests {
     #[test]
     fn damage_is_noticed() {
         let mut chunk = Chunk::new(&STORE, 7, 2);
-        chunk.put_entry(&entry());
+        chunk.put_entry(&entry(), true);
         let len = chunk.data.len();
         let bytes = chunk.finish();
         for bit in 0..len * 8 {
@@ -363,6 +372,7 @@ mod tests {
         let header = Header {
             sequence: 9,
             chunks: 1,
+            sum: 77,
             bytes: 4096,
             ..Header::default()
         };

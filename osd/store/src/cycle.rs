@@ -13,9 +13,10 @@ use crate::api::Output;
 use crate::checkpoint::{self, CHUNK_FILL, Chunk, Header, ITEM_MAX};
 use crate::disk::Owner;
 use crate::layout::{BLOCK, Layout};
+use crate::mutant::mutant;
 use crate::policy;
 use crate::settle::Settling;
-use crate::store::{Live, mutant};
+use crate::store::Live;
 
 /// Chunks in flight at once.
 const CHUNKS_IN_FLIGHT: usize = 2;
@@ -155,6 +156,9 @@ impl Live {
                 }
                 Stage::Again(point) => self.cycle.stage = self.begin_stream(point, true),
                 Stage::FlushChunks(next) => {
+                    if mutant!(self.options, TailBeforeHeader) {
+                        self.ring.tail = next.header.position;
+                    }
                     self.write_header(&next, out);
                     self.cycle.stage = Stage::Header(next);
                 }
@@ -206,6 +210,7 @@ impl Live {
                 base: sequence,
                 bytes: 0,
                 chunks: 0,
+                sum: 0,
                 ..header
             };
         }
@@ -270,6 +275,7 @@ impl Live {
             let offset = checkpoint::chunks_start(&self.layout, stream.next.area) + header.bytes;
             header.bytes += chunk.len() as u64;
             header.chunks += 1;
+            header.sum = checkpoint::chain(header.sum, &chunk);
             self.cycle.waiting += 1;
             self.disk.write(Owner::Checkpoint, offset, chunk, out);
         }
@@ -317,10 +323,10 @@ impl Live {
             if !stream.full {
                 self.index.clean(number);
             }
-            self.index
-                .entry(number)
-                .into_iter()
-                .for_each(|entry| chunk.put_entry(entry));
+            let with_ops = !mutant!(self.options, ForgetOps);
+            if let Some(entry) = self.index.entry(number) {
+                chunk.put_entry(entry, with_ops);
+            }
         } else if let Some((pg, epoch)) = stream.epochs.next() {
             chunk.put_epoch(pg, epoch);
         } else if let Some(object) = self.late_removals(stream).next() {

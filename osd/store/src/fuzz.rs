@@ -111,6 +111,7 @@ fn with_checkpoint(disk: &mut [u8], data: &[u8]) {
         position,
         incarnation: 1,
         chunks: 1,
+        sum: checkpoint::chain(0, &chunk),
         ..Header::default()
     };
     put(disk, checkpoint::chunks_start(&layout, 0), &chunk);

@@ -15,6 +15,7 @@ mod disk;
 pub mod fuzz;
 mod index;
 mod layout;
+mod mutant;
 mod ops;
 mod policy;
 mod read;
@@ -32,6 +33,6 @@ mod tests;
 
 pub use api::{ObjectInfo, Output, Reply, Request, StoreError, StoreStats, Ticket};
 #[cfg(any(test, feature = "mutants"))]
-pub use store::Mutant;
+pub use mutant::Mutant;
 pub use store::{Options, State, Store};
 pub use superblock::{Format, Regions, data_start, format, regions};

@@ -15,7 +15,8 @@ use crate::api::{Output, Reply, StoreError, Ticket};
 use crate::disk::Owner;
 use crate::index::Entry;
 use crate::layout::{BLOCK, Layout};
-use crate::store::{Live, mutant};
+use crate::mutant::mutant;
+use crate::store::Live;
 
 /// What is done about damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,7 +145,7 @@ impl Live {
         (job.version, job.sums) = entry.map_or((Version::NONE, [0; UNITS_PER_OBJECT]), |e| (e.version, e.sums));
         job.waiting = job.extents.iter().filter(|extent| extent.offset.is_some()).count();
         if job.waiting == 0 {
-            return out.done.push((job.ticket, job.into_reply(UnitMask::EMPTY)));
+            return out.done.push(job.into_reply(UnitMask::EMPTY));
         }
         let number = self.reads.add(job);
         self.read_extents(number, 0, out);
@@ -184,7 +185,12 @@ impl Live {
         if !damaged.is_empty() && !job.is_current(&self.layout, self.index.get(job.object)) {
             return self.start_read(job, out);
         }
-        out.done.push((job.ticket, job.into_reply(damaged)));
+        let hides = job.wish == Wish::Whatever && mutant!(self.options, SalvageHidesDamage);
+        let mut reply = job.into_reply(damaged);
+        if let (true, Ok(Reply::Salvaged { damaged, .. })) = (hides, &mut reply.1) {
+            *damaged = UnitMask::EMPTY;
+        }
+        out.done.push(reply);
     }
 }
 
@@ -234,24 +240,25 @@ impl Job {
         unmoved && entry.version == self.version && entry.sums == self.sums
     }
 
-    fn into_reply(mut self, damaged: UnitMask) -> Result<Reply, StoreError> {
-        let (object, version) = (self.object, self.version);
+    fn into_reply(mut self, damaged: UnitMask) -> (Ticket, Result<Reply, StoreError>) {
+        let (ticket, object, version) = (self.ticket, self.object, self.version);
         if self.wish == Wish::All && !damaged.is_empty() {
-            return Err(StoreError::Damaged { object, units: damaged });
+            return (ticket, Err(StoreError::Damaged { object, units: damaged }));
         }
         self.extents.sort_by_key(|extent| extent.first);
         let mut segments = Vec::with_capacity(self.extents.len());
         for extent in self.extents {
             extent.push_to(&mut segments, damaged);
         }
-        Ok(match self.wish {
+        let reply = match self.wish {
             Wish::All => Reply::Data { version, segments },
             Wish::Whatever => Reply::Salvaged {
                 version,
                 segments,
                 damaged,
             },
-        })
+        };
+        (ticket, Ok(reply))
     }
 }
 

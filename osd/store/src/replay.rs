@@ -19,11 +19,12 @@ use crate::batch::{self, Prefix};
 use crate::checkpoint::Header;
 use crate::index::Index;
 use crate::layout::{BLOCK, BLOCK_LEN, Layout};
+use crate::mutant::mutant;
 use crate::read::mismatches;
 use crate::record::{PatchRecord, Record, WriteHead};
 use crate::recovery::Epochs;
 use crate::ring::Ring;
-use crate::store::{Options, mutant};
+use crate::store::Options;
 
 /// Bytes read at once.
 const WINDOW: u64 = 2 << 20;
@@ -50,6 +51,7 @@ pub struct Replay {
     secret: [u8; 16],
     torn_is_fine: bool,
     last_is_fine: bool,
+    rot_is_the_end: bool,
     /// What is taken into account.
     pub index: Index,
     /// As the checkpoint has them, then as the log has them.
@@ -109,6 +111,7 @@ impl Replay {
             secret,
             torn_is_fine,
             last_is_fine: torn_is_fine || mutant!(options, SkipLastBatchVerify),
+            rot_is_the_end: mutant!(options, TruncateAtRot),
             index,
             epochs,
             tail: header.position,
@@ -255,11 +258,26 @@ impl Replay {
         Ok(None)
     }
 
+    /// A batch that follows the last one of the chain, but lies elsewhere, followed another one: the one that should
+    /// have overwritten the last one of the chain never arrived.
+    ///
     /// A later batch that the ring could not have held together with the tail proves that a checkpoint newer
     /// than the one in use moved the tail: the chain ends only because that checkpoint has rotted.
     fn check_tail(&self, prefix: &Prefix) -> Result<(), String> {
         let fits = prefix.end().saturating_sub(self.tail) <= self.layout.log_size;
-        if prefix.sequence <= self.sequence || fits {
+        if prefix.sequence <= self.sequence || self.rot_is_the_end {
+            return Ok(());
+        }
+        let missing = self.sequence + 1;
+        let expected = [self.head, self.ring().lap_after(self.head)];
+        let newer = prefix.incarnation >= self.incarnation;
+        if prefix.sequence == missing && newer && !expected.contains(&prefix.position) {
+            return Err(format!(
+                "batch {} of the log is damaged: batch {missing} is not behind it",
+                self.sequence
+            ));
+        }
+        if fits {
             return Ok(());
         }
         Err(format!(
@@ -271,6 +289,11 @@ impl Replay {
     /// Decides what the end of the chain is, knowing the highest batch of which there is a trace beyond it.
     fn end_of_chain(&mut self, highest: u64) -> Result<(), String> {
         let missing = self.sequence + 1;
+        if self.rot_is_the_end {
+            self.apply_held();
+            self.step = Step::Done;
+            return Ok(());
+        }
         if highest > missing {
             return Err(format!(
                 "batch {missing} of the log is damaged: batch {highest} was written after it"

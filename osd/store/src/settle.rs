@@ -9,17 +9,19 @@
 
 use bytes::Bytes;
 use trivet_core::buffer::join;
+use trivet_core::checksum::unit_sum;
 use trivet_core::{ObjectId, UNIT_SIZE, UNITS_PER_OBJECT, UnitMask};
 
 use crate::api::Output;
 use crate::disk::Owner;
 use crate::index::Entry;
+use crate::mutant::mutant;
 use crate::read::mismatches;
 use crate::ring::Ring;
 use crate::store::Live;
 
-/// A read that failed this often is not tried again, and the units are as good as damaged: the log cannot
-/// wait for ever.
+/// A unit that could not be read this often is not tried again; it is as good as damaged: the log cannot wait for
+/// ever.
 const MAX_FAILURES: usize = 10;
 
 /// The jobs in flight.
@@ -46,8 +48,9 @@ struct Extent {
     first: usize,
     count: usize,
     block: u32,
-    /// Empty until read, and if that failed for good.
+    /// Empty until read, and if that is not possible.
     data: Bytes,
+    /// How often it could not be read, or was not what it should be.
     failures: usize,
 }
 
@@ -139,20 +142,24 @@ impl Live {
     /// One extent of a job was read, or could not be.
     pub fn settle_read_done(&mut self, id: u32, at: u32, data: Option<Bytes>, out: &mut Output) {
         let job = self.cycle.settling.job(id);
-        let extent = &mut job.extents[at as usize];
-        match data {
-            Some(data) => extent.data = data,
-            None if extent.failures < MAX_FAILURES => {
-                extent.failures += 1;
-                return self.read_to_settle(id, at as usize, out);
-            }
-            None => {}
-        }
         job.waiting -= 1;
-        if job.waiting > 0 {
-            return;
+        job.extents[at as usize].data = data.unwrap_or_default();
+        let again = job.again(at as usize);
+        job.waiting += again.len();
+        for at in again {
+            self.read_to_settle(id, at, out);
         }
-        let runs: Vec<(usize, usize)> = job.intact().runs().collect();
+        if self.cycle.settling.job(id).waiting == 0 {
+            self.write_settled(id, out);
+        }
+    }
+
+    /// Everything that can be read was read: writes what is intact.
+    fn write_settled(&mut self, id: u32, out: &mut Output) {
+        let verify = !mutant!(self.options, SettleUnverified);
+        let job = self.cycle.settling.job(id);
+        job.extents.sort_by_key(|extent| extent.first);
+        let runs: Vec<(usize, usize)> = job.intact(verify).runs().collect();
         job.waiting = runs.len();
         for &(first, count) in &runs {
             let offset = self.layout.unit(job.slot, first);
@@ -179,8 +186,14 @@ impl Live {
             .index
             .get(job.object)
             .filter(|entry| entry.slot() == Some(job.slot));
-        if let Some(settled) = entry.map(|entry| job.unmoved(entry)) {
-            self.index.change(job.object, |entry| entry.leave_log(settled));
+        let anyway = mutant!(self.options, SettleOverNewer);
+        if let Some(settled) = entry.map(|entry| job.unmoved(entry, anyway)) {
+            let sums = mutant!(self.options, SettleUnverified).then(|| job.sums_as_read());
+            self.index.change(job.object, |entry| {
+                let resealed = sums.iter().flatten().filter(|(unit, _)| settled.has(*unit));
+                resealed.for_each(|&(unit, sum)| entry.sums[unit] = sum);
+                entry.leave_log(settled);
+            });
         }
         self.index.relist(job.number);
         self.slots.unpin(job.slot);
@@ -188,13 +201,57 @@ impl Live {
 }
 
 impl Job {
-    /// The units that match their sums.
-    fn intact(&self) -> UnitMask {
+    /// An extent was read: those that are to be read again, because it is not as it should be. Unit by unit, so that
+    /// one bad sector costs one unit.
+    fn again(&mut self, at: usize) -> Vec<usize> {
+        if !self.damaged(&self.extents[at]).is_empty() && self.extents[at].failures < MAX_FAILURES {
+            let Extent {
+                first, count, block, ..
+            } = self.extents[at];
+            self.extents[at].failures += 1;
+            self.extents[at].count = 1;
+            let from = self.extents.len();
+            self.extents.extend(
+                (first + 1..first + count)
+                    .zip(block + 1..)
+                    .map(|(first, block)| Extent {
+                        first,
+                        count: 1,
+                        block,
+                        data: Bytes::new(),
+                        failures: 1,
+                    }),
+            );
+            return std::iter::once(at).chain(from..self.extents.len()).collect();
+        }
+        Vec::new()
+    }
+
+    fn damaged(&self, extent: &Extent) -> UnitMask {
+        let sums = &self.sums[extent.first..extent.first + extent.count];
+        mismatches(self.object, extent.first, &extent.data, sums)
+    }
+
+    /// The units that match their sums; not to verify them is a deliberate bug.
+    fn intact(&self, verify: bool) -> UnitMask {
         self.extents.iter().fold(UnitMask::EMPTY, |mask, extent| {
-            let sums = &self.sums[extent.first..extent.first + extent.count];
-            let bad = mismatches(self.object, extent.first, &extent.data, sums);
-            mask.union(UnitMask::range(extent.first, extent.count).minus(bad))
+            let units = UnitMask::range(extent.first, extent.count);
+            let suspect = verify || extent.data.is_empty();
+            mask.union(if suspect {
+                units.minus(self.damaged(extent))
+            } else {
+                units
+            })
         })
+    }
+
+    /// What would be the sums of the units as they were read: only a deliberate bug wants to know.
+    fn sums_as_read(&self) -> Vec<(usize, u32)> {
+        let units = self.extents.iter().flat_map(|extent| {
+            let units = (extent.first..).zip(extent.data.chunks_exact(UNIT_SIZE));
+            units.map(|(unit, data)| (unit, unit_sum(self.object, unit, data)))
+        });
+        units.collect()
     }
 
     /// The data of units that were read.
@@ -212,12 +269,12 @@ impl Job {
     }
 
     /// The units that are still where this job found them.
-    fn unmoved(&self, entry: &Entry) -> UnitMask {
+    fn unmoved(&self, entry: &Entry, anyway: bool) -> UnitMask {
         let units = self
             .extents
             .iter()
             .flat_map(|extent| (extent.first..extent.first + extent.count).zip(extent.block..));
-        let unmoved = units.filter(|&(unit, block)| entry.block(unit) == Some(block));
+        let unmoved = units.filter(|&(unit, block)| anyway || entry.block(unit) == Some(block));
         unmoved.fold(UnitMask::EMPTY, |mask, (unit, _)| mask.union(UnitMask::range(unit, 1)))
     }
 }

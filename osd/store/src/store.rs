@@ -11,6 +11,9 @@ use crate::cycle::Cycle;
 use crate::disk::{Disk, Owner};
 use crate::index::Index;
 use crate::layout::Layout;
+#[cfg(any(test, feature = "mutants"))]
+use crate::mutant::Mutant;
+use crate::mutant::mutant;
 use crate::read::{Reads, Wish};
 use crate::recovery::Recovery;
 use crate::ring::Ring;
@@ -37,22 +40,6 @@ pub struct Options {
     pub mutant: Option<Mutant>,
 }
 
-/// Deliberate bugs, to show that the crash tests find them.
-#[cfg(any(test, feature = "mutants"))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mutant {
-    /// Answers writes without a flush.
-    SkipFlush,
-    /// Recovery believes a batch whose header or payload is not whole.
-    AcceptTornBatch,
-    /// Frees a slot before the write that replaces it is durable.
-    ReuseSlotEarly,
-    /// Recovery does not check the payload of the last batch.
-    SkipLastBatchVerify,
-    /// Writes the checkpoint's header before what it points to is durable.
-    CheckpointBeforeFlush,
-}
-
 impl Options {
     /// Whether this bug is to be had.
     #[cfg(any(test, feature = "mutants"))]
@@ -60,22 +47,6 @@ impl Options {
         self.mutant == Some(mutant)
     }
 }
-
-/// Whether the options ask for a deliberate bug; never in a normal build.
-macro_rules! mutant {
-    ($options:expr, $name:ident) => {{
-        #[cfg(any(test, feature = "mutants"))]
-        {
-            $options.has($crate::store::Mutant::$name)
-        }
-        #[cfg(not(any(test, feature = "mutants")))]
-        {
-            let _ = &$options;
-            false
-        }
-    }};
-}
-pub(crate) use mutant;
 
 /// The store of one OSD.
 #[derive(Debug)]
@@ -272,7 +243,10 @@ impl Live {
             }
             _ => {}
         }
-        done.result.map_err(|error| error.to_string())?;
+        let ignored = owner == Owner::BatchFlush && mutant!(self.options, IgnoreFlushError);
+        if let (Err(error), false) = (done.result, ignored) {
+            return Err(error.to_string());
+        }
         match owner {
             Owner::BatchWrite => self.batch_written(out),
             Owner::BatchFlush => self.batch_durable(out),

@@ -21,7 +21,7 @@ pub const MANY: usize = 700;
 /// A small disk and almost as many objects as it can remember.
 const CHURN: (Geometry, usize) = (
     Geometry {
-        size: 40 * trivet_core::OBJECT_SIZE,
+        size: 48 * trivet_core::OBJECT_SIZE,
         log: 384 << 10,
     },
     1000,
@@ -126,7 +126,7 @@ pub fn draw_geometry(rng: &mut Rng) -> (Geometry, usize) {
     let slots = rng.between(16, 40);
     let log = [272, 384, 512, 1024][rng.below(4)] << 10;
     let geometry = Geometry {
-        size: (640 << 10) + log + slots * trivet_core::OBJECT_SIZE,
+        size: (1 << 20) + log + slots * trivet_core::OBJECT_SIZE,
         log: log as u64,
     };
     let objects = match rng.below(16) {

@@ -119,7 +119,7 @@ pub fn read_errors(seed: u64, tally: &mut Tally) -> Result<(), Violation> {
         read_one_in: Some(rng.between(3, 30)),
         ..Faults::default()
     };
-    world.model.tolerance.read_errors = true;
+    world.model.tolerance.damage = true;
     for _ in 0..500 {
         world.step(&mut workload)?;
     }
@@ -127,7 +127,7 @@ pub fn read_errors(seed: u64, tally: &mut Tally) -> Result<(), Violation> {
     if world.store.state() != State::Ready {
         return Err(Violation("a failed read stopped the store".to_owned()));
     }
-    world.model.tolerance.read_errors = false;
+    world.model.tolerance.damage = false;
     world.disk.faults = Faults::default();
     world.read_back(true)?;
     tally.failures += 1;

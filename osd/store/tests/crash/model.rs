@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use trivet_core::buffer::zeroes;
-use trivet_core::mutation::Mutation;
+use trivet_core::mutation::{MAX_OPS, Mutation, Ops, Patch};
 use trivet_core::{Epoch, ObjectId, OpId, PgId, UNITS_PER_OBJECT, UnitMask, Version};
 use trivet_store::api::{ObjectInfo, Reply, Request, StoreError, Ticket};
 
@@ -16,12 +16,16 @@ use crate::image::PAGE;
 /// Fewer objects than this, tombstones included, are never too many for any disk.
 const ENTRIES: usize = 512;
 
+/// What the store says of an object without reading it: also the operations that it remembers.
+pub type Known = (Option<ObjectInfo>, Vec<OpId>);
+
 /// One object in one version.
 #[derive(Clone)]
 pub struct Contents {
     pub exists: bool,
     pub version: Version,
-    pub op: OpId,
+    /// The client operations that it remembers, oldest first.
+    pub ops: Vec<OpId>,
     pub tombstone: bool,
     pub units: Vec<Option<Bytes>>,
 }
@@ -71,6 +75,8 @@ enum Asked {
         first: usize,
         count: usize,
         floor: u64,
+        /// Whatever can be read of it.
+        salvage: bool,
     },
     Accept {
         pg: PgId,
@@ -85,10 +91,8 @@ enum Asked {
 /// What a run is allowed to answer beyond the ordinary.
 #[derive(Clone, Copy, Default)]
 pub struct Tolerance {
-    /// The disk has rotten: reads may report damage.
+    /// The disk has rotten, or cannot be read now and then: reads may report damage.
     pub damage: bool,
-    /// Reads may fail.
-    pub read_errors: bool,
 }
 
 /// Counts of what was compared.
@@ -125,7 +129,7 @@ impl Contents {
         Contents {
             exists: false,
             version: Version::NONE,
-            op: OpId::default(),
+            ops: Vec::new(),
             tombstone: false,
             units: vec![None; UNITS_PER_OBJECT],
         }
@@ -140,7 +144,8 @@ impl Contents {
     fn after(&self, mutation: &Mutation) -> Contents {
         let mut next = self.clone();
         next.exists = true;
-        (next.version, next.op, next.tombstone) = (mutation.version, mutation.op, mutation.tombstone);
+        (next.version, next.tombstone) = (mutation.version, mutation.tombstone);
+        next.remember(&mutation.ops);
         mutation.zero.iter().for_each(|unit| next.units[unit] = None);
         for patch in &mutation.patches {
             for unit in 0..patch.units() {
@@ -150,22 +155,57 @@ impl Contents {
         next
     }
 
+    fn remember(&mut self, ops: &Ops) {
+        match ops {
+            Ops::Add { op, answered } => {
+                let answered = |old: &OpId| old.client == op.client && old.sequence < *answered;
+                self.ops.retain(|old| old != op && !answered(old));
+                self.ops.push(*op);
+                self.ops = self.ops.split_off(self.ops.len().saturating_sub(MAX_OPS));
+            }
+            Ops::Exactly(ops) => self.ops.clone_from(ops),
+        }
+    }
+
+    /// What makes an object like this one, whatever it was.
+    pub fn as_mutation(&self, object: ObjectId) -> Mutation {
+        let run = |(first, count): (usize, usize)| {
+            let units = self.units[first..first + count].iter().flatten();
+            let bytes: Vec<u8> = units.flat_map(|unit| unit.iter().copied()).collect();
+            Patch::seal(object, first, bytes.into())
+        };
+        Mutation {
+            version: self.version,
+            ops: Ops::Exactly(self.ops.clone()),
+            zero: UnitMask::ALL,
+            patches: self.present().runs().map(run).collect(),
+            tombstone: self.tombstone,
+        }
+    }
+
+    fn known(&self) -> Known {
+        (self.info(), self.ops.clone())
+    }
+
     fn info(&self) -> Option<ObjectInfo> {
         self.exists.then(|| ObjectInfo {
             version: self.version,
-            op: self.op,
             present: self.present(),
             tombstone: self.tombstone,
         })
     }
 
-    /// Whether `segments` are exactly the units `first..first + count`; else the first wrong unit.
-    fn compare(&self, first: usize, count: usize, segments: &[Bytes]) -> Result<(), String> {
+    /// Whether `segments` are exactly the units `first..first + count`, with zeroes for `damaged` ones; else the
+    /// first wrong unit.
+    fn compare(&self, first: usize, count: usize, damaged: UnitMask, segments: &[Bytes]) -> Result<(), String> {
         let zero = zeroes(PAGE);
         let mut pieces = segments.iter().flat_map(|segment| segment.chunks(PAGE));
         for unit in first..first + count {
             let piece = pieces.next().ok_or_else(|| format!("unit {unit} is missing"))?;
-            let expected = self.units[unit].as_ref().unwrap_or(&zero);
+            let expected = self.units[unit]
+                .as_ref()
+                .filter(|_| !damaged.has(unit))
+                .unwrap_or(&zero);
             if piece != expected {
                 let at = piece.iter().zip(expected.iter()).position(|(a, b)| a != b);
                 return Err(format!(
@@ -266,9 +306,9 @@ impl History {
         self.answered -= gone;
     }
 
-    /// The entry that `info` tells of, among those that may be there.
-    fn find(&self, info: Option<ObjectInfo>) -> Option<usize> {
-        (self.answered..self.entries.len()).find(|&index| self.entries[index].contents.info() == info)
+    /// The entry that `known` tells of, among those that may be there.
+    fn find(&self, known: &Known) -> Option<usize> {
+        (self.answered..self.entries.len()).find(|&index| self.entries[index].contents.known() == *known)
     }
 
     fn describe(&self) -> String {
@@ -276,9 +316,10 @@ impl History {
             .candidates()
             .map(|c| {
                 format!(
-                    "{} {:?}{}",
+                    "{} {:?} {} operations{}",
                     c.version,
                     c.present(),
+                    c.ops.len(),
                     if c.tombstone { " deleted" } else { "" }
                 )
             })
@@ -307,6 +348,10 @@ impl Model {
         self.objects.iter()
     }
 
+    pub fn history(&self, object: ObjectId) -> &History {
+        &self.objects[&object]
+    }
+
     pub fn outstanding(&self) -> usize {
         self.asked.len()
     }
@@ -321,17 +366,10 @@ impl Model {
         self.next_ticket += 1;
         let ticket = Ticket(self.next_ticket);
         let asked = match request {
-            Request::Write { object, mutation } => self.ask_write(*object, mutation),
-            Request::Read { object, first, count } => {
-                let history = &self.objects[object];
-                let floor = history.entries[history.answered].serial;
-                Asked::Read {
-                    object: *object,
-                    first: *first,
-                    count: *count,
-                    floor,
-                }
-            }
+            Request::Write { object, mutation } => self.ask_write(*object, mutation, false),
+            Request::Replace { object, mutation } => self.ask_write(*object, mutation, true),
+            Request::Read { object, first, count } => self.ask_read(*object, *first, *count, false),
+            Request::Salvage { object } => self.ask_read(*object, 0, UNITS_PER_OBJECT, true),
             Request::AcceptEpoch { pg, epoch } => {
                 let known = self.epochs.entry(*pg).or_insert(Epochs {
                     answered: Epoch(0),
@@ -346,14 +384,26 @@ impl Model {
         ticket
     }
 
-    fn ask_write(&mut self, object: ObjectId, mutation: &Mutation) -> Asked {
+    fn ask_read(&self, object: ObjectId, first: usize, count: usize, salvage: bool) -> Asked {
+        let history = &self.objects[&object];
+        Asked::Read {
+            object,
+            first,
+            count,
+            floor: history.entries[history.answered].serial,
+            salvage,
+        }
+    }
+
+    fn ask_write(&mut self, object: ObjectId, mutation: &Mutation, replaces: bool) -> Asked {
         self.serial += 1;
         let serial = self.serial;
         let history = self.objects.get_mut(&object).expect("of the run");
-        if mutation.version <= history.newest {
+        let same = replaces && history.settled().is_some_and(|now| now.version == mutation.version);
+        if mutation.version <= history.newest && !same {
             return Asked::Stale;
         }
-        history.newest = mutation.version;
+        history.newest = history.newest.max(mutation.version);
         history.push(serial, Change::Write(Rc::new(mutation.clone())));
         Asked::Write { object, serial }
     }
@@ -404,16 +454,29 @@ impl Model {
                     first,
                     count,
                     floor,
+                    salvage: false,
                 },
                 Ok(Reply::Data { version, segments }),
-            ) => self.compare_read(object, first, count, floor, version, &segments),
-            (Asked::Read { .. }, Err(StoreError::Damaged { units, .. }))
-                if self.tolerance.damage && !units.is_empty() =>
-            {
-                self.compared.damaged_reads += 1;
-                Ok(())
+            ) => self.compare_read(object, (first, count), floor, version, UnitMask::EMPTY, &segments),
+            (
+                Asked::Read {
+                    object,
+                    floor,
+                    salvage: true,
+                    ..
+                },
+                Ok(Reply::Salvaged {
+                    version,
+                    segments,
+                    damaged,
+                }),
+            ) => {
+                self.damage(damaged)?;
+                self.compare_read(object, (0, UNITS_PER_OBJECT), floor, version, damaged, &segments)
             }
-            (Asked::Read { .. }, Err(StoreError::ReadFailed(_))) if self.tolerance.read_errors => Ok(()),
+            (Asked::Read { salvage: false, .. }, Err(StoreError::Damaged { units, .. })) if !units.is_empty() => {
+                self.damage(units)
+            }
             (Asked::Accept { pg, epoch }, Ok(Reply::Accepted)) => {
                 let known = self.epochs.get_mut(&pg).expect("asked for");
                 known.answered = known.answered.max(epoch);
@@ -432,6 +495,19 @@ impl Model {
                 Ok(())
             }
             (asked, result) => Err(Violation(format!("{} answered by {result:?}", asked.describe()))),
+        }
+    }
+
+    /// Units were reported as damaged; only in a run in which that can be.
+    fn damage(&mut self, units: UnitMask) -> Result<(), Violation> {
+        if units.is_empty() {
+            return Ok(());
+        }
+        self.compared.damaged_reads += 1;
+        if self.tolerance.damage {
+            Ok(())
+        } else {
+            Err(Violation(format!("units {units:?} are damaged for no reason")))
         }
     }
 
@@ -488,10 +564,10 @@ impl Model {
     fn compare_read(
         &mut self,
         object: ObjectId,
-        first: usize,
-        count: usize,
+        (first, count): (usize, usize),
         floor: u64,
         version: Version,
+        damaged: UnitMask,
         segments: &[Bytes],
     ) -> Result<(), Violation> {
         self.compared.reads += 1;
@@ -513,33 +589,43 @@ impl Model {
         };
         entry
             .contents
-            .compare(first, count, segments)
+            .compare(first, count, damaged, segments)
             .map_err(|what| Violation(format!("a read of {object} version {version}: {what}")))
     }
 
     /// What `info` may say at any time: nothing older than answered, nothing that was not asked for.
-    pub fn check_info(&self, object: ObjectId, info: Option<ObjectInfo>) -> Result<(), Violation> {
-        self.survivor(object, info).map(|_| ())
+    pub fn check_info(&self, object: ObjectId, known: &Known) -> Result<(), Violation> {
+        self.survivor(object, known).map(|_| ())
     }
 
-    fn survivor(&self, object: ObjectId, info: Option<ObjectInfo>) -> Result<usize, Violation> {
+    /// What must be there when everything that was asked for is done.
+    pub fn latest(&self, object: ObjectId) -> (Version, bool) {
+        let last = &self.objects[&object].last().contents;
+        (last.version, !last.exists || last.tombstone)
+    }
+
+    fn survivor(&self, object: ObjectId, known: &Known) -> Result<usize, Violation> {
         let history = &self.objects[&object];
-        history
-            .find(info)
-            .ok_or_else(|| Violation(format!("{object} is {info:?}, must be one of [{}]", history.describe())))
+        let (info, ops) = (known.0, known.1.len());
+        history.find(known).ok_or_else(|| {
+            let possible = history.describe();
+            Violation(format!(
+                "{object} is {info:?}, {ops} operations, must be one of [{possible}]"
+            ))
+        })
     }
 
     /// The model after a crash: what the reopened store holds is what was answered; nothing is under way.
     pub fn survived(
         &self,
-        info: impl Fn(ObjectId) -> Option<ObjectInfo>,
+        known: impl Fn(ObjectId) -> Known,
         epochs: &BTreeMap<PgId, Epoch>,
     ) -> Result<Model, Violation> {
         let mut next = self.clone();
         next.asked.clear();
         next.epoch = Epoch(self.epoch.0 + 1);
         for (&object, history) in &mut next.objects {
-            let index = self.survivor(object, info(object))?;
+            let index = self.survivor(object, &known(object))?;
             let contents = history.entries[index].contents.clone();
             history.entries = vec![Entry {
                 serial: 0,

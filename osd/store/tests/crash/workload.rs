@@ -3,7 +3,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use trivet_core::buffer::{aligned, zeroes};
-use trivet_core::mutation::{Mutation, Patch};
+use trivet_core::mutation::{MAX_OPS, Mutation, Ops, Patch};
 use trivet_core::{
     ClientId, Epoch, ImageId, ObjectId, OpId, PgId, PoolId, UNIT_SIZE, UNITS_PER_OBJECT, UnitMask, Version,
 };
@@ -13,7 +13,7 @@ use crate::model::Model;
 use crate::rng::{Rng, mix};
 
 /// Kinds of requests, in the order of the weights.
-const KINDS: usize = 10;
+const KINDS: usize = 12;
 
 /// What a run asks for.
 #[derive(Clone)]
@@ -29,7 +29,7 @@ impl Workload {
     /// A mixture over `count` objects.
     pub fn new(count: usize, rng: &mut Rng) -> Workload {
         let objects = (0..count as u64).map(|i| object(1 + i % 3, i / 3 * 7)).collect();
-        let mut weights: [usize; KINDS] = [8, 5, 2, 2, 2, 2, 2, 1, 6, 1];
+        let mut weights: [usize; KINDS] = [8, 5, 2, 2, 2, 2, 2, 1, 6, 1, 2, 1];
         for weight in &mut weights {
             match rng.below(5) {
                 0 => *weight *= 4,
@@ -47,7 +47,7 @@ impl Workload {
 
     /// Objects that come and go, all of them alike and most of them without contents.
     pub fn churn(count: usize, rng: &mut Rng) -> Workload {
-        let weights = [1, 1, 0, 0, 8, 15, 20, 1, 1, 1];
+        let weights = [1, 1, 0, 0, 8, 15, 20, 1, 1, 1, 1, 1];
         Workload {
             weights,
             hot: count,
@@ -76,7 +76,7 @@ impl Workload {
                 self.write(model, object, zero, &[(0, UNITS_PER_OBJECT)], rng)
             }
             4 => self.zeroing(model, object, rng),
-            5 => self.delete(model, object),
+            5 => self.delete(model, object, rng),
             6 => self.forget(model, object, rng),
             7 => Request::AcceptEpoch {
                 pg: PgId {
@@ -93,14 +93,17 @@ impl Workload {
                     count,
                 }
             }
-            _ => self.stale(model, object, rng),
+            9 => self.stale(model, object, rng),
+            10 => self.replace(model, object, rng),
+            _ => Request::Salvage { object },
         }
     }
 
     /// A tombstone for most of the objects.
     pub fn fill(&mut self, model: &Model, rng: &mut Rng) -> Vec<Request> {
         let objects: Vec<ObjectId> = self.objects.iter().copied().filter(|_| !rng.one_in(4)).collect();
-        objects.into_iter().map(|object| self.delete(model, object)).collect()
+        let deletes = objects.into_iter().map(|object| self.delete(model, object, rng));
+        deletes.collect()
     }
 
     fn pick(&self, rng: &mut Rng) -> ObjectId {
@@ -120,6 +123,20 @@ impl Workload {
         }
     }
 
+    /// One operation, whose client has had answers to all but some before it; at times a whole list.
+    fn ops(&mut self, rng: &mut Rng) -> Ops {
+        if rng.one_in(16) {
+            let longest = if rng.one_in(8) { MAX_OPS } else { 4 };
+            return Ops::Exactly((0..rng.below(longest + 1)).map(|_| self.op()).collect());
+        }
+        let op = self.op();
+        let unanswered = if rng.one_in(4) { rng.below(500) as u64 } else { 0 };
+        Ops::Add {
+            ops,
+            answered: op.sequence.saturating_sub(unanswered),
+        }
+    }
+
     fn write(
         &mut self,
         model: &Model,
@@ -133,12 +150,12 @@ impl Workload {
             .iter()
             .map(|&(first, count)| patch(object, version, first, count, rng))
             .collect();
-        let op = self.op();
+        let ops = self.ops(rng);
         Request::Write {
             object,
             mutation: Mutation {
                 version,
-                op,
+                ops,
                 zero,
                 patches,
                 tombstone: false,
@@ -169,11 +186,11 @@ impl Workload {
         self.write(model, object, zero, &runs, rng)
     }
 
-    fn delete(&mut self, model: &Model, object: ObjectId) -> Request {
-        let (version, op) = (model.next_version(object), self.op());
+    fn delete(&mut self, model: &Model, object: ObjectId, rng: &mut Rng) -> Request {
+        let (version, ops) = (model.next_version(object), self.ops(rng));
         let mutation = Mutation {
             version,
-            op,
+            ops,
             zero: UnitMask::ALL,
             patches: Vec::new(),
             tombstone: true,
@@ -202,12 +219,30 @@ impl Workload {
         Request::Forget { object, version }
     }
 
-    /// A write with the newest version or an older one: must be refused.
+    /// Repair: the same again, or all of a newer version.
+    fn replace(&mut self, model: &Model, object: ObjectId, rng: &mut Rng) -> Request {
+        let settled = model.history(object).settled().filter(|now| now.exists);
+        match settled.filter(|_| !rng.one_in(4)) {
+            Some(now) => Request::Replace {
+                object,
+                mutation: now.as_mutation(object),
+            },
+            None => match self.write(
+                model,
+                object,
+                UnitMask::ALL,
+                &[(0, rng.between(1, UNITS_PER_OBJECT))],
+                rng,
+            ) {
+                Request::Write { object, mutation } => Request::Replace { object, mutation },
+                other => other,
+            },
+        }
+    }
+
+    /// A write with the newest version or an older one: must be refused. So must a replacement by an older one.
     fn stale(&mut self, model: &Model, object: ObjectId, rng: &mut Rng) -> Request {
-        let settled = model
-            .objects()
-            .find(|(id, _)| **id == object)
-            .and_then(|(_, h)| h.settled());
+        let settled = model.history(object).settled();
         let Some(now) = settled.filter(|now| now.exists) else {
             return self.write(model, object, UnitMask::EMPTY, &[(0, 1)], rng);
         };
@@ -218,11 +253,18 @@ impl Workload {
         let patches = vec![patch(object, version, 3, 1, rng)];
         let mutation = Mutation {
             version,
-            op: self.op(),
+            ops: self.ops(rng),
             zero: UnitMask::EMPTY,
             patches,
             tombstone: false,
         };
+        if version < now.version && rng.one_in(2) {
+            let zero = UnitMask::ALL;
+            return Request::Replace {
+                object,
+                mutation: Mutation { zero, ..mutation },
+            };
+        }
         Request::Write { object, mutation }
     }
 }

@@ -11,7 +11,7 @@ use trivet_store::{Format, Mutant, Options, State, Store};
 use crate::Violation;
 use crate::disk::SimDisk;
 use crate::image::Image;
-use crate::model::Model;
+use crate::model::{Known, Model};
 use crate::rng::Rng;
 use crate::workload::Workload;
 
@@ -161,7 +161,14 @@ impl World {
     /// Looks at one object the way the OSD does.
     fn look(&mut self, workload: &Workload) -> Result<(), Violation> {
         let object = workload.objects()[self.rng.below(workload.objects().len())];
-        self.model.check_info(object, self.store.info(object))
+        self.model.check_info(object, &known(&self.store, object))?;
+        let (said, latest) = (self.store.latest(object), self.model.latest(object));
+        if self.model.disk_failed || said == latest {
+            return Ok(());
+        }
+        Err(Violation(format!(
+            "the latest of {object} is {said:?}, must be {latest:?}"
+        )))
     }
 
     /// Asks nothing more and waits until all is answered and the disk rests.
@@ -184,7 +191,7 @@ impl World {
     pub fn take_stock(&mut self) -> Result<(), Violation> {
         let epochs: BTreeMap<PgId, Epoch> = self.store.accepted_epochs().collect();
         let store = &self.store;
-        self.model = self.model.survived(|object: ObjectId| store.info(object), &epochs)?;
+        self.model = self.model.survived(|object| known(store, object), &epochs)?;
         self.model.slots = usize::try_from(self.store.stats().capacity).expect("small") / trivet_core::OBJECT_SIZE;
         let listed = self.store.objects().count();
         if listed != self.model.existing() {
@@ -203,4 +210,8 @@ impl World {
         }
         self.rest()
     }
+}
+
+fn known(store: &Store, object: ObjectId) -> Known {
+    (store.info(object), store.ops(object))
 }
