@@ -4,6 +4,7 @@
 //! these, and a CRC-32C of all that. Reading it back tells a value, zeroes, or what kind of lie it is.
 
 use bytes::Bytes;
+use trivet_core::buffer::is_zero;
 
 use crate::random::mix;
 
@@ -75,11 +76,11 @@ pub fn fill(out: &mut [u8], stamp: Stamp) {
     for (word, value) in words.iter_mut().zip(head) {
         *word = value.to_le_bytes();
     }
-    let mut state = head.iter().fold(0, |state, &word| mix(state ^ word)) | 1;
-    for word in &mut words[head.len()..CHECKED / 8] {
-        state = state.wrapping_mul(0x9fb2_1c65_1e98_df25);
-        state ^= state >> 29;
-        *word = state.to_le_bytes();
+    let seed = head.iter().fold(0, |seed, &word| mix(seed ^ word));
+    for (at, word) in (1..).zip(&mut words[head.len()..CHECKED / 8]) {
+        let mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(at));
+        let mixed = (mixed ^ (mixed >> 32)).wrapping_mul(0x9fb2_1c65_1e98_df25);
+        *word = (mixed ^ (mixed >> 29)).to_le_bytes();
     }
     let sum = u64::from(crc32c::crc32c(&out[..CHECKED]));
     // The upper half is not zero either: a cut at any byte shows.
@@ -98,8 +99,7 @@ pub fn parse(data: &[u8], image: u64, sector: u64) -> Result<Content, Lie> {
     }
     let word = |index: usize| u64::from_le_bytes(words[index]);
     if start & u64::from(u32::MAX) != u64::from(MAGIC) {
-        let zero = words.iter().all(|word| *word == [0; 8]);
-        return if zero {
+        return if is_zero(data) {
             Ok(Content::Zero)
         } else {
             Err(Lie::Garbage { start })
