@@ -394,6 +394,7 @@ mod tests {
             version,
             zero: UnitMask::EMPTY,
             tombstone,
+            replaces: false,
             slot: Some(1),
         }
     }

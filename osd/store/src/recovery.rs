@@ -1,5 +1,8 @@
 //! Opening a store: superblock, newest valid checkpoint, log, then the first batch of a new incarnation.
 //!
+//! Either copy of the superblock is enough; the other is then written again. Two good ones that differ are what a
+//! formatting that never ended leaves, and no store.
+//!
 //! Before anything is written, a flush makes durable what was read: it may have come from the device's cache.
 //! Then an empty batch with the next incarnation takes the place after the last valid batch. It overwrites
 //! the header of a torn one, so what this opening did not see can never be seen by a later one; and batches
@@ -20,6 +23,7 @@ use crate::cycle::{Active, Cycle};
 use crate::disk::{Disk, Owner};
 use crate::index::Index;
 use crate::layout::{AREA_HEADERS, BLOCK, BLOCK_LEN, Layout};
+use crate::mutant::mutant;
 use crate::read::Reads;
 use crate::replay::{Need, Replay};
 use crate::slots::Slots;
@@ -46,6 +50,8 @@ pub struct Recovery {
     reading: u64,
     /// Valid headers: the best one last.
     found: Vec<(usize, usize, Header)>,
+    /// The copy of the superblock that is damaged.
+    bad_copy: Option<u64>,
     /// The highest sequence of any header, and the last batch that any of them knows of.
     highest: u64,
     seen: u64,
@@ -53,14 +59,18 @@ pub struct Recovery {
 
 #[derive(Debug)]
 enum Step {
-    /// Reading this copy of the superblock; what was wrong with the first.
-    Superblock(u64, String),
+    /// Reading the first copy of the superblock.
+    Superblock,
+    /// Reading the second one; the first, or what is wrong with it.
+    SecondSuperblock(Result<Superblock, String>),
     /// Reading the headers of this area.
     Headers(Superblock, usize),
     /// Reading chunks.
     Chunks(Box<Loading>),
     /// Reading the log.
     Log(Superblock, Active, Box<Replay>),
+    /// Writing a damaged copy of the superblock again.
+    Repair(Box<Live>),
     /// The flush before the first write.
     Settle(Box<Live>),
     /// Writing the empty batch.
@@ -81,6 +91,8 @@ struct Loading {
     /// Chunks and bytes loaded.
     chunks: u32,
     bytes: u64,
+    /// Their chained checksums.
+    sum: u32,
 }
 
 /// The store, when it is open; or why it cannot be.
@@ -89,14 +101,14 @@ type Progress = Result<Option<Box<Live>>, String>;
 impl Recovery {
     /// Starts to open a disk of `size` bytes.
     pub fn start(size: u64, options: Options, out: &mut Output) -> Recovery {
-        let step = Step::Superblock(0, String::new());
         let mut recovery = Recovery {
             size,
             options,
             disk: Disk::default(),
-            step,
+            step: Step::Superblock,
             reading: 0,
             found: Vec::new(),
+            bad_copy: None,
             highest: 0,
             seen: 0,
         };
@@ -119,12 +131,25 @@ impl Recovery {
         }
         let result = done.result.map_err(|error| error.to_string());
         match std::mem::replace(&mut self.step, Step::Over) {
-            Step::Superblock(copy, problem) => self.superblock(copy, &problem, result, out),
+            Step::Superblock => {
+                self.read(BLOCK, BLOCK_LEN, out);
+                self.step = Step::SecondSuperblock(self.decode(result));
+                Ok(None)
+            }
+            Step::SecondSuperblock(first) => {
+                let second = self.decode(result);
+                self.superblock(first, second, out)
+            }
             Step::Headers(superblock, area) => self.headers(superblock, area, result, out),
             Step::Chunks(loading) => self.chunks(loading, result.ok(), out),
             Step::Log(superblock, active, replay) => {
                 let window = (self.reading, result?);
                 self.log(superblock, active, replay, Some(window), out)
+            }
+            Step::Repair(live) => {
+                result?;
+                self.flush_first(live, out);
+                Ok(None)
             }
             Step::Settle(live) => result.map(|_| self.first_batch(live, out)),
             Step::Write(live) => {
@@ -138,25 +163,36 @@ impl Recovery {
         }
     }
 
-    fn superblock(&mut self, copy: u64, problem: &str, data: Result<Bytes, String>, out: &mut Output) -> Progress {
-        match data.and_then(|block| Superblock::decode(&block, self.size)) {
-            Ok(superblock) => {
-                self.check_owner(&superblock)?;
-                self.read(superblock.layout.area(0), headers_len(), out);
-                self.step = Step::Headers(superblock, 0);
-                Ok(None)
+    fn decode(&self, data: Result<Bytes, String>) -> Result<Superblock, String> {
+        Superblock::decode(&data?, self.size)
+    }
+
+    /// Chooses between the two copies.
+    fn superblock(
+        &mut self,
+        first: Result<Superblock, String>,
+        second: Result<Superblock, String>,
+        out: &mut Output,
+    ) -> Progress {
+        let superblock = match (first, second) {
+            (Ok(first), Ok(second)) if first != second => {
+                return Err("the two copies of the superblock differ: formatting has not ended".into());
             }
-            Err(why) if copy == 0 => {
-                self.read(BLOCK, BLOCK_LEN, out);
-                self.step = Step::Superblock(1, why);
-                Ok(None)
+            (Ok(first), second) => {
+                self.bad_copy = second.is_err().then_some(1);
+                first
             }
-            Err(why) => Err(if why == problem {
-                why
-            } else {
-                format!("{problem}; second copy: {why}")
-            }),
-        }
+            (Err(_), Ok(second)) => {
+                self.bad_copy = Some(0);
+                second
+            }
+            (Err(first), Err(second)) if first == second => return Err(first),
+            (Err(first), Err(second)) => return Err(format!("{first}; second copy: {second}")),
+        };
+        self.check_owner(&superblock)?;
+        self.read(superblock.layout.area(0), headers_len(), out);
+        self.step = Step::Headers(superblock, 0);
+        Ok(None)
     }
 
     fn check_owner(&self, superblock: &Superblock) -> Result<(), String> {
@@ -213,7 +249,12 @@ impl Recovery {
     fn load_on(&mut self, loading: Box<Loading>, out: &mut Output) -> Progress {
         let header = &loading.active.header;
         if loading.chunks == header.chunks {
-            return self.enter_log(*loading, out);
+            let right = loading.sum == header.sum || mutant!(self.options, StaleChunks);
+            return if right {
+                self.enter_log(*loading, out)
+            } else {
+                self.load_best(loading.superblock, out)
+            };
         }
         let left = header.bytes - loading.bytes;
         if left == 0 {
@@ -272,8 +313,7 @@ impl Recovery {
             }
             Need::Nothing => {
                 let live = self.build(&superblock, active, *replay)?;
-                self.disk.flush(Owner::Recovery, out);
-                self.step = Step::Settle(Box::new(live));
+                self.repair(&superblock, Box::new(live), out);
             }
         }
         Ok(None)
@@ -302,6 +342,21 @@ impl Recovery {
             reads: Reads::default(),
             cycle: Cycle::new(active),
         })
+    }
+
+    /// Writes the damaged copy of the superblock again, if one is.
+    fn repair(&mut self, superblock: &Superblock, live: Box<Live>, out: &mut Output) {
+        let Some(copy) = self.bad_copy else {
+            return self.flush_first(live, out);
+        };
+        self.disk.write(Owner::Recovery, copy * BLOCK, superblock.encode(), out);
+        self.step = Step::Repair(live);
+    }
+
+    /// What was read may only have been in a cache.
+    fn flush_first(&mut self, live: Box<Live>, out: &mut Output) {
+        self.disk.flush(Owner::Recovery, out);
+        self.step = Step::Settle(live);
     }
 
     /// Writes the empty batch, or opens without one if the log is full.
@@ -334,6 +389,7 @@ impl Loading {
             epochs: Epochs::new(),
             chunks: 0,
             bytes: 0,
+            sum: 0,
         }
     }
 
@@ -345,6 +401,7 @@ impl Loading {
             let len = checkpoint::chunk_len(data, &self.superblock.store, header.base, self.chunks)?;
             let Some(chunk) = data.get(..len) else { break };
             self.take(checkpoint::items(chunk)?)?;
+            self.sum = checkpoint::chain(self.sum, chunk);
             data = &data[len..];
             self.chunks += 1;
             self.bytes += len as u64;

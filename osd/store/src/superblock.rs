@@ -110,7 +110,8 @@ pub fn format(f: &Format) -> Result<Vec<DiskOp>, String> {
 }
 
 impl Superblock {
-    fn encode(&self) -> Bytes {
+    /// The block that is written twice.
+    pub fn encode(&self) -> Bytes {
         let mut block = aligned(BLOCK_LEN);
         block.put_slice(&MAGIC);
         block.put_u32_le(VERSION);

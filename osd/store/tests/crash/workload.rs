@@ -132,7 +132,7 @@ impl Workload {
         let op = self.op();
         let unanswered = if rng.one_in(4) { rng.below(500) as u64 } else { 0 };
         Ops::Add {
-            ops,
+            op,
             answered: op.sequence.saturating_sub(unanswered),
         }
     }
