@@ -119,11 +119,11 @@ impl Osd {
     fn activate(&mut self, id: PgId, out: &mut Vec<Effect>) {
         let Some(mut pg) = self.pgs.remove(&id) else { return };
         let listings = std::mem::take(&mut pg.listings);
-        let authorities = if mutant!(self.options, BelieveStrays) {
-            listings.keys().copied().collect()
-        } else {
-            pg.authorities()
-        };
+        let mut authorities = pg.authorities();
+        // A metadata store that knows of no history, but objects: it was lost. Everything counts.
+        if authorities.is_empty() || mutant!(self.options, BelieveStrays) {
+            authorities = listings.keys().copied().collect();
+        }
         pg.missing = decide(&pg.setting.acting, &authorities, &listings, &self.options);
         let epoch = pg.epoch;
         if pg.missing.is_empty() || mutant!(self.options, ForgetHistory) {
@@ -200,9 +200,16 @@ impl Osd {
         }
         pg.reported = (pg.missing.len() as u64, self.now);
         pg.reporting = Some(self.next);
-        let compare = vec![Compare::ModRevision(keys::history(id), pg.history_revision)];
+        let compare = vec![Compare::ModRevision(keys::history(id), self.history_revision(id, &pg))];
         self.pgs.insert(id, pg);
         self.run_txn(Txn { compare, changes }, TxnWait::Report(id), out);
+    }
+
+    /// The commit that wrote the history last. Nobody else writes it with this epoch, but this OSD may have written it
+    /// without hearing of the outcome.
+    pub(crate) fn history_revision(&self, id: PgId, pg: &Pg) -> u64 {
+        let mirrored = self.map.histories.get(&id).filter(|h| h.value.epoch == pg.epoch);
+        mirrored.map_or(0, |h| h.revision).max(pg.history_revision)
     }
 
     pub(crate) fn report_ended(&mut self, id: PgId, ticket: u64, outcome: TxnOutcome) {
@@ -210,8 +217,9 @@ impl Osd {
             return;
         };
         pg.reporting = None;
+        let shrunk = pg.reported.0 == 0;
         match outcome {
-            TxnOutcome::Committed(revision) if pg.reported.0 == 0 => pg.history_revision = revision,
+            TxnOutcome::Committed(revision) if shrunk => pg.history_revision = revision,
             TxnOutcome::Committed(_) => {}
             // Said again with the next tick; a foreign claim shows in the notices.
             TxnOutcome::Refused(_) | TxnOutcome::Unknown => pg.reported.0 = u64::MAX,

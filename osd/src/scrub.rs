@@ -247,8 +247,9 @@ impl Osd {
 
     fn report_scrub(&mut self, id: PgId, out: &mut Vec<Effect>) {
         let ticket = self.next;
+        let Some(pg) = self.pgs.get(&id) else { return };
+        let revision = self.history_revision(id, pg);
         let Some(pg) = self.pgs.get_mut(&id) else { return };
-        let revision = pg.history_revision;
         let waits = pg.reporting.is_some() || !pg.missing.is_empty();
         let Some(scrub) = pg.scrub.as_mut().filter(|s| s.reporting.is_none() && !waits) else {
             return;
