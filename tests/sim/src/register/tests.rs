@@ -143,6 +143,11 @@ fn histories_that_are_wrong() {
         ("vanished for a moment", "came back", "w1:1-2 r0:3-4 z:5- r1:6-7"),
         ("zeroed before", "nothing made zero", "z:1-2 w1:3-4 r0:5-6"),
         ("zeroed too late", "nothing made zero", "w1:1-2 r0:3-4 z:5-6"),
+        (
+            "zeroed after a value that came later",
+            "nothing made zero",
+            "w1:1-2 r0:3-8 w2:4-5 z:6-11 r2:9-10",
+        ),
         ("one zeroing for two", "more often", "z:1- w1:3-4 r0:5-6 w2:7-8 r0:9-10"),
     ];
     for (name, what, text) in table {
@@ -224,7 +229,7 @@ fn with_zeroes_there_is_no_false_alarm_and_little_is_missed() {
     }
     println!("{right} right; of the wrong ones {caught} caught, {missed} missed");
     assert!(right > 50_000 && caught > 50_000, "{right} right, {caught} caught");
-    assert!(missed * 1000 < caught, "{caught} caught, {missed} missed");
+    assert_eq!(missed, 0, "of {caught}: with nine operations it is one in a million");
 }
 
 #[test]

@@ -127,20 +127,16 @@ fn owner(forward: &[Zone], time: u64) -> Option<&Zone> {
     (time < last.last_invocation).then_some(last)
 }
 
-/// When each operation can have happened, given whose the time is.
+/// When each operation can have happened, given whose the time is: what ends within a value's time came before it.
 fn clip_all(ops: &[Op], numbers: &[u32], forward: &[Zone], what: &'static str) -> Result<Vec<Span>, Suspect> {
     let mut spans = Vec::with_capacity(numbers.len());
     for &number in numbers {
         let op = &ops[number as usize];
-        let (mut from, mut to) = (op.invoked.tick, returned(op));
-        let at_start = owner(forward, from);
-        if let Some(zone) = at_start {
-            if to <= zone.last_invocation {
+        let (from, mut to) = (op.invoked.tick, returned(op));
+        if let Some(zone) = owner(forward, to) {
+            if zone.first_return < from {
                 suspect(what, [&zone.operations()[..], &[number]].concat())?;
             }
-            from = zone.last_invocation;
-        }
-        if let Some(zone) = owner(forward, to) {
             to = zone.first_return;
         }
         spans.push(Span { from, to, op: number });
