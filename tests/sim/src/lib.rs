@@ -3,9 +3,26 @@
 //! It runs the machines that production runs on a simulated disk, network, clock and metadata store. The same
 //! seed gives the same run. It opens no files or sockets and reads no clock.
 
+mod atlas;
+mod clients;
+mod control;
+mod converge;
 pub mod disk;
+mod event;
 pub mod kv;
+pub mod mutants;
+mod nemesis;
+mod network;
+mod node;
+mod online;
+mod osds;
 pub mod random;
 pub mod register;
+pub mod run;
+mod schedule;
 pub mod stamp;
+pub mod swarm;
+pub mod trace;
+pub mod trouble;
 pub mod workload;
+mod world;

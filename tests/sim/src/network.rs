@@ -136,7 +136,6 @@ impl Network {
     pub fn break_place(&mut self, place: Place, also_sent: bool) {
         for other in 0..self.places {
             self.break_link(other, place);
-            self.link(other, place).recent.clear();
             self.link(place, other).recent.clear();
             if also_sent {
                 self.break_link(place, other);

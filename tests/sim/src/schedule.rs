@@ -45,16 +45,16 @@ impl<T> Schedule<T> {
         Some((when, event))
     }
 
+    /// When the next event is due.
+    #[must_use]
+    pub fn peek(&self) -> Option<Now> {
+        self.heap.peek().map(|Reverse((when, ..))| *when)
+    }
+
     /// How many events wait.
     #[must_use]
     pub fn len(&self) -> usize {
         self.heap.len()
-    }
-
-    /// Whether nothing is going to happen.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.heap.is_empty()
     }
 }
 
@@ -72,6 +72,6 @@ mod tests {
         schedule.at(Now(1), 'x');
         let rest: String = std::iter::from_fn(|| schedule.next()).map(|(_, name)| name).collect();
         assert_eq!(rest, "bxcd");
-        assert!(schedule.is_empty() && schedule.len() == 0);
+        assert_eq!((schedule.len(), schedule.peek()), (0, None));
     }
 }

@@ -1,0 +1,243 @@
+//! What the world does for clients: their operations, and what the history is told of them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use trivet_client::{Client, Effect, IoError};
+use trivet_core::kv::Notice;
+use trivet_core::message::Message;
+use trivet_core::{ClientId, NodeId, Now, OsdId};
+
+use crate::event::{Event, Life};
+use crate::mutants;
+use crate::network::Place;
+use crate::register::OpRef;
+use crate::stamp;
+use crate::workload::{Action, Step};
+use crate::world::{Phase, World};
+
+/// With the metadata store up and the OSDs reachable no operation takes longer (promise P4).
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Parts of operations that a client has under way at most: each has fewer than this many.
+const MAX_PARTS: usize = 256;
+
+/// An operation that a client has under way.
+struct Running {
+    op: OpRef,
+    step: (u64, u64, u64),
+    action: Action,
+    since: Now,
+}
+
+/// A place for a client: one process after the other, each with an id of its own.
+pub struct ClientSlot {
+    /// Of the client that is there now.
+    pub id: ClientId,
+    machine: Option<Client>,
+    writer: u32,
+    ticket: u64,
+    running: BTreeMap<u64, Running>,
+}
+
+impl ClientSlot {
+    /// A place without a client.
+    #[must_use]
+    pub fn new() -> ClientSlot {
+        ClientSlot {
+            id: ClientId(0),
+            machine: None,
+            writer: 0,
+            ticket: 0,
+            running: BTreeMap::new(),
+        }
+    }
+
+    /// Operations without an answer.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.running.len()
+    }
+}
+
+impl Default for ClientSlot {
+    fn default() -> ClientSlot {
+        ClientSlot::new()
+    }
+}
+
+impl World {
+    pub(crate) fn start_client(&mut self, index: usize) {
+        let id = ClientId(self.random.draw());
+        let slot = &mut self.clients[index];
+        slot.id = id;
+        slot.writer += 1;
+        slot.machine = Some(mutants::client(self.mutant, id));
+    }
+
+    pub(crate) fn client_died(&mut self, index: usize) {
+        let slot = &mut self.clients[index];
+        slot.machine = None;
+        for running in std::mem::take(&mut slot.running).into_values() {
+            self.history.end_unknown(running.op);
+        }
+    }
+
+    fn client_place(&self, index: usize) -> Place {
+        self.osds.len() + index
+    }
+
+    /// One step of the machine, and what comes of it.
+    fn client_step(&mut self, index: usize, step: impl FnOnce(&mut Client, Now, &mut Vec<Effect>)) {
+        let now = self.local(self.client_place(index));
+        let Some(machine) = self.clients[index].machine.as_mut() else {
+            return;
+        };
+        let mut effects = std::mem::take(&mut self.client_effects);
+        step(machine, now, &mut effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Send(osd, message) => {
+                    let me = NodeId::Client(self.clients[index].id);
+                    self.send(self.client_place(index), me, NodeId::Osd(osd), message);
+                }
+                Effect::Done(ticket, result) => self.ended(index, ticket, result),
+            }
+        }
+        self.client_effects = effects;
+    }
+
+    pub(crate) fn client_tick(&mut self, index: usize) {
+        self.client_step(index, |client, now, out| client.tick(now, out));
+    }
+
+    pub(crate) fn client_message(&mut self, index: usize, from: OsdId, message: Message) {
+        self.client_step(index, |client, now, out| client.message(now, from, message, out));
+    }
+
+    pub(crate) fn client_notice(&mut self, index: usize, notice: &Notice) {
+        self.client_step(index, |client, now, out| client.notice(now, notice, out));
+    }
+
+    /// A client thinks of its next operation.
+    pub(crate) fn think(&mut self, place: Place, life: Life) {
+        let Some(index) = self.client_at(place) else { return };
+        if self.phase != Phase::Safety {
+            return;
+        }
+        self.schedule
+            .at(self.now + self.workload.pause(), Event::Submit(place, life));
+        let slot = &self.clients[index];
+        let ready = slot
+            .machine
+            .as_ref()
+            .is_some_and(|client| !client.map().pools.is_empty());
+        if ready && slot.running.len() < self.swarm.depth {
+            let writer = u32::try_from(index).expect("few clients") << 16 | slot.writer;
+            let step = self.workload.next(writer);
+            self.submit(index, step);
+        }
+    }
+
+    /// A client begins an operation.
+    pub(crate) fn submit(&mut self, index: usize, step: Step) {
+        let op = step.invoke(self.now, &mut self.history);
+        let slot = &mut self.clients[index];
+        slot.ticket += 1;
+        let ticket = slot.ticket;
+        let (image, first, sectors) = (step.image, step.first, step.sectors);
+        self.trace.line(
+            self.now,
+            format_args!(
+                "client {index} begins {ticket}: {:?} of {image} {first}+{sectors}",
+                step.action
+            ),
+        );
+        let running = Running {
+            op,
+            step: (image.0, first, sectors),
+            action: step.action,
+            since: self.now,
+        };
+        slot.running.insert(ticket, running);
+        self.client_step(index, |client, now, out| {
+            client.submit(now, ticket, image, step.op, out)
+        });
+    }
+
+    /// An operation was answered.
+    fn ended(&mut self, index: usize, ticket: u64, result: Result<Vec<Bytes>, IoError>) {
+        let outcome = result.as_ref().map(|_| "ok");
+        self.trace
+            .line(self.now, format_args!("client {index} ends {ticket}: {outcome:?}"));
+        let Some(running) = self.clients[index].running.remove(&ticket) else {
+            return self.fail(format!("client {index}: operation {ticket} answered twice"));
+        };
+        match result {
+            Err(error) => self.refused(index, &running, error),
+            Ok(segments) if running.action == Action::Read => self.was_read(&running, &segments),
+            Ok(_) => self.history.end_ok(running.op, self.now),
+        }
+    }
+
+    fn refused(&mut self, index: usize, running: &Running, error: IoError) {
+        self.history.end_failed(running.op);
+        let allowed = match error {
+            IoError::NoSpace => self.swarm.tight && running.action != Action::Read,
+            IoError::Damaged => self.swarm.hostile || self.atlas.was_hurt(running.since),
+            IoError::NoPool => false,
+        };
+        if !allowed {
+            let (image, first, sectors) = running.step;
+            let action = running.action;
+            self.fail(format!(
+                "client {index}: {action:?} of {image:x} {first}+{sectors}: {error}"
+            ));
+        }
+    }
+
+    fn was_read(&mut self, running: &Running, segments: &[Bytes]) {
+        let (image, first, _) = running.step;
+        match stamp::parse_all(segments, image, first) {
+            Err((sector, lie)) => self.fail(format!("image {image:x} sector {sector}: {lie}")),
+            Ok(contents) => {
+                if let Err(violation) = self.history.end_read(running.op, self.now, &contents) {
+                    self.fail(violation.to_string());
+                }
+            }
+        }
+    }
+
+    /// Operations without an answer, of all clients.
+    pub(crate) fn waiting(&self) -> usize {
+        self.clients.iter().map(ClientSlot::waiting).sum()
+    }
+
+    /// Nothing waits for too long, or too much at once.
+    pub(crate) fn watch_clients(&mut self) {
+        if !self.is_quiet() {
+            self.quiet_since = self.now;
+        }
+        let parts = |slot: &ClientSlot| slot.machine.as_ref().map_or(0, Client::in_flight);
+        let oldest = self.clients.iter().flat_map(|slot| slot.running.values());
+        let oldest = oldest.map(|running| (running.since, running.step)).min();
+        if let Some(slot) = self
+            .clients
+            .iter()
+            .find(|slot| parts(slot) > slot.running.len() * MAX_PARTS)
+        {
+            let parts = parts(slot);
+            self.fail(format!("a client has {parts} parts of operations under way"));
+        } else if let Some((since, step)) = oldest
+            && self.phase == Phase::Safety
+            && !self.swarm.hostile
+            && self.now.since(since.max(self.quiet_since)) > PATIENCE
+        {
+            let state = self.describe();
+            self.fail(format!(
+                "an operation on {step:x?} waits since {} s: {state}",
+                since.0 / 1_000_000_000
+            ));
+        }
+    }
+}

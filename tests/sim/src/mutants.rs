@@ -1,0 +1,132 @@
+//! Deliberate bugs of the machines, to show that the checkers find them. Without the feature `mutants` there are none.
+
+#[cfg(not(feature = "mutants"))]
+pub use none::{Mutant, client, monitor, osd_options, store_options};
+#[cfg(feature = "mutants")]
+pub use some::{Mutant, all, client, monitor, name, osd_options, store_options};
+
+#[cfg(not(feature = "mutants"))]
+mod none {
+    use trivet_client::Client;
+    use trivet_core::kv::LeaseId;
+    use trivet_core::{ClientId, OsdId};
+    use trivet_mon::Monitor;
+
+    /// There are none.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Mutant {}
+
+    /// How stores are opened.
+    #[must_use]
+    #[allow(
+        clippy::needless_update,
+        reason = "features of other packages of the workspace add a field"
+    )]
+    pub fn store_options(_: Option<Mutant>, expect: ([u8; 16], OsdId)) -> trivet_store::Options {
+        trivet_store::Options {
+            expect: Some(expect),
+            ..trivet_store::Options::default()
+        }
+    }
+
+    /// How OSDs are made.
+    #[must_use]
+    pub fn osd_options(_: Option<Mutant>) -> trivet_osd::Options {
+        trivet_osd::Options::default()
+    }
+
+    /// A client.
+    #[must_use]
+    pub fn client(_: Option<Mutant>, id: ClientId) -> Client {
+        Client::new(id)
+    }
+
+    /// A monitor.
+    #[must_use]
+    pub fn monitor(_: Option<Mutant>, id: u64, lease: LeaseId) -> Monitor {
+        Monitor::new(id, lease)
+    }
+}
+
+#[cfg(feature = "mutants")]
+mod some {
+    use trivet_client::Client;
+    use trivet_core::kv::LeaseId;
+    use trivet_core::{ClientId, OsdId};
+    use trivet_mon::Monitor;
+
+    /// A bug of one of the machines.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Mutant {
+        /// Of the store.
+        Store(trivet_store::Mutant),
+        /// Of the OSD.
+        Osd(trivet_osd::Mutant),
+        /// Of the client.
+        Client(trivet_client::Mutant),
+        /// Of the monitor.
+        Monitor(trivet_mon::Mutant),
+    }
+
+    /// Every bug that there is.
+    #[must_use]
+    pub fn all() -> Vec<Mutant> {
+        let stores = trivet_store::Mutant::ALL.iter().copied().map(Mutant::Store);
+        let osds = trivet_osd::Mutant::ALL.iter().copied().map(Mutant::Osd);
+        let clients = trivet_client::Mutant::ALL.iter().copied().map(Mutant::Client);
+        let monitors = trivet_mon::Mutant::ALL.iter().copied().map(Mutant::Monitor);
+        stores.chain(osds).chain(clients).chain(monitors).collect()
+    }
+
+    /// As reports call it.
+    #[must_use]
+    pub fn name(mutant: Mutant) -> String {
+        match mutant {
+            Mutant::Store(mutant) => format!("store: {mutant:?}"),
+            Mutant::Osd(mutant) => format!("osd: {mutant:?}"),
+            Mutant::Client(mutant) => format!("client: {mutant:?}"),
+            Mutant::Monitor(mutant) => format!("mon: {mutant:?}"),
+        }
+    }
+
+    /// How stores are opened.
+    #[must_use]
+    pub fn store_options(mutant: Option<Mutant>, expect: ([u8; 16], OsdId)) -> trivet_store::Options {
+        let mutant = match mutant {
+            Some(Mutant::Store(mutant)) => Some(mutant),
+            _ => None,
+        };
+        trivet_store::Options {
+            expect: Some(expect),
+            mutant,
+        }
+    }
+
+    /// How OSDs are made.
+    #[must_use]
+    pub fn osd_options(mutant: Option<Mutant>) -> trivet_osd::Options {
+        let mut options = trivet_osd::Options::default();
+        if let Some(Mutant::Osd(mutant)) = mutant {
+            options.mutant = Some(mutant);
+        }
+        options
+    }
+
+    /// A client.
+    #[must_use]
+    pub fn client(mutant: Option<Mutant>, id: ClientId) -> Client {
+        match mutant {
+            Some(Mutant::Client(mutant)) => Client::with_mutant(id, mutant),
+            _ => Client::new(id),
+        }
+    }
+
+    /// A monitor.
+    #[must_use]
+    pub fn monitor(mutant: Option<Mutant>, id: u64, lease: LeaseId) -> Monitor {
+        match mutant {
+            Some(Mutant::Monitor(mutant)) => Monitor::with_mutant(id, lease, mutant),
+            _ => Monitor::new(id, lease),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What every process of a run has, whatever machine it runs: a life, a clock, a watch, a lease.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use trivet_core::Now;
+use trivet_core::kv::{LeaseId, Revision};
+
+use crate::event::{Event, Life};
+use crate::random::Random;
+
+/// A clock that does not tell the true time, but goes forward.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// What it showed at the true time 0.
+    offset: u64,
+    /// Parts per million that it is slow: it shows a million minus so many for each million.
+    slow: u64,
+}
+
+impl Clock {
+    /// A clock that is up to so many parts per million slow. That all are slow, some more, is as good as some fast.
+    pub fn draw(random: &mut Random, drift: u64) -> Clock {
+        Clock {
+            offset: random.below(1 << 50),
+            slow: random.range(0..=2 * drift),
+        }
+    }
+
+    /// What it shows.
+    #[must_use]
+    pub fn local(&self, now: Now) -> Now {
+        // 18 minutes of a nanosecond clock are 2^40: no overflow.
+        Now(self.offset + now.0 - now.0 / 1_000_000 * self.slow)
+    }
+}
+
+/// A process, or the place where one was or will be.
+#[derive(Debug)]
+pub struct Process {
+    /// Counts its starts and ends.
+    pub life: Life,
+    /// It runs, or is stopped.
+    pub alive: bool,
+    /// It is stopped and what happens to it waits.
+    pub paused: bool,
+    /// What happened while it was stopped.
+    pub backlog: Vec<Event>,
+    /// Its clock.
+    pub clock: Clock,
+    /// What its watch has told it; none if it has heard nothing.
+    pub watch: Option<Revision>,
+    /// Its watch is about to tell it something.
+    pub watching: bool,
+    /// Its watch is late until then.
+    pub watch_late: Now,
+    /// Its lease, as far as it knows.
+    pub lease: Option<LeaseId>,
+    /// When it asked for what was confirmed last about the lease.
+    pub kept: Now,
+    /// Transactions without an outcome.
+    pub txns: BTreeSet<u64>,
+}
+
+impl Process {
+    /// A place where nothing runs yet.
+    pub fn new(random: &mut Random, drift: u64) -> Process {
+        Process {
+            life: 0,
+            alive: false,
+            paused: false,
+            backlog: Vec::new(),
+            clock: Clock::draw(random, drift),
+            watch: None,
+            watching: false,
+            watch_late: Now(0),
+            lease: None,
+            kept: Now(0),
+            txns: BTreeSet::new(),
+        }
+    }
+
+    /// A new process begins.
+    pub fn begin(&mut self) {
+        self.life += 1;
+        self.alive = true;
+    }
+
+    /// The process is gone, with everything that it knew.
+    pub fn end(&mut self) {
+        self.life += 1;
+        (self.alive, self.paused, self.watching) = (false, false, false);
+        (self.watch, self.lease) = (None, None);
+        self.backlog.clear();
+        self.txns.clear();
+    }
+
+    /// Whether its lease may have run out, as far as it knows.
+    #[must_use]
+    pub fn doubts_lease(&self, now: Now, ttl: Duration) -> bool {
+        self.lease.is_some() && now.since(self.kept) >= ttl
+    }
+}

@@ -1,0 +1,109 @@
+//! What must hold at every moment: who acts for a PG in an epoch, and that epochs only rise.
+
+use hashbrown::HashMap;
+use trivet_core::map::ClusterMap;
+use trivet_core::message::{Message, PeerBody};
+use trivet_core::{Epoch, OsdId, PgId};
+
+/// What was seen so far.
+#[derive(Debug, Default)]
+pub struct Online {
+    /// Who acted for a PG in an epoch.
+    acted: HashMap<(PgId, Epoch), OsdId>,
+    /// The highest epoch that an OSD acted in.
+    last: HashMap<(OsdId, PgId), Epoch>,
+    /// The highest epoch that was claimed.
+    claimed: HashMap<PgId, Epoch>,
+}
+
+impl Online {
+    /// An OSD sends a message.
+    ///
+    /// # Errors
+    /// When it acts for a PG in an epoch that belongs to another OSD, or that is over for itself.
+    pub fn sends(&mut self, osd: OsdId, message: &Message) -> Result<(), String> {
+        let Message::Peer(peer) = message else { return Ok(()) };
+        let acts = matches!(
+            peer.body,
+            PeerBody::Fence
+                | PeerBody::Write { .. }
+                | PeerBody::Push { .. }
+                | PeerBody::Fetch { .. }
+                | PeerBody::Scrub { .. }
+                | PeerBody::Forget { .. }
+        );
+        if acts {
+            self.acts(osd, peer.pg, peer.epoch)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn acts(&mut self, osd: OsdId, pg: PgId, epoch: Epoch) -> Result<(), String> {
+        let last = self.last.entry((osd, pg)).or_insert(epoch);
+        if *last == epoch && self.acted.get(&(pg, epoch)) == Some(&osd) {
+            return Ok(());
+        }
+        if *last > epoch {
+            return Err(format!("OSD {osd} acts for PG {pg} in epoch {epoch} after {last}"));
+        }
+        *last = epoch;
+        let first = *self.acted.entry((pg, epoch)).or_insert(osd);
+        if first == osd {
+            Ok(())
+        } else {
+            Err(format!("OSDs {first} and {osd} both act for PG {pg} in epoch {epoch}"))
+        }
+    }
+
+    /// The metadata store has changed.
+    ///
+    /// # Errors
+    /// When a PG is claimed in an epoch that is not new.
+    pub fn claims(&mut self, map: &ClusterMap) -> Result<(), String> {
+        for (&pg, claim) in &map.claims {
+            let claim = &claim.value;
+            let last = self.claimed.entry(pg).or_insert(claim.epoch);
+            if *last > claim.epoch {
+                return Err(format!("PG {pg} is claimed in epoch {} after {last}", claim.epoch));
+            }
+            *last = claim.epoch;
+            let first = *self.acted.entry((pg, claim.epoch)).or_insert(claim.primary);
+            if first != claim.primary {
+                return Err(format!(
+                    "OSDs {first} and {} in epoch {} of PG {pg}",
+                    claim.primary, claim.epoch
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trivet_core::PoolId;
+    use trivet_core::message::Peer;
+
+    #[test]
+    fn an_epoch_belongs_to_one_osd_and_is_over_after_the_next() {
+        let fence = |epoch| {
+            let pg = PgId {
+                pool: PoolId(1),
+                number: 0,
+            };
+            Message::Peer(Peer {
+                pg,
+                epoch: Epoch(epoch),
+                body: PeerBody::Fence,
+            })
+        };
+        let mut online = Online::default();
+        assert!(online.sends(OsdId(1), &fence(1)).is_ok());
+        assert!(online.sends(OsdId(1), &fence(3)).is_ok());
+        assert!(online.sends(OsdId(1), &fence(1)).is_err(), "back to an old epoch");
+        assert!(online.sends(OsdId(2), &fence(3)).is_err(), "an epoch of somebody else");
+        assert!(online.sends(OsdId(2), &fence(4)).is_ok());
+    }
+}

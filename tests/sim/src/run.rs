@@ -1,0 +1,128 @@
+//! One seed from beginning to end, and what came of it.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use trivet_core::Now;
+
+use crate::disk::DiskFaults;
+use crate::mutants::Mutant;
+use crate::register::Stats;
+use crate::swarm::{Overrides, Swarm};
+use crate::trace::Sink;
+use crate::trouble::Counts;
+use crate::world::{Phase, World};
+
+/// After this time without faults everything has come together again.
+const CONVERGENCE: Duration = Duration::from_secs(120);
+/// How long a hostile run goes on without faults.
+const HOSTILE_END: Duration = Duration::from_secs(30);
+
+/// What came of a seed.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Which.
+    pub seed: u64,
+    /// The first thing that must not happen and did.
+    pub violation: Option<String>,
+    /// The time that passed in the simulation.
+    pub simulated: Duration,
+    /// Events that were delivered.
+    pub events: u64,
+    /// The hash of all of them.
+    pub hash: u64,
+    /// What was checked.
+    pub stats: Stats,
+    /// What went wrong.
+    pub troubles: Counts,
+    /// What that did to disks.
+    pub disks: DiskFaults,
+    /// Messages that were lost.
+    pub lost: u64,
+}
+
+/// Runs a seed. A panic of any machine is a violation.
+#[must_use]
+pub fn run(seed: u64, overrides: &Overrides, mutant: Option<Mutant>, sink: Option<Sink>) -> Report {
+    let swarm = Swarm::draw(seed, overrides);
+    let result = catch_unwind(AssertUnwindSafe(|| World::new(swarm, mutant, sink).run()));
+    result.unwrap_or_else(|panic| Report {
+        seed,
+        violation: Some(format!("panic: {}", words(panic.as_ref()))),
+        simulated: Duration::ZERO,
+        events: 0,
+        hash: 0,
+        stats: Stats::default(),
+        troubles: Counts::default(),
+        disks: DiskFaults::default(),
+        lost: 0,
+    })
+}
+
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "without words".into())
+}
+
+impl World {
+    /// The whole run.
+    #[must_use]
+    pub fn run(mut self) -> Report {
+        self.run_until(Now(0) + self.swarm.safety, |_| false);
+        self.phase = Phase::Liveness;
+        if self.violation.is_none() {
+            self.heal_everything();
+            if self.swarm.hostile {
+                self.run_until(self.now + HOSTILE_END, |_| false);
+            } else {
+                self.come_together();
+            }
+        }
+        let stats = match self.history.check() {
+            Ok(stats) => stats,
+            Err(violation) => {
+                self.fail(violation.to_string());
+                Stats::default()
+            }
+        };
+        Report {
+            seed: self.swarm.seed,
+            simulated: self.now.since(Now(0)),
+            events: self.trace.events(),
+            hash: self.trace.hash(),
+            stats,
+            troubles: self.counts.clone(),
+            disks: self.disk_faults(),
+            lost: self.network.lost,
+            violation: self.violation,
+        }
+    }
+
+    /// Everything recovers, everything is read.
+    fn come_together(&mut self) {
+        let end = self.now + CONVERGENCE;
+        if !self.run_until(end, |world| world.apart().is_none()) {
+            return self.not_together();
+        }
+        self.phase = Phase::Scan;
+        for step in self.workload.scan() {
+            self.submit(0, step);
+        }
+        let end = self.now + CONVERGENCE;
+        if !self.run_until(end, |world| world.waiting() == 0) {
+            self.not_together();
+        }
+    }
+
+    fn not_together(&mut self) {
+        if let Some(why) = self.apart() {
+            let state = self.describe();
+            self.fail(format!(
+                "{} s without faults, and {why}: {state}",
+                CONVERGENCE.as_secs()
+            ));
+        }
+    }
+}

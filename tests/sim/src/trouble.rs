@@ -1,0 +1,197 @@
+//! What can go wrong in a run, by name, and how often it did.
+
+use std::time::Duration;
+
+macro_rules! troubles {
+    ($($(#[$doc:meta])* $name:ident $text:literal $seconds:literal $group:ident;)*) => {
+        /// One kind of trouble.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Trouble {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Trouble {
+            /// All kinds.
+            pub const ALL: &[Trouble] = &[$(Trouble::$name,)*];
+
+            /// As reports and the command line call it.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Trouble::$name => $text,)*
+                }
+            }
+
+            /// The time between two of them where they come at the usual rate.
+            #[must_use]
+            pub fn mean(self) -> Duration {
+                Duration::from_secs(match self {
+                    $(Trouble::$name => $seconds,)*
+                })
+            }
+
+            /// What it hurts.
+            #[must_use]
+            pub fn group(self) -> Group {
+                match self {
+                    $(Trouble::$name => Group::$group,)*
+                }
+            }
+        }
+    };
+}
+
+/// What a trouble hurts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Connections between nodes.
+    Network,
+    /// The metadata store, or the way to it.
+    Metadata,
+    /// The speed of a disk.
+    Speed,
+    /// What is stored on a disk, for good.
+    Damage,
+    /// Processes and machines.
+    Process,
+}
+
+troubles! {
+    /// Messages of a connection are lost now and then, for a while.
+    Loss "loss" 40 Network;
+    /// A connection breaks: what is on its way is lost.
+    Break "break" 10 Network;
+    /// A connection is slow, for a while.
+    Delay "delay" 40 Network;
+    /// One direction of one connection is silent.
+    HalfOpen "half-open" 40 Network;
+    /// One place is heard by nobody, or hears nobody.
+    OneWay "one-way" 60 Network;
+    /// One place is cut off.
+    Isolate "isolate" 60 Network;
+    /// The places fall into two halves.
+    Split "split" 80 Network;
+    /// Two halves that only one place can reach both of.
+    Bridge "bridge" 80 Network;
+    /// A connection breaks and its last messages come again.
+    Resend "resend" 15 Network;
+    /// A node does not reach the metadata store, or is not reached by it.
+    MetaCut "metadata-cut" 50 Metadata;
+    /// The metadata store changes its leader: silence, then all leases live on.
+    Leader "leader-change" 60 Metadata;
+    /// The metadata store is away.
+    Away "metadata-away" 120 Metadata;
+    /// The answers of transactions get lost, for a while.
+    Unknown "outcome-unknown" 60 Metadata;
+    /// A lease ends before its time.
+    LeaseEarly "lease-early" 60 Metadata;
+    /// Leases outlive their time.
+    LeaseLate "lease-late" 80 Metadata;
+    /// A watch comes late.
+    WatchLate "watch-late" 40 Metadata;
+    /// A watch repeats itself.
+    WatchRepeat "watch-repeat" 30 Metadata;
+    /// A watch was compacted: a snapshot comes instead.
+    Compact "watch-compacted" 40 Metadata;
+    /// A read of the metadata store is stale.
+    StaleRead "stale-read" 40 Metadata;
+    /// A disk is a hundred times slower.
+    Slow "slow-disk" 60 Speed;
+    /// A disk does not answer.
+    Freeze "frozen-disk" 60 Speed;
+    /// A stored bit changes.
+    Rot "bit-rot" 40 Damage;
+    /// A block cannot be read any more.
+    BadBlock "bad-block" 60 Damage;
+    /// One read fails.
+    ReadError "read-error" 40 Damage;
+    /// One read has a wrong bit.
+    ReadFlip "read-flip" 40 Damage;
+    /// One write is acknowledged and not done.
+    LostWrite "lost-write" 60 Damage;
+    /// One write goes elsewhere.
+    Misdirected "misdirected-write" 80 Damage;
+    /// One write fails.
+    WriteError "write-error" 120 Damage;
+    /// One flush fails.
+    FlushError "flush-error" 120 Damage;
+    /// One flush is acknowledged and not done.
+    LyingFlush "lying-flush" 80 Damage;
+    /// A disk is replaced by an empty one, under a new number.
+    Replace "replaced-disk" 120 Damage;
+    /// An OSD is killed.
+    Kill "kill" 30 Process;
+    /// The power of one OSD fails.
+    PowerCut "power-cut" 40 Process;
+    /// The power of everything fails.
+    Blackout "blackout" 150 Process;
+    /// An OSD is stopped and goes on later.
+    Pause "pause" 40 Process;
+    /// OSDs are restarted again and again.
+    Storm "restart-storm" 150 Process;
+    /// A client dies and is replaced.
+    KillClient "kill-client" 80 Process;
+    /// A client is stopped and goes on later.
+    PauseClient "pause-client" 60 Process;
+    /// A monitor is killed.
+    KillMonitor "kill-monitor" 60 Process;
+    /// A monitor is stopped and goes on later.
+    PauseMonitor "pause-monitor" 60 Process;
+}
+
+impl Trouble {
+    /// The one of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Trouble> {
+        Trouble::ALL.iter().copied().find(|trouble| trouble.name() == name)
+    }
+}
+
+/// How often each kind of trouble was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counts([u64; Trouble::ALL.len()]);
+
+impl Default for Counts {
+    fn default() -> Counts {
+        Counts([0; Trouble::ALL.len()])
+    }
+}
+
+impl Counts {
+    /// Counts one.
+    pub fn add(&mut self, trouble: Trouble) {
+        self.0[trouble as usize] += 1;
+    }
+
+    /// Adds those of another run.
+    pub fn merge(&mut self, other: &Counts) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine += theirs;
+        }
+    }
+
+    /// All kinds and their counts.
+    pub fn iter(&self) -> impl Iterator<Item = (Trouble, u64)> {
+        Trouble::ALL.iter().copied().zip(self.0)
+    }
+
+    /// The sum.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_name_one_kind_each() {
+        for (index, &trouble) in Trouble::ALL.iter().enumerate() {
+            assert_eq!(Trouble::named(trouble.name()), Some(trouble));
+            assert_eq!(trouble as usize, index);
+        }
+        assert_eq!(Trouble::named("nothing"), None);
+    }
+}

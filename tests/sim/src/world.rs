@@ -1,0 +1,390 @@
+//! A run: all that there is of it, and the loop that lets it happen.
+//!
+//! The rooms next door have what the world does for one kind of node: `osds`, `clients`, `control` (the metadata
+//! store and the monitors), and what it does to them: `nemesis`, `atlas`.
+
+use std::time::Duration;
+
+use trivet_core::keys::{self, Cluster, OsdConfig, Pool};
+use trivet_core::kv::{Change, Txn};
+use trivet_core::map::{ClusterMap, encode};
+use trivet_core::message::Message;
+use trivet_core::{ImageId, NodeId, Now, PoolId};
+
+use crate::atlas::Atlas;
+use crate::clients::ClientSlot;
+use crate::control::{Metadata, MonitorSlot};
+use crate::event::{Brief, Delivery, Event};
+use crate::kv::Kv;
+use crate::mutants::Mutant;
+use crate::nemesis::Nemesis;
+use crate::network::{Network, Place};
+use crate::node::Process;
+use crate::online::Online;
+use crate::osds::OsdSlot;
+use crate::random::Random;
+use crate::register::History;
+use crate::schedule::Schedule;
+use crate::swarm::Swarm;
+use crate::trace::{Sink, Trace};
+use crate::trouble::{Counts, Trouble};
+use crate::workload::{Workload, WorkloadOptions};
+
+/// The only pool.
+pub const POOL: PoolId = PoolId(1);
+/// The cluster.
+pub const CLUSTER: [u8; 16] = [9; 16];
+/// Machines get a tick this often, as in production.
+pub const TICK: Duration = Duration::from_millis(100);
+/// The world looks after itself this often.
+const CHORES: Duration = Duration::from_millis(250);
+/// Bytes of all images at most: a run shall not spend its time on reading them.
+const MAX_IMAGES: u64 = 8 << 20;
+/// More events than this never wait in a correct run.
+const MAX_EVENTS: usize = 400_000;
+
+/// What the run is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Clients work, faults happen.
+    Safety,
+    /// No faults any more: everything has to recover.
+    Liveness,
+    /// Everything is read.
+    Scan,
+}
+
+/// A run.
+pub struct World {
+    pub(crate) swarm: Swarm,
+    pub(crate) mutant: Option<Mutant>,
+    pub(crate) now: Now,
+    pub(crate) phase: Phase,
+    pub(crate) schedule: Schedule<Event>,
+    pub(crate) trace: Trace,
+    pub(crate) network: Network,
+    pub(crate) kv: Kv,
+    pub(crate) truth: ClusterMap,
+    pub(crate) metadata: Metadata,
+    pub(crate) processes: Vec<Process>,
+    pub(crate) osds: Vec<OsdSlot>,
+    pub(crate) clients: Vec<ClientSlot>,
+    pub(crate) monitors: Vec<MonitorSlot>,
+    pub(crate) history: History,
+    pub(crate) workload: Workload,
+    pub(crate) online: Online,
+    pub(crate) atlas: Atlas,
+    pub(crate) nemesis: Nemesis,
+    pub(crate) counts: Counts,
+    pub(crate) random: Random,
+    pub(crate) violation: Option<String>,
+    /// Since when nothing is wrong.
+    pub(crate) quiet_since: Now,
+    pub(crate) numbers: u32,
+    pub(crate) effects: Vec<trivet_osd::Effect>,
+    pub(crate) client_effects: Vec<trivet_client::Effect>,
+}
+
+impl World {
+    /// The cluster of the swarm, before its first event.
+    #[must_use]
+    pub fn new(swarm: Swarm, mutant: Option<Mutant>, sink: Option<Sink>) -> World {
+        let root = Random::new(swarm.seed);
+        let places = swarm.disks.len() + swarm.clients + swarm.monitors + 1;
+        let mut clocks = root.fork("clocks");
+        let drift = swarm.drift;
+        let remembers = swarm.has(Trouble::Resend);
+        let mut world = World {
+            network: Network::new(places, swarm.latency, remembers, root.fork("network")),
+            processes: (1..places).map(|_| Process::new(&mut clocks, drift)).collect(),
+            osds: OsdSlot::make(&swarm, &root),
+            clients: (0..swarm.clients).map(|_| ClientSlot::new()).collect(),
+            monitors: (0..swarm.monitors).map(|_| MonitorSlot::default()).collect(),
+            workload: Workload::new(workload_options(&swarm, &root), root.fork("workload")),
+            nemesis: Nemesis::new(&swarm, &root),
+            atlas: Atlas::new(root.fork("atlas")),
+            numbers: u32::try_from(swarm.disks.len()).expect("few disks"),
+            random: root.fork("world"),
+            mutant,
+            now: Now(0),
+            phase: Phase::Safety,
+            schedule: Schedule::default(),
+            trace: Trace::to(sink),
+            kv: Kv::new(),
+            truth: ClusterMap::default(),
+            metadata: Metadata::default(),
+            history: History::new(),
+            online: Online::default(),
+            counts: Counts::default(),
+            violation: None,
+            quiet_since: Now(0),
+            effects: Vec::new(),
+            client_effects: Vec::new(),
+            swarm,
+        };
+        world.found();
+        world
+    }
+
+    /// The cluster is written down, and everybody starts.
+    fn found(&mut self) {
+        let digits = |byte: u8| format!("{byte:02x}").repeat(16);
+        let cluster = Cluster {
+            id: digits(CLUSTER[0]),
+            secret: digits(7),
+        };
+        let pool = Pool {
+            name: "pool".into(),
+            replicas: self.swarm.replicas,
+            min_size: self.swarm.min_size,
+            pg_count: self.swarm.pgs,
+        };
+        let mut changes = vec![
+            Change::put(keys::CLUSTER, encode(&cluster)),
+            Change::put(keys::pool(POOL), encode(&pool)),
+        ];
+        changes.extend(self.osds.iter().map(|slot| {
+            let config = OsdConfig { size: slot.size };
+            Change::put(keys::osd_config(slot.number), encode(&config))
+        }));
+        let txn = Txn {
+            compare: Vec::new(),
+            changes,
+        };
+        self.kv.transact(self.now, &txn);
+        self.committed();
+        for place in 0..self.meta() {
+            let at = self.now + self.random.duration(Duration::ZERO..=Duration::from_millis(200));
+            self.schedule.at(at, Event::Start(place, 0));
+        }
+        for index in 0..self.swarm.troubles.len() {
+            self.plan_strike(index);
+        }
+        self.schedule.at(self.now + Duration::from_secs(20), Event::Season);
+        self.schedule.at(self.now + CHORES, Event::Chores);
+    }
+
+    /// Where the metadata store is: behind all nodes.
+    pub(crate) fn meta(&self) -> Place {
+        self.processes.len()
+    }
+
+    /// Which client is at this place.
+    pub(crate) fn client_at(&self, place: Place) -> Option<usize> {
+        let index = place.checked_sub(self.osds.len())?;
+        (index < self.clients.len()).then_some(index)
+    }
+
+    /// Which monitor is at this place.
+    pub(crate) fn monitor_at(&self, place: Place) -> Option<usize> {
+        let index = place.checked_sub(self.osds.len() + self.clients.len())?;
+        (index < self.monitors.len()).then_some(index)
+    }
+
+    /// Where this node is.
+    pub(crate) fn place_of(&self, node: NodeId) -> Option<Place> {
+        match node {
+            NodeId::Osd(osd) => self.osds.iter().position(|slot| slot.number == osd),
+            NodeId::Client(id) => {
+                let index = self.clients.iter().position(|slot| slot.id == id)?;
+                Some(self.osds.len() + index)
+            }
+        }
+    }
+
+    /// What the clock at this place shows.
+    pub(crate) fn local(&self, place: Place) -> Now {
+        self.processes[place].clock.local(self.now)
+    }
+
+    /// Something happened that must not. Only the first one counts.
+    pub(crate) fn fail(&mut self, what: String) {
+        self.trace.line(self.now, format_args!("VIOLATION {what}"));
+        let seconds = self.now.0 / 1_000_000_000;
+        self.violation.get_or_insert(format!("at {seconds} s: {what}"));
+    }
+
+    /// Lets time pass until then, or until `done` says so after the chores, or something is wrong. Whether `done` did.
+    pub(crate) fn run_until(&mut self, until: Now, mut done: impl FnMut(&mut World) -> bool) -> bool {
+        while self.violation.is_none() && self.schedule.peek().is_some_and(|when| when <= until) {
+            let Some((when, event)) = self.schedule.next() else {
+                break;
+            };
+            self.now = when;
+            let chores = matches!(event, Event::Chores);
+            self.happen(event);
+            if chores && done(self) {
+                return true;
+            }
+        }
+        self.now = self.now.max(until);
+        false
+    }
+
+    fn happen(&mut self, event: Event) {
+        let Some((place, life)) = event.target() else {
+            self.trace.event(self.now, 0, event.kind(), event.digest());
+            return self.arrange(event);
+        };
+        let process = &mut self.processes[place];
+        if !process.alive || life.is_some_and(|life| life != process.life) {
+            return;
+        }
+        if process.paused {
+            process.backlog.push(event);
+            return;
+        }
+        self.trace.event(self.now, place, event.kind(), event.digest());
+        self.to_process(place, event);
+    }
+
+    /// What happens to a process that runs.
+    fn to_process(&mut self, place: Place, event: Event) {
+        match event {
+            Event::Tick(_, life) => {
+                self.schedule.at(self.now + TICK, Event::Tick(place, life));
+                self.tick(place);
+            }
+            Event::Renew(_, life) => self.renew(place, life),
+            Event::Deliver(delivery) => self.deliver(*delivery),
+            Event::Local(_, _, message) => {
+                let sender = NodeId::Osd(self.osds[place].number);
+                self.osd_step(place, trivet_osd::Event::Message(sender, *message));
+            }
+            Event::Done(_, _, done) => self.osd_step(place, trivet_osd::Event::Disk(done)),
+            Event::Answer(_, life, connection, asked, answer) => self.answered(place, life, connection, asked, answer),
+            Event::GiveUp(_, _, ticket) => self.outcome(place, ticket, trivet_core::kv::TxnOutcome::Unknown),
+            Event::Watch(_, life) => self.watch(place, life),
+            Event::Submit(_, life) => self.think(place, life),
+            _ => {}
+        }
+    }
+
+    /// What does not happen to a process.
+    fn arrange(&mut self, event: Event) {
+        match event {
+            Event::Disk(place, life, id) => self.disk_op(place, life, id),
+            Event::Ask(place, life, connection, asked, ask) => self.asked(place, life, connection, asked, ask),
+            Event::Start(place, life) => {
+                if self.processes[place].life == life && !self.processes[place].alive {
+                    self.start(place);
+                }
+            }
+            Event::Resume(place, life) => self.resume(place, life),
+            Event::Kill(place, down) => self.kill(place, down),
+            Event::Replace(place, life) => self.replace(place, life),
+            Event::Strike(index) => self.strike(index),
+            Event::Undo(undo) => self.undo(undo),
+            Event::Season => self.season(),
+            Event::Chores => self.chores(),
+            _ => {}
+        }
+    }
+
+    fn tick(&mut self, place: Place) {
+        if place < self.osds.len() {
+            self.osd_step(place, trivet_osd::Event::Tick);
+        } else if let Some(index) = self.client_at(place) {
+            self.client_tick(index);
+        }
+    }
+
+    /// A process begins its life.
+    pub(crate) fn start(&mut self, place: Place) {
+        self.trace.line(self.now, format_args!("place {place} starts"));
+        self.processes[place].begin();
+        let life = self.processes[place].life;
+        let phase = self.random.duration(Duration::ZERO..=TICK);
+        if place < self.osds.len() {
+            self.start_osd(place);
+        } else if let Some(index) = self.client_at(place) {
+            self.start_client(index);
+            self.schedule.at(self.now + TICK, Event::Submit(place, life));
+        }
+        if self.monitor_at(place).is_none() {
+            self.schedule.at(self.now + phase, Event::Tick(place, life));
+        }
+        if self.client_at(place).is_none() {
+            self.schedule.at(self.now, Event::Renew(place, life));
+        }
+        self.wake(place);
+    }
+
+    /// A message goes on its way.
+    pub(crate) fn send(&mut self, from: Place, sender: NodeId, receiver: NodeId, message: Message) {
+        let Some(to) = self.place_of(receiver) else { return };
+        if self.trace.is_read() {
+            let brief = Brief(&message);
+            self.trace
+                .line(self.now, format_args!("{sender:?} -> {receiver:?} sends {brief}"));
+        }
+        if let Some((when, connection)) = self.network.send(self.now, from, to) {
+            let delivery = Delivery {
+                from,
+                to,
+                connection,
+                sender,
+                receiver,
+                message,
+            };
+            self.schedule.at(when, Event::Deliver(Box::new(delivery)));
+        }
+    }
+
+    fn deliver(&mut self, delivery: Delivery) {
+        let Delivery {
+            from,
+            to,
+            connection,
+            sender,
+            receiver,
+            message,
+        } = delivery;
+        if !self.network.arrives(from, to, connection) || self.place_of(receiver) != Some(to) {
+            return;
+        }
+        if self.trace.is_read() {
+            let brief = Brief(&message);
+            self.trace
+                .line(self.now, format_args!("{sender:?} -> {receiver:?} {brief}"));
+        }
+        self.network.remember((from, to), sender, receiver, &message);
+        match (sender, self.client_at(to)) {
+            (_, None) => self.osd_step(to, trivet_osd::Event::Message(sender, message)),
+            (NodeId::Osd(osd), Some(client)) => self.client_message(client, osd, message),
+            (NodeId::Client(_), Some(_)) => {}
+        }
+    }
+
+    fn chores(&mut self) {
+        self.schedule.at(self.now + CHORES, Event::Chores);
+        self.expire_leases();
+        self.tend_atlas();
+        if self.schedule.len() > MAX_EVENTS {
+            self.fail(format!("{} events wait", self.schedule.len()));
+        }
+        self.watch_queues();
+    }
+}
+
+/// What clients do in this run.
+fn workload_options(swarm: &Swarm, root: &Random) -> WorkloadOptions {
+    let mut random = root.fork("images");
+    let smallest = swarm
+        .disks
+        .iter()
+        .min()
+        .copied()
+        .unwrap_or(0)
+        .saturating_sub(swarm.log_size);
+    let total = if swarm.tight {
+        smallest * 3 / 2
+    } else {
+        (smallest / 3).min(MAX_IMAGES)
+    };
+    let count = random.range(1..=3);
+    let images = (1..=count).map(|number| (ImageId::new(POOL, number), (total / count) >> 12 << 12));
+    let mut options = WorkloadOptions::draw(images.collect(), &mut random);
+    options.pace = swarm.think;
+    options
+}
