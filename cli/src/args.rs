@@ -44,6 +44,12 @@ pub enum Ask {
     Image(ImageCommand),
     /// Show how the cluster is
     Status,
+    /// Read and compare all copies of everything, and repair what is damaged
+    Scrub {
+        /// Wait until it is done and print what it found; exit code 1 if something cannot be repaired
+        #[arg(long)]
+        wait: bool,
+    },
     /// Show, stop and start OSDs
     #[command(subcommand)]
     Osd(OsdCommand),
@@ -231,6 +237,7 @@ mod tests {
             "trivet image create a//b --size 1G",
             "trivet image info ..",
             "trivet osd stop x",
+            "trivet scrub x",
             "trivet frobnicate",
         ] {
             assert!(parse(line).is_err(), "{line}");

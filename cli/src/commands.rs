@@ -7,10 +7,28 @@ use trivet_gateway::admin::{CreateImage, PatchImage};
 
 use crate::args::{Ask, ImageCommand, OsdCommand};
 use crate::client::{Client, encode_path};
-use crate::render;
+use crate::{render, scrub};
 
-/// Asks, and returns what goes to stdout.
-pub fn run(client: &Client, ask: &Ask, json: bool) -> anyhow::Result<String> {
+/// What a command that was carried out has to say.
+#[derive(Debug)]
+pub struct Answer {
+    /// Goes to stdout.
+    pub text: String,
+    /// What is wrong nevertheless: goes to stderr, and decides the exit code.
+    pub problem: Option<String>,
+}
+
+/// Asks, and returns what there is to say.
+pub fn run(client: &Client, ask: &Ask, json: bool) -> anyhow::Result<Answer> {
+    if let Ask::Scrub { wait: true } = ask {
+        return scrub::wait(client, json);
+    }
+    let text = once(client, ask, json)?;
+    Ok(Answer { text, problem: None })
+}
+
+/// One request and its answer.
+fn once(client: &Client, ask: &Ask, json: bool) -> anyhow::Result<String> {
     let request = plan(ask)?;
     let answer = client.send(request.method, &request.path, request.body);
     let mut answer = answer.context(request.failure)?;
@@ -37,6 +55,7 @@ enum View {
     Images,
     Status,
     Osds,
+    Scrub,
     Done(String),
 }
 
@@ -47,12 +66,14 @@ impl View {
             View::Images => render::images(&read(answer)?),
             View::Status => render::status(&read(answer)?),
             View::Osds => render::osds(&read(answer)?),
+            View::Scrub => render::scrub_asked(&read(answer)?),
             View::Done(text) => render::one_line(&text) + "\n",
         })
     }
 }
 
-fn read<T: DeserializeOwned>(answer: &str) -> anyhow::Result<T> {
+/// The answer as what it should be.
+pub fn read<T: DeserializeOwned>(answer: &str) -> anyhow::Result<T> {
     serde_json::from_str(answer)
         .context("the admin API's answer is not understood; is it of the same version as this CLI?")
 }
@@ -61,6 +82,13 @@ fn plan(ask: &Ask) -> anyhow::Result<Request> {
     match ask {
         Ask::Image(command) => image(command),
         Ask::Status => Ok(get("status", "cannot get the status", View::Status)),
+        Ask::Scrub { .. } => Ok(Request {
+            method: "POST",
+            path: "/api/v1/scrub".to_owned(),
+            body: Some("{}".to_owned()),
+            failure: "cannot ask for a scrub".to_owned(),
+            view: View::Scrub,
+        }),
         Ask::Osd(OsdCommand::Ls) => Ok(get("osds", "cannot list the OSDs", View::Osds)),
         Ask::Osd(OsdCommand::Stop { osd }) => Ok(switch(*osd, "stop", "stopped")),
         Ask::Osd(OsdCommand::Start { osd }) => Ok(switch(*osd, "start", "started")),

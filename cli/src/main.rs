@@ -7,6 +7,7 @@ mod args;
 mod client;
 mod commands;
 mod render;
+mod scrub;
 mod size;
 mod up;
 
@@ -14,7 +15,7 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Parser;
 use clap::error::{ContextKind, ErrorKind};
 
@@ -39,7 +40,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Ask(ask) => {
             let client = Client::new(cli.api)?;
-            print(&commands::run(&client, &ask, cli.json)?)
+            let answer = commands::run(&client, &ask, cli.json)?;
+            print(&answer.text)?;
+            answer.problem.map_or(Ok(()), |problem| Err(anyhow!(problem)))
         }
     }
 }

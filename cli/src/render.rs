@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use trivet_gateway::admin::{Health, ImageInfo, ImageList, OsdInfo, OsdList, OsdState, PgCounts, Status};
+use trivet_gateway::admin::{
+    Health, ImageInfo, ImageList, OsdInfo, OsdList, OsdState, PgCounts, Scrub, ScrubAsked, Status,
+};
 
 use crate::size::human_size;
 
@@ -131,6 +133,7 @@ pub fn status(status: &Status) -> String {
         ("osds", Some(format!("{} of {} up", status.osds.up, status.osds.total))),
         ("pgs", Some(pgs(&status.pgs))),
         ("recovery", Some(recovery(status.recovery.objects_missing))),
+        ("scrub", Some(scrub(&status.scrub))),
         ("capacity", Some(format!("{used} used, {free} free of {total}"))),
         ("images", Some(status.images.to_string())),
         (
@@ -173,6 +176,43 @@ fn recovery(missing: u64) -> String {
         1 => "1 object copy missing".to_owned(),
         _ => format!("{missing} object copies missing"),
     }
+}
+
+/// How far a scrub is and what it found, without a line end.
+pub fn scrub(scrub: &Scrub) -> String {
+    if scrub.number == 0 {
+        return "never asked for".to_owned();
+    }
+    let numbers = [scrub.objects, scrub.repaired, scrub.inconsistent, scrub.lost];
+    let [objects, repaired, inconsistent, lost] = numbers.map(thousands);
+    format!(
+        "{} of {} PGs, {objects} objects compared, {repaired} repaired, {inconsistent} inconsistent, {lost} lost \
+         (asked {} ago)",
+        scrub.done,
+        scrub.pgs,
+        duration(scrub.age_s)
+    )
+}
+
+/// `trivet scrub`.
+pub fn scrub_asked(asked: &ScrubAsked) -> String {
+    format!(
+        "scrub {} is asked for; 'trivet status' shows how far it is\n",
+        asked.number
+    )
+}
+
+/// `1234567` as `1,234,567`.
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.char_indices() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// `3d 4h`, `4h 5m`, `5m 6s`, `6s`.
@@ -275,14 +315,37 @@ nfs path      /a
             ..PgCounts::default()
         };
         now.pgs.by_state.insert("active+degraded".into(), 3);
+        now.scrub = Scrub {
+            number: 2,
+            age_s: 300,
+            pgs: 32,
+            done: 31,
+            objects: 1_234,
+            repaired: 2,
+            ..Scrub::default()
+        };
         let text = status(&now);
         for line in [
             "health    warn: OSD 1 is down; 3 PGs are degraded",
             "pgs       32: 32 active, 29 clean, 3 degraded (3 active+degraded)",
             "uptime    1h 1m",
             "recovery  nothing missing",
+            "scrub     31 of 32 PGs, 1,234 objects compared, 2 repaired, 0 inconsistent, 0 lost (asked 5m 0s ago)",
         ] {
             assert!(text.lines().any(|given| given == line), "{line} not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn thousands_are_set_apart() {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1,000"),
+            (12_345, "12,345"),
+            (123_456_789, "123,456,789"),
+        ] {
+            assert_eq!(thousands(number), text);
         }
     }
 

@@ -10,8 +10,8 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use trivet_gateway::admin::metrics::Metrics;
 use trivet_gateway::admin::{
-    AdminAnswer, AdminCall, AdminError, AdminResult, ErrorKind, Health, ImageInfo, ImageList, OsdInfo, OsdList, Status,
-    channel, http,
+    AdminAnswer, AdminCall, AdminError, AdminResult, ErrorKind, Health, ImageInfo, ImageList, OsdInfo, OsdList, Scrub,
+    ScrubAsked, Status, channel, http,
 };
 
 struct Server {
@@ -21,6 +21,11 @@ struct Server {
 }
 
 fn start() -> Server {
+    start_with(0)
+}
+
+/// Its scrubs find so many objects lost.
+fn start_with(lost: u64) -> Server {
     let (woken, wakes) = mpsc::channel();
     let (asking, asked) = mpsc::channel();
     let (handle, mut receiver) = channel(move || woken.send(()).unwrap_or_default());
@@ -28,7 +33,7 @@ fn start() -> Server {
         while wakes.recv().is_ok() {
             while let Some((call, reply)) = receiver.try_recv() {
                 asking.send(call.clone()).unwrap_or_default();
-                drop(reply.send(answer(call)));
+                drop(reply.send(answer(call, lost)));
             }
         }
     });
@@ -43,7 +48,7 @@ fn start() -> Server {
     }
 }
 
-fn answer(call: AdminCall) -> AdminResult {
+fn answer(call: AdminCall, lost: u64) -> AdminResult {
     let image = |path: &str, size| Ok(AdminAnswer::Image(ImageInfo::new(path, "1f", size)));
     match call {
         AdminCall::ImageInfo { path } if path == "none" => {
@@ -58,8 +63,18 @@ fn answer(call: AdminCall) -> AdminResult {
         }
         AdminCall::Status => Ok(AdminAnswer::Status(Box::new(Status {
             health: Health::Ok,
+            scrub: Scrub {
+                number: 3,
+                age_s: 1,
+                pgs: 8,
+                done: 8,
+                objects: 1_000,
+                lost,
+                ..Scrub::default()
+            },
             ..Status::default()
         }))),
+        AdminCall::Scrub => Ok(AdminAnswer::Scrub(ScrubAsked { number: 3 })),
         AdminCall::OsdList => Ok(AdminAnswer::Osds(OsdList {
             osds: vec![OsdInfo::default()],
         })),
@@ -153,6 +168,28 @@ fn cluster_commands_ask_and_print() {
         &["osd", "start", "2"],
         &AdminCall::OsdStart { osd: 2 },
         "OSD 2 is started",
+    );
+}
+
+#[test]
+fn a_scrub_is_asked_for_and_waited_for() {
+    let server = start();
+    let line = "scrub 3 is asked for; 'trivet status' shows how far it is";
+    check(&server, &["scrub"], &AdminCall::Scrub, line);
+    let found =
+        |lost| format!("8 of 8 PGs, 1,000 objects compared, 0 repaired, 0 inconsistent, {lost} lost (asked 1s ago)\n");
+    assert_eq!(stdout(&trivet(&server.api, &["scrub", "--wait"])), found(0));
+    let json: Value = serde_json::from_str(&stdout(&trivet(&server.api, &["scrub", "--wait", "--json"]))).unwrap();
+    assert_eq!(json["objects"], 1_000, "{json}");
+
+    let bad = start_with(2);
+    let output = trivet(&bad.api, &["scrub", "--wait"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), found(2));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        text.starts_with("trivet: the scrub found ") && text.contains("2 without a good copy"),
+        "{text}"
     );
 }
 

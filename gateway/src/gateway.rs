@@ -24,6 +24,7 @@ use crate::changes::Changes;
 use crate::iscsi::IscsiSession;
 use crate::nbd::NbdSession;
 use crate::nfs::{NfsServer, NfsSession};
+use crate::scrub::Scrubs;
 use crate::session::{Desk, Ending, Finished, InFlight, Request, Session, Space, Ticket};
 use crate::status::OsdReport;
 
@@ -111,6 +112,7 @@ pub struct Gateway {
     pub(crate) changes: Changes,
     pub(crate) background: Background,
     pub(crate) calls: BTreeMap<u64, (AdminCall, AdminReply)>,
+    pub(crate) scrubs: Scrubs,
     pub(crate) osds: BTreeMap<OsdId, OsdReport>,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
@@ -142,6 +144,7 @@ impl Gateway {
             changes: Changes::default(),
             background: Background::default(),
             calls: BTreeMap::new(),
+            scrubs: Scrubs::default(),
             osds: BTreeMap::new(),
             clock,
             metrics,
@@ -257,6 +260,7 @@ impl Gateway {
     pub fn notice(&mut self, clock: Clock, notice: &Notice, out: &mut Vec<Effect>) {
         self.clock = clock;
         self.namespace.apply(notice);
+        self.scrubs.apply(notice, self.client.map().revision);
         let mut effects = std::mem::take(&mut self.from_client);
         self.client.notice(clock.now, notice, &mut effects);
         self.from_client = effects;
@@ -268,14 +272,19 @@ impl Gateway {
     /// A metadata transaction of this gateway ended.
     pub fn txn_ended(&mut self, clock: Clock, ticket: u64, outcome: TxnOutcome, out: &mut Vec<Effect>) {
         self.clock = clock;
-        self.change_txn_ended(ticket, outcome, out);
+        if !self.scrubs.txn_ended(ticket, outcome) {
+            self.change_txn_ended(ticket, outcome, out);
+        }
         self.work(out);
     }
 
     /// An administrator calls.
     pub fn admin(&mut self, clock: Clock, call: AdminCall, reply: AdminReply, out: &mut Vec<Effect>) {
         self.clock = clock;
-        self.admin_call(call, reply, out);
+        match call {
+            AdminCall::Scrub => self.ask_scrub(reply, out),
+            call => self.admin_call(call, reply, out),
+        }
         self.work(out);
     }
 

@@ -15,6 +15,7 @@ mod images;
 pub mod iscsi;
 pub mod nbd;
 pub mod nfs;
+mod scrub;
 pub mod session;
 pub mod status;
 #[cfg(test)]

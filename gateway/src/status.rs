@@ -6,7 +6,9 @@ use trivet_core::map::ClusterMap;
 use trivet_core::{OsdId, PgId};
 
 use crate::admin::metrics::Protocol;
-use crate::admin::{Capacity, ClientCounts, Health, OsdCounts, OsdInfo, OsdList, OsdState, PgCounts, Recovery, Status};
+use crate::admin::{
+    Capacity, ClientCounts, Health, OsdCounts, OsdInfo, OsdList, OsdState, PgCounts, Recovery, Scrub, Status,
+};
 use crate::gateway::Gateway;
 use crate::session::Space;
 
@@ -62,7 +64,8 @@ impl Gateway {
             total: map.members.len() as u64,
             up: map.osds.len() as u64,
         };
-        let (health, reasons) = health(&osds, &pgs);
+        let scrub = self.scrub();
+        let (health, reasons) = health(&osds, &pgs, &scrub);
         let space = self.space();
         Status {
             health,
@@ -89,6 +92,7 @@ impl Gateway {
             recovery: Recovery {
                 objects_missing: map.claims.values().map(|claim| claim.value.missing).sum(),
             },
+            scrub,
         }
     }
 
@@ -141,7 +145,7 @@ fn pg_state(map: &ClusterMap, pg: PgId) -> &'static str {
     }
 }
 
-fn health(osds: &OsdCounts, pgs: &PgCounts) -> (Health, Vec<String>) {
+fn health(osds: &OsdCounts, pgs: &PgCounts, scrub: &Scrub) -> (Health, Vec<String>) {
     let mut reasons = Vec::new();
     let inactive = pgs.total - pgs.active;
     if inactive > 0 {
@@ -152,6 +156,15 @@ fn health(osds: &OsdCounts, pgs: &PgCounts) -> (Health, Vec<String>) {
     }
     if pgs.degraded > 0 {
         reasons.push(format!("{} PGs have too few copies", pgs.degraded));
+    }
+    if scrub.lost > 0 {
+        reasons.push(format!(
+            "{} objects have data of which no good copy is left",
+            scrub.lost
+        ));
+    }
+    if scrub.inconsistent > 0 {
+        reasons.push(format!("{} objects have copies that differ", scrub.inconsistent));
     }
     let health = match (inactive, reasons.is_empty()) {
         (0, true) => Health::Ok,
@@ -175,9 +188,23 @@ mod tests {
             degraded: active - clean,
             by_state: BTreeMap::new(),
         };
-        assert_eq!(health(&osds(3), &pgs(8, 8)), (Health::Ok, vec![]));
-        let (warn, reasons) = health(&osds(2), &pgs(8, 5));
-        assert_eq!((warn, reasons.len()), (Health::Warn, 2));
-        assert_eq!(health(&osds(3), &pgs(7, 7)).0, Health::Error);
+        let scrub = |repaired, inconsistent, lost| Scrub {
+            repaired,
+            inconsistent,
+            lost,
+            ..Scrub::default()
+        };
+        let table = [
+            (osds(3), pgs(8, 8), scrub(0, 0, 0), Health::Ok, 0),
+            (osds(2), pgs(8, 5), scrub(0, 0, 0), Health::Warn, 2),
+            (osds(3), pgs(7, 7), scrub(0, 0, 0), Health::Error, 1),
+            (osds(3), pgs(8, 8), scrub(9, 0, 0), Health::Ok, 0),
+            (osds(3), pgs(8, 8), scrub(9, 1, 0), Health::Warn, 1),
+            (osds(3), pgs(8, 8), scrub(9, 1, 1), Health::Warn, 2),
+        ];
+        for (osds, pgs, scrub, verdict, reasons) in table {
+            let (given, why) = health(&osds, &pgs, &scrub);
+            assert_eq!((given, why.len()), (verdict, reasons), "{why:?}");
+        }
     }
 }

@@ -8,29 +8,21 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch::Receiver;
 use tokio::task::JoinHandle;
 use trivet_core::keys::{self, GatewayState};
 use trivet_core::kv::{Change, LeaseId, Txn, TxnOutcome};
 use trivet_core::map::encode;
 use trivet_core::{ClientId, OsdId};
 use trivet_gateway::admin::http;
-use trivet_meta::{Meta, MetaError};
+use trivet_meta::Meta;
 use trivet_mon::Monitor;
 
 use super::data::Handles;
+use super::leases::{Held, KEEP_ALIVE};
 use super::link::{Ask, Role, Tell, ToData};
+use super::scrubs;
 use super::startup::random;
-
-/// A lease runs out if nobody keeps it alive for this long.
-const LEASE: Duration = Duration::from_secs(5);
-/// Leases are kept alive this often.
-const KEEP_ALIVE: Duration = Duration::from_secs(1);
-
-/// A granted lease and the task that keeps it alive.
-struct Held {
-    lease: LeaseId,
-    keeper: JoinHandle<()>,
-}
 
 /// Runs until a signal comes or the data path ends.
 pub async fn run(
@@ -46,21 +38,25 @@ pub async fn run(
         gateway,
         ..
     } = handles;
-    let gateway = register(&store, gateway).await?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let (stop, stopping) = tokio::sync::watch::channel(false);
     let listener = tokio::net::TcpListener::from_std(http)?;
-    let api = tokio::spawn(http::serve(listener, admin, metrics, until(stopping)));
-    let watcher = tokio::spawn(watch(Arc::clone(&store), data.clone()));
-    let monitor = tokio::spawn(monitor(Arc::clone(&store)));
+    let api = tokio::spawn(http::serve(listener, admin.clone(), metrics, until(stopping)));
+    let lease = Held::new(Arc::clone(&store));
+    let helpers = [
+        tokio::spawn(show(Arc::clone(&store), gateway, lease.lease())),
+        tokio::spawn(watch(Arc::clone(&store), data.clone())),
+        tokio::spawn(monitor(Arc::clone(&store), u64::from_le_bytes(random()?))),
+        tokio::spawn(scrubs::ask_when_due(admin)),
+    ];
     let mut leases: BTreeMap<OsdId, Held> = BTreeMap::new();
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             ask = asked.recv() => match ask {
-                Some(ask) => answer(&store, &data, &mut leases, ask).await?,
+                Some(ask) => answer(&store, &data, &mut leases, ask).await,
                 None => break,
             },
         }
@@ -69,73 +65,75 @@ pub async fn run(
     // The receiver may be gone already.
     let _ = stop.send(true);
     let served = tokio::time::timeout(Duration::from_secs(2), api).await;
-    watcher.abort();
-    monitor.abort();
-    gateway.keeper.abort();
+    helpers.iter().for_each(JoinHandle::abort);
     match served {
         Ok(Ok(Err(error))) => Err(error).context("the admin API failed"),
         _ => Ok(()),
     }
 }
 
-/// Tells the cluster that the gateway is there, for as long as its lease is kept alive.
-async fn register(store: &Arc<dyn Meta>, gateway: ClientId) -> anyhow::Result<Held> {
-    let lease = store.lease_grant(LEASE).await?;
+/// Tells the cluster that the gateway is there, again with every new lease.
+async fn show(store: Arc<dyn Meta>, gateway: ClientId, mut lease: Receiver<Option<LeaseId>>) {
+    loop {
+        let now = *lease.borrow_and_update();
+        if let Some(now) = now
+            && !show_once(&store, gateway, now).await
+        {
+            tokio::time::sleep(KEEP_ALIVE).await;
+        } else if lease.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// False if it did not happen.
+async fn show_once(store: &Arc<dyn Meta>, gateway: ClientId, lease: LeaseId) -> bool {
     let state = GatewayState { name: "up".into() };
     let change = Change::Put {
         key: keys::gateway_state(gateway),
         value: encode(&state),
         lease: Some(lease),
     };
-    store
-        .txn(Txn {
-            compare: Vec::new(),
-            changes: vec![change],
-        })
-        .await?;
-    Ok(Held {
-        lease,
-        keeper: tokio::spawn(keep_alive(Arc::clone(store), lease)),
-    })
+    let txn = Txn {
+        compare: Vec::new(),
+        changes: vec![change],
+    };
+    let result = store.txn(txn).await;
+    if let Err(error) = &result {
+        tracing::warn!("the gateway's key was not written, trying again: {error}");
+    }
+    matches!(result, Ok(TxnOutcome::Committed(_)))
 }
 
-async fn until(mut stopping: tokio::sync::watch::Receiver<bool>) {
+async fn until(mut stopping: Receiver<bool>) {
     // A sender that is gone means stopping, too.
     let _ = stopping.wait_for(|stop| *stop).await;
 }
 
-async fn answer(
-    store: &Arc<dyn Meta>,
-    data: &ToData,
-    leases: &mut BTreeMap<OsdId, Held>,
-    ask: Ask,
-) -> anyhow::Result<()> {
+async fn answer(store: &Arc<dyn Meta>, data: &ToData, leases: &mut BTreeMap<OsdId, Held>, ask: Ask) {
     match ask {
         Ask::Txn(role, ticket, txn) => {
             tokio::spawn(transact(Arc::clone(store), data.clone(), role, ticket, txn));
         }
         Ask::Lease(osd) => {
-            let lease = store.lease_grant(LEASE).await?;
-            let keeper = tokio::spawn(keep_alive(Arc::clone(store), lease));
-            leases.insert(osd, Held { lease, keeper });
-            let boot = u64::from_le_bytes(random()?);
-            data.tell(Tell::Leased { osd, lease, boot });
+            let held = Held::new(Arc::clone(store));
+            tokio::spawn(tell_osd(data.clone(), osd, held.lease()));
+            leases.insert(osd, held);
         }
         Ask::Revoke(osd) => {
             if let Some(held) = leases.remove(&osd) {
-                held.keeper.abort();
-                revoke(store, held.lease).await?;
+                held.give_back(store).await;
             }
             data.tell(Tell::Revoked(osd));
         }
     }
-    Ok(())
 }
 
-async fn revoke(store: &Arc<dyn Meta>, lease: LeaseId) -> Result<(), MetaError> {
-    match store.lease_revoke(lease).await {
-        Err(MetaError::NoSuchLease(_)) => Ok(()),
-        result => result,
+/// Ends when the lease is given back.
+async fn tell_osd(data: ToData, osd: OsdId, mut lease: Receiver<Option<LeaseId>>) {
+    while lease.changed().await.is_ok() {
+        let lease = *lease.borrow_and_update();
+        data.tell(Tell::Leased { osd, lease });
     }
 }
 
@@ -147,17 +145,6 @@ async fn transact(store: Arc<dyn Meta>, data: ToData, role: Role, ticket: u64, t
     data.tell(Tell::Outcome(role, ticket, outcome));
 }
 
-async fn keep_alive(store: Arc<dyn Meta>, lease: LeaseId) {
-    let mut interval = tokio::time::interval(KEEP_ALIVE);
-    loop {
-        interval.tick().await;
-        if let Err(error) = store.lease_keep_alive(lease).await {
-            tracing::warn!("a lease was lost: {error}");
-            return;
-        }
-    }
-}
-
 async fn watch(store: Arc<dyn Meta>, data: ToData) {
     let mut watch = store.watch("", None);
     while let Some(notice) = watch.next().await {
@@ -165,28 +152,23 @@ async fn watch(store: Arc<dyn Meta>, data: ToData) {
     }
 }
 
-async fn monitor(store: Arc<dyn Meta>) -> anyhow::Result<()> {
-    let lease = store.lease_grant(LEASE).await?;
-    let mut keeper = tokio::spawn(keep_alive(Arc::clone(&store), lease));
-    let mut monitor = Monitor::new(u64::from_le_bytes(random()?), lease);
+async fn monitor(store: Arc<dyn Meta>, id: u64) {
+    let held = Held::new(Arc::clone(&store));
+    let mut lease = held.lease();
+    let Ok(Some(first)) = lease.wait_for(Option::is_some).await.map(|lease| *lease) else {
+        return;
+    };
+    let mut monitor = Monitor::new(id, first);
     let mut tick = tokio::time::interval(KEEP_ALIVE);
     let mut watch = store.watch("", None);
-    let mut next = watch.next();
     loop {
         tokio::select! {
-            notice = &mut next => {
-                let Some(notice) = notice else { break };
-                monitor.notice(&notice);
-                drop(next);
-                next = watch.next();
-            }
-            _ = tick.tick() => if keeper.is_finished() {
-                monitor.lease(None);
-                if let Ok(lease) = store.lease_grant(LEASE).await {
-                    monitor.lease(Some(lease));
-                    keeper = tokio::spawn(keep_alive(Arc::clone(&store), lease));
-                }
-            }
+            notice = watch.next() => match notice {
+                Some(notice) => monitor.notice(&notice),
+                None => return,
+            },
+            Ok(()) = lease.changed() => monitor.lease(*lease.borrow_and_update()),
+            _ = tick.tick() => {}
         }
         if let Some(txn) = monitor.next() {
             let outcome = store.txn(txn).await.unwrap_or_else(|error| {
@@ -196,6 +178,4 @@ async fn monitor(store: Arc<dyn Meta>) -> anyhow::Result<()> {
             monitor.ended(outcome);
         }
     }
-    keeper.abort();
-    Ok(())
 }

@@ -363,8 +363,7 @@ impl Data {
                 Tell::Outcome(Role::Osd(osd), ticket, outcome) => {
                     self.osds.txn_ended(clock.now, osd, ticket, outcome, &mut out);
                 }
-                Tell::Outcome(Role::Runner, ticket, outcome) => self.osds.registered(ticket, outcome),
-                Tell::Leased { osd, lease, boot } => self.osds.leased(clock.now, osd, lease, boot, &mut out),
+                Tell::Leased { osd, lease } => self.osds.leased(clock.now, osd, lease, &mut out),
                 Tell::Revoked(osd) => self.osds.revoked(osd),
                 Tell::Stop => return true,
             }

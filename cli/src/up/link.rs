@@ -13,8 +13,6 @@ pub enum Role {
     Osd(OsdId),
     /// The gateway machine.
     Gateway,
-    /// The runner of the OSDs: it registers them.
-    Runner,
 }
 
 /// What the control plane tells the data path.
@@ -24,14 +22,12 @@ pub enum Tell {
     Notice(Notice),
     /// A transaction ended.
     Outcome(Role, u64, TxnOutcome),
-    /// An OSD has a lease, and a number drawn at random for its start.
+    /// An OSD has a new lease, or has lost the one it had.
     Leased {
         /// Which OSD.
         osd: OsdId,
         /// What its keys hang on.
-        lease: LeaseId,
-        /// For its state key.
-        boot: u64,
+        lease: Option<LeaseId>,
     },
     /// An OSD's keys are gone.
     Revoked(OsdId),
@@ -44,7 +40,7 @@ pub enum Tell {
 pub enum Ask {
     /// Run a transaction.
     Txn(Role, u64, Txn),
-    /// Grant a lease to an OSD and keep it alive.
+    /// See that an OSD has a lease, from now on.
     Lease(OsdId),
     /// End an OSD's lease.
     Revoke(OsdId),

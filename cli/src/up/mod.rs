@@ -8,8 +8,10 @@ mod banner;
 mod control;
 mod data;
 mod folder;
+mod leases;
 mod link;
 mod osds;
+mod scrubs;
 mod startup;
 
 use std::sync::mpsc;

@@ -1,4 +1,4 @@
-//! The OSDs of this process: opening their disks, registering them in the metadata store, stopping and starting them.
+//! The OSDs of this process: opening their disks, handing them leases, stopping and starting them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -10,13 +10,12 @@ use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 use trivet_core::disk::{DiskDone, DiskError, DiskOpKind, IoId};
 use trivet_core::keys::{self, OsdState};
-use trivet_core::kv::{Change, LeaseId, Notice, Txn, TxnOutcome};
-use trivet_core::map::encode;
+use trivet_core::kv::{LeaseId, Notice, TxnOutcome};
 use trivet_core::message::Message;
 use trivet_core::{NodeId, Now, OsdId};
 use trivet_gateway::admin::{AdminAnswer, AdminError, AdminReply, ErrorKind};
 use trivet_gateway::status::OsdReport;
-use trivet_osd::{Effect, Event, Osd};
+use trivet_osd::{Effect, Event, Identity, Osd};
 use trivet_reactor::{DiskOp, DiskToken, Event as ReactorEvent, OpenDisk, Reactor};
 use trivet_store::{Format, Options, State, Store};
 
@@ -41,6 +40,8 @@ struct Slot {
     path: PathBuf,
     size: u64,
     life: Life,
+    /// What its keys hang on.
+    lease: Option<LeaseId>,
     report: OsdReport,
     /// Since when the disk is locked by somebody else.
     busy_since: Option<Now>,
@@ -51,11 +52,10 @@ struct Slot {
 /// Where an OSD's life stands.
 enum Life {
     Stopped,
-    /// It waits for its lease, or for its disk to be let go by the last run.
-    Starting(Option<(LeaseId, u64)>),
-    /// Its store opens; then it is registered.
-    Opening(Running),
-    Up(Running),
+    /// Its disk is to be opened, and may have to be let go by the last run.
+    Starting,
+    /// Its store opens, or serves.
+    Running(Box<Running>),
     /// Its keys are being removed.
     Stopping,
 }
@@ -63,8 +63,8 @@ enum Life {
 struct Running {
     machine: Osd,
     disk: DiskToken,
-    lease: LeaseId,
     boot: u64,
+    is_open: bool,
 }
 
 /// All OSDs of this process.
@@ -97,7 +97,8 @@ impl Osds {
                 Slot {
                     path,
                     size,
-                    life: Life::Starting(None),
+                    life: Life::Starting,
+                    lease: None,
                     report,
                     busy_since: None,
                     waiting: None,
@@ -122,18 +123,26 @@ impl Osds {
         }
     }
 
-    /// An OSD has its lease: open the disk.
-    pub fn leased(&mut self, now: Now, osd: OsdId, lease: LeaseId, boot: u64, out: &mut Output<'_>) {
-        if let Some(slot) = self.slots.get_mut(&osd) {
-            slot.life = Life::Starting(Some((lease, boot)));
+    /// An OSD has a new lease, or none any more.
+    pub fn leased(&mut self, now: Now, osd: OsdId, lease: Option<LeaseId>, out: &mut Output<'_>) {
+        if let Some(slot) = self.slots.get_mut(&osd)
+            && matches!(slot.life, Life::Starting | Life::Running(_))
+        {
+            slot.lease = lease;
             self.open(now, osd, out);
+            self.step(now, osd, Event::Lease(lease), out);
         }
     }
 
+    /// Opens the disk of an OSD that starts.
     fn open(&mut self, now: Now, osd: OsdId, out: &mut Output<'_>) {
         let Some(slot) = self.slots.get_mut(&osd) else { return };
-        let Life::Starting(Some((lease, boot))) = slot.life else {
+        if !matches!(slot.life, Life::Starting) {
             return;
+        }
+        let boot = match random() {
+            Ok(bytes) => u64::from_le_bytes(bytes),
+            Err(error) => return self.failed(osd, &error.to_string(), out),
         };
         let disk = match out.reactor.open_disk(&slot.path, &OpenDisk::default()) {
             Ok(disk) => disk,
@@ -148,31 +157,42 @@ impl Osds {
             }
             Err(error) => return self.failed(osd, &error.to_string(), out),
         };
+        let machine = self.machine(osd, boot, disk.size);
+        let Some(slot) = self.slots.get_mut(&osd) else { return };
+        slot.busy_since = None;
+        slot.life = Life::Running(Box::new(Running {
+            machine,
+            disk: disk.token,
+            boot,
+            is_open: false,
+        }));
+        let lease = slot.lease;
+        self.disks.insert(disk.token, osd);
+        self.step(now, osd, Event::Lease(lease), out);
+        if self.revision > 0 {
+            let snapshot = Notice::Snapshot {
+                revision: self.revision,
+                keys: self.mirror.values().cloned().collect(),
+            };
+            self.step(now, osd, Event::Notice(snapshot), out);
+        }
+    }
+
+    fn machine(&self, osd: OsdId, boot: u64, disk_size: u64) -> Osd {
         let mut output = trivet_store::api::Output::default();
+        #[allow(clippy::needless_update, reason = "tests build the store with another option")]
         let options = Options {
             expect: Some((self.cluster, osd)),
             ..Options::default()
         };
-        let store = Store::open(disk.size, options, &mut output);
-        let machine = Osd::new(osd, boot, lease, store, output);
-        slot.busy_since = None;
-        slot.life = Life::Opening(Running {
-            machine,
-            disk: disk.token,
-            lease,
+        let store = Store::open(disk_size, options, &mut output);
+        let identity = Identity {
+            id: osd,
             boot,
-        });
-        self.disks.insert(disk.token, osd);
-        let keys = self.mirror.values().cloned().collect();
-        if self.revision > 0 {
-            let snapshot = Notice::Snapshot {
-                revision: self.revision,
-                keys,
-            };
-            self.step(now, osd, Event::Notice(snapshot), out);
-        } else {
-            self.step(now, osd, Event::Tick, out);
-        }
+            size: self.slots.get(&osd).map_or(0, |slot| slot.size),
+            address: None,
+        };
+        Osd::new(identity, trivet_osd::Options::default(), store, output)
     }
 
     /// The metadata store changed.
@@ -242,7 +262,7 @@ impl Osds {
     /// What was gathered goes to the disks.
     pub fn flush(&mut self, out: &mut Output<'_>) {
         for (&osd, slot) in &mut self.slots {
-            if let Life::Opening(running) | Life::Up(running) = &mut slot.life {
+            if let Life::Running(running) = &mut slot.life {
                 running.machine.flush(&mut self.effects);
                 carry_out(osd, running.disk, &mut self.effects, out);
             }
@@ -251,19 +271,17 @@ impl Osds {
 
     fn step(&mut self, now: Now, osd: OsdId, event: Event, out: &mut Output<'_>) {
         let Some(slot) = self.slots.get_mut(&osd) else { return };
-        let (Life::Opening(running) | Life::Up(running)) = &mut slot.life else {
-            return;
-        };
+        let Life::Running(running) = &mut slot.life else { return };
         running.machine.step(now, event, &mut self.effects);
         carry_out(osd, running.disk, &mut self.effects, out);
     }
 
-    /// Registers an OSD whose store is open; ends one whose disk failed.
+    /// Takes the report of an OSD whose store is open, and tells who waits for it that it is up; ends one whose disk
+    /// failed.
     fn follow(&mut self, osd: OsdId, out: &mut Output<'_>) {
+        let shown = self.shown(osd);
         let Some(slot) = self.slots.get_mut(&osd) else { return };
-        let (Life::Opening(running) | Life::Up(running)) = &slot.life else {
-            return;
-        };
+        let Life::Running(running) = &mut slot.life else { return };
         match running.machine.state() {
             State::Opening => {}
             State::Failed(reason) => self.failed(osd, &reason, out),
@@ -272,14 +290,20 @@ impl Osds {
                 slot.report.capacity = stats.capacity;
                 slot.report.used = stats.used;
                 slot.report.objects = stats.objects;
-                if matches!(slot.life, Life::Opening(_))
-                    && let Life::Opening(running) = std::mem::replace(&mut slot.life, Life::Stopped)
-                {
-                    register(osd, slot.size, &running, out.control);
-                    slot.life = Life::Up(running);
+                running.is_open = true;
+                if let Some(reply) = slot.waiting.take_if(|_| shown == Some(running.boot)) {
+                    // A caller that has given up is no concern of ours.
+                    let _ = reply.send(Ok(AdminAnswer::Done {}));
                 }
             }
         }
+    }
+
+    /// The start of the OSD that the metadata store shows.
+    fn shown(&self, osd: OsdId) -> Option<u64> {
+        let state = self.mirror.get(&keys::osd_state(osd))?;
+        let state: OsdState = serde_json::from_slice(&state.value).ok()?;
+        Some(state.boot)
     }
 
     /// The disk of an OSD cannot be used: the others take over.
@@ -296,7 +320,7 @@ impl Osds {
 
     fn close(&mut self, osd: OsdId, reactor: &mut Reactor, control: &UnboundedSender<Ask>) {
         let Some(slot) = self.slots.get_mut(&osd) else { return };
-        if let Life::Opening(running) | Life::Up(running) = std::mem::replace(&mut slot.life, Life::Stopping) {
+        if let Life::Running(running) = std::mem::replace(&mut slot.life, Life::Stopping) {
             reactor.close_disk(running.disk);
             self.disks.remove(&running.disk);
         }
@@ -307,20 +331,7 @@ impl Osds {
     pub fn revoked(&mut self, osd: OsdId) {
         let Some(slot) = self.slots.get_mut(&osd) else { return };
         slot.life = Life::Stopped;
-        if let Some(reply) = slot.waiting.take() {
-            let _ = reply.send(Ok(AdminAnswer::Done {}));
-        }
-    }
-
-    /// An OSD's registration has ended.
-    pub fn registered(&mut self, osd: u64, outcome: TxnOutcome) {
-        let slot = u32::try_from(osd)
-            .ok()
-            .and_then(|number| self.slots.get_mut(&OsdId(number)));
-        let Some(slot) = slot else { return };
-        if !matches!(outcome, TxnOutcome::Committed(_)) {
-            tracing::error!("OSD {osd} could not be registered");
-        }
+        slot.lease = None;
         if let Some(reply) = slot.waiting.take() {
             let _ = reply.send(Ok(AdminAnswer::Done {}));
         }
@@ -334,10 +345,10 @@ impl Osds {
                 format!("no OSD {osd}; 'trivet osd ls' lists what there is"),
             ),
             Some(Slot {
-                life: Life::Up(_),
-                waiting,
+                life: Life::Running(running),
+                waiting: waiting @ None,
                 ..
-            }) => {
+            }) if running.is_open => {
                 *waiting = Some(reply);
                 return self.close(osd, reactor, control);
             }
@@ -364,7 +375,7 @@ impl Osds {
                 waiting,
                 ..
             }) => {
-                *life = Life::Starting(None);
+                *life = Life::Starting;
                 *waiting = Some(reply);
                 let _ = control.send(Ask::Lease(osd));
                 return;
@@ -381,25 +392,6 @@ impl Osds {
             .map(|(&osd, slot)| (osd, slot.report.clone()))
             .collect()
     }
-}
-
-/// Writes an OSD's state key.
-fn register(osd: OsdId, size: u64, running: &Running, control: &UnboundedSender<Ask>) {
-    let state = OsdState {
-        boot: running.boot,
-        size,
-        address: None,
-    };
-    let change = Change::Put {
-        key: keys::osd_state(osd),
-        value: encode(&state),
-        lease: Some(running.lease),
-    };
-    let txn = Txn {
-        compare: Vec::new(),
-        changes: vec![change],
-    };
-    let _ = control.send(Ask::Txn(Role::Runner, u64::from(osd.0), txn));
 }
 
 /// Hands an OSD's effects on.

@@ -9,6 +9,7 @@
 //! | `DELETE /api/v1/images/PATH` | remove |
 //! | `GET /api/v1/status`, `GET /api/v1/osds` | show |
 //! | `POST /api/v1/osds/N/stop`, `.../start` | stop, start |
+//! | `POST /api/v1/scrub` | ask for a scrub |
 //! | `GET /healthz` | 200 `ok` when data can be served |
 //! | `GET /metrics` | OpenMetrics text |
 //!
@@ -93,6 +94,7 @@ fn router(handle: AdminHandle, metrics: Arc<Metrics>, local: bool) -> Router {
         .route("/api/v1/osds", get(osd_list))
         .route("/api/v1/osds/{osd}/stop", post(osd_stop))
         .route("/api/v1/osds/{osd}/start", post(osd_start))
+        .route("/api/v1/scrub", post(scrub))
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics_text))
         .fallback(no_route)
@@ -162,6 +164,10 @@ async fn osd_stop(State(api): State<Api>, OsdNumber(osd): OsdNumber) -> Answer {
 
 async fn osd_start(State(api): State<Api>, OsdNumber(osd): OsdNumber) -> Answer {
     api.ask(AdminCall::OsdStart { osd }).await
+}
+
+async fn scrub(State(api): State<Api>) -> Answer {
+    api.ask(AdminCall::Scrub).await
 }
 
 async fn healthz(State(api): State<Api>) -> Response {

@@ -114,6 +114,7 @@ fn obliging(call: AdminCall) -> AdminResult {
         AdminCall::ImageRemove { .. } | AdminCall::OsdStop { osd: 1 } | AdminCall::OsdStart { osd: 1 } => {
             Ok(AdminAnswer::Done {})
         }
+        AdminCall::Scrub => Ok(AdminAnswer::Scrub(ScrubAsked { number: 4 })),
         AdminCall::OsdStop { osd } | AdminCall::OsdStart { osd } => {
             Err(AdminError::new(ErrorKind::NotFound, format!("no OSD {osd}")))
         }
@@ -157,6 +158,7 @@ fn routes_ask_the_data_path() {
         ("GET /api/v1/osds", "", 200, "/osds/0/state", json!("up")),
         ("POST /api/v1/osds/1/stop", "", 200, "", json!({})),
         ("POST /api/v1/osds/1/start", "", 200, "", json!({})),
+        ("POST /api/v1/scrub", "", 200, "/number", json!(4)),
     ];
     for (line, body, status, pointer, value) in table {
         let (given, answer) = server.json(line, body);
@@ -198,6 +200,7 @@ fn failures_are_json_with_the_right_status() {
         ("GET /api/v1/nothing", "", 404, "not_found"),
         ("GET /", "", 404, "not_found"),
         ("DELETE /api/v1/status", "", 405, "method"),
+        ("GET /api/v1/scrub", "", 405, "method"),
     ];
     for (line, body, status, kind) in table {
         let (given, answer) = server.json(line, body);

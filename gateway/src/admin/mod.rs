@@ -28,7 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use error::{AdminError, ErrorBody, ErrorKind};
 pub use model::{
     Capacity, ClientCounts, CreateImage, Health, ImageInfo, ImageList, OsdCounts, OsdInfo, OsdList, OsdState,
-    PatchImage, PgCounts, Recovery, Status, iscsi_target,
+    PatchImage, PgCounts, Recovery, Scrub, ScrubAsked, Status, iscsi_target,
 };
 pub use path::{MAX_COMPONENT, MAX_PATH, clean_path};
 
@@ -95,6 +95,9 @@ pub enum AdminCall {
         /// Its number.
         osd: u32,
     },
+    /// Have all copies of everything read and compared; answered with [`AdminAnswer::Scrub`] when that is asked for,
+    /// before it is done.
+    Scrub,
 }
 
 impl AdminCall {
@@ -125,6 +128,8 @@ pub enum AdminAnswer {
     Status(Box<Status>),
     /// All OSDs.
     Osds(OsdList),
+    /// A scrub was asked for.
+    Scrub(ScrubAsked),
 }
 
 /// How a call ended.

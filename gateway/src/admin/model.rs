@@ -157,6 +157,8 @@ pub struct Status {
     pub clients: ClientCounts,
     /// What is being repaired.
     pub recovery: Recovery,
+    /// How far the last scrub is, and what it found.
+    pub scrub: Scrub,
 }
 
 /// A verdict on the cluster.
@@ -223,6 +225,37 @@ pub struct ClientCounts {
 pub struct Recovery {
     /// Copies of objects that are missing or old.
     pub objects_missing: u64,
+}
+
+/// The scrub that was asked for last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scrub {
+    /// Counts what was asked for; 0: nothing yet.
+    pub number: u64,
+    /// When it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub asked: Option<u64>,
+    /// Seconds since then.
+    pub age_s: u64,
+    /// All PGs.
+    pub pgs: u64,
+    /// Those that are done with it.
+    pub done: u64,
+    /// Objects whose copies it compared.
+    pub objects: u64,
+    /// Objects of which it rewrote a damaged copy from a good one.
+    pub repaired: u64,
+    /// Objects whose copies differ though none of them is damaged, by each PG's last scrub.
+    pub inconsistent: u64,
+    /// Objects with data of which no good copy is left, by each PG's last scrub.
+    pub lost: u64,
+}
+
+/// The answer to `POST /api/v1/scrub`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubAsked {
+    /// The status shows this number, or a higher one, from soon on.
+    pub number: u64,
 }
 
 /// Whether an OSD serves.

@@ -12,7 +12,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::metrics::{BUCKETS, ExportMetrics, Metrics, Op, Protocol, Reading, bucket_bound};
-use super::{Health, OsdInfo, OsdState, Status};
+use super::{Health, OsdInfo, OsdState, Scrub, Status};
 
 /// The text of a scrape; `status` is `None` when the data path did not answer.
 pub(super) fn scrape(metrics: Arc<Metrics>, status: Option<Status>, osds: Vec<OsdInfo>) -> String {
@@ -38,6 +38,7 @@ impl Collector for Scrape {
         if let Some(status) = &self.status {
             cluster(&mut encoder, status)?;
             placement(&mut encoder, status)?;
+            scrub(&mut encoder, &status.scrub)?;
         }
         osds(&mut encoder, &self.osds)
     }
@@ -179,6 +180,30 @@ fn placement(encoder: &mut DescriptorEncoder, status: &Status) -> fmt::Result {
     )
 }
 
+fn scrub(encoder: &mut DescriptorEncoder, scrub: &Scrub) -> fmt::Result {
+    let pgs = [("total", scrub.pgs), ("done", scrub.done)];
+    gauges(
+        encoder,
+        ("trivet_scrub_pgs", "Placement groups of the last scrub"),
+        "kind",
+        pgs,
+    )?;
+    let objects = [
+        ("compared", scrub.objects),
+        ("repaired", scrub.repaired),
+        ("inconsistent", scrub.inconsistent),
+        ("lost", scrub.lost),
+    ];
+    gauges(
+        encoder,
+        ("trivet_scrub_objects", "What the last scrub found"),
+        "kind",
+        objects,
+    )?;
+    let age = &scrub.age_s;
+    gauge(encoder, "trivet_scrub_age_seconds", "Since a scrub was asked for", age)
+}
+
 /// A gauge per OSD: name, help, value.
 type Column = (&'static str, &'static str, fn(&OsdInfo) -> u64);
 
@@ -225,6 +250,7 @@ mod tests {
             ..Status::default()
         };
         status.pgs.by_state.insert("active+degraded".into(), 5);
+        status.scrub.repaired = 6;
         let osd = OsdInfo {
             id: 2,
             state: OsdState::Up,
@@ -249,6 +275,7 @@ mod tests {
         has(&text, "trivet_health{health=\"warn\"} 1");
         has(&text, "trivet_images 3");
         has(&text, "trivet_pg_states{state=\"active+degraded\"} 5");
+        has(&text, "trivet_scrub_objects{kind=\"repaired\"} 6");
         has(&text, "trivet_osd_up{osd=\"2\"} 1");
         has(&text, "trivet_osd_used_bytes{osd=\"2\"} 77");
         assert!(text.ends_with("# EOF\n"));

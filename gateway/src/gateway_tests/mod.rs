@@ -4,5 +4,6 @@ mod background;
 mod changes;
 mod clients;
 mod images;
+mod scrubs;
 mod sessions;
 mod world;

@@ -1,0 +1,121 @@
+//! Scrubs as an administrator sees them: asking for one, and what the PGs say about it.
+
+use std::collections::BTreeMap;
+
+use trivet_core::keys::{self, ScrubRequest};
+use trivet_core::kv::{Change, Compare, Event, Notice, Revision, Txn, TxnOutcome};
+use trivet_core::map::encode;
+
+use crate::admin::{AdminAnswer, AdminError, AdminReply, AdminResult, ErrorKind, Scrub, ScrubAsked};
+use crate::gateway::{Effect, Gateway};
+
+/// Requests on their way to the metadata store.
+#[derive(Debug, Default)]
+pub(crate) struct Scrubs {
+    /// The commit that wrote the last request.
+    written: Option<Revision>,
+    /// By ticket: the number asked for, and who asked.
+    asking: BTreeMap<u64, (u64, AdminReply)>,
+}
+
+impl Scrubs {
+    /// Takes in what the metadata store says, of which everything up to `known` is known.
+    pub(crate) fn apply(&mut self, notice: &Notice, known: Revision) {
+        match notice {
+            Notice::Snapshot { revision, .. } if *revision < known => {}
+            Notice::Snapshot { keys, .. } => {
+                let last = keys.iter().find(|kv| kv.key == keys::SCRUB);
+                self.written = last.map(|kv| kv.mod_revision);
+            }
+            Notice::Changes { events, .. } => {
+                for event in events {
+                    match event {
+                        Event::Put(kv) if kv.key == keys::SCRUB && kv.mod_revision > known => {
+                            self.written = Some(kv.mod_revision);
+                        }
+                        Event::Delete { key, revision } if key == keys::SCRUB && *revision > known => {
+                            self.written = None;
+                        }
+                        Event::Put(_) | Event::Delete { .. } => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// A transaction of the gateway has ended; false if it was not about a scrub.
+    pub(crate) fn txn_ended(&mut self, ticket: u64, outcome: TxnOutcome) -> bool {
+        let Some((number, reply)) = self.asking.remove(&ticket) else {
+            return false;
+        };
+        // A caller that has given up is no concern of ours.
+        let _ = reply.send(answer(number, outcome));
+        true
+    }
+
+    fn compare(&self) -> Compare {
+        let key = keys::SCRUB.to_owned();
+        match self.written {
+            Some(revision) => Compare::ModRevision(key, revision),
+            None => Compare::Absent(key),
+        }
+    }
+}
+
+fn answer(number: u64, outcome: TxnOutcome) -> AdminResult {
+    match outcome {
+        TxnOutcome::Committed(_) => Ok(AdminAnswer::Scrub(ScrubAsked { number })),
+        TxnOutcome::Refused(_) => Err(AdminError::new(
+            ErrorKind::Conflict,
+            "somebody else has just asked for a scrub; 'trivet status' shows how far it is",
+        )),
+        TxnOutcome::Unknown => Err(AdminError::new(
+            ErrorKind::Unavailable,
+            "the metadata store did not answer; 'trivet status' shows whether the scrub was asked for",
+        )),
+    }
+}
+
+impl Gateway {
+    /// Asks all PGs to scrub.
+    pub(crate) fn ask_scrub(&mut self, reply: AdminReply, out: &mut Vec<Effect>) {
+        let map = self.client.map();
+        // A request that was lost must not lower the number: PGs would not answer.
+        let done = map.scrubs.values().map(|report| report.value.number);
+        let asked = map.scrub.iter().map(|request| request.number);
+        let number = done.chain(asked).max().unwrap_or(0).saturating_add(1);
+        let at = u64::try_from(self.clock.wall.sec).unwrap_or(0);
+        let txn = Txn {
+            compare: vec![self.scrubs.compare()],
+            changes: vec![Change::put(keys::SCRUB, encode(&ScrubRequest { number, at }))],
+        };
+        let ticket = self.number();
+        self.scrubs.asking.insert(ticket, (number, reply));
+        out.push(Effect::Txn(ticket, txn));
+    }
+
+    /// For `trivet status`.
+    pub(crate) fn scrub(&self) -> Scrub {
+        let map = self.client.map();
+        let now = u64::try_from(self.clock.wall.sec).unwrap_or(0);
+        let mut scrub = Scrub {
+            pgs: map.pgs().count() as u64,
+            ..Scrub::default()
+        };
+        if let Some(request) = &map.scrub {
+            scrub.number = request.number;
+            scrub.asked = Some(request.at);
+            scrub.age_s = now.saturating_sub(request.at);
+        }
+        for report in map.scrubs.values().map(|report| &report.value) {
+            scrub.inconsistent = scrub.inconsistent.saturating_add(report.inconsistent);
+            scrub.lost = scrub.lost.saturating_add(report.lost);
+            if report.number >= scrub.number {
+                scrub.done += 1;
+                scrub.objects = scrub.objects.saturating_add(report.objects);
+                scrub.repaired = scrub.repaired.saturating_add(report.repaired);
+            }
+        }
+        scrub
+    }
+}
