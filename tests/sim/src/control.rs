@@ -48,17 +48,16 @@ impl Metadata {
 /// A place for a monitor.
 #[derive(Default)]
 pub struct MonitorSlot {
-    /// The machine, while the process has a lease.
+    /// The machine, from the first lease of the process on.
     pub machine: Option<Monitor>,
-    /// Its transaction under way.
-    running: Option<u64>,
+    /// Of its last transaction.
     ticket: u64,
 }
 
 impl MonitorSlot {
-    /// The process has ended, or lost its lease.
+    /// The process has ended.
     pub fn end(&mut self) {
-        (self.machine, self.running) = (None, None);
+        self.machine = None;
     }
 }
 
@@ -263,9 +262,12 @@ impl World {
             self.osd_step(place, trivet_osd::Event::Txn(ticket, outcome));
         } else if let Some(index) = self.monitor_at(place) {
             let slot = &mut self.monitors[index];
-            if slot.running == Some(ticket) {
-                slot.running = None;
+            if let Some(monitor) = &mut slot.machine
+                && slot.ticket == ticket
+            {
+                monitor.ended(outcome);
             }
+            self.monitor_next(place, index);
         }
     }
 
@@ -277,12 +279,15 @@ impl World {
             return self.osd_step(place, trivet_osd::Event::Lease(lease));
         }
         let Some(index) = self.monitor_at(place) else { return };
-        self.monitors[index].end();
-        if let Some(lease) = lease {
-            let id = self.random.draw();
-            self.monitors[index].machine = Some(mutants::monitor(self.mutant, id, lease));
-            self.processes[place].watch = None;
-            self.wake(place);
+        match (&mut self.monitors[index].machine, lease) {
+            (Some(monitor), lease) => monitor.lease(lease),
+            (None, None) => {}
+            (None, Some(lease)) => {
+                let id = self.random.draw();
+                self.monitors[index].machine = Some(mutants::monitor(self.mutant, id, lease));
+                self.processes[place].watch = None;
+                self.wake(place);
+            }
         }
     }
 
@@ -303,14 +308,10 @@ impl World {
 
     fn monitor_next(&mut self, place: Place, index: usize) {
         let slot = &mut self.monitors[index];
-        if slot.running.is_some() {
-            return;
-        }
-        let Some(txn) = slot.machine.as_mut().and_then(|monitor| monitor.next()) else {
+        let Some(txn) = slot.machine.as_mut().and_then(Monitor::next) else {
             return;
         };
         slot.ticket += 1;
-        slot.running = Some(slot.ticket);
         let ticket = slot.ticket;
         self.transact(place, ticket, txn);
     }
