@@ -2,7 +2,7 @@
 //!
 //! Most objects remember one or none: those cost no allocation.
 
-use trivet_core::mutation::Ops;
+use trivet_core::mutation::{MARK, Ops};
 use trivet_core::{ClientId, OpId};
 
 /// How "none" is kept. No client has this number.
@@ -49,9 +49,12 @@ impl Remembered {
         self.older.as_ref().map_or(0, |older| older.ops.len()) + usize::from(self.newest != NONE)
     }
 
-    /// Whether this one is among them.
-    pub fn contains(&self, op: OpId) -> bool {
-        op != NONE && (self.newest == op || self.older.as_ref().is_some_and(|older| older.ops.contains(&op)))
+    /// Whether they say that this one was executed.
+    pub fn remembers(&self, op: OpId) -> bool {
+        match &self.older {
+            None => Ops::remembers(&[self.newest], op),
+            Some(_) => Ops::remembers(&self.iter().collect::<Vec<_>>(), op),
+        }
     }
 
     /// Changes the list as a mutation says.
@@ -70,15 +73,17 @@ impl Remembered {
     }
 }
 
-/// Whether `op` leaves nothing of a list that only has `newest`.
+/// Whether `op` alone is left of a list that only has `newest`.
 fn is_replaced(newest: OpId, op: OpId, answered: u64) -> bool {
-    newest == NONE || newest == op || newest.client == op.client && newest.sequence < answered
+    let is_over = newest == NONE || newest.client == op.client && newest.sequence & !MARK < answered;
+    is_over && answered == op.sequence
 }
 
 /// By how much a change makes a list longer, at most.
 pub fn growth(change: &Ops) -> usize {
     match change {
-        Ops::Add { .. } => 1,
+        // With the bound of its client.
+        Ops::Add { .. } => 2,
         Ops::Exactly(ops) => ops.len(),
     }
 }
@@ -116,7 +121,8 @@ mod tests {
             change.apply(&mut model);
             assert_eq!(list.iter().collect::<Vec<_>>(), model);
             assert_eq!(list.len(), model.len());
-            assert!(model.iter().all(|&op| list.contains(op)) && !list.contains(op(9, 9)));
+            assert!(model.iter().all(|&op| op.sequence & MARK != 0 || list.remembers(op)));
+            assert!(!list.remembers(op(9, 9)));
             assert_eq!(list.older.is_none(), model.len() <= 1);
         }
         assert!(model.len() <= MAX_OPS);

@@ -149,7 +149,7 @@ impl Replay {
                     let (position, highest) = (*position, *highest);
                     self.search(position, highest)?
                 }
-                Step::Verify(_) => self.verify(),
+                Step::Verify(_) => self.verify()?,
                 Step::Done => return Ok(Need::Nothing),
             };
             if let Some((offset, len)) = need {
@@ -247,9 +247,8 @@ impl Replay {
                 }
             };
             let prefix = Prefix::get(&block, &self.secret);
-            let here = prefix.filter(|p| p.position % self.layout.log_size == position % self.layout.log_size);
-            if let Some(prefix) = here {
-                self.check_tail(&prefix)?;
+            if let Some(prefix) = prefix.filter(|prefix| prefix.sequence > self.sequence) {
+                self.check_trace(&prefix, position)?;
                 highest = highest.max(prefix.sequence);
             }
             position += BLOCK;
@@ -258,31 +257,34 @@ impl Replay {
         Ok(None)
     }
 
-    /// A batch that follows the last one of the chain, but lies elsewhere, followed another one: the one that should
-    /// have overwritten the last one of the chain never arrived.
+    /// What a trace, found at `position`, of a batch behind the end of the chain says about the chain.
     ///
-    /// A later batch that the ring could not have held together with the tail proves that a checkpoint newer
-    /// than the one in use moved the tail: the chain ends only because that checkpoint has rotted.
-    fn check_tail(&self, prefix: &Prefix) -> Result<(), String> {
-        let fits = prefix.end().saturating_sub(self.tail) <= self.layout.log_size;
-        if prefix.sequence <= self.sequence || self.rot_is_the_end {
+    /// One that lies where it does not belong went astray, and is missing where it does. One that follows the last
+    /// batch of the chain, but not in place, followed another one: that should have overwritten the last one of the
+    /// chain, and never arrived. One that the ring could not have held together with the tail proves that a
+    /// checkpoint newer than the one in use moved the tail: the chain ends only because that checkpoint has rotted.
+    fn check_trace(&self, prefix: &Prefix, position: u64) -> Result<(), String> {
+        if self.rot_is_the_end {
             return Ok(());
         }
-        let missing = self.sequence + 1;
+        let (size, sequence) = (self.layout.log_size, prefix.sequence);
+        if prefix.position % size != position % size {
+            return Err(wrong_place(sequence));
+        }
         let expected = [self.head, self.ring().lap_after(self.head)];
-        let newer = prefix.incarnation >= self.incarnation;
-        if prefix.sequence == missing && newer && !expected.contains(&prefix.position) {
+        let follows = sequence == self.sequence + 1 && prefix.incarnation >= self.incarnation;
+        if follows && !expected.contains(&prefix.position) {
             return Err(format!(
-                "batch {} of the log is damaged: batch {missing} is not behind it",
+                "batch {} of the log is damaged: batch {sequence} is not behind it",
                 self.sequence
             ));
         }
+        let fits = prefix.end().saturating_sub(self.tail) <= size;
         if fits {
             return Ok(());
         }
         Err(format!(
-            "the checkpoint that batch {} of the log relies on is damaged",
-            prefix.sequence
+            "the checkpoint that batch {sequence} of the log relies on is damaged"
         ))
     }
 
@@ -346,15 +348,16 @@ impl Replay {
         checks
     }
 
-    /// Checks what is in the window; the first mismatch undoes the batch.
-    fn verify(&mut self) -> Option<Range> {
+    /// Checks what is in the window; the first mismatch undoes the batch. Unless what is there is a later batch, that
+    /// went astray.
+    fn verify(&mut self) -> Result<Option<Range>, String> {
         let Step::Verify(checks) = &mut self.step else {
             unreachable!("only called in that step")
         };
         let Some(check) = checks.last() else {
             self.apply_held();
             self.step = Step::Done;
-            return None;
+            return Ok(None);
         };
         let len = check.sums.len() * UNIT_SIZE;
         let inside = check
@@ -369,14 +372,20 @@ impl Replay {
             } else {
                 len as u64
             };
-            return Some((check.offset, usize::try_from(more).expect("windows are small")));
+            return Ok(Some((check.offset, usize::try_from(more).expect("windows are small"))));
         };
         if mismatches(check.object, check.first, data, &check.sums).is_empty() {
             checks.pop();
-        } else {
-            self.drop_held();
+            return Ok(None);
         }
-        None
+        let mut traces = data
+            .chunks_exact(UNIT_SIZE)
+            .filter_map(|unit| Prefix::get(unit, &self.secret));
+        if let Some(astray) = traces.find(|prefix| prefix.sequence > self.sequence) {
+            return Err(wrong_place(astray.sequence));
+        }
+        self.drop_held();
+        Ok(None)
     }
 
     fn drop_held(&mut self) {
@@ -428,6 +437,10 @@ impl Replay {
         });
         end
     }
+}
+
+fn wrong_place(sequence: u64) -> String {
+    format!("batch {sequence} of the log was written to a wrong place")
 }
 
 /// The units of the slot that a write went to which records after it in the same batch have replaced. Their

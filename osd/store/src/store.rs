@@ -173,7 +173,7 @@ impl Store {
     /// Whether the object remembers that this operation was executed; durable state only.
     pub fn executed(&self, object: ObjectId, op: OpId) -> bool {
         let entry = self.live().and_then(|live| live.index.get(object));
-        entry.is_some_and(|entry| entry.ops.contains(op))
+        entry.is_some_and(|entry| entry.ops.remembers(op))
     }
 
     /// The operations that the object remembers, oldest first; durable state only.

@@ -131,7 +131,8 @@ impl Superblock {
         if block.len() < CHECKED + 4 || block[..8] != MAGIC {
             return Err("not a Trivet store".into());
         }
-        if crc32c::crc32c(&block[..CHECKED]) != (&block[CHECKED..]).get_u32_le() {
+        let padded = block[CHECKED + 4..].iter().all(|&byte| byte == 0);
+        if !padded || crc32c::crc32c(&block[..CHECKED]) != (&block[CHECKED..]).get_u32_le() {
             return Err("the superblock is damaged".into());
         }
         block.advance(8);
@@ -194,7 +195,7 @@ mod tests {
         assert_eq!(Superblock::decode(&block, 1 << 28), Ok(superblock.clone()));
         assert_eq!(Superblock::decode(&block, 1 << 40), Ok(superblock));
         assert!(Superblock::decode(&block, 1 << 27).is_err());
-        for bit in 0..(CHECKED + 4) * 8 {
+        for bit in 0..block.len() * 8 {
             let mut bad = block.to_vec();
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(Superblock::decode(&bad, 1 << 40).is_err(), "bit {bit}");

@@ -40,7 +40,7 @@ pub fn run(seed: u64, tally: &mut Tally) -> Result<(), Violation> {
     if rng.one_in(2) {
         world.rest()?;
     }
-    stop(&mut world);
+    world.stop();
     if rng.one_in(2) {
         world = once_more(world, &mut rng)?;
     }
@@ -67,15 +67,8 @@ fn once_more(stopped: World, rng: &mut Rng) -> Result<World, Violation> {
     let mut world = World::open(disk, stopped.model, rng.fork(), None)?;
     world.opened()?.map_err(Violation)?;
     world.take_stock()?;
-    stop(&mut world);
+    world.stop();
     Ok(world)
-}
-
-/// The process ends; every write arrives, those in flight included.
-fn stop(world: &mut World) {
-    for write in std::mem::take(&mut world.disk.unflushed) {
-        world.disk.durable.write(write.offset, &write.data);
-    }
 }
 
 /// Damages one to three places and tells which. Not in what was written last: rot there looks like a write

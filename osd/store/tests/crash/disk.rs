@@ -9,6 +9,7 @@ use trivet_core::disk::{DiskDone, DiskError, DiskOp, DiskOpKind, IoId};
 
 use crate::Violation;
 use crate::image::{Image, PAGE, SECTOR};
+use crate::journal::Journal;
 use crate::rng::Rng;
 
 /// EIO, as Linux numbers it.
@@ -49,6 +50,19 @@ pub struct Faults {
     pub write_after: Option<usize>,
     /// One in so many reads fails.
     pub read_one_in: Option<usize>,
+    /// One write goes wrong, and nobody is told.
+    pub mischief: Option<Mischief>,
+}
+
+/// A write that is lost or goes astray.
+#[derive(Clone)]
+pub struct Mischief {
+    /// Where it begins.
+    pub within: Range<usize>,
+    /// After so many others that do.
+    pub after: usize,
+    /// Where it goes; `None`: nowhere.
+    pub target: Option<Range<usize>>,
 }
 
 /// The simulated disk.
@@ -74,6 +88,8 @@ pub struct SimDisk {
     pub tail: Vec<Range<usize>>,
     /// What each page held before its last write.
     pub older: Image,
+    /// All writes, if anybody wants to undo one.
+    pub journal: Option<Journal>,
     /// The writes submitted since the last completion.
     together: Vec<Range<usize>>,
 }
@@ -93,6 +109,7 @@ impl SimDisk {
             lying: false,
             log: 0..0,
             tail: Vec::new(),
+            journal: None,
             together: Vec::new(),
         }
     }
@@ -216,8 +233,17 @@ impl SimDisk {
             return Err(failure("write"));
         }
         write.completed = Some(self.clock);
+        if let Some(target) = stray(&mut self.faults.mischief, write, rng) {
+            write.offset = target;
+        }
+        if write.data.is_empty() {
+            return Ok(Bytes::new());
+        }
         self.older
             .write(write.offset, &self.seen.read(write.offset, write.data.len()));
+        if let Some(journal) = &mut self.journal {
+            journal.note(write.offset, &write.data, &self.seen);
+        }
         self.seen.write(write.offset, &write.data);
         Ok(Bytes::new())
     }
@@ -275,6 +301,22 @@ impl Unflushed {
 
 fn coin_flips(count: usize, rng: &mut Rng) -> Vec<bool> {
     (0..count).map(|_| rng.one_in(2)).collect()
+}
+
+/// Whether this write goes wrong, and where to: one that is lost becomes empty.
+fn stray(mischief: &mut Option<Mischief>, write: &mut Unflushed, rng: &mut Rng) -> Option<usize> {
+    let plan = mischief.as_mut().filter(|plan| plan.within.contains(&write.offset))?;
+    if plan.after > 0 {
+        plan.after -= 1;
+        return None;
+    }
+    let target = mischief.take()?.target;
+    let Some(target) = target.filter(|target| target.len() >= write.data.len()) else {
+        write.data = Bytes::new();
+        return None;
+    };
+    let room = (target.len() - write.data.len()) / PAGE;
+    Some(target.start + rng.below(room + 1) * PAGE)
 }
 
 /// Counts down; true when it reaches the end.

@@ -9,9 +9,11 @@ mod corruption;
 mod disk;
 mod failures;
 mod image;
+mod journal;
 mod model;
 mod power;
 mod rng;
+mod single;
 mod workload;
 mod world;
 
@@ -26,14 +28,17 @@ pub struct Violation(pub String);
 const IMAGES: u64 = 100_000;
 /// Stores that are damaged in 200 ways each, for so many images.
 const ROTTEN_STORES: u64 = 110;
+/// Single corruptions.
+const CORRUPTIONS: u64 = 10_000;
 /// Within so many images each seeded bug is caught.
 const MUTANT_IMAGES: u64 = 20_000;
 
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|n| n.parse().ok())
+}
+
 fn images() -> u64 {
-    std::env::var("TRIVET_CRASH_IMAGES")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(IMAGES)
+    number("TRIVET_CRASH_IMAGES").unwrap_or(IMAGES)
 }
 
 fn crash_images(seed: u64, images: u64, churn: bool) {
@@ -111,6 +116,20 @@ fn rot_is_never_served_and_never_hides_what_was_acknowledged() {
         tally.disks >= seeds * 200 && tally.reported > tally.disks / 20,
         "the rot hit something"
     );
+}
+
+#[test]
+fn single_corruptions_are_detected_repaired_or_harmless() {
+    let goal = number("TRIVET_CRASH_CORRUPTIONS").unwrap_or(CORRUPTIONS);
+    let mut tally = single::Tally::default();
+    let first = number("TRIVET_CRASH_SEED").unwrap_or(0);
+    for seed in first.. {
+        single::run(seed, None, &mut tally).unwrap_or_else(|v| panic!("TRIVET_CRASH_SEED={seed}: {}", v.0));
+        if tally.injected >= goal {
+            break;
+        }
+    }
+    println!("{tally}");
 }
 
 /// A checker that cannot fail proves nothing.

@@ -1,12 +1,12 @@
 //! What the store may hold: per object every change asked of it since the last one that was answered.
-//! The model computes contents itself and compares whole bytes; it shares no code with the store.
+//! The model computes contents itself and compares whole bytes; it shares no code with the store but the vocabulary.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use trivet_core::buffer::zeroes;
-use trivet_core::mutation::{MAX_OPS, Mutation, Ops, Patch};
+use trivet_core::mutation::{Mutation, Ops, Patch};
 use trivet_core::{Epoch, ObjectId, OpId, PgId, UNITS_PER_OBJECT, UnitMask, Version};
 use trivet_store::api::{ObjectInfo, Reply, Request, StoreError, Ticket};
 
@@ -145,7 +145,7 @@ impl Contents {
         let mut next = self.clone();
         next.exists = true;
         (next.version, next.tombstone) = (mutation.version, mutation.tombstone);
-        next.remember(&mutation.ops);
+        mutation.ops.apply(&mut next.ops);
         mutation.zero.iter().for_each(|unit| next.units[unit] = None);
         for patch in &mutation.patches {
             for unit in 0..patch.units() {
@@ -153,18 +153,6 @@ impl Contents {
             }
         }
         next
-    }
-
-    fn remember(&mut self, ops: &Ops) {
-        match ops {
-            Ops::Add { op, answered } => {
-                let answered = |old: &OpId| old.client == op.client && old.sequence < *answered;
-                self.ops.retain(|old| old != op && !answered(old));
-                self.ops.push(*op);
-                self.ops = self.ops.split_off(self.ops.len().saturating_sub(MAX_OPS));
-            }
-            Ops::Exactly(ops) => self.ops.clone_from(ops),
-        }
     }
 
     /// What makes an object like this one, whatever it was.
@@ -660,12 +648,25 @@ impl Model {
         for (&object, history) in &self.objects {
             let runs: Vec<_> = history.answered().present().runs().collect();
             let runs = if whole { vec![(0, UNITS_PER_OBJECT)] } else { runs };
+            if whole {
+                reads.push(Request::Salvage { object });
+            }
             reads.extend(
                 runs.into_iter()
                     .map(|(first, count)| Request::Read { object, first, count }),
             );
         }
         reads
+    }
+
+    /// Replacements of all objects by what they should be.
+    pub fn replacements(&self) -> Vec<Request> {
+        let existing = self.objects.iter().filter(|(_, history)| history.answered().exists);
+        let replacements = existing.map(|(&object, history)| Request::Replace {
+            object,
+            mutation: history.answered().as_mutation(object),
+        });
+        replacements.collect()
     }
 
     /// How many objects exist, tombstones included, when nothing is under way.

@@ -55,6 +55,16 @@ impl Workload {
         }
     }
 
+    /// The same mixture over other objects.
+    pub fn over(self, objects: Vec<ObjectId>) -> Workload {
+        Workload {
+            hot: self.hot.min(objects.len()),
+            objects,
+            sequence: 1 << 40,
+            ..self
+        }
+    }
+
     /// The objects of the run.
     pub fn objects(&self) -> &[ObjectId] {
         &self.objects

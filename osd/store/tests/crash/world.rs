@@ -17,6 +17,8 @@ use crate::workload::Workload;
 
 /// More steps than any run takes to come to rest.
 const RESTLESS: usize = 200_000;
+/// Steps of a store that is asked for nothing.
+const PATIENCE: usize = 40;
 /// The cluster of all tests.
 pub const CLUSTER: [u8; 16] = *b"crash test runs!";
 /// The OSD of all tests.
@@ -43,13 +45,7 @@ pub struct World {
 /// Formats `image`; what was there before must not matter. Gives back where the log lies: format writes to
 /// the start of each part, the log is the last one.
 pub fn format(image: &mut Image, geometry: Geometry, name: [u8; 16]) -> Result<Range<usize>, Violation> {
-    let format = Format {
-        size: geometry.size as u64,
-        osd: OSD,
-        cluster: CLUSTER,
-        store: name,
-        log_size: Some(geometry.log),
-    };
+    let format = format_of(geometry, name);
     let mut rng = Rng::new(0);
     let mut disk = SimDisk::new(image.clone());
     let mut log = 0;
@@ -65,6 +61,17 @@ pub fn format(image: &mut Image, geometry: Geometry, name: [u8; 16]) -> Result<R
     }
     *image = disk.durable;
     Ok(log..log + usize::try_from(geometry.log).expect("a small disk"))
+}
+
+/// How a store of that layout and name is made.
+pub fn format_of(geometry: Geometry, name: [u8; 16]) -> Format {
+    Format {
+        size: geometry.size as u64,
+        osd: OSD,
+        cluster: CLUSTER,
+        store: name,
+        log_size: Some(geometry.log),
+    }
 }
 
 impl World {
@@ -143,6 +150,9 @@ impl World {
             self.pump()?;
             return self.look(workload);
         }
+        if self.disk.idle() && self.model.outstanding() == 0 && self.rng.one_in(16) {
+            return self.linger();
+        }
         if self.disk.idle() && self.model.outstanding() > 0 {
             return Err(Violation("requests wait while the disk is idle".to_owned()));
         }
@@ -185,6 +195,33 @@ impl World {
             self.complete(1)?;
         }
         Err(Violation("the store does not come to rest".to_owned()))
+    }
+
+    /// Nothing is asked for, for a while.
+    pub fn linger(&mut self) -> Result<(), Violation> {
+        for _ in 0..PATIENCE {
+            self.complete(1)?;
+        }
+        self.rest()
+    }
+
+    /// The process ends; every write arrives, those in flight included.
+    pub fn stop(&mut self) {
+        let disk = &mut self.disk;
+        for write in std::mem::take(&mut disk.unflushed) {
+            if let (None, Some(journal)) = (write.completed, &mut disk.journal) {
+                journal.note(write.offset, &write.data, &disk.durable);
+            }
+            disk.durable.write(write.offset, &write.data);
+        }
+    }
+
+    /// Replaces every object by what it should be.
+    pub fn repair_all(&mut self) -> Result<(), Violation> {
+        for request in self.model.replacements() {
+            self.submit(request);
+        }
+        self.rest()
     }
 
     /// After opening: what is there is what may be there; from now on it is what must be there.
