@@ -50,19 +50,26 @@ impl Patch {
     }
 }
 
-/// How many client operations an object remembers at most; the oldest go first. Clients have fewer under way on one
-/// object.
+/// How many entries the list of client operations that an object remembers has at most; the oldest client's go first.
+/// Clients have fewer operations under way on one object.
 pub const MAX_OPS: usize = 128;
+
+/// Set in the sequence of an entry of the list that is no operation: everything of its client below it was answered.
+/// Clients do not use this bit.
+pub const MARK: u64 = 1 << 63;
 
 /// What a mutation does to the list of client operations that its object remembers, so that a repeated one is answered
 /// and not executed again. The list is part of the object: replicas have the same, and recovery brings it along.
+///
+/// The smallest sequence of a client in the list is a bound: everything of that client below it was answered. So a copy
+/// of an operation that arrives long after another one was answered is recognised, too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ops {
     /// One more was executed.
     Add {
         /// Which.
         op: OpId,
-        /// Of its client, operations on this object below this sequence were answered: they will not be repeated.
+        /// Of its client, operations on this object below this sequence were answered.
         answered: u64,
     },
     /// Exactly these, oldest first.
@@ -73,13 +80,44 @@ impl Ops {
     /// The list after this, given the one before.
     pub fn apply(&self, list: &mut Vec<OpId>) {
         match self {
-            Ops::Add { op, answered } => {
-                list.retain(|o| o != op && (o.client != op.client || o.sequence >= *answered));
-                list.push(*op);
-                list.drain(..list.len().saturating_sub(MAX_OPS));
-            }
+            Ops::Add { op, answered } => add(list, *op, *answered),
             Ops::Exactly(ops) => ops.clone_into(list),
         }
+    }
+
+    /// Whether the list says that an operation was executed.
+    #[must_use]
+    pub fn remembers(list: &[OpId], op: OpId) -> bool {
+        list.contains(&op) || bound(list, op).is_some_and(|bound| op.sequence < bound)
+    }
+}
+
+/// Below this, everything of the operation's client was answered; none if the list knows nothing of the client.
+fn bound(list: &[OpId], op: OpId) -> Option<u64> {
+    let own = list.iter().filter(|o| o.client == op.client);
+    own.map(|o| o.sequence & !MARK).min()
+}
+
+fn add(list: &mut Vec<OpId>, op: OpId, answered: u64) {
+    let answered = answered.max(bound(list, op).unwrap_or(0));
+    let is_kept = |o: &OpId| o.sequence & MARK == 0 && o.sequence >= answered && *o != op;
+    list.retain(|o| o.client != op.client || is_kept(o));
+    let least = bound(list, op).unwrap_or(op.sequence).min(op.sequence);
+    if 0 < answered && answered < least {
+        list.push(OpId {
+            client: op.client,
+            sequence: answered | MARK,
+        });
+    }
+    list.push(op);
+    while list.len() > MAX_OPS {
+        // A bound must not outlive the operations above it: all of a client go together.
+        let Some(oldest) = list.iter().map(|o| o.client).find(|client| *client != op.client) else {
+            // Only a client that has more under way than it may.
+            list.drain(..list.len() - MAX_OPS);
+            return;
+        };
+        list.retain(|o| o.client != oldest);
     }
 }
 
@@ -121,29 +159,49 @@ mod tests {
         }
     }
 
+    fn add(list: &mut Vec<OpId>, client: u64, sequence: u64, answered: u64) {
+        let op = op(client, sequence);
+        Ops::Add { op, answered }.apply(list);
+    }
+
     #[test]
     fn answered_operations_are_forgotten_per_client() {
         let mut list = vec![op(1, 5), op(2, 5), op(1, 7)];
-        Ops::Add {
-            op: op(1, 8),
-            answered: 7,
-        }
-        .apply(&mut list);
+        add(&mut list, 1, 8, 7);
         assert_eq!(list, [op(2, 5), op(1, 7), op(1, 8)]);
         Ops::Exactly(vec![op(3, 1)]).apply(&mut list);
         assert_eq!(list, [op(3, 1)]);
     }
 
     #[test]
-    fn the_list_is_bounded() {
-        let mut list = Vec::new();
-        for sequence in 0..MAX_OPS as u64 + 2 {
-            Ops::Add {
-                op: op(1, sequence),
-                answered: 0,
-            }
-            .apply(&mut list);
+    fn a_late_copy_of_an_answered_operation_is_recognised() {
+        // Operations (sequence, answered) in the order of their execution; the list then; not executed; executed.
+        type Case<'a> = (&'a [(u64, u64)], &'a [u64], &'a [u64], &'a [u64]);
+        let table: [Case; 5] = [
+            (&[(5, 5)], &[5], &[6], &[4, 5]),
+            (&[(5, 5), (6, 6)], &[6], &[7], &[5, 6]),
+            // 5 is still under way.
+            (&[(6, 5)], &[5 | MARK, 6], &[5, 7], &[4, 6]),
+            (&[(6, 5), (5, 5)], &[6, 5], &[7], &[4, 5, 6]),
+            // An old copy with an old bound does not take anything back.
+            (&[(5, 5), (6, 5), (8, 7), (7, 5)], &[8, 7], &[9], &[5, 6, 7, 8]),
+        ];
+        for (executed, expected, open, known) in table {
+            let mut list = Vec::new();
+            executed.iter().for_each(|&(sequence, answered)| add(&mut list, 1, sequence, answered));
+            assert_eq!(list, expected.iter().map(|&s| op(1, s)).collect::<Vec<_>>(), "{executed:?}");
+            assert!(open.iter().all(|&s| !Ops::remembers(&list, op(1, s))), "{executed:?}");
+            assert!(known.iter().all(|&s| Ops::remembers(&list, op(1, s))), "{executed:?}");
+            assert!(!Ops::remembers(&list, op(2, 1)));
         }
-        assert_eq!((list.len(), list[0]), (MAX_OPS, op(1, 2)));
+    }
+
+    #[test]
+    fn the_list_is_bounded_by_whole_clients() {
+        let mut list = Vec::new();
+        (1..=3).for_each(|sequence| add(&mut list, 1, sequence, 1));
+        (1..=MAX_OPS as u64 - 2).for_each(|sequence| add(&mut list, 2, sequence, 1));
+        assert_eq!(list.len(), MAX_OPS - 2);
+        assert!(list.iter().all(|o| o.client == ClientId(2)));
     }
 }

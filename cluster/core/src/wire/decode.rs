@@ -7,7 +7,7 @@ use super::fields::{Fields, check_range};
 use super::frame::{HEADER, Header, Kind, Limits, WireError};
 use crate::ids::{Epoch, ObjectId, PgId, UNIT_SIZE, UNITS_PER_OBJECT, UnitMask};
 use crate::message::{Action, Message, Op, OpDone, OpError, OpValue, PING_LIMIT, Peer, PeerBody};
-use crate::mutation::{Mutation, Patch};
+use crate::mutation::{MARK, Mutation, Patch};
 use crate::time::Now;
 
 /// Takes the next frame off `input`; none, and `input` as it was, while it is not there as a whole (see
@@ -112,6 +112,9 @@ where
     let id = fields.op_id()?;
     let pg = fields.pg()?;
     let answered = fields.u64()?;
+    if (id.sequence | answered) & MARK != 0 {
+        return Err(WireError::Field("a sequence that is none"));
+    }
     let action = action(fields, pg)?;
     Ok(Message::Op(Op {
         id,

@@ -8,7 +8,7 @@ use crate::ids::{
     ClientId, Epoch, ImageId, OBJECT_SIZE, ObjectId, OpId, OsdId, PgId, PoolId, UNIT_SIZE, UnitMask, Version,
 };
 use crate::message::{Action, Listed, Message, Op, OpDone, OpError, OpValue, Peer, PeerBody, Promise, WriteError};
-use crate::mutation::{MAX_OPS, Mutation, Ops, Patch};
+use crate::mutation::{MARK, MAX_OPS, Mutation, Ops, Patch};
 use crate::time::Now;
 
 const PG: PgId = PgId {
@@ -294,7 +294,7 @@ impl Random {
     fn op_id(&mut self) -> OpId {
         OpId {
             client: ClientId(self.next()),
-            sequence: self.next(),
+            sequence: self.next() & !MARK,
         }
     }
 
@@ -396,7 +396,7 @@ impl Random {
         Message::Op(Op {
             id: self.op_id(),
             pg: PG,
-            answered: self.next(),
+            answered: self.next() & !MARK,
             action,
         })
     }
