@@ -1,9 +1,10 @@
 //! The atlas of damage: where copies are hurt for good, so that never more of them are than redundancy covers.
 //!
-//! The rule is the simplest that is sound. One disk is hurt at a time, and only while the cluster is clean and, if
-//! members may act alone, while nothing else is wrong and nothing else goes wrong. The next one may be hurt when the
-//! damaged OSD was started again (what is rotten in its log and checkpoints shows then, or is overwritten before it
-//! matters), the cluster was clean again, and a scrub has compared everything since.
+//! The rule is the simplest that is sound. One disk is hurt at a time, and only while the cluster is clean. Nothing else
+//! goes wrong meanwhile if what is stored is hurt, for then the only copy of a write that nobody has acknowledged might
+//! be the hurt one, nor if members may act alone. The next one may be hurt when the damaged OSD was started again (what
+//! is rotten in its log and checkpoints shows then, or is overwritten before it matters), the cluster was clean again,
+//! and a scrub has compared everything since.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use trivet_core::map::encode;
 use trivet_core::{Now, OsdId, PgId, keys};
 
 use crate::disk::Fault;
+use crate::event::Event;
 use crate::network::Place;
 use crate::osds::End;
 use crate::random::Random;
@@ -87,6 +89,14 @@ impl Atlas {
         self.hurt.is_some()
     }
 
+    /// Whether damage is around that nothing else may come on top of.
+    #[must_use]
+    pub fn wants_calm(&self, min_size: usize) -> bool {
+        self.hurt
+            .as_ref()
+            .is_some_and(|hurt| wants_calm(hurt.trouble, min_size))
+    }
+
     /// Whether any disk was hurt at some time since then.
     #[must_use]
     pub fn was_hurt(&self, since: Now) -> bool {
@@ -115,6 +125,13 @@ impl Atlas {
     pub fn describe(&self) -> String {
         format!("{:?}", self.hurt)
     }
+}
+
+/// Whether this damage has to be the only trouble.
+fn wants_calm(trouble: Trouble, min_size: usize) -> bool {
+    let gone = matches!(trouble, Trouble::WriteError | Trouble::FlushError | Trouble::Replace);
+    let passing = matches!(trouble, Trouble::ReadError | Trouble::ReadFlip);
+    min_size == 1 || !(gone || passing)
 }
 
 /// Where a fault is aimed: mostly at data, sometimes at what the store keeps for itself.
@@ -172,12 +189,15 @@ impl World {
             return self.tend_hurt();
         }
         let idle = self.nemesis.is_idle(self.now) && self.now.since(self.nemesis.busy_until()) >= SETTLED;
-        let calm = self.swarm.min_size > 1 || idle;
-        let alive = self.processes.iter().all(|process| process.alive && !process.paused);
-        if self.phase != Phase::Safety || self.atlas.waiting.is_empty() || !calm || !alive || !self.is_clean() {
+        let alive = || self.processes.iter().all(|process| process.alive && !process.paused);
+        let Some(&trouble) = self.atlas.waiting.first() else {
+            return;
+        };
+        let calm = idle || !wants_calm(trouble, self.swarm.min_size);
+        if self.phase != Phase::Safety || !calm || !alive() || !self.is_clean() {
             return;
         }
-        let trouble = self.atlas.waiting.remove(0);
+        self.atlas.waiting.remove(0);
         let place = self.atlas.random.index(self.osds.len());
         if self.hurt(place, trouble) {
             let (number, since) = (self.osds[place].number, self.now);
@@ -212,7 +232,7 @@ impl World {
             }
             Trouble::BadBlock => slot.disk.break_block(&range).is_some(),
             Trouble::Replace => {
-                self.end_process(place, End::Killed);
+                self.end_process(place, End::Killed, false);
                 self.plan_replacement(place);
                 true
             }
@@ -259,7 +279,7 @@ impl World {
                     .atlas
                     .random
                     .duration(Duration::from_millis(50)..=Duration::from_secs(3));
-                self.kill_by(place, how, down);
+                self.restart_hurt(place, how, down);
                 Stage::Healing
             }
             Stage::Healing if self.all_ready() && self.is_clean() => self.ask_for_scrub(),
@@ -272,6 +292,13 @@ impl World {
         if let Some(hurt) = &mut self.atlas.hurt {
             hurt.stage = next;
         }
+    }
+
+    /// What it has sent still arrives: it shall not be the only one that has a write.
+    fn restart_hurt(&mut self, place: Place, how: End, down: Duration) {
+        self.end_process(place, how, how == End::Power);
+        let life = self.processes[place].life;
+        self.schedule.at(self.now + down, Event::Start(place, life));
     }
 
     fn restart_at(&mut self, trouble: Trouble) -> Now {

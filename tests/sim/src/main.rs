@@ -76,6 +76,9 @@ struct Limits {
     /// A kind of trouble that is not made; may be repeated.
     #[arg(long, value_parser = trouble)]
     without: Vec<Trouble>,
+    /// No trouble but of these kinds; may be repeated.
+    #[arg(long, value_parser = trouble)]
+    only: Vec<Trouble>,
     /// The troubles end after so many seconds.
     #[arg(long)]
     until: Option<u64>,
@@ -93,9 +96,15 @@ fn trouble(name: &str) -> Result<Trouble, String> {
 }
 
 impl Limits {
+    fn left_out(&self) -> Vec<Trouble> {
+        let others = Trouble::ALL.iter().filter(|trouble| !self.only.contains(trouble));
+        let others = others.filter(|_| !self.only.is_empty());
+        self.without.iter().chain(others).copied().collect()
+    }
+
     fn overrides(&self) -> Overrides {
         Overrides {
-            without: self.without.clone(),
+            without: self.left_out(),
             until: self.until.map(Duration::from_secs),
         }
     }
@@ -104,8 +113,16 @@ impl Limits {
 /// The command that runs a seed again.
 fn command(seed: u64, overrides: &Overrides) -> String {
     let mut words = format!("trivet-sim replay {seed}");
-    for trouble in &overrides.without {
-        words += &format!(" --without {}", trouble.name());
+    let left = Swarm::draw(seed, overrides).troubles;
+    let some = if overrides.without.is_empty() { &[] } else { &left[..] };
+    for (trouble, _) in some {
+        words += &format!(" --only {}", trouble.name());
+    }
+    if left.is_empty() {
+        words += &Trouble::ALL
+            .iter()
+            .map(|t| format!(" --without {}", t.name()))
+            .collect::<String>();
     }
     if let Some(until) = overrides.until {
         words += &format!(" --until {}", until.as_secs());

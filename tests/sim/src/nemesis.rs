@@ -98,8 +98,7 @@ impl World {
         if trouble.group() == Group::Damage && !self.swarm.hostile {
             return self.atlas.want(trouble);
         }
-        let alone = self.swarm.min_size == 1 && self.atlas.any() && !self.swarm.hostile;
-        if self.nemesis.calm || alone {
+        if self.nemesis.calm || self.atlas.wants_calm(self.swarm.min_size) {
             return;
         }
         let mut random = self.nemesis.randoms[index].clone();

@@ -198,7 +198,7 @@ impl World {
         if let Some(lease) = self.processes[place].lease {
             self.ask(place, Ask::Revoke(lease));
         }
-        self.end_process(place, End::Killed);
+        self.end_process(place, End::Killed, false);
         self.plan_replacement(place);
     }
 
@@ -246,9 +246,8 @@ impl World {
         self.start(place);
     }
 
-    /// A process is gone, and what it had under way.
-    pub(crate) fn end_process(&mut self, place: Place, how: End) {
-        let also_sent = how == End::Power || self.random.one_in(2);
+    /// A process is gone, and what it had under way; what it had sent, too, if so.
+    pub(crate) fn end_process(&mut self, place: Place, how: End, also_sent: bool) {
         self.trace.line(self.now, format_args!("place {place} ends: {how:?}"));
         self.processes[place].end();
         self.network.break_place(place, also_sent);
@@ -279,7 +278,8 @@ impl World {
         if !self.processes[place].alive {
             return;
         }
-        self.end_process(place, how);
+        let also_sent = how == End::Power || self.random.one_in(2);
+        self.end_process(place, how, also_sent);
         let life = self.processes[place].life;
         self.schedule.at(self.now + down, Event::Start(place, life));
         self.nemesis.busy(self.now + down);
