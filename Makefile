@@ -7,10 +7,13 @@ ARGS ?=
 # The folder with the guest kit: build, run, scripts/.
 GUEST ?= ../shared/guest
 CARGO ?= cargo
+# The simulator: the first seed, and how many.
+SEED ?= 1
+N ?= 300
 
 E2E = RUST_BACKTRACE=0 TRIVET_BIN=$(CURDIR)/target/release/trivet $(CARGO) test -q -p trivet-e2e --test e2e -- --test-threads=1 --show-output
 
-.PHONY: help up build test check unit e2e bench guest long
+.PHONY: help up build test check unit sim mutants e2e bench guest long
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,8 +25,8 @@ build: ## the release binary, target/release/trivet
 	@tests/install build
 	$(CARGO) build --release -p trivet
 
-test: ## everything that CI runs: check, unit, e2e; ends with "N passed, N failed"
-	@tests/run check unit e2e
+test: ## everything that CI runs: check, unit, sim, e2e; ends with "N passed, N failed"
+	@tests/run check unit sim e2e
 
 check: ## formatting, clippy, the rules of the house
 	$(CARGO) fmt --all --check
@@ -32,6 +35,14 @@ check: ## formatting, clippy, the rules of the house
 
 unit: ## unit, golden, crash and fuzz tests, without real processes
 	$(CARGO) test -q --workspace --exclude trivet-e2e --exclude trivet-tidy
+
+sim: ## the whole cluster under faults, from seeds (N=300 SEED=1)
+	$(CARGO) build -q --profile sim -p trivet-sim
+	target/sim/trivet-sim run --seed $(SEED) --count $(N) $(ARGS)
+
+mutants: ## every deliberate bug has to be caught by the simulator within 1,000 seeds
+	$(CARGO) build -q --profile sim -p trivet-sim --features mutants
+	target/sim/trivet-sim mutants $(ARGS)
 
 e2e: build ## the real binary against clients that others wrote
 	@tests/install test
