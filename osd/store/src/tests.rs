@@ -1,6 +1,9 @@
 //! The whole store on a disk that does everything at once, against a model.
 
+mod damage;
+
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use bytes::Bytes;
 use trivet_core::checksum::unit_sums;
@@ -18,6 +21,8 @@ use crate::superblock::{Format, format};
 /// A store and its disk.
 struct Bench {
     disk: Vec<u8>,
+    /// Bytes that cannot be read.
+    unreadable: Range<usize>,
     store: Store,
     out: Output,
     ticket: u64,
@@ -48,6 +53,7 @@ impl Bench {
         let store = Store::open(disk.len() as u64, options, &mut out);
         let mut bench = Bench {
             disk,
+            unreadable: 0..0,
             store,
             out,
             ticket: 0,
@@ -71,7 +77,12 @@ impl Bench {
     fn run(&mut self) {
         while !self.out.disk.is_empty() {
             for op in std::mem::take(&mut self.out.disk) {
-                let done = execute(&mut self.disk, op);
+                let hit = matches!(op.kind, DiskOpKind::Read { offset, len }
+                    if place(offset) < self.unreadable.end && self.unreadable.start < place(offset) + len);
+                let mut done = execute(&mut self.disk, op);
+                if hit {
+                    done.result = Err(failure());
+                }
                 self.store.completed(done, &mut self.out);
             }
             self.store.pump(&mut self.out);
@@ -107,6 +118,13 @@ impl Bench {
             Ok(Reply::Data { version, segments }) => (version, segments.concat()),
             other => panic!("{other:?}"),
         }
+    }
+}
+
+fn failure() -> DiskError {
+    DiskError {
+        errno: 5,
+        what: "test".into(),
     }
 }
 
@@ -543,17 +561,8 @@ fn a_failed_write_or_flush_is_final() {
             op = bench.out.disk.remove(0);
             assert!(matches!(op.kind, DiskOpKind::Flush));
         }
-        let error = DiskError {
-            errno: 5,
-            what: "test".into(),
-        };
-        bench.store.completed(
-            DiskDone {
-                id: op.id,
-                result: Err(error),
-            },
-            &mut bench.out,
-        );
+        let result = Err(failure());
+        bench.store.completed(DiskDone { id: op.id, result }, &mut bench.out);
         bench.store.pump(&mut bench.out);
         assert!(bench.out.disk.is_empty(), "nothing is tried again");
         let later = bench.submit(unit(3, 1, 0, 1));

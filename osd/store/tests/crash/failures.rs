@@ -9,7 +9,7 @@ use crate::model::Model;
 use crate::rng::Rng;
 use crate::workload::Workload;
 use crate::world::{World, format};
-use trivet_store::State;
+use trivet_store::{Mutant, State};
 
 /// Images looked at after each failure.
 const SAMPLES: usize = 6;
@@ -26,19 +26,19 @@ pub struct Tally {
 }
 
 /// A new store, open, on a healthy disk.
-pub fn fresh(rng: &mut Rng) -> Result<(World, Workload), Violation> {
+pub fn fresh(rng: &mut Rng, mutant: Option<Mutant>) -> Result<(World, Workload), Violation> {
     let (geometry, objects) = draw_geometry(rng);
     let workload = Workload::new(objects, rng);
     let mut image = Image::blank(geometry.size);
     let log = format(&mut image, geometry, *b"the first format")?;
     let model = Model::new(workload.objects().iter().copied());
-    let mut world = reopen(image, &model, rng)?;
+    let mut world = reopen(image, &model, rng, mutant)?;
     world.disk.log = log;
     Ok((world, workload))
 }
 
-fn reopen(image: Image, model: &Model, rng: &mut Rng) -> Result<World, Violation> {
-    let mut world = World::open(SimDisk::new(image), model.clone(), rng.fork(), None)?;
+fn reopen(image: Image, model: &Model, rng: &mut Rng, mutant: Option<Mutant>) -> Result<World, Violation> {
+    let mut world = World::open(SimDisk::new(image), model.clone(), rng.fork(), mutant)?;
     world
         .opened()?
         .map_err(|reason| Violation(format!("the store does not open: {reason}")))?;
@@ -47,9 +47,9 @@ fn reopen(image: Image, model: &Model, rng: &mut Rng) -> Result<World, Violation
 }
 
 /// One run with one failed write or flush.
-pub fn final_failure(seed: u64, tally: &mut Tally) -> Result<(), Violation> {
+pub fn final_failure(seed: u64, mutant: Option<Mutant>, tally: &mut Tally) -> Result<(), Violation> {
     let mut rng = Rng::new(seed);
-    let (mut world, mut workload) = fresh(&mut rng)?;
+    let (mut world, mut workload) = fresh(&mut rng, mutant)?;
     let after = rng.below(150);
     world.disk.faults = if rng.one_in(2) {
         Faults {
@@ -81,7 +81,7 @@ pub fn final_failure(seed: u64, tally: &mut Tally) -> Result<(), Violation> {
         tally.images += 1;
         let mut model = world.model.clone();
         model.disk_failed = false;
-        reopen(remains.image, &model, &mut rng)?.read_back(false)?;
+        reopen(remains.image, &model, &mut rng, mutant)?.read_back(false)?;
     }
     Ok(())
 }
@@ -114,7 +114,7 @@ fn failed_for_good(world: &mut World, workload: &mut Workload) -> Result<(), Vio
 /// One run in which reads fail now and then.
 pub fn read_errors(seed: u64, tally: &mut Tally) -> Result<(), Violation> {
     let mut rng = Rng::new(seed);
-    let (mut world, mut workload) = fresh(&mut rng)?;
+    let (mut world, mut workload) = fresh(&mut rng, None)?;
     world.disk.faults = Faults {
         read_one_in: Some(rng.between(3, 30)),
         ..Faults::default()
@@ -134,5 +134,5 @@ pub fn read_errors(seed: u64, tally: &mut Tally) -> Result<(), Violation> {
     tally.writes += world.model.compared.writes;
     let remains = world.disk.power_cut(&mut rng);
     tally.images += 1;
-    reopen(remains.image, &world.model, &mut rng)?.read_back(true)
+    reopen(remains.image, &world.model, &mut rng, None)?.read_back(true)
 }

@@ -2,7 +2,8 @@
 //! every seeded bug of [`Mutant`] must be caught by the same checker.
 //!
 //! `TRIVET_CRASH_IMAGES` sets the number of crash images (default 100,000) and scales the tests of rot with
-//! it, `TRIVET_CRASH_SEED` repeats one run. Figures are printed with `--nocapture`.
+//! it, `TRIVET_CRASH_CORRUPTIONS` that of single corruptions (default 10,000), `TRIVET_CRASH_SEED` repeats one
+//! run. Figures are printed with `--nocapture`.
 
 mod campaign;
 mod corruption;
@@ -30,8 +31,9 @@ const IMAGES: u64 = 100_000;
 const ROTTEN_STORES: u64 = 110;
 /// Single corruptions.
 const CORRUPTIONS: u64 = 10_000;
-/// Within so many images each seeded bug is caught.
+/// Within so many images, or seeds of another test, each seeded bug is caught.
 const MUTANT_IMAGES: u64 = 20_000;
+const MUTANT_SEEDS: u64 = 60;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|n| n.parse().ok())
@@ -74,7 +76,7 @@ fn crash_images_while_objects_come_and_go() {
 fn failed_writes_and_flushes_are_final() {
     let mut tally = failures::Tally::default();
     for seed in 0..400 {
-        failures::final_failure(seed, &mut tally).unwrap_or_else(|v| panic!("seed {seed}: {}", v.0));
+        failures::final_failure(seed, None, &mut tally).unwrap_or_else(|v| panic!("seed {seed}: {}", v.0));
     }
     println!(
         "{} disk failures after {} writes, {} requests answered with the failure, {} images: 0 violations",
@@ -132,32 +134,78 @@ fn single_corruptions_are_detected_repaired_or_harmless() {
     println!("{tally}");
 }
 
+/// What catches a seeded bug.
+#[derive(Clone, Copy, Debug)]
+enum Catcher {
+    PowerCuts,
+    Corruptions,
+    Failures,
+    /// A unit test of the smallest case: the crash tests find it, too, but only after some 10,000 corruptions.
+    Unit,
+}
+
+/// The catcher of each seeded bug: a store alone shows all of them, none needs a cluster.
+const CATCHERS: [(Mutant, Catcher); Mutant::ALL.len()] = [
+    (Mutant::SkipFlush, Catcher::PowerCuts),
+    (Mutant::AckBeforeBatch, Catcher::PowerCuts),
+    (Mutant::IgnoreFlushError, Catcher::Failures),
+    (Mutant::AcceptTornBatch, Catcher::PowerCuts),
+    (Mutant::SkipLastBatchVerify, Catcher::PowerCuts),
+    (Mutant::TruncateAtRot, Catcher::Corruptions),
+    (Mutant::NeverProve, Catcher::Corruptions),
+    (Mutant::ReuseSlotEarly, Catcher::PowerCuts),
+    (Mutant::CheckpointBeforeFlush, Catcher::PowerCuts),
+    (Mutant::TailBeforeHeader, Catcher::PowerCuts),
+    (Mutant::StaleChunks, Catcher::Unit),
+    (Mutant::ForgetOps, Catcher::PowerCuts),
+    (Mutant::ForgetEpoch, Catcher::PowerCuts),
+    (Mutant::NoVerifyOnRead, Catcher::Corruptions),
+    (Mutant::SalvageHidesDamage, Catcher::Corruptions),
+    (Mutant::SettleUnverified, Catcher::Corruptions),
+    (Mutant::SettleOverNewer, Catcher::PowerCuts),
+    (Mutant::EqualVersionOverwrites, Catcher::PowerCuts),
+    (Mutant::TombstoneDropsVersion, Catcher::PowerCuts),
+];
+
+/// How the bug showed itself; `None` if it did not.
+fn caught(mutant: Mutant, catcher: Catcher) -> Option<String> {
+    match catcher {
+        Catcher::PowerCuts => {
+            let mutant = Some(mutant);
+            let options = campaign::Options {
+                mutant,
+                ..Options::default()
+            };
+            let failure = campaign::run(3, MUTANT_IMAGES, options).err()?;
+            Some(format!("at image {}: {}", failure.images, failure.violation.0))
+        }
+        Catcher::Corruptions => {
+            let mut tally = single::Tally::default();
+            let violation = (0..MUTANT_SEEDS).find_map(|seed| single::run(seed, Some(mutant), &mut tally).err())?;
+            Some(format!("at corruption {}: {}", tally.injected, violation.0))
+        }
+        Catcher::Unit => Some("by a unit test".to_owned()),
+        Catcher::Failures => {
+            let mut tally = failures::Tally::default();
+            let mut seeds = 0..MUTANT_SEEDS;
+            let violation = seeds.find_map(|seed| failures::final_failure(seed, Some(mutant), &mut tally).err())?;
+            Some(format!("at failure {}: {}", tally.failures, violation.0))
+        }
+    }
+}
+
 /// A checker that cannot fail proves nothing.
 #[test]
 fn every_seeded_bug_is_caught() {
-    let mutants = [
-        Mutant::SkipFlush,
-        Mutant::AcceptTornBatch,
-        Mutant::ReuseSlotEarly,
-        Mutant::SkipLastBatchVerify,
-        Mutant::CheckpointBeforeFlush,
-    ];
     let mut survivors = Vec::new();
-    for mutant in mutants {
-        match campaign::run(
-            3,
-            MUTANT_IMAGES,
-            Options {
-                mutant: Some(mutant),
-                ..Options::default()
-            },
-        ) {
-            Err(failure) => println!("{mutant:?} caught at image {}: {}", failure.images, failure.violation.0),
-            Ok(_) => survivors.push(format!("{mutant:?}")),
+    for (mutant, catcher) in CATCHERS {
+        match std::panic::catch_unwind(|| caught(mutant, catcher)) {
+            Ok(Some(how)) => println!("{mutant:?} caught {how}"),
+            Ok(None) => survivors.push(mutant),
+            Err(_) => println!("{mutant:?} caught: it panicked"),
         }
     }
-    assert!(
-        survivors.is_empty(),
-        "not caught within {MUTANT_IMAGES} images: {survivors:?}"
-    );
+    assert!(survivors.is_empty(), "not caught: {survivors:?}");
+    let known = |mutant| CATCHERS.iter().any(|caught| caught.0 == mutant);
+    assert!(Mutant::ALL.into_iter().all(known), "a seeded bug that nobody looks for");
 }

@@ -11,6 +11,7 @@ use trivet_core::{Epoch, ObjectId, OpId, PgId, UNITS_PER_OBJECT, UnitMask, Versi
 use trivet_store::api::{ObjectInfo, Reply, Request, StoreError, Ticket};
 
 use crate::Violation;
+use crate::campaign::MANY;
 use crate::image::PAGE;
 
 /// Fewer objects than this, tombstones included, are never too many for any disk.
@@ -642,11 +643,13 @@ impl Model {
         Ok(next)
     }
 
-    /// Reads that cover what the store must hold: the present units, or whole objects.
+    /// Reads that cover what the store must hold: the present units, or whole objects unless there are many without
+    /// any.
     pub fn inventory(&self, whole: bool) -> Vec<Request> {
         let mut reads = Vec::new();
         for (&object, history) in &self.objects {
             let runs: Vec<_> = history.answered().present().runs().collect();
+            let whole = whole && (!runs.is_empty() || self.objects.len() < MANY);
             let runs = if whole { vec![(0, UNITS_PER_OBJECT)] } else { runs };
             if whole {
                 reads.push(Request::Salvage { object });

@@ -176,8 +176,13 @@ fn fresh(rng: &mut Rng, mutant: Option<Mutant>) -> Result<(World, Workload, Regi
 
 fn stopped(rng: &mut Rng, mutant: Option<Mutant>) -> Result<Stopped, Violation> {
     let (mut world, mut workload, regions) = fresh(rng, mutant)?;
-    for _ in 0..rng.between(50, 900) {
-        world.step(&mut workload)?;
+    for life in 0..rng.between(1, 3) {
+        if life > 0 {
+            world = reopened(world, rng, mutant)?;
+        }
+        for _ in 0..rng.between(50, 500) {
+            world.step(&mut workload)?;
+        }
     }
     let quiet = !rng.one_in(3);
     if quiet {
