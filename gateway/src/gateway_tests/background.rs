@@ -171,7 +171,8 @@ fn many_purges_happen_a_few_at_a_time() {
     let images: Vec<ImageId> = (0..10).map(|n| world.image(&format!("vm{n}"), OBJECT)).collect();
     world.hold_osd = true;
     (0..10).for_each(|n| drop(world.ask(remove(&format!("vm{n}")))));
-    world.pass(Duration::from_secs(1));
+    // Not so long that the client asks again.
+    world.pass(Duration::from_millis(500));
     assert_eq!(world.ops(), 4 * 2, "four images, two PGs");
     world.hold_osd = false;
     world.pass(Duration::from_secs(1));

@@ -277,7 +277,7 @@ fn metrics_and_health_are_served() -> Result<()> {
     Ok(())
 }
 
-fn http(server: &Server, path: &str) -> Result<String> {
+pub fn http(server: &Server, path: &str) -> Result<String> {
     use std::io::{Read, Write};
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", server.ports.http))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;

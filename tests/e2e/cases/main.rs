@@ -10,4 +10,6 @@ mod kills;
 mod malformed;
 mod nfs_files;
 mod osd_outage;
+mod pauses;
+mod rot;
 mod verified_load;

@@ -24,7 +24,7 @@ fn is_clean(status: &Value) -> bool {
         && status["recovery"]["objects_missing"] == 0
 }
 
-fn wait_clean(server: &Server) -> Result<Duration> {
+pub fn wait_clean(server: &Server) -> Result<Duration> {
     let started = Instant::now();
     loop {
         let status = server.json("status")?;

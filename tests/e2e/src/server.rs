@@ -355,7 +355,21 @@ impl Server {
     /// # Errors
     /// When the signal cannot be sent.
     pub fn terminate(&self) -> Result<()> {
-        Tool::new("kill").args(&format!("-TERM {}", self.pid())).ok()?;
+        self.signal("TERM")
+    }
+
+    /// Keeps the whole process from running for so long.
+    ///
+    /// # Errors
+    /// When it cannot be stopped, or not be woken.
+    pub fn pause(&self, time: Duration) -> Result<()> {
+        self.signal("STOP")?;
+        thread::sleep(time);
+        self.signal("CONT")
+    }
+
+    fn signal(&self, name: &str) -> Result<()> {
+        Tool::new("kill").args(&format!("-{name} {}", self.pid())).ok()?;
         Ok(())
     }
 

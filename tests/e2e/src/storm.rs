@@ -1,8 +1,9 @@
 //! A writer that stamps what it writes and keeps a ledger of what it was told,
-//! until the server dies under it.
+//! until the server dies under it, or until it is told to stop.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 
@@ -18,6 +19,10 @@ const SIZES: &[u64] = &[1, 1, 2, 3, 7, 8, 8, 8, 16, 31, 64, 128, 255, 256, 512];
 /// Bytes per read when a region is compared.
 const COMPARE: u32 = 1 << 20;
 const SECTOR_BYTES: u64 = 512;
+/// Writes between two reads of a writer that reads back.
+const READ_EVERY: u64 = 64;
+/// Sectors of such a read.
+const READ: u64 = 256;
 
 /// Writes to the ledger's region of `export` until the connection breaks.
 /// `acknowledged` counts.
@@ -44,15 +49,92 @@ pub fn write_until_death(
             return Ok(());
         };
         ensure!(error == 0, "write refused with error {error}");
-        match waiting.remove(&cookie) {
-            None => bail!("answer to cookie {cookie}, which nobody sent"),
-            Some(None) => {}
-            Some(Some(sequence)) => {
-                ledger.acknowledge(sequence);
-                acknowledged.fetch_add(1, Ordering::Relaxed);
-            }
+        settle(&mut waiting, cookie, ledger, acknowledged)?;
+    }
+}
+
+/// Requests without an answer: the sequence number of a write, nothing of a flush.
+type Waiting = BTreeMap<u64, Option<u64>>;
+
+/// Notes an answer.
+fn settle(waiting: &mut Waiting, cookie: u64, ledger: &mut Ledger, acknowledged: &AtomicU64) -> Result<()> {
+    match waiting.remove(&cookie) {
+        None => bail!("answer to cookie {cookie}, which nobody sent"),
+        Some(None) => {}
+        Some(Some(sequence)) => {
+            ledger.acknowledge(sequence);
+            acknowledged.fetch_add(1, Ordering::Relaxed);
         }
     }
+    Ok(())
+}
+
+/// What a writer has to tell that was not disturbed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Steady {
+    /// Writes that were acknowledged.
+    pub writes: u64,
+    /// Sectors that were read back and right.
+    pub read: u64,
+    /// The longest time without an answer.
+    pub pause: Duration,
+}
+
+impl Steady {
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            writes: self.writes + other.writes,
+            read: self.read + other.read,
+            pause: self.pause.max(other.pause),
+        }
+    }
+}
+
+/// Writes to the ledger's region of `export` and reads back parts of it, until told to stop.
+///
+/// # Errors
+/// When the connection breaks, a request fails, or a sector that is read is not what it must be.
+pub fn write_and_read(
+    port: u16,
+    export: &str,
+    ledger: &mut Ledger,
+    rng: &mut Rng,
+    stop: &AtomicBool,
+) -> Result<Steady> {
+    let mut nbd = Nbd::open(port, export)?;
+    let (acknowledged, mut steady) = (AtomicU64::new(0), Steady::default());
+    let mut heard = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        let mut waiting = Waiting::new();
+        let mut left = READ_EVERY;
+        while left > 0 || !waiting.is_empty() {
+            while left > 0 && waiting.len() < DEPTH {
+                let (cookie, sequence) = issue(&mut nbd, ledger, rng)?;
+                waiting.insert(cookie, sequence);
+                left -= 1;
+            }
+            let (cookie, error) = nbd.receive()?;
+            ensure!(error == 0, "request refused with error {error}");
+            settle(&mut waiting, cookie, ledger, &acknowledged)?;
+            steady.pause = steady.pause.max(heard.elapsed());
+            heard = Instant::now();
+        }
+        steady.read += read_back(&mut nbd, ledger, rng)?;
+    }
+    steady.writes = acknowledged.into_inner();
+    Ok(steady)
+}
+
+/// Reads sectors somewhere in the region, of which no write is in flight.
+fn read_back(nbd: &mut Nbd, ledger: &mut Ledger, rng: &mut Rng) -> Result<u64> {
+    let (first, sectors) = ledger.region();
+    let at = first + rng.below(sectors - READ + 1);
+    let data = nbd.read(at * SECTOR_BYTES, u32::try_from(READ * SECTOR_BYTES)?)?;
+    let wrong = ledger.compare(at, &data);
+    ensure!(wrong.is_empty(), "stale or wrong: {:#?}", &wrong[..wrong.len().min(10)]);
+    Ok(READ)
 }
 
 /// Sends a write (its sequence number is returned) or, now and then, a flush.
