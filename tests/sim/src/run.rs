@@ -16,6 +16,8 @@ use crate::world::{Phase, World};
 
 /// After this time without faults everything has come together again.
 const CONVERGENCE: Duration = Duration::from_secs(120);
+/// If small disks have not come together by then, everything is deleted.
+const FULL: Duration = Duration::from_secs(60);
 /// How long a hostile run goes on without faults.
 const HOSTILE_END: Duration = Duration::from_secs(30);
 
@@ -103,6 +105,13 @@ impl World {
     /// Everything recovers, everything is read.
     fn come_together(&mut self) {
         let end = self.now + CONVERGENCE;
+        let full = self.swarm.tight && !self.run_until(self.now + FULL, |world| world.apart().is_none());
+        if full {
+            // What a member has no room for cannot be healed before somebody makes room.
+            for step in self.workload.purges() {
+                self.submit(0, step);
+            }
+        }
         if !self.run_until(end, |world| world.apart().is_none()) {
             return self.not_together();
         }

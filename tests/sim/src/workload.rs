@@ -231,6 +231,16 @@ impl Workload {
             .collect()
     }
 
+    /// Deletes everything.
+    #[must_use]
+    pub fn purges(&self) -> Vec<Step> {
+        self.options
+            .images
+            .iter()
+            .map(|&(image, size)| purge(image, size))
+            .collect()
+    }
+
     fn heat(&mut self) {
         let number = self.random.index(self.options.images.len());
         let sectors = sectors_of(self.options.images[number].1);
