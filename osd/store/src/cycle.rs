@@ -5,6 +5,7 @@
 //! Usually only what changed since the last checkpoint is appended to its area; when that does not fit, or
 //! most objects changed, a full image goes to the other area. A header is written when all that it points
 //! to is durable, into the block that does not hold the newest one; the tail moves when the header is durable.
+//! Then the checkpoint is copied to the other area, see [`crate::mirror`].
 
 use bytes::Bytes;
 use trivet_core::{Epoch, ObjectId, PgId};
@@ -13,6 +14,7 @@ use crate::api::Output;
 use crate::checkpoint::{self, CHUNK_FILL, Chunk, Header, ITEM_MAX};
 use crate::disk::Owner;
 use crate::layout::{BLOCK, Layout};
+use crate::mirror::{Copying, Mirror};
 use crate::mutant::mutant;
 use crate::policy;
 use crate::settle::Settling;
@@ -43,7 +45,9 @@ pub struct Cycle {
     stage: Stage,
     /// Objects being settled.
     pub settling: Settling,
-    /// Writes and flushes of the checkpoint in flight.
+    /// The checkpoint's copy.
+    pub mirror: Mirror,
+    /// Operations of the checkpoint in flight.
     waiting: usize,
     /// Changes never fit into their area, but that is seen only while they are written.
     #[cfg(test)]
@@ -73,6 +77,7 @@ enum Stage {
     FlushChunks(Active),
     Header(Active),
     FlushHeader(Active),
+    Copy(Copying),
 }
 
 /// A checkpoint being written.
@@ -104,6 +109,7 @@ impl Cycle {
             active,
             stage: Stage::Idle,
             settling: Settling::default(),
+            mirror: Mirror::default(),
             waiting: 0,
             #[cfg(test)]
             overflow: false,
@@ -120,7 +126,12 @@ impl Cycle {
         checkpoint::chunks_room(layout)
     }
 
-    /// A write or flush of the checkpoint has completed.
+    /// An operation of the checkpoint was submitted.
+    pub fn begin_one(&mut self) {
+        self.waiting += 1;
+    }
+
+    /// An operation of the checkpoint has completed.
     pub fn finished_one(&mut self) {
         self.waiting -= 1;
     }
@@ -169,7 +180,14 @@ impl Live {
                 Stage::FlushHeader(next) => {
                     self.ring.tail = next.header.position;
                     self.cycle.active = next;
+                    self.cycle.stage = Stage::Copy(self.cycle.mirror.begin(&next.header));
                     self.start_batch(out);
+                }
+                Stage::Copy(copying) => {
+                    let source = self.cycle.active;
+                    if let Some(copying) = self.copy(copying, &source, out) {
+                        self.cycle.stage = Stage::Copy(copying);
+                    }
                 }
             }
         }
@@ -184,7 +202,7 @@ impl Live {
         }
         let done = at == list.len() && self.cycle.settling.active() == 0;
         self.cycle.stage = if done {
-            self.begin_stream(point, false)
+            self.begin_stream(point, self.cycle.mirror.suspect)
         } else {
             Stage::Settle { point, list, at }
         };
@@ -205,6 +223,7 @@ impl Live {
         header.incarnation = self.incarnation;
         let (mut area, mut slot) = (active.area, 1 - active.slot);
         if full {
+            self.cycle.mirror.overwritten();
             (area, slot) = (if active.exists { 1 - active.area } else { 0 }, 0);
             header = Header {
                 base: sequence,
@@ -295,12 +314,14 @@ impl Live {
         self.cycle.stage = Stage::FlushChunks(next);
     }
 
-    fn flush_checkpoint(&mut self, out: &mut Output) {
+    /// Makes durable what was written of the checkpoint.
+    pub fn flush_checkpoint(&mut self, out: &mut Output) {
         self.cycle.waiting += 1;
         self.disk.flush(Owner::Checkpoint, out);
     }
 
-    fn write_header(&mut self, next: &Active, out: &mut Output) {
+    /// Writes the header block.
+    pub fn write_header(&mut self, next: &Active, out: &mut Output) {
         let offset = self.layout.area(next.area) + next.slot as u64 * BLOCK;
         self.cycle.waiting += 1;
         self.disk

@@ -24,6 +24,8 @@ pub enum Owner {
     SettleWrite(u32),
     /// A write or flush of the checkpoint.
     Checkpoint,
+    /// The checkpoint read back.
+    CheckpointRead,
 }
 
 /// A hasher for keys that are counters or already mixed.

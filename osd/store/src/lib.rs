@@ -15,6 +15,7 @@ mod disk;
 pub mod fuzz;
 mod index;
 mod layout;
+mod mirror;
 mod mutant;
 mod ops;
 mod policy;

@@ -237,6 +237,10 @@ impl Live {
                 self.read_done(job, extent, done.result, out);
                 return Ok(());
             }
+            Owner::CheckpointRead => {
+                self.copy_read(done.result.ok());
+                return Ok(());
+            }
             Owner::SettleRead(job, extent) => {
                 self.settle_read_done(job, extent, done.result.ok(), out);
                 return Ok(());
@@ -252,7 +256,7 @@ impl Live {
             Owner::BatchFlush => self.batch_durable(out),
             Owner::SettleWrite(job) => self.settle_write_done(job),
             Owner::Checkpoint => self.cycle.finished_one(),
-            Owner::Read(..) | Owner::SettleRead(..) | Owner::Recovery => {}
+            Owner::Read(..) | Owner::SettleRead(..) | Owner::CheckpointRead | Owner::Recovery => {}
         }
         Ok(())
     }

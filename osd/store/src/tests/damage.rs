@@ -219,20 +219,49 @@ fn a_batch_that_went_astray_is_noticed() {
     assert_eq!(bench.store.state(), State::Failed(why.into()));
 }
 
+/// A store with a checkpoint that has object 3, the log does not reach back to it; and where the areas' chunks are.
+fn with_checkpoint() -> (Bench, [usize; 2]) {
+    let layout = Layout::new(SIZE as u64, Some(LOG)).unwrap();
+    let mut bench = Bench::new(SIZE, LOG);
+    bench.ask(unit(3, 1, 0, 3)).unwrap();
+    settle(&mut bench, 20);
+    let chunks = [0, 1].map(|area| place(crate::checkpoint::chunks_start(&layout, area)));
+    (bench, chunks)
+}
+
 /// Chunks that a power cut left behind are not those of a checkpoint whose own were lost.
 #[test]
 fn a_checkpoint_is_made_of_its_own_chunks() {
-    for (mutant, opens) in [(None, false), (Some(Mutant::StaleChunks), true)] {
-        let layout = Layout::new(SIZE as u64, Some(LOG)).unwrap();
-        let mut bench = Bench::new(SIZE, LOG);
-        settle(&mut bench, 20);
-        let chunk = place(crate::checkpoint::chunks_start(&layout, 0));
+    for (mutant, right) in [(None, true), (Some(Mutant::StaleChunks), false)] {
+        let (mut bench, areas) = with_checkpoint();
         let mut stale = crate::checkpoint::Chunk::new(&[5; 16], 1, 0);
         stale.put_removed(object(9));
         let stale = stale.finish();
-        bench.disk[chunk..chunk + stale.len()].copy_from_slice(&stale);
+        bench.disk[areas[0]..][..stale.len()].copy_from_slice(&stale);
+        bench.disk[areas[1]..][..stale.len()].copy_from_slice(&stale);
         let bench = Bench::open(bench.disk, Options { expect: None, mutant });
-        assert_eq!(bench.store.state() == State::Ready, opens, "{:?}", bench.store.state());
+        assert_eq!(bench.store.state() == State::Ready, !right);
+    }
+}
+
+#[test]
+fn either_copy_of_the_checkpoint_is_enough() {
+    for (area, at) in [(0, 100), (1, 100), (0, 30 - 8192), (1, 30 - 8192)] {
+        let (mut bench, areas) = with_checkpoint();
+        let at = areas[area].checked_add_signed(at).unwrap();
+        bench.disk[at] ^= 1;
+        for _ in 0..3 {
+            bench = bench.reopen();
+            assert_eq!(bench.read_version(object(3)), Some(version(1)), "{area} {at}");
+            settle(&mut bench, 40);
+        }
+        bench.disk[areas[1 - area]..][..UNIT_SIZE].fill(0xee);
+        let mut bench = bench.reopen();
+        assert_eq!(
+            bench.read_version(object(3)),
+            Some(version(1)),
+            "the copy was made again"
+        );
     }
 }
 
