@@ -197,7 +197,7 @@ impl Live {
         if !before.exists && entries + kept >= self.layout.max_entries() {
             return Err(StoreError::NoSpace);
         }
-        if self.index.ops() + self.commit.ops + ops::growth(&mutation.ops) > self.layout.max_ops() {
+        if !self.has_room_for_ops(object, &mutation.ops, before) {
             return Err(StoreError::NoSpace);
         }
         if present_after(mutation, before).is_empty() {
@@ -216,6 +216,19 @@ impl Live {
                 .take(true)
                 .map_or((Some(old), UnitMask::EMPTY), |slot| (Some(slot), fresh))),
         }
+    }
+
+    /// Whether a checkpoint has room for the operations that will be remembered. A list that does not grow always fits.
+    fn has_room_for_ops(&self, object: ObjectId, change: &Ops, before: &Outlook) -> bool {
+        if self.index.ops() + self.commit.ops + ops::growth(change) <= self.layout.max_ops() {
+            return true;
+        }
+        let entry = self.index.get(object).filter(|_| before.waiting == 0);
+        entry.is_some_and(|entry| {
+            let mut after = entry.ops.clone();
+            after.apply(change);
+            after.len() <= entry.ops.len()
+        })
     }
 
     fn queue_write(

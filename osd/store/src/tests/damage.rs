@@ -366,3 +366,36 @@ fn equal_replicas_have_equal_digests() {
     assert_eq!(one.store.digest(object(50)), 0);
     assert_eq!(one.reopen().store.digest(object(1)), seen[seen.len() - 1]);
 }
+
+/// A checkpoint has room for so many operations and no more; what needs no more goes on.
+#[test]
+fn operations_are_bounded_and_their_checkpoint_fits() {
+    let mut bench = Bench::new(SIZE, LOG);
+    let remember = |number, counter, ops| Request::Write {
+        object: object(number),
+        mutation: Mutation {
+            version: version(counter),
+            ops: Ops::Exactly(ops),
+            zero: UnitMask::ALL,
+            patches: vec![],
+            tombstone: false,
+        },
+    };
+    let list: Vec<OpId> = (0..128).map(op).collect();
+    let fits = (10..).find(|&n| bench.ask(remember(n, 1, list.clone())) == Err(StoreError::NoSpace));
+    let fits = fits.unwrap() - 10;
+    let most = Layout::new(SIZE as u64, Some(LOG)).unwrap().max_ops() / 128;
+    assert_eq!(usize::try_from(fits).unwrap(), most);
+    assert_eq!(bench.ask(remember(9, 1, vec![])), Ok(Reply::Written));
+    assert_eq!(
+        bench.ask(remember(11, 2, vec![op(1)])),
+        Ok(Reply::Written),
+        "now there are fewer"
+    );
+    settle(&mut bench, 100);
+    let bench = bench.reopen();
+    assert_eq!(
+        (bench.store.ops(object(10)), bench.store.ops(object(11))),
+        (list, vec![op(1)])
+    );
+}
