@@ -230,7 +230,7 @@ impl World {
             self.fail(format!("a client has {parts} parts of operations under way"));
         } else if let Some((since, step)) = oldest
             && self.phase == Phase::Safety
-            && !self.swarm.hostile
+            && !(self.swarm.hostile || self.swarm.tight)
             && self.now.since(since.max(self.quiet_since)) > PATIENCE
         {
             let state = self.describe();

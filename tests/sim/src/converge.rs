@@ -71,7 +71,7 @@ impl World {
         all
     }
 
-    /// Members have the same objects, others have none, tombstones are gone.
+    /// Members have the same objects, others have none.
     fn replicas_differ(&self) -> Option<String> {
         let plan = &self.truth.plans.get(&POOL)?.value;
         let mut model: BTreeMap<PgId, (OsdId, BTreeMap<ObjectId, Copy>)> = BTreeMap::new();
@@ -86,12 +86,6 @@ impl World {
                     }
                     continue;
                 }
-                if let Some((object, _)) = mine.iter().find(|(_, (_, tombstone, _))| *tombstone) {
-                    return Some(format!(
-                        "OSD {} still has the tombstone of {object} of PG {id}",
-                        slot.number
-                    ));
-                }
                 let (other, theirs) = model.entry(id).or_insert_with(|| (slot.number, mine.clone()));
                 if *theirs != mine {
                     return Some(difference(id, (*other, theirs), (slot.number, &mine)));
@@ -99,6 +93,19 @@ impl World {
             }
         }
         None
+    }
+
+    /// Why not all tombstones are gone.
+    pub(crate) fn unforgotten(&self) -> Option<String> {
+        self.osds.iter().find_map(|slot| {
+            let mut objects = slot.machine.as_ref()?.objects();
+            let (object, _) = objects.find(|(_, info)| info.tombstone)?;
+            let pg = object.pg(self.swarm.pgs);
+            Some(format!(
+                "OSD {} still has the tombstone of {object} of PG {pg}",
+                slot.number
+            ))
+        })
     }
 
     /// Slots are used by objects, and by nothing else.

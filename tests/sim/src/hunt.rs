@@ -49,6 +49,11 @@ pub fn hunt(limit: u64, only: &str, threads: usize) -> ExitCode {
     }
 }
 
+/// The bug whose name ends so.
+pub fn named(text: &str) -> Option<Mutant> {
+    all().into_iter().find(|mutant| name(*mutant).ends_with(text))
+}
+
 fn catch(mutant: Mutant, limit: u64, threads: usize) -> Catch {
     let next = AtomicU64::new(FIRST);
     let end = AtomicU64::new(FIRST.saturating_add(limit));
@@ -59,8 +64,11 @@ fn catch(mutant: Mutant, limit: u64, threads: usize) -> Catch {
             if seed >= end.load(Ordering::Relaxed) {
                 return;
             }
-            let report = run(seed, &Overrides::default(), Some(mutant), None);
-            let (Some(violation), Ok(mut caught)) = (report.violation, caught.lock()) else {
+            let overrides = Overrides::default();
+            let report = run(seed, &overrides, Some(mutant), None);
+            // A seed that fails without the bug proves nothing.
+            let proves = report.violation.is_some() && run(seed, &overrides, None, None).violation.is_none();
+            let (Some(violation), true, Ok(mut caught)) = (report.violation, proves, caught.lock()) else {
                 continue;
             };
             end.fetch_min(seed, Ordering::Relaxed);

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
+use trivet_sim::mutants::Mutant;
 use trivet_sim::run::{Report, run};
 use trivet_sim::swarm::{Overrides, Swarm};
 use trivet_sim::trouble::Trouble;
@@ -47,6 +48,10 @@ enum Command {
         /// Prints every event.
         #[arg(long)]
         trace: bool,
+        /// With the deliberate bug of this name.
+        #[cfg(feature = "mutants")]
+        #[arg(long)]
+        mutant: Option<String>,
         #[command(flatten)]
         limits: Limits,
     },
@@ -147,7 +152,20 @@ fn main() -> ExitCode {
             threads,
             limits,
         } => run_many(seed, count, threads_or_all(threads), &limits.overrides()),
-        Command::Replay { seed, trace, limits } => replay(seed, trace, &limits.overrides()),
+        #[cfg(not(feature = "mutants"))]
+        Command::Replay { seed, trace, limits } => replay(seed, trace, None, &limits.overrides()),
+        #[cfg(feature = "mutants")]
+        Command::Replay {
+            seed,
+            trace,
+            mutant,
+            limits,
+        } => replay(
+            seed,
+            trace,
+            mutant.and_then(|name| hunt::named(&name)),
+            &limits.overrides(),
+        ),
         Command::Shrink { seed } => shrink::shrink(seed),
         #[cfg(feature = "mutants")]
         Command::Mutants { limit, only, threads } => hunt::hunt(limit, &only, threads_or_all(threads)),
@@ -193,7 +211,7 @@ fn run_many(seed: u64, count: u64, threads: usize, overrides: &Overrides) -> Exi
     }
 }
 
-fn replay(seed: u64, trace: bool, overrides: &Overrides) -> ExitCode {
+fn replay(seed: u64, trace: bool, mutant: Option<Mutant>, overrides: &Overrides) -> ExitCode {
     println!("seed {seed}: {}", Swarm::draw(seed, overrides).describe());
     let sink: Option<trivet_sim::trace::Sink> = if trace {
         Some(Box::new(|line| println!("{line}")))
@@ -201,7 +219,7 @@ fn replay(seed: u64, trace: bool, overrides: &Overrides) -> ExitCode {
         None
     };
     let started = Instant::now();
-    let report = run(seed, overrides, None, sink);
+    let report = run(seed, overrides, mutant, sink);
     summary::print_one(&report, started.elapsed());
     verdict(&report)
 }

@@ -16,6 +16,8 @@ use crate::world::{Phase, World};
 
 /// After this time without faults everything has come together again.
 const CONVERGENCE: Duration = Duration::from_secs(120);
+/// After this time more tombstones are forgotten: they are kept for 60 s.
+const FORGOTTEN: Duration = Duration::from_secs(90);
 /// If small disks have not come together by then, everything is deleted.
 const FULL: Duration = Duration::from_secs(60);
 /// How long a hostile run goes on without faults.
@@ -114,6 +116,15 @@ impl World {
         }
         if !self.run_until(end, |world| world.apart().is_none()) {
             return self.not_together();
+        }
+        if !self.run_until(self.now + FORGOTTEN, |world| world.unforgotten().is_none())
+            && let Some(why) = self.unforgotten()
+        {
+            let state = self.describe();
+            self.fail(format!(
+                "{} s after the PGs are clean {why}: {state}",
+                FORGOTTEN.as_secs()
+            ));
         }
         self.phase = Phase::Scan;
         for step in self.workload.scan() {
