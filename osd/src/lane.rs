@@ -164,27 +164,20 @@ impl Lane {
         masks.fold(UnitMask::EMPTY, UnitMask::union)
     }
 
-    /// Takes the waiting operations that nothing stands in the way of any more.
-    pub(crate) fn take_startable(&mut self) -> Vec<(ClientId, Op)> {
+    /// Takes the first waiting operation that nothing stands in the way of any more: neither what runs nor what waits
+    /// before it. It must run, or be answered, before the next one is taken.
+    pub(crate) fn take_startable(&mut self) -> Option<(ClientId, Op)> {
         if self.waiting.is_empty() || self.healing.is_some() || self.is_unequal() {
-            return Vec::new();
+            return None;
         }
         let mut blocked = self.changing();
-        let (mut startable, mut rest) = (Vec::new(), VecDeque::new());
-        for (client, op) in self.waiting.drain(..) {
+        let index = self.waiting.iter().position(|(_, op)| {
             let mask = mask_of(&op.action);
-            if mask.intersects(blocked) {
-                blocked = blocked.union(mask);
-                rest.push_back((client, op));
-            } else {
-                if op.action.is_mutation() {
-                    blocked = blocked.union(mask);
-                }
-                startable.push((client, op));
-            }
-        }
-        self.waiting = rest;
-        startable
+            let starts = !mask.intersects(blocked);
+            blocked = blocked.union(mask);
+            starts
+        });
+        self.waiting.remove(index?)
     }
 
     /// Whether a read of `mask` that saw `version` may be answered: no mutation up to that version is still on its way
@@ -297,10 +290,17 @@ mod tests {
             stage: Stage::Reading,
         });
         lane.waiting = (1..).zip(actions).map(|(i, action)| op(i, action)).collect();
-        lane.take_startable()
-            .into_iter()
-            .map(|(_, op)| op.id.sequence)
-            .collect()
+        let mut started = Vec::new();
+        while let Some((client, op)) = lane.take_startable() {
+            started.push(op.id.sequence);
+            lane.running.push(Running {
+                client,
+                mask: mask_of(&op.action),
+                op,
+                stage: Stage::Reading,
+            });
+        }
+        started
     }
 
     #[test]

@@ -112,6 +112,8 @@ enum Wait {
     Fetch(OsdId, Target),
     /// A primary wants it verified.
     Scrub(OsdId, Target),
+    /// A primary has this OSD forget a tombstone.
+    Forget(OsdId, Target, Version),
     /// This OSD must not have the PG any more.
     Drop(PgId, Epoch),
     Nobody,
@@ -330,6 +332,7 @@ impl Osd {
             PeerBody::Fetch { object } => self.member_fetch(from, target(object), out),
             PeerBody::Scrub { object } => self.member_scrub(from, target(object), out),
             PeerBody::Forget { object, version } => self.member_forget(from, target(object), version, out),
+            PeerBody::Forgotten { object, version } => self.forgotten(from, target(object), version),
             PeerBody::Drop => self.member_drop(from, pg, epoch, out),
             PeerBody::Stray => self.stray(from, pg, epoch, out),
             PeerBody::Listing {
@@ -369,6 +372,7 @@ impl Osd {
             Wait::Fence(from, pg, epoch) => self.fence_durable(from, pg, epoch, &result, out),
             Wait::Fetch(from, target) => self.salvaged(from, target, result, out),
             Wait::Scrub(from, target) => self.verified(from, target, &result, out),
+            Wait::Forget(from, target, version) => self.say_forgotten(from, target, version, &result, out),
             Wait::Drop(pg, epoch) => self.may_drop(pg, epoch, &result),
             Wait::Nobody => {}
         }

@@ -197,7 +197,21 @@ impl Osd {
     pub(crate) fn member_forget(&mut self, from: OsdId, target: Target, version: Version, out: &mut Vec<Effect>) {
         if self.admits(from, target, out) {
             let object = target.object;
-            self.ask(Request::Forget { object, version }, Wait::Nobody);
+            self.ask(Request::Forget { object, version }, Wait::Forget(from, target, version));
+        }
+    }
+
+    pub(crate) fn say_forgotten(
+        &self,
+        to: OsdId,
+        target: Target,
+        version: Version,
+        result: &Result<Reply, StoreError>,
+        out: &mut Vec<Effect>,
+    ) {
+        if result.is_ok() {
+            let object = target.object;
+            self.tell(to, target, PeerBody::Forgotten { object, version }, out);
         }
     }
 

@@ -12,6 +12,7 @@ use crate::decide::Missing;
 use crate::lane::Lane;
 use crate::options::mutant;
 use crate::scrub::Scrub;
+use crate::tombstone::Forgetting;
 use crate::{Effect, Osd, TxnWait, send_on};
 
 /// Where a PG's life stands (`docs/architecture.md`, the life of a PG).
@@ -75,6 +76,8 @@ pub(crate) struct Pg {
     pub lanes: BTreeMap<ObjectId, Lane>,
     /// Tombstones that every member has, oldest first, and since when.
     pub tombstones: VecDeque<(Now, ObjectId, Version)>,
+    /// Those that members are just forgetting.
+    pub forgetting: BTreeMap<ObjectId, Forgetting>,
     pub scrub: Option<Scrub>,
     /// The last request for a scrub that was answered.
     pub scrubbed: u64,
@@ -124,6 +127,7 @@ impl Pg {
             lost: BTreeMap::new(),
             lanes: BTreeMap::new(),
             tombstones: VecDeque::new(),
+            forgetting: BTreeMap::new(),
             scrub: None,
             scrubbed: 0,
             floor_counter: 0,

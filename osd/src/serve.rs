@@ -83,8 +83,7 @@ impl Osd {
     fn start(&mut self, id: PgId, object: ObjectId, client: ClientId, op: Op, out: &mut Vec<Effect>) {
         let executed = op.action.is_mutation() && self.store.executed(object, op.id);
         if executed && !mutant!(self.options, ExecuteTwice) {
-            reply(client, op.id, Ok(OpValue::Changed), out);
-            return self.continue_lane(id, object, out);
+            return reply(client, op.id, Ok(OpValue::Changed), out);
         }
         match op.action {
             Action::Read { offset, len, .. } => self.start_read(id, object, client, op, (offset, len)),
@@ -388,10 +387,15 @@ impl Osd {
         if is_missing && !lane.waiting.is_empty() {
             return self.heal(id, object, out);
         }
-        for (client, op) in lane.take_startable() {
+        // One by one: what is answered at once makes way for the next.
+        while let Some((client, op)) = self.take_startable(id, object) {
             self.start(id, object, client, op, out);
         }
         self.drop_if_idle(id, object);
+    }
+
+    fn take_startable(&mut self, id: PgId, object: ObjectId) -> Option<(ClientId, Op)> {
+        self.pgs.get_mut(&id)?.lanes.get_mut(&object)?.take_startable()
     }
 
     pub(crate) fn drop_if_idle(&mut self, id: PgId, object: ObjectId) {

@@ -4,17 +4,29 @@
 use std::time::Duration;
 
 use trivet_core::message::PeerBody;
-use trivet_core::{Now, ObjectId, PgId, Version};
+use trivet_core::{Now, ObjectId, OsdId, PgId, Version};
 use trivet_store::api::Request;
 
 use crate::options::mutant;
-use crate::{Effect, Osd, Wait};
+use crate::{Effect, Osd, Target, Wait};
 
 /// How long a tombstone is kept after every member has it. Far longer than clients take to repeat an operation.
 const KEPT: Duration = Duration::from_secs(60);
 
-/// Tombstones that are forgotten with one tick at most.
+/// Tombstones of a PG that are being forgotten at the same time, at most.
 const AT_ONCE: usize = 1024;
+
+/// A member that has not confirmed is told again after this time.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// A tombstone that members are to forget.
+#[derive(Debug)]
+pub(crate) struct Forgetting {
+    version: Version,
+    /// Who has not confirmed.
+    awaited: Vec<OsdId>,
+    sent: Option<Now>,
+}
 
 impl Osd {
     /// Remembers the tombstones that there are when the PG becomes active.
@@ -43,31 +55,73 @@ impl Osd {
         if !self.is_clean_on_up_set(id) && !mutant!(self.options, ForgetTombstones) {
             return;
         }
-        for _ in 0..AT_ONCE {
-            let now = self.now;
-            let Some(pg) = self.pgs.get_mut(&id) else { return };
-            let due = |(since, ..): &(Now, ObjectId, Version)| now.since(*since) >= KEPT;
-            let Some((_, object, version)) = pg.tombstones.pop_front_if(|first| due(first)) else {
-                return;
-            };
+        let now = self.now;
+        let Some(pg) = self.pgs.get_mut(&id) else { return };
+        let epoch = pg.epoch;
+        let others: Vec<OsdId> = pg.others().collect();
+        while pg.forgetting.len() < AT_ONCE
+            && let Some((_, object, version)) = pg.tombstones.pop_front_if(|first| now.since(first.0) >= KEPT)
+        {
             if pg.lanes.contains_key(&object) {
                 // Whatever is under way on it counts on it.
                 pg.tombstones.push_back((now, object, version));
-            } else {
-                self.forget(id, object, version, out);
+                continue;
             }
+            if version.epoch == epoch {
+                pg.floor_counter = pg.floor_counter.max(version.counter);
+            }
+            let forgetting = Forgetting {
+                version,
+                awaited: others.clone(),
+                sent: None,
+            };
+            pg.forgetting.insert(object, forgetting);
+        }
+        self.send_forget(id, out);
+    }
+
+    /// Tells members that have not confirmed, and may not have heard, to forget.
+    fn send_forget(&mut self, id: PgId, out: &mut Vec<Effect>) {
+        let now = self.now;
+        let Some(pg) = self.pgs.get_mut(&id) else { return };
+        let epoch = pg.epoch;
+        let mut bodies: Vec<(OsdId, PeerBody)> = Vec::new();
+        let mut over: Vec<(ObjectId, Version)> = Vec::new();
+        for (&object, forgetting) in &mut pg.forgetting {
+            let version = forgetting.version;
+            if forgetting.awaited.is_empty() {
+                over.push((object, version));
+            } else if forgetting.sent.is_none_or(|at| now.since(at) >= AGAIN) {
+                forgetting.sent = Some(now);
+                let to = forgetting.awaited.iter();
+                bodies.extend(to.map(|&osd| (osd, PeerBody::Forget { object, version })));
+            }
+        }
+        for (osd, body) in bodies {
+            self.to_peer(osd, id, epoch, body, out);
+        }
+        for (object, version) in over {
+            self.forget_own(id, object, version);
         }
     }
 
-    fn forget(&mut self, id: PgId, object: ObjectId, version: Version, out: &mut Vec<Effect>) {
-        let Some(pg) = self.pgs.get_mut(&id) else { return };
-        if version.epoch == pg.epoch {
-            pg.floor_counter = pg.floor_counter.max(version.counter);
+    /// A member has forgotten a tombstone; this OSD does so last, so that it knows of all that are left.
+    pub(crate) fn forgotten(&mut self, from: OsdId, target: Target, version: Version) {
+        let Some(pg) = self.pgs.get_mut(&target.pg).filter(|pg| pg.epoch == target.epoch) else {
+            return;
+        };
+        let Some(forgetting) = pg.forgetting.get_mut(&target.object).filter(|f| f.version == version) else {
+            return;
+        };
+        forgetting.awaited.retain(|&osd| osd != from);
+        if forgetting.awaited.is_empty() {
+            self.forget_own(target.pg, target.object, version);
         }
-        let epoch = pg.epoch;
-        let others: Vec<_> = pg.others().collect();
-        for osd in others {
-            self.to_peer(osd, id, epoch, PeerBody::Forget { object, version }, out);
+    }
+
+    fn forget_own(&mut self, id: PgId, object: ObjectId, version: Version) {
+        if let Some(pg) = self.pgs.get_mut(&id) {
+            pg.forgetting.remove(&object);
         }
         self.ask(Request::Forget { object, version }, Wait::Nobody);
     }

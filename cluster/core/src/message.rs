@@ -248,6 +248,13 @@ pub enum PeerBody {
         /// Units that cannot be read.
         damaged: UnitMask,
     },
+    /// The answer to [`PeerBody::Forget`]: the tombstone is durably gone.
+    Forgotten {
+        /// Which object.
+        object: ObjectId,
+        /// The tombstone's version.
+        version: Version,
+    },
     /// I have objects of this PG but no part in it: may I drop them?
     Stray,
     /// Accept this epoch and drop every object of the PG: you have no part in it, and it is clean without you.

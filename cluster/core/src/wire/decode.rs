@@ -101,6 +101,10 @@ fn of_object(kind: Kind, fields: &mut Fields, object: ObjectId, data: Bytes) -> 
             object,
             version: fields.version()?,
         },
+        Kind::Forgotten => PeerBody::Forgotten {
+            object,
+            version: fields.version()?,
+        },
         _ => PeerBody::Fetch { object },
     })
 }

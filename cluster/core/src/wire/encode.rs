@@ -157,7 +157,8 @@ fn put_peer(peer: &Peer, head: &mut BytesMut, out: &mut Vec<Bytes>) -> Kind {
         | PeerBody::Fetched { object, .. }
         | PeerBody::Scrub { object }
         | PeerBody::Scrubbed { object, .. }
-        | PeerBody::Forget { object, .. } => {
+        | PeerBody::Forget { object, .. }
+        | PeerBody::Forgotten { object, .. } => {
             put_object(*object, head);
             put_of_object(&peer.body, head, out)
         }
@@ -201,6 +202,10 @@ fn put_of_object(body: &PeerBody, head: &mut BytesMut, out: &mut Vec<Bytes>) -> 
         PeerBody::Forget { version, .. } => {
             put_version(*version, head);
             Kind::Forget
+        }
+        PeerBody::Forgotten { version, .. } => {
+            put_version(*version, head);
+            Kind::Forgotten
         }
         PeerBody::Scrub { .. } => Kind::Scrub,
         _ => Kind::Fetch,

@@ -109,11 +109,12 @@ pub(super) enum Kind {
     Drop = 22,
     Ping = 23,
     Pong = 24,
+    Forgotten = 25,
 }
 
 impl Kind {
     /// In the order of their numbers, from 1.
-    pub(super) const ALL: [Kind; 24] = [
+    pub(super) const ALL: [Kind; 25] = [
         Kind::Read,
         Kind::Write,
         Kind::Zero,
@@ -138,6 +139,7 @@ impl Kind {
         Kind::Drop,
         Kind::Ping,
         Kind::Pong,
+        Kind::Forgotten,
     ];
 
     fn of(number: u8) -> Option<Kind> {

@@ -217,6 +217,10 @@ fn about_objects() -> Vec<(&'static str, PeerBody)> {
         object,
         version: VERSION,
     };
+    let forgotten = PeerBody::Forgotten {
+        object,
+        version: VERSION,
+    };
     let damaged = UnitMask(0x7172_7374);
     vec![
         ("fetch", PeerBody::Fetch { object }),
@@ -227,6 +231,7 @@ fn about_objects() -> Vec<(&'static str, PeerBody)> {
         ("scrubbed", scrubbed(VERSION, 0xa1a2_a3a4_a5a6_a7a8, damaged)),
         ("scrubbed, none", scrubbed(Version::NONE, 0, UnitMask::EMPTY)),
         ("forget", forget),
+        ("forgotten", forgotten),
     ]
 }
 

@@ -71,7 +71,7 @@ fn golden_bytes_of_every_kind() {
     assert_eq!(lines, GOLDEN, "the format changed: raise FORMAT");
     let all: BTreeSet<u8> = Kind::ALL.iter().map(|&kind| kind as u8).collect();
     assert_eq!(kinds, all, "a kind without a sample");
-    assert!(all.into_iter().eq(1..=24), "kinds are numbered from 1");
+    assert!(all.into_iter().eq(1..=25), "kinds are numbered from 1");
 }
 
 #[test]
@@ -324,7 +324,7 @@ fn headers_are_checked_before_anything_is_awaited() {
         ("read", 0, b"GET ", WireError::Magic(*b"GET ")),
         ("read", 4, &[1], WireError::Format(1)),
         ("read", 5, &[0], WireError::Kind(0)),
-        ("read", 5, &[25], WireError::Kind(25)),
+        ("read", 5, &[26], WireError::Kind(26)),
         ("read", 6, &[1, 2], WireError::Reserved(0x0201)),
         (
             "read",

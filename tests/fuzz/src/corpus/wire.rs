@@ -155,6 +155,7 @@ fn bodies() -> Vec<PeerBody> {
         PeerBody::Stray,
         PeerBody::Drop,
         PeerBody::Forget { object, version },
+        PeerBody::Forgotten { object, version },
     ]
 }
 
