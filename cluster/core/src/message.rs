@@ -50,6 +50,10 @@ pub struct Op {
     pub id: OpId,
     /// The PG, by the client's map.
     pub pg: PgId,
+    /// The epoch that it is meant for: a copy that comes late, in another one, is not executed.
+    pub epoch: Epoch,
+    /// All operations of this client below this sequence were answered: copies of them that come late are passed over.
+    pub settled: u64,
     /// Operations of this client on the same object below this sequence were answered and will not be repeated.
     pub answered: u64,
     /// What to do.
@@ -149,6 +153,9 @@ pub enum OpError {
     /// This OSD does not act for the PG (now): look at the map and ask again.
     #[error("not the acting primary")]
     NotPrimary,
+    /// This OSD acts for the PG, but in this epoch: ask again, for this one.
+    #[error("not the epoch, which is {0}")]
+    OtherEpoch(Epoch),
     /// A disk of the PG is full.
     #[error("no space left")]
     NoSpace,
