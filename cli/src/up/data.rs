@@ -31,6 +31,11 @@ use crate::args::UpArgs;
 const TICK: Duration = Duration::from_millis(100);
 /// The server says `ready` after this time even if some PGs cannot be served.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// When the process is to end, the OSDs get this time and many turns of the loop: a store that had nothing to do
+/// for a while proves that its last writes were durable, so that damage to them is not taken for a torn write later.
+const WIND_DOWN: Duration = Duration::from_millis(200);
+/// The time of one such turn.
+const WIND_DOWN_TURN: Duration = Duration::from_millis(4);
 /// A client that does not take its answers is not read from beyond this many bytes of them.
 const MAX_QUEUED: usize = 16 << 20;
 /// The image of a new cluster.
@@ -222,11 +227,28 @@ impl Data {
                 self.receive(clock, conn);
             }
             if self.drain_inbox(clock) {
-                return Ok(());
+                return self.wind_down();
             }
             self.tick(clock);
             self.exchange(clock);
         }
+    }
+
+    /// Ends what is under way; takes nothing new from clients.
+    fn wind_down(&mut self) -> anyhow::Result<()> {
+        let mut events = Vec::new();
+        let end = Now(Reactor::now()) + WIND_DOWN;
+        while Now(Reactor::now()) < end {
+            self.reactor.poll(&mut events, Some(WIND_DOWN_TURN))?;
+            let clock = clock();
+            for event in events.drain(..) {
+                if let Event::Disk { .. } = event {
+                    self.event(clock, event);
+                }
+            }
+            self.exchange(clock);
+        }
+        Ok(())
     }
 
     fn event(&mut self, clock: Clock, event: Event) {
