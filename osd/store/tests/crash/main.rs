@@ -1,7 +1,7 @@
 //! Crash, failure and corruption tests of the store on a simulated disk, and the proof that they can fail:
 //! every seeded bug of [`Mutant`] must be caught by the same checker.
 //!
-//! `TRIVET_CRASH_IMAGES` sets the number of crash images (default 100,000) and scales the tests of rot with
+//! `TRIVET_CRASH_IMAGES` sets the number of crash images (default 50,000) and scales the tests of rot with
 //! it, `TRIVET_CRASH_CORRUPTIONS` that of single corruptions (default 10,000), `TRIVET_CRASH_SEED` repeats one
 //! run. Figures are printed with `--nocapture`.
 
@@ -26,9 +26,9 @@ use trivet_store::Mutant;
 pub struct Violation(pub String);
 
 /// Crash images of all crash tests together.
-const IMAGES: u64 = 100_000;
+const IMAGES: u64 = 50_000;
 /// Stores that are damaged in 200 ways each, for so many images.
-const ROTTEN_STORES: u64 = 110;
+const ROTTEN_STORES: u64 = 60;
 /// Single corruptions.
 const CORRUPTIONS: u64 = 10_000;
 /// Within so many images, or seeds of another test, each seeded bug is caught.
