@@ -229,7 +229,7 @@ pub(crate) fn mask_of(action: &Action) -> UnitMask {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trivet_core::{ImageId, ObjectId, PgId};
+    use trivet_core::{Epoch, ImageId, ObjectId, PgId};
 
     fn op(sequence: u64, action: Action) -> (ClientId, Op) {
         let client = ClientId(1);
@@ -238,6 +238,8 @@ mod tests {
             Op {
                 id: OpId { client, sequence },
                 pg: PgId::default(),
+                epoch: Epoch(1),
+                settled: 0,
                 answered: 0,
                 action,
             },

@@ -115,14 +115,17 @@ where
 {
     let id = fields.op_id()?;
     let pg = fields.pg()?;
-    let answered = fields.u64()?;
-    if (id.sequence | answered) & MARK != 0 {
+    let epoch = Epoch(fields.u64()?);
+    let (settled, answered) = (fields.u64()?, fields.u64()?);
+    if (id.sequence | settled | answered) & MARK != 0 {
         return Err(WireError::Field("a sequence that is none"));
     }
     let action = action(fields, pg)?;
     Ok(Message::Op(Op {
         id,
         pg,
+        epoch,
+        settled,
         answered,
         action,
     }))

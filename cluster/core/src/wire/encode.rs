@@ -73,6 +73,8 @@ fn ops_room(mutation: &Mutation) -> usize {
 fn put_op(op: &Op, head: &mut BytesMut, out: &mut Vec<Bytes>) -> Kind {
     put_op_id(op.id, head);
     put_pg(op.pg, head);
+    head.put_u64_le(op.epoch.0);
+    head.put_u64_le(op.settled);
     head.put_u64_le(op.answered);
     match &op.action {
         Action::Read { object, offset, len } => {
@@ -116,14 +118,22 @@ fn put_done(done: &OpDone, head: &mut BytesMut, out: &mut Vec<Bytes>) -> Kind {
             Kind::Objects
         }
         Err(error) => {
-            head.put_u8(match error {
-                OpError::NotPrimary => 1,
-                OpError::NoSpace => 2,
-                OpError::Damaged => 3,
-                OpError::Malformed => 4,
-            });
+            put_op_error(*error, head);
             Kind::Failed
         }
+    }
+}
+
+fn put_op_error(error: OpError, head: &mut BytesMut) {
+    head.put_u8(match error {
+        OpError::NotPrimary => 1,
+        OpError::NoSpace => 2,
+        OpError::Damaged => 3,
+        OpError::Malformed => 4,
+        OpError::OtherEpoch(_) => 5,
+    });
+    if let OpError::OtherEpoch(epoch) = error {
+        head.put_u64_le(epoch.0);
     }
 }
 

@@ -186,6 +186,7 @@ impl Fields<'_> {
             2 => Ok(OpError::NoSpace),
             3 => Ok(OpError::Damaged),
             4 => Ok(OpError::Malformed),
+            5 => Ok(OpError::OtherEpoch(Epoch(self.u64()?))),
             _ => Err(WireError::Field("the error of an operation")),
         }
     }

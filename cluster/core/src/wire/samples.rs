@@ -37,6 +37,8 @@ fn op(action: Action) -> Message {
     Message::Op(Op {
         id: OP,
         pg: PG,
+        epoch: Epoch(0x32),
+        settled: 0x2019,
         answered: 0x2021,
         action,
     })
@@ -137,6 +139,7 @@ fn answers() -> Vec<(&'static str, Message)> {
         ("no space", done(Err(OpError::NoSpace))),
         ("damaged", done(Err(OpError::Damaged))),
         ("malformed", done(Err(OpError::Malformed))),
+        ("other epoch", done(Err(OpError::OtherEpoch(Epoch(0x33))))),
     ]
 }
 
@@ -401,6 +404,8 @@ impl Random {
         Message::Op(Op {
             id: self.op_id(),
             pg: PG,
+            epoch: Epoch(self.next()),
+            settled: self.next() & !MARK,
             answered: self.next() & !MARK,
             action,
         })

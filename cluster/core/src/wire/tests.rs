@@ -155,7 +155,10 @@ fn forged(name: &str, at: usize, bytes: &[u8]) -> Result<Option<Message>, WireEr
 }
 
 /// Lengths of the fields that come first.
-const OBJECT_OF_OP: usize = 30;
+/// After id, PG and epoch.
+const SETTLED: usize = 30;
+const ANSWERED: usize = SETTLED + 8;
+const OBJECT_OF_OP: usize = ANSWERED + 8;
 const OBJECT_OF_PEER: usize = 14;
 const RANGE: usize = OBJECT_OF_OP + 16;
 const LISTING: usize = OBJECT_OF_PEER;
@@ -190,13 +193,19 @@ const IMPOSSIBLE: &[(&str, usize, &[u8], WireError)] = &[
         &[1],
         Field("an absent number that is not zero"),
     ),
+    // Sequences: of the operation, settled, answered.
+    ("remove", 15, &[0x80], Field("a sequence that is none")),
+    ("remove", SETTLED + 7, &[0x80], Field("a sequence that is none")),
+    ("remove", ANSWERED + 7, &[0x80], Field("a sequence that is none")),
     // Answers.
     ("objects", 16, &[3, 0, 0, 0], Short),
     ("objects", 16, &[0xff; 4], Field("more items than the list may have")),
     ("objects", 16, &[1, 0, 0, 0], Trailing(8)),
     ("objects", 20, &[5], Field("object numbers")),
     ("damaged", 16, &[0], Field("the error of an operation")),
-    ("damaged", 16, &[5], Field("the error of an operation")),
+    ("damaged", 16, &[5], Short),
+    ("damaged", 16, &[6], Field("the error of an operation")),
+    ("other epoch", 16, &[1], Trailing(8)),
     ("written", OF_OBJECT + 16, &[5], Field("the outcome of a write")),
     ("written", OF_OBJECT + 8, &[0; 8], Field("a version without a write")),
     // Listings: part, parts, promise, the count, objects of 33 bytes.

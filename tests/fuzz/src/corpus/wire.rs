@@ -76,11 +76,14 @@ fn messages() -> Vec<Message> {
         Ok(OpValue::Data(data)),
         Ok(OpValue::Objects(vec![1, 2, 9])),
         Err(OpError::NotPrimary),
+        Err(OpError::OtherEpoch(Epoch(8))),
     ];
     let ops = actions.into_iter().map(|action| {
         Message::Op(Op {
             id: ID,
             pg: PG,
+            epoch: Epoch(7),
+            settled: 29,
             answered: 31,
             action,
         })
