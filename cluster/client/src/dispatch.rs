@@ -1,5 +1,6 @@
 //! Where an object operation is sent, and when it is sent again.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use trivet_core::map::ClusterMap;
@@ -31,21 +32,64 @@ pub(crate) struct Pending {
     sent: Option<Sent>,
 }
 
+/// An OSD, and the epoch that an operation is meant for there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Target {
+    osd: OsdId,
+    epoch: Epoch,
+}
+
 /// Where an operation was sent, and when.
 #[derive(Clone, Copy, Debug)]
 struct Sent {
-    to: OsdId,
-    epoch: Epoch,
+    to: Target,
     at: Now,
     /// When it may be sent there again, after `at`.
     again: Duration,
+    /// The OSD refused it.
     refused: bool,
+    /// It had been refused there for its epoch before.
+    prompted: bool,
 }
 
 impl Sent {
-    fn is_due(&self, now: Now) -> bool {
-        let wait = if self.refused { REFUSED_AFTER } else { self.again };
-        now.since(self.at) >= wait
+    /// Whether it may be sent to `target` now.
+    fn is_due(&self, now: Now, target: Target) -> bool {
+        now.since(self.at) >= self.pause(target)
+    }
+
+    /// Another primary or epoch is tried at once, unless the same OSD has refused one epoch after the other.
+    fn pause(&self, target: Target) -> Duration {
+        match (self.to == target, self.refused) {
+            (true, false) => self.again,
+            (true, true) => REFUSED_AFTER,
+            (false, true) if self.prompted && self.to.osd == target.osd => REFUSED_AFTER,
+            (false, _) => Duration::ZERO,
+        }
+    }
+
+    /// The same operation goes to `target` now.
+    fn repeated(&self, now: Now, target: Target) -> Sent {
+        let lost = self.to == target && !self.refused;
+        Sent {
+            again: if lost {
+                (self.again * 2).min(RESEND_LIMIT)
+            } else {
+                RESEND_AFTER
+            },
+            prompted: self.refused && self.to.osd == target.osd,
+            ..Sent::first(now, target)
+        }
+    }
+
+    fn first(now: Now, to: Target) -> Sent {
+        Sent {
+            to,
+            at: now,
+            again: RESEND_AFTER,
+            refused: false,
+            prompted: false,
+        }
     }
 }
 
@@ -65,13 +109,12 @@ impl Pending {
         self.action.object().filter(|_| self.action.is_mutation())
     }
 
-    /// `from` does not act for the PG. Only the OSD that it was last sent to can put it back into waiting.
-    pub(crate) fn refused(&mut self, from: OsdId) {
-        if let Some(sent) = &mut self.sent
-            && sent.to == from
-        {
-            sent.refused = true;
-        }
+    /// `from` does not act for the PG, or not in its epoch, which then comes back. Only the OSD that it was last sent to
+    /// can put it back into waiting.
+    pub(crate) fn refused(&mut self, from: OsdId) -> Option<Epoch> {
+        let sent = self.sent.as_mut().filter(|sent| sent.to.osd == from)?;
+        sent.refused = true;
+        Some(sent.to.epoch)
     }
 }
 
@@ -81,6 +124,8 @@ pub(crate) struct Dispatcher {
     pub id: ClientId,
     pub map: ClusterMap,
     pub windows: Windows,
+    /// Epochs beyond those of the map's claims, as the OSDs say that act in them.
+    hints: BTreeMap<PgId, Target>,
     #[cfg(any(test, feature = "mutants"))]
     pub mutant: Option<Mutant>,
 }
@@ -91,21 +136,55 @@ impl Dispatcher {
             id,
             map: ClusterMap::default(),
             windows: Windows::default(),
+            hints: BTreeMap::new(),
             #[cfg(any(test, feature = "mutants"))]
             mutant: None,
         }
     }
 
+    /// `osd` says that it acts for the PG in this epoch, of which the map knows nothing yet.
+    pub(crate) fn hint(&mut self, pg: PgId, osd: OsdId, epoch: Epoch) {
+        let known = self.map.claims.get(&pg).map(|claim| claim.value.epoch);
+        let hinted = self.hints.get(&pg).map(|hint| hint.epoch);
+        if known.is_some_and(|known| known.max(hinted.unwrap_or(known)) < epoch) {
+            self.hints.insert(pg, Target { osd, epoch });
+        }
+    }
+
+    /// The map has changed: it knows more than some of the hints.
+    pub(crate) fn drop_hints(&mut self) {
+        let claims = &self.map.claims;
+        self.hints
+            .retain(|pg, hint| claims.get(pg).is_some_and(|claim| claim.value.epoch < hint.epoch));
+    }
+
+    /// The acting primary of a PG and its epoch, if it serves.
+    fn target(&self, pg: PgId) -> Option<Target> {
+        let claim = &self.map.claims.get(&pg)?.value;
+        let hint = self.hints.get(&pg);
+        if let Some(hint) = hint.filter(|hint| hint.osd == claim.primary && hint.epoch > claim.epoch) {
+            return Some(*hint);
+        }
+        claim.active.then_some(Target {
+            osd: claim.primary,
+            epoch: claim.epoch,
+        })
+    }
+
     /// Sends an operation to the acting primary, unless there is none, it is there already, or has to wait for
-    /// earlier ones of its object.
-    pub(crate) fn dispatch(&self, now: Now, sequence: u64, pending: &mut Pending, out: &mut Vec<Effect>) {
-        let Some(claim) = self.map.claims.get(&pending.pg).map(|claim| &claim.value) else {
+    /// earlier ones of its object. All operations below `unanswered` have an answer.
+    pub(crate) fn dispatch(
+        &self,
+        now: Now,
+        unanswered: u64,
+        sequence: u64,
+        pending: &mut Pending,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(target) = self.target(pending.pg) else {
             return;
         };
-        let there = pending
-            .sent
-            .filter(|sent| sent.to == claim.primary && sent.epoch == claim.epoch);
-        if !claim.active || there.is_some_and(|sent| !sent.is_due(now)) {
+        if pending.sent.is_some_and(|sent| !sent.is_due(now, target)) {
             return;
         }
         let Some(answered) = self.answered(sequence, pending) else {
@@ -115,24 +194,20 @@ impl Dispatcher {
         if repeated && mutant!(self, ForgetResend) {
             return;
         }
-        let again = match there {
-            Some(sent) if !sent.refused => (sent.again * 2).min(RESEND_LIMIT),
-            _ => RESEND_AFTER,
+        let sent = match &pending.sent {
+            Some(sent) => sent.repeated(now, target),
+            None => Sent::first(now, target),
         };
-        pending.sent = Some(Sent {
-            to: claim.primary,
-            epoch: claim.epoch,
-            at: now,
-            again,
-            refused: false,
-        });
+        pending.sent = Some(sent);
         let op = Op {
             id: self.op_id(sequence, repeated),
             pg: pending.pg,
+            epoch: target.epoch,
+            settled: unanswered.min(sequence),
             answered,
             action: pending.action.clone(),
         };
-        out.push(Effect::Send(claim.primary, Message::Op(op)));
+        out.push(Effect::Send(target.osd, Message::Op(op)));
     }
 
     /// The smallest sequence of a mutation of the same object that has no answer; none while this one has to wait.

@@ -23,7 +23,7 @@ use hashbrown::HashMap;
 use trivet_core::kv::{Event, Notice};
 use trivet_core::map::ClusterMap;
 use trivet_core::message::{LIST_LIMIT, Message, OpDone, OpError, OpValue};
-use trivet_core::{ClientId, ImageId, Now, OsdId, keys};
+use trivet_core::{ClientId, Epoch, ImageId, Now, OsdId, keys};
 
 use dispatch::{Dispatcher, Pending};
 use job::Job;
@@ -155,8 +155,13 @@ impl Client {
         let Some(pending) = self.pending.get_mut(&sequence) else {
             return;
         };
-        if result == Err(OpError::NotPrimary) {
-            return pending.refused(from);
+        match result {
+            Err(OpError::NotPrimary) => {
+                pending.refused(from);
+                return;
+            }
+            Err(OpError::OtherEpoch(epoch)) => return self.other_epoch(now, sequence, from, epoch, out),
+            _ => {}
         }
         if let Some(pending) = self.pending.remove(&sequence) {
             self.leave_window(now, sequence, &pending, out);
@@ -167,6 +172,7 @@ impl Client {
     /// Takes in what the metadata store says; waiting operations go to new primaries.
     pub fn notice(&mut self, now: Now, notice: &Notice, out: &mut Vec<Effect>) {
         self.dispatcher.map.apply(notice);
+        self.dispatcher.drop_hints();
         let relevant = match notice {
             Notice::Snapshot { .. } => true,
             Notice::Changes { events, .. } => events.iter().any(concerns_pgs),
@@ -182,17 +188,37 @@ impl Client {
     }
 
     fn dispatch_all(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let unanswered = self.unanswered();
         for (&sequence, pending) in &mut self.pending {
-            self.dispatcher.dispatch(now, sequence, pending, out);
+            self.dispatcher.dispatch(now, unanswered, sequence, pending, out);
+        }
+    }
+
+    /// The smallest sequence without an answer, or any beyond those issued.
+    fn unanswered(&self) -> u64 {
+        self.pending.first_key_value().map_or(u64::MAX, |(&first, _)| first)
+    }
+
+    /// `from` acts in this epoch. If that is a later one than the operation was meant for, it is asked again for it;
+    /// otherwise the map will have to say more.
+    fn other_epoch(&mut self, now: Now, sequence: u64, from: OsdId, epoch: Epoch, out: &mut Vec<Effect>) {
+        let unanswered = self.unanswered();
+        let Some(pending) = self.pending.get_mut(&sequence) else {
+            return;
+        };
+        if pending.refused(from).is_some_and(|meant| meant < epoch) {
+            self.dispatcher.hint(pending.pg, from, epoch);
+            self.dispatcher.dispatch(now, unanswered, sequence, pending, out);
         }
     }
 
     /// An operation was answered: those of its object that waited for it go out.
     fn leave_window(&mut self, now: Now, sequence: u64, pending: &Pending, out: &mut Vec<Effect>) {
         let Some(object) = pending.changes() else { return };
+        let unanswered = self.unanswered();
         for next in self.dispatcher.windows.answered(object, sequence) {
             if let Some(pending) = self.pending.get_mut(&next) {
-                self.dispatcher.dispatch(now, next, pending, out);
+                self.dispatcher.dispatch(now, unanswered, next, pending, out);
             }
         }
     }
@@ -206,7 +232,9 @@ impl Client {
             if let Some(object) = pending.changes() {
                 self.dispatcher.windows.issued(object, self.sequence);
             }
-            self.dispatcher.dispatch(now, self.sequence, &mut pending, out);
+            let unanswered = self.pending.first_key_value().map_or(u64::MAX, |(&first, _)| first);
+            self.dispatcher
+                .dispatch(now, unanswered, self.sequence, &mut pending, out);
             self.pending.insert(self.sequence, pending);
         }
         let early = mutant!(self.dispatcher, AnswerEarly) && job.is_partly_written();
@@ -229,7 +257,9 @@ impl Client {
                 job.listed(pending.pg, &numbers, numbers.len() < LIST_LIMIT);
             }
             Err(OpError::NoSpace) => job.part_failed(IoError::NoSpace),
-            Err(OpError::Damaged | OpError::Malformed | OpError::NotPrimary) => job.part_failed(IoError::Damaged),
+            Err(OpError::Damaged | OpError::Malformed | OpError::NotPrimary | OpError::OtherEpoch(_)) => {
+                job.part_failed(IoError::Damaged)
+            }
         }
         self.advance(now, pending.job, out);
     }
