@@ -1,4 +1,8 @@
 //! `trivet-sim`: runs seeds of the simulator, replays one, shrinks one, and tries the mutants.
+//!
+//! It promises that whatever it reports comes with the command that shows it again, and that it exits with 1 if anything
+//! was wrong. Threads and the clock of the machine are its business alone: a seed runs in one thread and reads no clock.
+//! It does not decide what is right or wrong; the library does.
 
 #[cfg(feature = "mutants")]
 mod hunt;

@@ -14,7 +14,7 @@ use trivet_core::{ImageId, NodeId, Now, PoolId};
 use crate::atlas::Atlas;
 use crate::clients::ClientSlot;
 use crate::control::{Metadata, MonitorSlot};
-use crate::event::{Brief, Delivery, Event};
+use crate::event::{Brief, Delivery, Event, Life};
 use crate::kv::Kv;
 use crate::mutants::Mutant;
 use crate::nemesis::Nemesis;
@@ -235,11 +235,11 @@ impl World {
             return;
         }
         self.trace.event(self.now, place, event.kind(), event.digest());
-        self.to_process(place, event);
+        self.befall(place, event);
     }
 
     /// What happens to a process that runs.
-    fn to_process(&mut self, place: Place, event: Event) {
+    fn befall(&mut self, place: Place, event: Event) {
         match event {
             Event::Tick(_, life) => {
                 self.schedule.at(self.now + TICK, Event::Tick(place, life));
@@ -265,11 +265,7 @@ impl World {
         match event {
             Event::Disk(place, life, id) => self.disk_op(place, life, id),
             Event::Ask(place, life, connection, asked, ask) => self.asked(place, life, connection, asked, ask),
-            Event::Start(place, life) => {
-                if self.processes[place].life == life && !self.processes[place].alive {
-                    self.start(place);
-                }
-            }
+            Event::Start(place, life) => self.start_after(place, life),
             Event::Resume(place, life) => self.resume(place, life),
             Event::Kill(place, down) => self.kill(place, down),
             Event::Replace(place, life) => self.replace(place, life),
@@ -286,6 +282,13 @@ impl World {
             self.osd_step(place, trivet_osd::Event::Tick);
         } else if let Some(index) = self.client_at(place) {
             self.client_tick(index);
+        }
+    }
+
+    /// A process begins, if nobody else has started it since.
+    fn start_after(&mut self, place: Place, life: Life) {
+        if self.processes[place].life == life && !self.processes[place].alive {
+            self.start(place);
         }
     }
 
