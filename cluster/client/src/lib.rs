@@ -225,6 +225,7 @@ impl Client {
 
     /// Issues as many parts of a job as its window allows, and ends it when all are answered.
     fn advance(&mut self, now: Now, id: u64, out: &mut Vec<Effect>) {
+        let unanswered = self.unanswered().min(self.sequence + 1);
         let Some(job) = self.jobs.get_mut(&id) else { return };
         while let Some((part, pg, action)) = job.next_part() {
             self.sequence += 1;
@@ -232,7 +233,6 @@ impl Client {
             if let Some(object) = pending.changes() {
                 self.dispatcher.windows.issued(object, self.sequence);
             }
-            let unanswered = self.pending.first_key_value().map_or(u64::MAX, |(&first, _)| first);
             self.dispatcher
                 .dispatch(now, unanswered, self.sequence, &mut pending, out);
             self.pending.insert(self.sequence, pending);

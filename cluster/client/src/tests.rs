@@ -13,6 +13,8 @@ use super::*;
 use dispatch::{REFUSED_AFTER, RESEND_AFTER};
 use window::WINDOW;
 
+mod epochs;
+
 const POOL: PoolId = PoolId(1);
 
 fn image() -> ImageId {
