@@ -11,13 +11,16 @@ use trivet_store::api::Request;
 use crate::decide::Missing;
 use crate::lane::Healing;
 use crate::pg::Phase;
-use crate::{Effect, Osd, Target, Wait, reply, send_on};
+use crate::{Effect, Osd, Target, Wait, send_on};
 
 /// Objects of one PG that are healed at the same time in the background.
 const WINDOW: usize = 4;
 
 /// An object that could not be healed is tried again after this time.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// A member that has no room for what it lacks is left out for this long, if enough others are there.
+const FULL_FOR: Duration = Duration::from_secs(600);
 
 impl Osd {
     /// Starts healing more objects in the background.
@@ -172,7 +175,10 @@ impl Osd {
         }
         match result {
             Ok(()) => healing.awaited.retain(|&osd| osd != from),
-            Err(WriteError::NoSpace) => return self.cannot_heal(target, OpError::NoSpace, UnitMask::EMPTY, out),
+            Err(WriteError::NoSpace) => {
+                self.full.insert(from, self.now);
+                return self.cannot_heal(target, OpError::NoSpace, UnitMask::EMPTY, out);
+            }
             Err(WriteError::Stale) => return self.start_over(target.pg, out),
             // Its disk is gone; the map will say so.
             Err(WriteError::Failed | WriteError::Behind) => return,
@@ -236,9 +242,15 @@ impl Osd {
             send_on(held.client, held.op, out);
         }
         for (client, op) in lane.waiting {
-            reply(client, op.id, Err(refusal(&op, error)), out);
+            self.fail(client, op.id, refusal(&op, error), out);
         }
         self.heal_more(id, out);
+    }
+
+    /// Whether a member had no room lately for what it lacks. The PG is better off without it: what it lacks cannot be
+    /// served as long as it takes part.
+    pub(crate) fn is_full(&self, osd: OsdId) -> bool {
+        self.full.get(&osd).is_some_and(|&at| self.now.since(at) < FULL_FOR)
     }
 
     /// Some member does not have what the others have: it had no room for a mutation, or its copy is damaged. Once

@@ -9,6 +9,7 @@
 //! repeated; damaged copies are repaired from good ones.
 //! What it does not do: choose who acts (the monitor's plan does), or move bytes (the runner does).
 
+mod callers;
 mod change;
 mod decide;
 mod heal;
@@ -37,6 +38,7 @@ use trivet_core::{ClientId, Epoch, NodeId, Now, ObjectId, OpId, OsdId, PgId, Ver
 use trivet_store::api::{ObjectInfo, Output, Reply, Request, StoreError, StoreStats, Ticket};
 use trivet_store::{State, Store};
 
+use callers::Callers;
 #[cfg(feature = "mutants")]
 pub use options::Mutant;
 pub use options::Options;
@@ -144,6 +146,9 @@ pub struct Osd {
     accepted: BTreeMap<PgId, Epoch>,
     promises: Promises,
     reach: Reach,
+    /// Members that had no room for what they lacked, and when.
+    full: BTreeMap<OsdId, Now>,
+    callers: Callers,
     /// The PGs that this OSD acts for, or tries to.
     pgs: BTreeMap<PgId, Pg>,
     /// PGs whose objects are being dropped, in the epoch that said so.
@@ -184,6 +189,8 @@ impl Osd {
             accepted: BTreeMap::new(),
             promises: Promises::default(),
             reach: Reach::default(),
+            full: BTreeMap::new(),
+            callers: Callers::default(),
             pgs: BTreeMap::new(),
             dropping: BTreeMap::new(),
             strays_at: Now(0),
@@ -293,6 +300,7 @@ impl Osd {
             return;
         }
         self.register(out);
+        self.callers.forget_silent(self.now);
         self.ping_all(out);
         self.consider_all(out);
         self.repeat_fences(out);

@@ -322,6 +322,10 @@ impl Osd {
         if acting.len() < min_size {
             return None;
         }
+        let with_room = |osd: &OsdId| *osd == me || !self.is_full(*osd);
+        if acting.iter().filter(|osd| with_room(osd)).count() >= min_size {
+            acting.retain(with_room);
+        }
         let mut asked: BTreeSet<OsdId> = acting.iter().copied().collect();
         if let Some(history) = self.map.histories.get(&id) {
             for interval in history.value.intervals.iter().filter(|interval| interval.active) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use trivet_core::message::{LEASE, Message, OpDone, OpError, OpValue, PING_LIMIT};
 use trivet_core::{ClientId, Epoch, NodeId, Now, OpId, OsdId, PgId};
 
+use crate::callers::Callers;
 use crate::options::mutant;
 use crate::pg::{Pg, Phase};
 use crate::{Effect, Osd};
@@ -139,7 +140,7 @@ impl Osd {
             if counts && !refused.iter().any(|(refused, _)| refused == id) {
                 let confirmed = pg.confirmed.entry(from).or_insert(sent);
                 *confirmed = sent.max(*confirmed);
-                release(pg, self.now, out);
+                release(pg, &mut self.callers, self.now, out);
             }
         }
     }
@@ -157,17 +158,25 @@ impl Osd {
             return crate::send_on(client, op, out);
         };
         if pg.is_confirmed(self.now) || mutant!(self.options, ReadWithoutLease) {
-            return crate::reply(client, op, result, out);
+            return give(&mut self.callers, client, OpDone { id: op, result }, out);
         }
         pg.unconfirmed.push((client, OpDone { id: op, result }));
     }
 }
 
 /// Sends the answers that waited, if they may go now.
-fn release(pg: &mut Pg, now: Now, out: &mut Vec<Effect>) {
+fn release(pg: &mut Pg, callers: &mut Callers, now: Now, out: &mut Vec<Effect>) {
     if !pg.unconfirmed.is_empty() && pg.is_confirmed(now) {
         for (client, done) in pg.unconfirmed.drain(..) {
-            crate::reply(client, done.id, done.result, out);
+            give(callers, client, done, out);
         }
     }
+}
+
+/// Gives an answer. A mutation that is answered like this changed nothing, and no object remembers it.
+fn give(callers: &mut Callers, client: ClientId, done: OpDone, out: &mut Vec<Effect>) {
+    if done.result == Ok(OpValue::Changed) && !callers.ends(done.id, Ok(())) {
+        return crate::send_on(client, done.id, out);
+    }
+    crate::reply(client, done.id, done.result, out);
 }

@@ -7,6 +7,7 @@ use trivet_core::mutation::{Mutation, Ops};
 use trivet_core::{ClientId, OBJECT_SIZE, ObjectId, OpId, OsdId, PgId, UNIT_SIZE, UnitMask, Version};
 use trivet_store::api::{Reply, Request, StoreError};
 
+use crate::callers::Known;
 use crate::change::{change_of, partial_units};
 use crate::lane::{Committing, Held, Lane, Running, Stage, mask_of};
 use crate::options::mutant;
@@ -16,9 +17,16 @@ use crate::{Effect, Osd, Target, Wait, reply, send_on};
 impl Osd {
     /// A client's operation.
     pub(crate) fn client_op(&mut self, client: ClientId, op: Op, out: &mut Vec<Effect>) {
-        let active = self.pgs.get(&op.pg).is_some_and(|pg| pg.phase == Phase::Active);
-        if !active {
+        let Some(pg) = self.pgs.get(&op.pg).filter(|pg| pg.phase == Phase::Active) else {
             return send_on(client, op.id, out);
+        };
+        if op.epoch != pg.epoch {
+            return reply(client, op.id, Err(OpError::OtherEpoch(pg.epoch)), out);
+        }
+        match self.callers.heard(op.id, op.settled, self.now) {
+            Known::No => {}
+            Known::Settled => return,
+            Known::Ended(result) => return reply(client, op.id, result, out),
         }
         if let Action::List { image, after } = op.action {
             let numbers = self.image_objects(op.pg, image, after, LIST_LIMIT);
@@ -175,7 +183,7 @@ impl Osd {
                 }
             }
             Err(StoreError::Damaged { units, .. }) => return self.found_damage(target, running, units, out),
-            _ => reply(running.client, op, Err(OpError::Damaged), out),
+            _ => self.fail(running.client, op, OpError::Damaged, out),
         }
         self.continue_lane(target.pg, target.object, out);
     }
@@ -208,7 +216,7 @@ impl Osd {
             }
             _ => {
                 let running = lane.running.swap_remove(index);
-                reply(running.client, op, Err(OpError::Damaged), out);
+                self.fail(running.client, op, OpError::Damaged, out);
                 self.continue_lane(target.pg, target.object, out);
             }
         }
@@ -224,12 +232,21 @@ impl Osd {
         let hopeless = units.intersects(lost) || pg.others().next().is_none() || no_repair;
         let Some(lane) = pg.lanes.get_mut(&target.object) else { return };
         if hopeless {
-            reply(running.client, running.op.id, Err(OpError::Damaged), out);
+            self.fail(running.client, running.op.id, OpError::Damaged, out);
         } else {
             lane.waiting.push_front((running.client, running.op));
             lane.note_damaged(me);
         }
         self.continue_lane(target.pg, target.object, out);
+    }
+
+    /// An operation ends with an error; a late copy of it must not be executed when it could be.
+    pub(crate) fn fail(&mut self, client: ClientId, op: OpId, error: OpError, out: &mut Vec<Effect>) {
+        if error != OpError::NotPrimary && self.callers.ends(op, Err(error)) {
+            reply(client, op, Err(error), out);
+        } else {
+            send_on(client, op, out);
+        }
     }
 
     /// Gives the operation its version and sends it to every member.
@@ -356,14 +373,13 @@ impl Osd {
         let Stage::Committing(Committing { failed, mutation, .. }) = running.stage else {
             return;
         };
-        let result = match failed {
-            Some(error) => Err(error),
+        match failed {
+            Some(error) => self.fail(running.client, running.op.id, error, out),
             None => {
                 lane.acknowledged = true;
-                Ok(OpValue::Changed)
+                reply(running.client, running.op.id, Ok(OpValue::Changed), out);
             }
-        };
-        reply(running.client, running.op.id, result, out);
+        }
         if mutation.tombstone && failed.is_none() {
             self.note_tombstone(target.pg, target.object, version);
         }

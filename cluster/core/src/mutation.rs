@@ -1,5 +1,7 @@
 //! A change of one object, as the primary decides it and every member of the acting set executes it.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use crate::checksum::{unit_sum, unit_sums};
@@ -54,6 +56,10 @@ impl Patch {
 /// Clients have fewer operations under way on one object.
 pub const MAX_OPS: usize = 128;
 
+/// How many clients an object remembers operations of, at most. One writes, as a rule; every restart of a gateway makes
+/// a new one.
+pub const MAX_CLIENTS: usize = 8;
+
 /// Set in the sequence of an entry of the list that is no operation: everything of its client below it was answered.
 /// Clients do not use this bit.
 pub const MARK: u64 = 1 << 63;
@@ -98,6 +104,13 @@ fn bound(list: &[OpId], op: OpId) -> Option<u64> {
     own.map(|o| o.sequence & !MARK).min()
 }
 
+fn has_many_clients(list: &[OpId]) -> bool {
+    // Entries of a client mostly stand together.
+    let turns = 1 + list.windows(2).filter(|pair| pair[0].client != pair[1].client).count();
+    let clients = || list.iter().map(|op| op.client).collect::<BTreeSet<_>>().len();
+    turns > MAX_CLIENTS && clients() > MAX_CLIENTS
+}
+
 fn add(list: &mut Vec<OpId>, op: OpId, answered: u64) {
     let answered = answered.max(bound(list, op).unwrap_or(0));
     let is_kept = |o: &OpId| o.sequence & MARK == 0 && o.sequence >= answered && *o != op;
@@ -110,11 +123,11 @@ fn add(list: &mut Vec<OpId>, op: OpId, answered: u64) {
         });
     }
     list.push(op);
-    while list.len() > MAX_OPS {
+    while list.len() > MAX_OPS || has_many_clients(list) {
         // A bound must not outlive the operations above it: all of a client go together.
         let Some(oldest) = list.iter().map(|o| o.client).find(|client| *client != op.client) else {
             // Only a client that has more under way than it may.
-            list.drain(..list.len() - MAX_OPS);
+            list.drain(..list.len().saturating_sub(MAX_OPS));
             return;
         };
         list.retain(|o| o.client != oldest);
@@ -188,8 +201,14 @@ mod tests {
         ];
         for (executed, expected, open, known) in table {
             let mut list = Vec::new();
-            executed.iter().for_each(|&(sequence, answered)| add(&mut list, 1, sequence, answered));
-            assert_eq!(list, expected.iter().map(|&s| op(1, s)).collect::<Vec<_>>(), "{executed:?}");
+            executed
+                .iter()
+                .for_each(|&(sequence, answered)| add(&mut list, 1, sequence, answered));
+            assert_eq!(
+                list,
+                expected.iter().map(|&s| op(1, s)).collect::<Vec<_>>(),
+                "{executed:?}"
+            );
             assert!(open.iter().all(|&s| !Ops::remembers(&list, op(1, s))), "{executed:?}");
             assert!(known.iter().all(|&s| Ops::remembers(&list, op(1, s))), "{executed:?}");
             assert!(!Ops::remembers(&list, op(2, 1)));
@@ -203,5 +222,8 @@ mod tests {
         (1..=MAX_OPS as u64 - 2).for_each(|sequence| add(&mut list, 2, sequence, 1));
         assert_eq!(list.len(), MAX_OPS - 2);
         assert!(list.iter().all(|o| o.client == ClientId(2)));
+        (3..=10).for_each(|client| add(&mut list, client, 1, 1));
+        let clients: Vec<u64> = list.iter().map(|o| o.client.0).collect();
+        assert_eq!(clients, [3, 4, 5, 6, 7, 8, 9, 10]);
     }
 }
