@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use trivet_core::message::{Action, Listed, Op, OpError, PeerBody, WriteError};
 use trivet_core::mutation::{Mutation, Ops, Patch};
-use trivet_core::{ObjectId, OsdId, PgId, UNIT_SIZE, UnitMask, Version};
+use trivet_core::{OBJECT_SIZE, ObjectId, OsdId, PgId, UNIT_SIZE, UnitMask, Version};
 use trivet_store::api::Request;
 
 use crate::decide::Missing;
@@ -19,8 +19,8 @@ const WINDOW: usize = 4;
 /// An object that could not be healed is tried again after this time.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// A member that has no room for what it lacks is left out for this long, if enough others are there.
-const FULL_FOR: Duration = Duration::from_secs(600);
+/// A member that had no room for what it lacks counts again when it has twice as much as then, and this much, bytes.
+const ROOM: u64 = 16 * OBJECT_SIZE as u64;
 
 impl Osd {
     /// Starts healing more objects in the background.
@@ -176,7 +176,7 @@ impl Osd {
         match result {
             Ok(()) => healing.awaited.retain(|&osd| osd != from),
             Err(WriteError::NoSpace) => {
-                self.full.insert(from, self.now);
+                self.has_no_room(from);
                 return self.cannot_heal(target, OpError::NoSpace, UnitMask::EMPTY, out);
             }
             Err(WriteError::Stale) => return self.start_over(target.pg, out),
@@ -250,7 +250,12 @@ impl Osd {
     /// Whether a member had no room lately for what it lacks. The PG is better off without it: what it lacks cannot be
     /// served as long as it takes part.
     pub(crate) fn is_full(&self, osd: OsdId) -> bool {
-        self.full.get(&osd).is_some_and(|&at| self.now.since(at) < FULL_FOR)
+        self.full.contains_key(&osd)
+    }
+
+    fn has_no_room(&mut self, osd: OsdId) {
+        let free = self.reach.free.get(&osd).copied().unwrap_or(0);
+        self.full.insert(osd, ROOM.max(2 * free));
     }
 
     /// Some member does not have what the others have: it had no room for a mutation, or its copy is damaged. Once

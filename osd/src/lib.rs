@@ -146,8 +146,8 @@ pub struct Osd {
     accepted: BTreeMap<PgId, Epoch>,
     promises: Promises,
     reach: Reach,
-    /// Members that had no room for what they lacked, and when.
-    full: BTreeMap<OsdId, Now>,
+    /// Members that had no room for what they lacked, and the bytes that they need to have free to count again.
+    full: BTreeMap<OsdId, u64>,
     callers: Callers,
     /// The PGs that this OSD acts for, or tries to.
     pgs: BTreeMap<PgId, Pg>,
@@ -320,7 +320,7 @@ impl Osd {
             (NodeId::Client(client), Message::Op(op)) => self.client_op(client, op, out),
             (NodeId::Osd(osd), Message::Peer(peer)) => self.peer(osd, peer, out),
             (NodeId::Osd(osd), Message::Ping { sent, pgs }) => self.pinged(osd, sent, &pgs, out),
-            (NodeId::Osd(osd), Message::Pong { sent, refused }) => self.ponged(osd, sent, &refused, out),
+            (NodeId::Osd(osd), Message::Pong { sent, free, refused }) => self.ponged(osd, sent, free, &refused, out),
             (_, Message::Op(_) | Message::OpDone(_) | Message::Peer(_))
             | (NodeId::Client(_), Message::Ping { .. } | Message::Pong { .. }) => {}
         }

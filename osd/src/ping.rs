@@ -28,6 +28,8 @@ pub(crate) struct Reach {
     ticked_at: Now,
     /// When each OSD answered last, or was first asked.
     heard: BTreeMap<OsdId, Now>,
+    /// What each OSD's disk had room for then, bytes.
+    pub free: BTreeMap<OsdId, u64>,
 }
 
 impl Reach {
@@ -120,14 +122,27 @@ impl Osd {
         if refused.len() < pgs.len() {
             self.promises.give(from, self.now);
         }
-        out.push(Effect::Send(NodeId::Osd(from), Message::Pong { sent, refused }));
+        let stats = self.store.stats();
+        let free = stats.capacity.saturating_sub(stats.used);
+        out.push(Effect::Send(NodeId::Osd(from), Message::Pong { sent, free, refused }));
     }
 
     /// A member answers.
-    pub(crate) fn ponged(&mut self, from: OsdId, sent: Now, refused: &[(PgId, Epoch)], out: &mut Vec<Effect>) {
+    pub(crate) fn ponged(
+        &mut self,
+        from: OsdId,
+        sent: Now,
+        free: u64,
+        refused: &[(PgId, Epoch)],
+        out: &mut Vec<Effect>,
+    ) {
         if self.now.since(sent) < SILENT_AFTER {
             let heard = self.reach.heard.entry(from).or_insert(self.now);
             *heard = self.now;
+            self.reach.free.insert(from, free);
+        }
+        if self.full.get(&from).is_some_and(|&needed| free >= needed) {
+            self.full.remove(&from);
         }
         for &(id, accepted) in refused {
             let epoch = self.pgs.get(&id).map_or(Epoch(0), |pg| pg.epoch);

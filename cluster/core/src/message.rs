@@ -31,6 +31,8 @@ pub enum Message {
     Pong {
         /// As in the [`Message::Ping`].
         sent: Now,
+        /// Bytes that the member's disk has room for.
+        free: u64,
         /// Those with another accepted epoch, which comes with them.
         refused: Vec<(PgId, Epoch)>,
     },

@@ -45,6 +45,8 @@ pub enum Event {
     Resume(Place, Life),
     /// A process is killed and starts again after a while.
     Kill(Place, Duration),
+    /// What an OSD was doomed to, if this is still the life.
+    Doom(Place, Life, Doom),
     /// A disk is replaced, if this is still the life.
     Replace(Place, Life),
     /// A kind of trouble is due.
@@ -98,6 +100,24 @@ pub enum Answer {
     Kept(LeaseId, bool),
 }
 
+/// What strikes an OSD in the middle of its work.
+#[derive(Clone, Copy, Debug)]
+pub enum Doom {
+    /// It ends, and starts again after a while.
+    One(End, Duration),
+    /// The power of everything fails; of the clients, too, if so.
+    All(bool),
+}
+
+/// How a process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It is killed, or ends itself.
+    Killed,
+    /// Its machine loses power.
+    Power,
+}
+
 /// The end of a trouble.
 #[derive(Clone, Debug)]
 pub enum Undo {
@@ -139,6 +159,7 @@ impl Event {
             Event::Undo(..) => 17,
             Event::Season => 18,
             Event::Chores => 19,
+            Event::Doom(..) => 20,
         }
     }
 
@@ -247,7 +268,7 @@ impl fmt::Display for Brief<'_> {
                 brief_body(&peer.body, f)
             }
             Message::Ping { sent, pgs } => write!(f, "ping {} {pgs:?}", sent.0),
-            Message::Pong { sent, refused } => write!(f, "pong {} refused {refused:?}", sent.0),
+            Message::Pong { sent, refused, .. } => write!(f, "pong {} refused {refused:?}", sent.0),
         }
     }
 }

@@ -50,8 +50,15 @@ fn body(kind: Kind, fields: &mut Fields, data: Bytes) -> Result<Message, WireErr
         Kind::Data => done(fields, |_| Ok(Ok(OpValue::Data(vec![data])))),
         Kind::Objects => done(fields, |f| f.numbers().map(|n| Ok(OpValue::Objects(n)))),
         Kind::Failed => done(fields, |f| f.op_error().map(Err)),
-        Kind::Ping => claimed(fields, |sent, pgs| Message::Ping { sent, pgs }),
-        Kind::Pong => claimed(fields, |sent, refused| Message::Pong { sent, refused }),
+        Kind::Ping => Ok(Message::Ping {
+            sent: Now(fields.u64()?),
+            pgs: claimed(fields)?,
+        }),
+        Kind::Pong => Ok(Message::Pong {
+            sent: Now(fields.u64()?),
+            free: fields.u64()?,
+            refused: claimed(fields)?,
+        }),
         _ => peer(fields, |f, pg| peer_body(kind, f, pg, data)),
     }
 }
@@ -172,13 +179,8 @@ fn list_action(fields: &mut Fields, pg: PgId) -> Result<Action, WireError> {
     Ok(Action::List { image, after })
 }
 
-fn claimed<F>(fields: &mut Fields, message: F) -> Result<Message, WireError>
-where
-    F: FnOnce(Now, Vec<(PgId, Epoch)>) -> Message,
-{
-    let sent = Now(fields.u64()?);
-    let pgs = fields.list(CLAIMED, PING_LIMIT, Fields::claimed)?;
-    Ok(message(sent, pgs))
+fn claimed(fields: &mut Fields) -> Result<Vec<(PgId, Epoch)>, WireError> {
+    fields.list(CLAIMED, PING_LIMIT, Fields::claimed)
 }
 
 fn listing(fields: &mut Fields, pg: PgId) -> Result<PeerBody, WireError> {

@@ -6,7 +6,6 @@ use super::frame::{HEADER, Kind, seal};
 use crate::ids::{Epoch, ObjectId, OpId, PgId, Version};
 use crate::message::{Action, Listed, Message, Op, OpDone, OpError, OpValue, Peer, PeerBody, Promise, WriteError};
 use crate::mutation::{MAX_OPS, Mutation, Ops};
-use crate::time::Now;
 
 /// Room for any body without its lists: 32 patches of one unit with their sums, and the fields before them, bytes.
 const BODY: usize = 320;
@@ -32,11 +31,14 @@ pub fn encode(message: &Message, out: &mut Vec<Bytes>) {
         Message::OpDone(done) => put_done(done, &mut head, out),
         Message::Peer(peer) => put_peer(peer, &mut head, out),
         Message::Ping { sent, pgs } => {
-            put_claimed(*sent, pgs, &mut head);
+            head.put_u64_le(sent.0);
+            put_claimed(pgs, &mut head);
             Kind::Ping
         }
-        Message::Pong { sent, refused } => {
-            put_claimed(*sent, refused, &mut head);
+        Message::Pong { sent, free, refused } => {
+            head.put_u64_le(sent.0);
+            head.put_u64_le(*free);
+            put_claimed(refused, &mut head);
             Kind::Pong
         }
     };
@@ -222,8 +224,7 @@ fn put_of_object(body: &PeerBody, head: &mut BytesMut, out: &mut Vec<Bytes>) -> 
     }
 }
 
-fn put_claimed(sent: Now, pgs: &[(PgId, Epoch)], head: &mut BytesMut) {
-    head.put_u64_le(sent.0);
+fn put_claimed(pgs: &[(PgId, Epoch)], head: &mut BytesMut) {
     put_size(pgs.len(), head);
     for &(pg, epoch) in pgs {
         put_pg(pg, head);

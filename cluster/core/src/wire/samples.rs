@@ -254,13 +254,14 @@ fn between_members() -> Vec<(&'static str, Message)> {
 
 fn pings() -> Vec<(&'static str, Message)> {
     let sent = Now(0xb1b2_b3b4_b5b6_b7b8);
+    let free = 0xc1c2_c3c4_c5c6_c7c8;
     let other = PgId { number: 6, ..PG };
     let pgs = vec![(PG, Epoch(0x32)), (other, Epoch(1))];
     let refused = vec![(PG, Epoch(0x33))];
     vec![
         ("ping", Message::Ping { sent, pgs }),
-        ("pong", Message::Pong { sent, refused }),
-        ("pong, none", Message::Pong { sent, refused: vec![] }),
+        ("pong", Message::Pong { sent, free, refused }),
+        ("pong, none", Message::Pong { sent, free: 0, refused: vec![] }),
     ]
 }
 

@@ -105,7 +105,7 @@ fn pings() -> [Message; 2] {
     let sent = Now(1_000_000);
     let pgs = vec![(PG, Epoch(7))];
     let refused = pgs.clone();
-    [Message::Ping { sent, pgs }, Message::Pong { sent, refused }]
+    [Message::Ping { sent, pgs }, Message::Pong { sent, free: 7, refused }]
 }
 
 fn bodies() -> Vec<PeerBody> {
