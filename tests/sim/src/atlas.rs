@@ -14,9 +14,8 @@ use trivet_core::map::encode;
 use trivet_core::{Now, OsdId, PgId, keys};
 
 use crate::disk::Fault;
-use crate::event::Event;
+use crate::event::{End, Event};
 use crate::network::Place;
-use crate::osds::End;
 use crate::random::Random;
 use crate::trouble::{Group, Trouble};
 use crate::world::{Phase, World};

@@ -22,6 +22,7 @@ impl World {
         for place in 0..self.meta() {
             self.processes[place].watch_late = self.now;
             if place < self.osds.len() {
+                self.osds[place].doom = None;
                 let disk = &mut self.osds[place].disk;
                 (disk.slow, disk.frozen_until) = (1, self.now);
                 disk.disarm();

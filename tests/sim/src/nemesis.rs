@@ -5,9 +5,8 @@ use std::time::Duration;
 use trivet_core::Now;
 use trivet_core::kv::{Notice, Revision};
 
-use crate::event::{Event, Undo};
+use crate::event::{Doom, End, Event, Undo};
 use crate::network::Place;
-use crate::osds::End;
 use crate::random::Random;
 use crate::swarm::Swarm;
 use crate::trouble::{Group, Trouble};
@@ -315,11 +314,14 @@ impl World {
         let client = self.osds.len() + random.index(self.clients.len());
         let monitor = self.osds.len() + self.clients.len() + random.index(self.monitors.len());
         match trouble {
-            Trouble::Kill => self.kill(osd, down),
+            Trouble::Kill => self.end_by(osd, Doom::One(End::Killed, down), random),
             Trouble::KillClient => self.kill(client, down / 6),
             Trouble::KillMonitor => self.kill(monitor, down),
-            Trouble::PowerCut => self.kill_by(osd, End::Power, down),
-            Trouble::Blackout => self.blackout(random),
+            Trouble::PowerCut => self.end_by(osd, Doom::One(End::Power, down), random),
+            Trouble::Blackout => {
+                let clients = random.one_in(2);
+                self.end_by(osd, Doom::All(clients), random);
+            }
             Trouble::Storm => return Some(self.storm(random)),
             Trouble::Pause => return self.pause(osd, random),
             Trouble::PauseClient => return self.pause(client, random),
@@ -329,11 +331,21 @@ impl World {
         Some(down)
     }
 
-    fn blackout(&mut self, random: &mut Random) {
-        let clients = random.one_in(2);
+    /// Ends an OSD, or all: now, or in the middle of its work.
+    fn end_by(&mut self, place: Place, doom: Doom, random: &mut Random) {
+        if random.one_in(4) {
+            let life = self.processes[place].life;
+            self.strike_down(place, life, doom);
+        } else {
+            self.osds[place].doom = Some((random.range(0..=30), doom));
+        }
+    }
+
+    /// The power of everything fails.
+    pub(crate) fn blackout(&mut self, clients: bool) {
         for place in 0..self.meta() {
             if self.client_at(place).is_none() || clients {
-                let down = span(random, millis(500), Duration::from_secs(20));
+                let down = span(&mut self.random, millis(500), Duration::from_secs(20));
                 self.kill_by(place, End::Power, down);
             }
         }

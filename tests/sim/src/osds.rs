@@ -12,16 +12,18 @@ use trivet_store::api::Output;
 use trivet_store::{Format, State, Store, format};
 
 use crate::disk::{Disk, DiskFaults, Regions};
-use crate::event::{Ask, Event, Life};
+use crate::event::{Ask, Doom, End, Event, Life};
 use crate::mutants;
 use crate::network::Place;
 use crate::node::Clock;
 use crate::random::Random;
 use crate::swarm::Swarm;
-use crate::world::{CLUSTER, World};
+use crate::world::{CLUSTER, Phase, World};
 
 /// What a node needs to hand a message to itself.
 const LOCAL: Duration = Duration::from_micros(2);
+/// How long a flush takes at least and at most.
+const FLUSH: (Duration, Duration) = (Duration::from_micros(100), Duration::from_millis(1));
 /// Disk operations in flight at most.
 const MAX_DISK_OPS: usize = 8192;
 
@@ -37,17 +39,10 @@ pub struct OsdSlot {
     pub regions: Regions,
     /// Bytes.
     pub size: u64,
+    /// What strikes it after so many more disk operations.
+    pub doom: Option<(u64, Doom)>,
     /// An operator is on the way with an empty disk.
     pub awaits_operator: bool,
-}
-
-/// How a process ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// It is killed, or ends itself.
-    Killed,
-    /// Its machine loses power.
-    Power,
 }
 
 fn layout(number: OsdId, size: u64, log_size: u64) -> Format {
@@ -89,6 +84,7 @@ impl OsdSlot {
                 disk,
                 regions: Regions::of(&layout).expect("disks of runs are large enough"),
                 size,
+                doom: None,
                 awaits_operator: false,
             }
         });
@@ -152,11 +148,10 @@ impl World {
     }
 
     fn submit_disk(&mut self, place: Place, op: DiskOp) {
+        self.draw_nearer(place);
         let disk = &mut self.osds[place].disk;
         let healthy = match op.kind {
-            DiskOpKind::Flush => self
-                .random
-                .duration(Duration::from_micros(100)..=Duration::from_millis(1)),
+            DiskOpKind::Flush => self.random.duration(FLUSH.0..=FLUSH.1),
             _ => Duration::from_micros(5) + self.random.exponential(self.swarm.disk_mean),
         };
         let when = (self.now + healthy * disk.slow.max(1)).max(disk.frozen_until);
@@ -167,6 +162,33 @@ impl World {
         }
         self.schedule
             .at(when, Event::Disk(place, self.processes[place].life, id));
+    }
+
+    /// What an OSD is doomed to comes nearer with each disk operation, and then strikes while it is under way.
+    fn draw_nearer(&mut self, place: Place) {
+        let doom = &mut self.osds[place].doom;
+        match doom {
+            Some((0, what)) => {
+                let when = self.now + self.random.duration(Duration::ZERO..=FLUSH.1);
+                let life = self.processes[place].life;
+                self.schedule.at(when, Event::Doom(place, life, *what));
+                *doom = None;
+            }
+            Some((left, _)) => *left -= 1,
+            None => {}
+        }
+    }
+
+    /// An OSD meets its doom.
+    pub(crate) fn strike_down(&mut self, place: Place, life: Life, doom: Doom) {
+        let calm = self.phase != Phase::Safety || self.atlas.wants_calm(self.swarm.min_size);
+        if self.processes[place].life != life || calm {
+            return;
+        }
+        match doom {
+            Doom::One(how, down) => self.kill_by(place, how, down),
+            Doom::All(clients) => self.blackout(clients),
+        }
     }
 
     /// The disk executes an operation, unless it is frozen.
@@ -225,7 +247,7 @@ impl World {
         let old = std::mem::replace(&mut slot.number, number);
         slot.awaits_operator = false;
         slot.disk.wipe();
-        (slot.disk.slow, slot.disk.frozen_until) = (1, Now(0));
+        (slot.disk.slow, slot.disk.frozen_until, slot.doom) = (1, Now(0), None);
         slot.disk.disarm();
         let size = slot.size;
         let formatted = format_disk(&mut slot.disk, &layout(number, size, self.swarm.log_size));

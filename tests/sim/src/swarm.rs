@@ -86,7 +86,7 @@ impl Swarm {
             clients: usize::try_from(clients).unwrap_or(1),
             monitors: 1 + random.index(3),
             latency: draw_latency(&mut random),
-            disk_mean: Duration::from_micros(50),
+            disk_mean: Duration::from_micros(*random.pick(&[50, 50, 200, 1000]).unwrap_or(&50)),
             hostile,
             tight,
             troubles: Vec::new(),

@@ -268,6 +268,7 @@ impl World {
             Event::Start(place, life) => self.start_after(place, life),
             Event::Resume(place, life) => self.resume(place, life),
             Event::Kill(place, down) => self.kill(place, down),
+            Event::Doom(place, life, doom) => self.strike_down(place, life, doom),
             Event::Replace(place, life) => self.replace(place, life),
             Event::Strike(index) => self.strike(index),
             Event::Undo(undo) => self.undo(undo),
