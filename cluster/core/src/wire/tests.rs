@@ -295,7 +295,7 @@ const IMPOSSIBLE: &[(&str, usize, &[u8], WireError)] = &[
     ("ping", 8, &[1, 0, 1, 0], Field("more items than the list may have")),
     ("ping", 8, &[3], Short),
     ("ping", 8, &[0, 0, 1, 0], Short),
-    ("pong", 8, &[0], Trailing(14)),
+    ("pong", 16, &[0], Trailing(14)),
     // Bodies that go on.
     ("changed", 16, &[0], Trailing(1)),
     ("data", 16, &[0, 0], Trailing(2)),
