@@ -252,13 +252,16 @@ impl Osd {
         (Some(whole), damaged)
     }
 
-    /// The object numbers of an image in a PG after `after`, ascending, at most `limit`.
+    /// The object numbers of an image in a PG after `after`, ascending, at most `limit`; those that this OSD still lacks,
+    /// too.
     pub(crate) fn image_objects(&self, pg: PgId, image: ImageId, after: Option<u64>, limit: usize) -> Vec<u64> {
         let wanted = |object: &ObjectId| object.image == image && after.is_none_or(|after| object.number > after);
-        let numbers: BTreeSet<u64> = self
-            .objects_of(pg)
-            .filter(|(object, info)| wanted(object) && !info.tombstone)
-            .map(|(object, _)| object.number)
+        let stored = self.objects_of(pg).filter(|(_, info)| !info.tombstone).map(|(object, _)| object);
+        let missing = self.pgs.get(&pg).into_iter().flat_map(|pg| pg.missing.keys().copied());
+        let numbers: BTreeSet<u64> = stored
+            .chain(missing)
+            .filter(wanted)
+            .map(|object| object.number)
             .collect();
         numbers.into_iter().take(limit).collect()
     }

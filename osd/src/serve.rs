@@ -56,8 +56,11 @@ impl Osd {
         let lane = self.new_lane(object);
         let Some(pg) = self.pgs.get_mut(&id) else { return };
         let is_missing = pg.missing.contains_key(&object) && !serve_missing;
+        if pg.unconfirmed.iter().any(|(_, done)| done.id == op.id) {
+            return;
+        }
         let lane = pg.lanes.entry(object).or_insert(lane);
-        if lane.knows(op.id) || pg.unconfirmed.iter().any(|(_, done)| done.id == op.id) {
+        if lane.knows(op.id) {
             return;
         }
         let blocked = is_missing

@@ -138,6 +138,20 @@ fn what_was_deleted_while_an_osd_was_away_does_not_come_back_and_tombstones_go()
 }
 
 #[test]
+fn a_primary_that_lacks_everything_still_purges_everything() {
+    for seed in 1..20 {
+        let mut world = World::new(seed, 3);
+        let image = World::image(1);
+        world.stop(OsdId(1));
+        world.write(image, 0, vec![7; OBJECT_SIZE * 6]).unwrap();
+        world.start(OsdId(1));
+        let purge = world.submit(image, ImageOp::Purge);
+        world.finish(purge).unwrap();
+        assert_eq!(world.read(image, 0, SIZE).unwrap(), vec![0; OBJECT_SIZE * 6], "seed {seed}");
+    }
+}
+
+#[test]
 fn sub_sector_writes_in_flight_together_all_count() {
     let mut world = World::new(6, 3);
     let image = World::image(1);
