@@ -26,9 +26,30 @@ pub(crate) enum Stage {
     /// The store reads.
     Reading,
     /// The store reads units that the operation changes in part.
-    Merging { awaited: usize, units: Vec<(usize, Bytes)> },
+    Merging(Merging),
     /// Members make the mutation durable.
     Committing(Committing),
+}
+
+/// The old contents of the units that an operation changes in part.
+#[derive(Debug)]
+pub(crate) struct Merging {
+    /// Which attempt it is: answers to an earlier one may come late, and be old.
+    pub attempt: u64,
+    pub awaited: UnitMask,
+    pub units: Vec<(usize, Bytes)>,
+}
+
+impl Merging {
+    /// A unit was read for an attempt. True if that was the last one.
+    pub(crate) fn take(&mut self, attempt: u64, unit: usize, data: Bytes) -> bool {
+        if attempt != self.attempt || !self.awaited.has(unit) {
+            return false;
+        }
+        self.awaited = self.awaited.minus(UnitMask::range(unit, 1));
+        self.units.push((unit, data));
+        self.awaited.is_empty()
+    }
 }
 
 /// A mutation on its way.
@@ -141,7 +162,7 @@ impl Lane {
     pub(crate) fn take_committing(&mut self, version: Version) -> Option<Running> {
         let is_it = |running: &Running| match &running.stage {
             Stage::Committing(committing) => committing.mutation.version == version,
-            Stage::Reading | Stage::Merging { .. } => false,
+            Stage::Reading | Stage::Merging(_) => false,
         };
         let index = self.running.iter().position(is_it)?;
         Some(self.running.swap_remove(index))
@@ -279,6 +300,20 @@ mod tests {
             offset: 0,
             len: 1,
         }
+    }
+
+    #[test]
+    fn answers_to_an_earlier_attempt_do_not_count() {
+        let mut merging = Merging {
+            attempt: 8,
+            awaited: UnitMask(0b11 << 20),
+            units: Vec::new(),
+        };
+        let data = |byte| Bytes::from(vec![byte; 1]);
+        assert!(!merging.take(7, 21, data(1)), "read before the object was repaired");
+        assert!(!merging.take(8, 21, data(2)) && !merging.take(8, 21, data(3)));
+        assert!(merging.take(8, 20, data(4)));
+        assert_eq!(merging.units, [(21, data(2)), (20, data(4))]);
     }
 
     /// Which of the waiting operations start beside a running write of unit 0.

@@ -102,8 +102,8 @@ struct Target {
 enum Wait {
     /// A client reads.
     Read(Target, OpId),
-    /// A unit that an operation changes in part.
-    Merge(Target, OpId, usize),
+    /// A unit that an operation changes in part, and for which attempt.
+    Merge(Target, OpId, u64, usize),
     /// This OSD, as primary, writes.
     OwnWrite(Target, Version),
     /// A primary has this OSD write.
@@ -370,7 +370,7 @@ impl Osd {
         let Some(wait) = self.waits.remove(&ticket) else { return };
         match wait {
             Wait::Read(target, op) => self.read_done(target, op, result, out),
-            Wait::Merge(target, op, unit) => self.merge_read(target, op, unit, result, out),
+            Wait::Merge(target, op, attempt, unit) => self.merge_read(target, op, (attempt, unit), result, out),
             Wait::OwnWrite(target, version) => {
                 self.written(self.id(), target, version, write_result(&result), out);
             }

@@ -9,7 +9,7 @@ use trivet_store::api::{Reply, Request, StoreError};
 
 use crate::callers::Known;
 use crate::change::{change_of, partial_units};
-use crate::lane::{Committing, Held, Lane, Running, Stage, mask_of};
+use crate::lane::{Committing, Held, Lane, Merging, Running, Stage, mask_of};
 use crate::options::mutant;
 use crate::pg::{Pg, Phase};
 use crate::{Effect, Osd, Target, Wait, reply, send_on};
@@ -128,6 +128,7 @@ impl Osd {
         if mutant!(self.options, SkipMerge) {
             merged = UnitMask::EMPTY;
         }
+        let attempt = self.next;
         let Some(pg) = self.pgs.get_mut(&id) else { return };
         let target = pg.target(id, object);
         let Some(lane) = pg.lanes.get_mut(&object) else { return };
@@ -136,10 +137,11 @@ impl Osd {
             client,
             mask: mask_of(&op.action),
             op,
-            stage: Stage::Merging {
-                awaited: merged.len(),
+            stage: Stage::Merging(Merging {
+                attempt,
+                awaited: merged,
                 units: Vec::new(),
-            },
+            }),
         });
         if merged.is_empty() {
             return self.mutate(target, op_id, out);
@@ -150,7 +152,7 @@ impl Osd {
                 first,
                 count: 1,
             };
-            self.ask(request, Wait::Merge(target, op_id, first));
+            self.ask(request, Wait::Merge(target, op_id, attempt, first));
         }
     }
 
@@ -196,20 +198,21 @@ impl Osd {
         &mut self,
         target: Target,
         op: OpId,
-        unit: usize,
+        (attempt, unit): (u64, usize),
         result: Result<Reply, StoreError>,
         out: &mut Vec<Effect>,
     ) {
         let Some(lane) = self.lane_of(target) else { return };
         let Some(index) = lane.find(op) else { return };
+        let Stage::Merging(merging) = &mut lane.running[index].stage else {
+            return;
+        };
+        if merging.attempt != attempt {
+            return;
+        }
         match result {
             Ok(Reply::Data { segments, .. }) => {
-                let Stage::Merging { awaited, units } = &mut lane.running[index].stage else {
-                    return;
-                };
-                units.push((unit, join(segments)));
-                *awaited -= 1;
-                if *awaited == 0 {
+                if merging.take(attempt, unit, join(segments)) {
                     self.mutate(target, op, out);
                 }
             }
@@ -263,10 +266,10 @@ impl Osd {
         let Some(lane) = pg.lanes.get_mut(&object) else { return };
         let Some(index) = lane.find(op_id) else { return };
         let running = &mut lane.running[index];
-        let Stage::Merging { units, .. } = &mut running.stage else {
+        let Stage::Merging(merging) = &mut running.stage else {
             return;
         };
-        let merged = std::mem::take(units);
+        let merged = std::mem::take(&mut merging.units);
         let Some(change) = change_of(object, &running.op.action, present, &merged) else {
             let running = lane.running.swap_remove(index);
             self.answer(id, running.client, op_id, Ok(OpValue::Changed), out);
