@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use trivet_core::message::{Action, Listed, Op, OpError, PeerBody, WriteError};
 use trivet_core::mutation::{Mutation, Ops, Patch};
-use trivet_core::{OBJECT_SIZE, ObjectId, OsdId, PgId, UNIT_SIZE, UnitMask, Version};
+use trivet_core::{ObjectId, OsdId, PgId, UNIT_SIZE, UnitMask, Version};
 use trivet_store::api::Request;
 
 use crate::decide::Missing;
@@ -18,9 +18,6 @@ const WINDOW: usize = 4;
 
 /// An object that could not be healed is tried again after this time.
 const RETRY: Duration = Duration::from_secs(2);
-
-/// A member that had no room for what it lacks counts again when it has twice as much as then, and this much, bytes.
-const ROOM: u64 = 16 * OBJECT_SIZE as u64;
 
 impl Osd {
     /// Starts healing more objects in the background.
@@ -37,11 +34,10 @@ impl Osd {
                 return;
             }
             let stuck = |object: &ObjectId| pg.stuck.iter().any(|(_, s)| s == object);
-            let next = pg
-                .missing
-                .keys()
-                .find(|object| !pg.healing.contains(*object) && !stuck(object))
-                .copied();
+            let may_start = |object: &ObjectId| !pg.healing.contains(object) && !stuck(object);
+            let deletion =
+                std::iter::from_fn(|| pg.deletions.pop()).find(|o| pg.missing.contains_key(o) && may_start(o));
+            let next = deletion.or_else(|| pg.missing.keys().copied().find(may_start));
             let Some(object) = next else { return };
             let before = pg.healing.len();
             self.heal(id, object, out);
@@ -245,17 +241,6 @@ impl Osd {
             self.fail(client, op.id, refusal(&op, error), out);
         }
         self.heal_more(id, out);
-    }
-
-    /// Whether a member had no room lately for what it lacks. The PG is better off without it: what it lacks cannot be
-    /// served as long as it takes part.
-    pub(crate) fn is_full(&self, osd: OsdId) -> bool {
-        self.full.contains_key(&osd)
-    }
-
-    fn has_no_room(&mut self, osd: OsdId) {
-        let free = self.reach.free.get(&osd).copied().unwrap_or(0);
-        self.full.insert(osd, ROOM.max(2 * free));
     }
 
     /// Some member does not have what the others have: it had no room for a mutation, or its copy is damaged. Once

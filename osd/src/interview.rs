@@ -44,7 +44,12 @@ impl Osd {
     pub(crate) fn repeat_fences(&mut self, out: &mut Vec<Effect>) {
         let now = self.now;
         let waiting = |pg: &Pg| pg.phase == Phase::Interviewing;
-        let waiting: Vec<PgId> = self.pgs.iter().filter(|(_, pg)| waiting(pg)).map(|(&id, _)| id).collect();
+        let waiting: Vec<PgId> = self
+            .pgs
+            .iter()
+            .filter(|(_, pg)| waiting(pg))
+            .map(|(&id, _)| id)
+            .collect();
         for id in waiting {
             self.activate_if_heard(id, out);
             let due = |pg: &Pg| pg.phase == Phase::Interviewing && now.since(pg.asked_at) >= ASK_AGAIN;
@@ -125,6 +130,8 @@ impl Osd {
             authorities = listings.keys().copied().collect();
         }
         pg.missing = decide(&pg.setting.acting, &authorities, &listings, &self.options);
+        let deletions = pg.missing.iter().filter(|(_, missing)| missing.newest.tombstone);
+        pg.deletions = deletions.map(|(&object, _)| object).collect();
         let epoch = pg.epoch;
         if pg.missing.is_empty() || mutant!(self.options, ForgetHistory) {
             pg.history.intervals.clear();

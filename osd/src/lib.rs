@@ -12,6 +12,7 @@
 mod callers;
 mod change;
 mod decide;
+mod full;
 mod heal;
 mod interview;
 mod lane;
@@ -39,6 +40,7 @@ use trivet_store::api::{ObjectInfo, Output, Reply, Request, StoreError, StoreSta
 use trivet_store::{State, Store};
 
 use callers::Callers;
+use full::Full;
 #[cfg(feature = "mutants")]
 pub use options::Mutant;
 pub use options::Options;
@@ -146,8 +148,8 @@ pub struct Osd {
     accepted: BTreeMap<PgId, Epoch>,
     promises: Promises,
     reach: Reach,
-    /// Members that had no room for what they lacked, and the bytes that they need to have free to count again.
-    full: BTreeMap<OsdId, u64>,
+    /// Members that had no room for what they lacked.
+    full: BTreeMap<OsdId, Full>,
     callers: Callers,
     /// The PGs that this OSD acts for, or tries to.
     pgs: BTreeMap<PgId, Pg>,
@@ -302,6 +304,7 @@ impl Osd {
         self.register(out);
         self.callers.forget_silent(self.now);
         self.ping_all(out);
+        self.take_back();
         self.consider_all(out);
         self.repeat_fences(out);
         self.report_all(out);

@@ -67,6 +67,8 @@ pub(crate) struct Pg {
     /// Answers that wait for confirmation.
     pub unconfirmed: Vec<(ClientId, OpDone)>,
     pub missing: BTreeMap<ObjectId, Missing>,
+    /// Those of `missing` that are deletions and were not begun: they go first, for they make room.
+    pub deletions: Vec<ObjectId>,
     /// Objects of `missing` that are being healed.
     pub healing: BTreeSet<ObjectId>,
     /// Objects of `missing` that could not be healed for now.
@@ -122,6 +124,7 @@ impl Pg {
             pinged_from: Now(0),
             unconfirmed: Vec::new(),
             missing: BTreeMap::new(),
+            deletions: Vec::new(),
             healing: BTreeSet::new(),
             stuck: VecDeque::new(),
             lost: BTreeMap::new(),
@@ -204,9 +207,7 @@ impl Osd {
     fn consider(&mut self, id: PgId, out: &mut Vec<Effect>) {
         let setting = self.setting(id);
         let current = self.pgs.get(&id).is_some_and(|pg| {
-            pg.phase != Phase::Idle
-                && setting.as_ref().is_some_and(|setting| pg.fits(setting))
-                && self.is_ours(id, pg)
+            pg.phase != Phase::Idle && setting.as_ref().is_some_and(|setting| pg.fits(setting)) && self.is_ours(id, pg)
         });
         if current {
             return;

@@ -28,8 +28,6 @@ pub(crate) struct Reach {
     ticked_at: Now,
     /// When each OSD answered last, or was first asked.
     heard: BTreeMap<OsdId, Now>,
-    /// What each OSD's disk had room for then, bytes.
-    pub free: BTreeMap<OsdId, u64>,
 }
 
 impl Reach {
@@ -122,8 +120,7 @@ impl Osd {
         if refused.len() < pgs.len() {
             self.promises.give(from, self.now);
         }
-        let stats = self.store.stats();
-        let free = stats.capacity.saturating_sub(stats.used);
+        let free = self.store.room();
         out.push(Effect::Send(NodeId::Osd(from), Message::Pong { sent, free, refused }));
     }
 
@@ -139,11 +136,8 @@ impl Osd {
         if self.now.since(sent) < SILENT_AFTER {
             let heard = self.reach.heard.entry(from).or_insert(self.now);
             *heard = self.now;
-            self.reach.free.insert(from, free);
         }
-        if self.full.get(&from).is_some_and(|&needed| free >= needed) {
-            self.full.remove(&from);
-        }
+        self.has_room(from, sent, free);
         for &(id, accepted) in refused {
             let epoch = self.pgs.get(&id).map_or(Epoch(0), |pg| pg.epoch);
             if accepted > epoch {

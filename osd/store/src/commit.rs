@@ -218,6 +218,18 @@ impl Live {
         }
     }
 
+    /// New objects that there is room for, in slots and in the index. None if the operations that one may remember
+    /// have none.
+    pub fn room(&self) -> usize {
+        let entries = self.index.len() + self.commit.outlooks.len() + TOMBSTONE_RESERVE;
+        if self.index.ops() + self.commit.ops + MAX_OPS > self.layout.max_ops() {
+            return 0;
+        }
+        let slots = usize::try_from(self.slots.room()).unwrap_or(usize::MAX);
+        let entries = self.layout.max_entries().saturating_sub(entries);
+        slots.min(entries)
+    }
+
     /// Whether a checkpoint has room for the operations that will be remembered. A list that does not grow always fits.
     fn has_room_for_ops(&self, object: ObjectId, change: &Ops, before: &Outlook) -> bool {
         if self.index.ops() + self.commit.ops + ops::growth(change) <= self.layout.max_ops() {

@@ -94,6 +94,11 @@ impl Slots {
         u64::from(self.count) * OBJECT_SIZE as u64
     }
 
+    /// Slots that new objects can have.
+    pub fn room(&self) -> u32 {
+        self.free.saturating_sub(self.reserve)
+    }
+
     /// Bytes of slots in use or promised.
     pub fn used(&self) -> u64 {
         u64::from(self.count - self.free) * OBJECT_SIZE as u64

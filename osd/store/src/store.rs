@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use trivet_core::disk::DiskDone;
-use trivet_core::{Epoch, ObjectId, OpId, OsdId, PgId, UNITS_PER_OBJECT, Version};
+use trivet_core::{Epoch, OBJECT_SIZE, ObjectId, OpId, OsdId, PgId, UNITS_PER_OBJECT, Version};
 
 use crate::api::{ObjectInfo, Output, Reply, Request, StoreError, StoreStats, Ticket};
 use crate::commit::Commit;
@@ -209,6 +209,11 @@ impl Store {
             .into_iter()
             .flat_map(|live| &live.epochs)
             .map(|(&pg, &epoch)| (pg, epoch))
+    }
+
+    /// Bytes of new objects that there is room for. None when a write was just refused for lack of space.
+    pub fn room(&self) -> u64 {
+        self.live().map_or(0, |live| live.room() as u64 * OBJECT_SIZE as u64)
     }
 
     /// Space and activity.

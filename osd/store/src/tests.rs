@@ -400,6 +400,7 @@ fn space_runs_out_for_new_objects_only() {
     for number in 0..fits {
         assert_eq!(bench.ask(unit(number, 1, 0, 1)), Ok(Reply::Written));
     }
+    assert_eq!(bench.store.room(), 0);
     let ticket = bench.submit(unit(fits, 1, 0, 1));
     assert_eq!(
         bench.out.done.pop(),
@@ -414,6 +415,7 @@ fn space_runs_out_for_new_objects_only() {
     let zero = write(fits, 1, UnitMask::ALL, vec![]);
     assert_eq!(bench.ask(zero), Ok(Reply::Written), "no present unit needs no slot");
     assert_eq!(bench.ask(delete(2, 2)), Ok(Reply::Written));
+    assert_eq!(bench.store.room(), OBJECT_SIZE as u64);
     assert_eq!(bench.ask(unit(fits, 2, 0, 1)), Ok(Reply::Written));
     let mut bench = bench.reopen();
     assert_eq!(bench.store.stats().used, fits * OBJECT_SIZE as u64);

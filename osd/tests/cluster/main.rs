@@ -208,6 +208,39 @@ fn a_full_member_makes_writes_fail_and_nothing_else() {
     assert_replicated(&world);
 }
 
+#[test]
+fn a_member_that_was_left_out_for_lack_of_room_comes_back_when_it_has_less_to_hold() {
+    // OSD 5 leads nothing: what it has no room for, others have.
+    let mut world = World::with_sizes(8, &[32 << 20, 32 << 20, 32 << 20, 32 << 20, 5 << 20]);
+    let image = World::image(1);
+    let fill = |world: &mut World, numbers: std::ops::Range<u64>| {
+        let written = numbers.map(|n| world.write(image, n * OBJECT_SIZE as u64, vec![1; 70_000]));
+        written.for_each(|result| drop(result.unwrap()));
+    };
+    fill(&mut world, 0..60);
+    world.stop(OsdId(5));
+    fill(&mut world, 60..240);
+    world.start(OsdId(5));
+    let left_out = |world: &World| {
+        let mut claims = world.client.map().claims.values();
+        claims.any(|claim| claim.value.active && claim.value.acting == [OsdId(4)] && claim.value.missing == 0)
+    };
+    for _ in 0..100 {
+        while world.turn() {}
+        world.tick();
+    }
+    assert!(left_out(&world), "it has no room");
+    let held = world.holdings()[&OsdId(5)].len();
+    assert!(held > 20, "it holds {held} objects");
+    // Nobody tells it of this, and its disk stays full.
+    let purge = world.submit(image, ImageOp::Purge);
+    world.finish(purge).unwrap();
+    world.heal();
+    assert_replicated(&world);
+    fill(&mut world, 0..60);
+    assert_replicated(&world);
+}
+
 const REGION: usize = 40_000;
 const REGIONS: usize = 8;
 

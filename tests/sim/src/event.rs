@@ -268,7 +268,7 @@ impl fmt::Display for Brief<'_> {
                 brief_body(&peer.body, f)
             }
             Message::Ping { sent, pgs } => write!(f, "ping {} {pgs:?}", sent.0),
-            Message::Pong { sent, refused, .. } => write!(f, "pong {} refused {refused:?}", sent.0),
+            Message::Pong { sent, free, refused } => write!(f, "pong {} free {free} refused {refused:?}", sent.0),
         }
     }
 }
