@@ -24,7 +24,12 @@ pub(crate) fn partial_units(action: &Action) -> UnitMask {
 }
 
 /// The change that an operation makes of an object with these units; none if it changes nothing.
-pub(crate) fn change_of(object: ObjectId, action: &Action, present: UnitMask, merged: &[(usize, Bytes)]) -> Option<Change> {
+pub(crate) fn change_of(
+    object: ObjectId,
+    action: &Action,
+    present: UnitMask,
+    merged: &[(usize, Bytes)],
+) -> Option<Change> {
     match action {
         Action::Write { offset, data, .. } => {
             let first = offset / UNIT_SIZE;

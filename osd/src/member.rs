@@ -256,7 +256,10 @@ impl Osd {
     /// too.
     pub(crate) fn image_objects(&self, pg: PgId, image: ImageId, after: Option<u64>, limit: usize) -> Vec<u64> {
         let wanted = |object: &ObjectId| object.image == image && after.is_none_or(|after| object.number > after);
-        let stored = self.objects_of(pg).filter(|(_, info)| !info.tombstone).map(|(object, _)| object);
+        let stored = self
+            .objects_of(pg)
+            .filter(|(_, info)| !info.tombstone)
+            .map(|(object, _)| object);
         let missing = self.pgs.get(&pg).into_iter().flat_map(|pg| pg.missing.keys().copied());
         let numbers: BTreeSet<u64> = stored
             .chain(missing)

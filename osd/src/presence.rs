@@ -78,7 +78,10 @@ impl Osd {
     /// Writes the state key if it has to be there and is not; takes it back while the disk does not answer.
     pub(crate) fn register(&mut self, out: &mut Vec<Effect>) {
         let due = self.presence.tried_at.is_none_or(|at| self.now.since(at) >= TRY_AGAIN);
-        let Some(lease) = self.lease.filter(|_| self.is_ready() && due && self.presence.under_way.is_none()) else {
+        let Some(lease) = self
+            .lease
+            .filter(|_| self.is_ready() && due && self.presence.under_way.is_none())
+        else {
             return;
         };
         let frozen = self.disk.is_frozen(self.now);

@@ -116,6 +116,9 @@ mod tests {
         promises.restarted(at(0));
         promises.accept(PG, OsdId(1), at(100));
         let promise = promises.standing(PG, at(100)).unwrap();
-        assert_eq!((promise.to, promise.left), (None, LEASE + LEASE_MARGIN - Duration::from_millis(100)));
+        assert_eq!(
+            (promise.to, promise.left),
+            (None, LEASE + LEASE_MARGIN - Duration::from_millis(100))
+        );
     }
 }

@@ -312,7 +312,10 @@ mod tests {
             (vec![copy(1, 1, 7, 0), copy(2, 1, 7, 0)], Verdict::Equal),
             (vec![copy(1, 1, 7, 0), copy(2, 2, 8, 0)], Verdict::Changing),
             (vec![copy(1, 1, 7, 0), copy(2, 1, 8, 0)], Verdict::Inconsistent),
-            (vec![copy(1, 1, 7, 0), copy(2, 1, 7, 4)], Verdict::Damaged(vec![OsdId(2)])),
+            (
+                vec![copy(1, 1, 7, 0), copy(2, 1, 7, 4)],
+                Verdict::Damaged(vec![OsdId(2)]),
+            ),
             (vec![], Verdict::Equal),
         ];
         for (copies, expected) in table {

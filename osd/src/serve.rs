@@ -236,7 +236,9 @@ impl Osd {
         let Some(pg) = self.pgs.get_mut(&target.pg) else { return };
         let lost = pg.lost.get(&target.object).copied().unwrap_or(UnitMask::EMPTY);
         let hopeless = units.intersects(lost) || pg.others().next().is_none() || no_repair;
-        let Some(lane) = pg.lanes.get_mut(&target.object) else { return };
+        let Some(lane) = pg.lanes.get_mut(&target.object) else {
+            return;
+        };
         if hopeless {
             self.fail(running.client, running.op.id, OpError::Damaged, out);
         } else {
@@ -313,7 +315,9 @@ impl Osd {
         let Some(pg) = self.pgs.get_mut(&target.pg) else { return };
         let others: Vec<OsdId> = pg.others().collect();
         let Some(lane) = pg.lanes.get_mut(&object) else { return };
-        let Some(committing) = lane.committing(version) else { return };
+        let Some(committing) = lane.committing(version) else {
+            return;
+        };
         if refused {
             committing.awaited.retain(|&osd| osd == me);
             return;
@@ -348,7 +352,9 @@ impl Osd {
             return self.healed_member(from, target, version, result, out);
         }
         let is_lacking = lane.lacking.contains(&from);
-        let Some(committing) = lane.committing(version) else { return };
+        let Some(committing) = lane.committing(version) else {
+            return;
+        };
         match result {
             Ok(()) => committing.awaited.retain(|&osd| osd != from),
             Err(WriteError::Behind) if !is_lacking => committing.sent = trivet_core::Now(0),
@@ -375,7 +381,9 @@ impl Osd {
     /// Every member has ended the mutation.
     fn committed(&mut self, target: Target, version: Version, out: &mut Vec<Effect>) {
         let Some(lane) = self.lane_of(target) else { return };
-        let Some(running) = lane.take_committing(version) else { return };
+        let Some(running) = lane.take_committing(version) else {
+            return;
+        };
         let Stage::Committing(Committing { failed, mutation, .. }) = running.stage else {
             return;
         };

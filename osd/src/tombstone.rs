@@ -39,7 +39,10 @@ impl Osd {
         found.sort_unstable();
         let now = self.now;
         if let Some(pg) = self.pgs.get_mut(&id) {
-            pg.tombstones = found.into_iter().map(|(object, version)| (now, object, version)).collect();
+            pg.tombstones = found
+                .into_iter()
+                .map(|(object, version)| (now, object, version))
+                .collect();
         }
     }
 

@@ -147,7 +147,11 @@ fn a_primary_that_lacks_everything_still_purges_everything() {
         world.start(OsdId(1));
         let purge = world.submit(image, ImageOp::Purge);
         world.finish(purge).unwrap();
-        assert_eq!(world.read(image, 0, SIZE).unwrap(), vec![0; OBJECT_SIZE * 6], "seed {seed}");
+        assert_eq!(
+            world.read(image, 0, SIZE).unwrap(),
+            vec![0; OBJECT_SIZE * 6],
+            "seed {seed}"
+        );
     }
 }
 

@@ -88,6 +88,8 @@ pub struct History {
     writes: BTreeMap<u64, u32>,
     images: BTreeMap<u64, Vec<Sector>>,
     checked: Stats,
+    /// How many operations were answered.
+    answered: u64,
 }
 
 /// What was checked.
@@ -253,7 +255,14 @@ impl History {
     /// # Panics
     /// When the operation has ended already.
     pub fn end_ok(&mut self, op: OpRef, now: Now) {
+        self.answered += 1;
         self.end(op, now);
+    }
+
+    /// How many operations were answered so far.
+    #[must_use]
+    pub fn answered(&self) -> u64 {
+        self.answered
     }
 
     /// An operation will never be answered, or its answer did not say what happened.
@@ -275,6 +284,7 @@ impl History {
     /// When the operation has ended already, or there is not one content for each sector.
     pub fn end_read(&mut self, op: OpRef, now: Now, contents: &[Content]) -> Result<(), Violation> {
         self.end(op, now);
+        self.answered += 1;
         let Op { first, count, .. } = self.ops[op.0 as usize];
         assert_eq!(contents.len() as u64, count, "contents of a read");
         let mut known = None;

@@ -70,11 +70,15 @@ fn words(panic: &(dyn Any + Send)) -> String {
         .unwrap_or_else(|| "without words".into())
 }
 
+/// A run in which clients get too little done goes on for up to so many quarters of its length.
+const LONGER: u32 = 12;
+
 impl World {
     /// The whole run.
     #[must_use]
     pub fn run(mut self) -> Report {
         self.run_until(Now(0) + self.swarm.safety, |_| false);
+        self.go_on_until_enough();
         self.phase = Phase::Liveness;
         if self.violation.is_none() {
             self.heal_everything();
@@ -104,15 +108,34 @@ impl World {
         }
     }
 
+    /// Where disks are full, clients wait until somebody makes room: that is done here, so that they get enough done.
+    fn go_on_until_enough(&mut self) {
+        let least = self.swarm.least;
+        for _ in 0..LONGER {
+            if self.history.answered() >= least || self.violation.is_some() {
+                return;
+            }
+            if self.swarm.tight {
+                self.make_room();
+            }
+            let limit = self.now + self.swarm.safety / 4;
+            self.run_until(limit, |world| world.history.answered() >= least);
+        }
+    }
+
+    fn make_room(&mut self) {
+        for step in self.workload.purges() {
+            self.submit(0, step);
+        }
+    }
+
     /// Everything recovers, everything is read.
     fn come_together(&mut self) {
         let end = self.now + CONVERGENCE;
         let full = self.swarm.tight && !self.run_until(self.now + FULL, |world| world.apart().is_none());
         if full {
             // What a member has no room for cannot be healed before somebody makes room.
-            for step in self.workload.purges() {
-                self.submit(0, step);
-            }
+            self.make_room();
         }
         if !self.run_until(end, |world| world.apart().is_none()) {
             return self.not_together();

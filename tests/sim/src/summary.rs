@@ -23,6 +23,9 @@ pub struct Summary {
     troubles: Counts,
     disks: DiskFaults,
     slowest: Option<(Duration, u64)>,
+    /// The seeds with the fewest operations, and with the shortest time.
+    fewest: Option<(u64, u64)>,
+    shortest: Option<(Duration, u64)>,
 }
 
 impl Summary {
@@ -39,6 +42,10 @@ impl Summary {
         self.troubles.merge(&report.troubles);
         self.disks.merge(&report.disks);
         self.slowest = self.slowest.max(Some((took, report.seed)));
+        let fewest = (report.stats.operations, report.seed);
+        self.fewest = Some(self.fewest.map_or(fewest, |least| least.min(fewest)));
+        let shortest = (report.simulated, report.seed);
+        self.shortest = Some(self.shortest.map_or(shortest, |least| least.min(shortest)));
     }
 
     /// How often each kind of fault was made, largest unit of all: troubles, and what disks did of themselves.
@@ -72,6 +79,10 @@ impl Summary {
         );
         if let Some((took, seed)) = self.slowest {
             println!("slowest: seed {seed}, {:.2} s", took.as_secs_f64());
+        }
+        if let (Some((operations, few)), Some((time, short))) = (self.fewest, self.shortest) {
+            println!("fewest operations: seed {few}, {}", grouped(operations));
+            println!("shortest: seed {short}, {} s simulated", time.as_secs());
         }
         let passed = self.seeds - self.failed;
         let verdict = if self.failed == 0 { "ok" } else { "FAILED" };

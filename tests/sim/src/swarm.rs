@@ -7,7 +7,9 @@ use crate::random::Random;
 use crate::trouble::{Group, Trouble};
 
 /// How long clients work under faults at least and at most.
-const SAFETY: (u64, u64) = (540, 720);
+const SAFETY: (u64, u64) = (600, 720);
+/// How many operations have to be answered in a run at least.
+const OPERATIONS: u64 = 2_000;
 /// One run in so many is hostile.
 const HOSTILE: u64 = 12;
 /// One run in so many has no trouble at all.
@@ -53,6 +55,8 @@ pub struct Swarm {
     pub troubles: Vec<(Trouble, Duration)>,
     /// How long faults are made.
     pub safety: Duration,
+    /// Longer, if fewer operations than this were answered.
+    pub least: u64,
     /// Of the nodes' clocks, parts per million either way.
     pub drift: u64,
     /// Operations that a client has under way at most.
@@ -91,6 +95,7 @@ impl Swarm {
             tight,
             troubles: Vec::new(),
             safety: Duration::from_secs(random.range(SAFETY.0..=SAFETY.1)),
+            least: OPERATIONS,
             drift: *random.pick(&[0, 50, 500]).unwrap_or(&0),
             depth: 1 + random.index(8),
             think: Duration::from_millis(clients * random.range(50..=120)),
@@ -101,6 +106,7 @@ impl Swarm {
             .retain(|(trouble, _)| !overrides.without.contains(trouble));
         if let Some(until) = overrides.until {
             swarm.safety = swarm.safety.min(until);
+            swarm.least = 0;
         }
         swarm
     }

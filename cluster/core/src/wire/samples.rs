@@ -261,7 +261,14 @@ fn pings() -> Vec<(&'static str, Message)> {
     vec![
         ("ping", Message::Ping { sent, pgs }),
         ("pong", Message::Pong { sent, free, refused }),
-        ("pong, none", Message::Pong { sent, free: 0, refused: vec![] }),
+        (
+            "pong, none",
+            Message::Pong {
+                sent,
+                free: 0,
+                refused: vec![],
+            },
+        ),
     ]
 }
 
