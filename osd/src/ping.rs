@@ -114,7 +114,7 @@ impl Osd {
         let refused: Vec<(PgId, Epoch)> = pgs
             .iter()
             .map(|(pg, epoch)| (*pg, *epoch, accepted(pg)))
-            .filter(|(_, epoch, accepted)| epoch != accepted)
+            .filter(|(_, epoch, accepted)| epoch != accepted && !mutant!(self.options, AcceptOldEpoch))
             .map(|(pg, _, accepted)| (pg, accepted))
             .collect();
         if refused.len() < pgs.len() {

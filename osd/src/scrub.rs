@@ -66,12 +66,14 @@ enum Verdict {
 }
 
 impl Osd {
-    /// Starts a scrub that is due, and goes on with one that is under way.
+    /// Starts a scrub that is due, and goes on with one that is under way: while the whole up set takes part, for a copy
+    /// that is away was not compared.
     pub(crate) fn scrub_more(&mut self, id: PgId, out: &mut Vec<Effect>) {
-        let due = self.scrub_due(id);
-        let Some(pg) = self.pgs.get_mut(&id).filter(|pg| pg.is_clean()) else {
+        if !self.is_clean_on_up_set(id) {
             return;
-        };
+        }
+        let due = self.scrub_due(id);
+        let Some(pg) = self.pgs.get_mut(&id) else { return };
         if let Some(scrub) = &mut pg.scrub {
             scrub.budget = PER_TICK;
         } else if let Some(number) = due {
