@@ -277,10 +277,16 @@ impl Osd {
             self.answer(id, running.client, op_id, Ok(OpValue::Changed), out);
             return self.continue_lane(id, object, out);
         };
-        let ops = Ops::Add {
+        let mut ops = Ops::Add {
             op: op_id,
             answered: running.op.answered,
         };
+        if lane.chain == Version::NONE {
+            // It rests on nothing, or on a tombstone that members may have forgotten already, and its list with it.
+            let mut list = self.store.ops(object);
+            ops.apply(&mut list);
+            ops = Ops::Exactly(list);
+        }
         let version = lane.next_version(epoch, floor);
         let mutation = Mutation {
             version,
