@@ -138,6 +138,27 @@ fn what_was_deleted_while_an_osd_was_away_does_not_come_back_and_tombstones_go()
 }
 
 #[test]
+fn what_is_made_anew_while_its_tombstone_is_forgotten_remembers_the_same_everywhere() {
+    // Tombstones are kept for 600 ticks.
+    for ticks in 595..605 {
+        let mut world = World::new(ticks, 2);
+        let image = World::image(1);
+        world.write(image, 0, vec![7; OBJECT_SIZE * 6]).unwrap();
+        let purge = world.submit(image, ImageOp::Purge);
+        world.finish(purge).unwrap();
+        for _ in 0..ticks {
+            while world.turn() {}
+            world.tick();
+        }
+        world.restart_client();
+        // Members may be told to forget at this moment, and what the client that is gone did with it.
+        world.write(image, 0, vec![8; OBJECT_SIZE * 6]).unwrap();
+        world.heal();
+        assert_replicated(&world);
+    }
+}
+
+#[test]
 fn a_primary_that_lacks_everything_still_purges_everything() {
     for seed in 1..20 {
         let mut world = World::new(seed, 3);

@@ -76,6 +76,7 @@ pub struct World {
     pub random: Random,
     pub now: Now,
     pub client: Client,
+    client_id: ClientId,
     pub done: BTreeMap<u64, Result<Vec<Bytes>, IoError>>,
     nodes: BTreeMap<OsdId, Node>,
     links: BTreeMap<(NodeId, NodeId), VecDeque<Message>>,
@@ -101,6 +102,7 @@ impl World {
             random: Random(seed | 1),
             now: Now(1),
             client: Client::new(CLIENT),
+            client_id: CLIENT,
             done: BTreeMap::new(),
             nodes: BTreeMap::new(),
             links: BTreeMap::new(),
@@ -176,18 +178,29 @@ impl World {
         };
         let machine = Osd::new(identity, trivet_osd::Options::default(), store, output);
         self.nodes.get_mut(&osd).unwrap().osd = Some(machine);
-        let keys = self.kv.iter().map(|(k, v)| (k.clone(), v.clone())).collect::<Vec<_>>();
-        let keys = keys.into_iter().map(|(key, (value, mod_revision, _))| KeyValue {
-            key,
-            value,
-            mod_revision,
+        self.step(osd, Event::Notice(self.snapshot()));
+        self.step(osd, Event::Lease(Some(lease)));
+    }
+
+    fn snapshot(&self) -> Notice {
+        let keys = self.kv.iter().map(|(key, (value, mod_revision, _))| KeyValue {
+            key: key.clone(),
+            value: value.clone(),
+            mod_revision: *mod_revision,
         });
-        let snapshot = Notice::Snapshot {
+        Notice::Snapshot {
             revision: self.revision,
             keys: keys.collect(),
-        };
-        self.step(osd, Event::Notice(snapshot));
-        self.step(osd, Event::Lease(Some(lease)));
+        }
+    }
+
+    /// The client, which has nothing under way, ends; another one takes its place.
+    pub fn restart_client(&mut self) {
+        self.client_id.0 += 1;
+        self.client = Client::new(self.client_id);
+        let mut out = Vec::new();
+        self.client.notice(self.now, &self.snapshot(), &mut out);
+        self.take_client(out);
     }
 
     /// Like kill -9: what was not durable is lost, what was on the network stays lost.
@@ -300,7 +313,7 @@ impl World {
         for effect in out {
             match effect {
                 FromClient::Send(osd, message) => {
-                    let link = (NodeId::Client(CLIENT), NodeId::Osd(osd));
+                    let link = (NodeId::Client(self.client_id), NodeId::Osd(osd));
                     self.links.entry(link).or_default().push_back(message);
                 }
                 FromClient::Done(ticket, result) => {
@@ -356,12 +369,12 @@ impl World {
     fn deliver(&mut self, from: NodeId, to: NodeId, message: Message) {
         match (from, to) {
             (_, NodeId::Osd(osd)) => self.step(osd, Event::Message(from, message)),
-            (NodeId::Osd(osd), NodeId::Client(_)) => {
+            (NodeId::Osd(osd), NodeId::Client(id)) if id == self.client_id => {
                 let mut out = Vec::new();
                 self.client.message(self.now, osd, message, &mut out);
                 self.take_client(out);
             }
-            (NodeId::Client(_), NodeId::Client(_)) => {}
+            (_, NodeId::Client(_)) => {}
         }
     }
 
@@ -436,13 +449,16 @@ impl World {
         format!("{states:?}\nclaims {claims:?}\nin flight {}", self.client.in_flight())
     }
 
-    /// What every OSD holds: object -> version and whether it is a tombstone.
-    pub fn holdings(&self) -> BTreeMap<OsdId, BTreeMap<ObjectId, (trivet_core::Version, bool)>> {
+    /// What every OSD holds: object -> version, whether it is a tombstone, and the fingerprint of all that copies have in
+    /// common.
+    pub fn holdings(&self) -> BTreeMap<OsdId, BTreeMap<ObjectId, (trivet_core::Version, bool, u64)>> {
         let objects = |node: &Node| {
             let osd = node.osd.as_ref();
             osd.into_iter()
-                .flat_map(|osd| osd.objects())
-                .map(|(o, i)| (o, (i.version, i.tombstone)))
+                .flat_map(|osd| {
+                    osd.objects()
+                        .map(|(o, i)| (o, (i.version, i.tombstone, osd.store().digest(o))))
+                })
                 .collect()
         };
         self.nodes.iter().map(|(&osd, node)| (osd, objects(node))).collect()
