@@ -163,12 +163,36 @@ impl World {
                 return Duration::ZERO;
             }
             Trouble::HalfOpen => self.block(vec![(from, to)], lasts),
+            Trouble::Exile => {
+                let lasts = random.duration(Duration::from_secs(8)..=Duration::from_secs(20));
+                let exiles = self.exiles(random);
+                let cut = self.around(&exiles);
+                self.block(cut, lasts);
+                return lasts;
+            }
             other => {
                 let cut = self.partition(other, random);
                 self.block(cut, lasts);
             }
         }
         lasts
+    }
+
+    /// An OSD and a client.
+    fn exiles(&self, random: &mut Random) -> [Place; 2] {
+        [
+            random.index(self.osds.len()),
+            self.osds.len() + random.index(self.clients.len()),
+        ]
+    }
+
+    /// The directions between these places and all others.
+    fn around(&self, inside: &[Place]) -> Vec<(Place, Place)> {
+        let places = self.meta() + 1;
+        let pairs = (0..places).flat_map(|from| (0..places).map(move |to| (from, to)));
+        pairs
+            .filter(|(from, to)| inside.contains(from) != inside.contains(to))
+            .collect()
     }
 
     /// The directions that a partition cuts.

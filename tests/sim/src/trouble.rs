@@ -73,6 +73,8 @@ troubles! {
     Split "split" 80 Network;
     /// Two halves that only one place can reach both of.
     Bridge "bridge" 80 Network;
+    /// An OSD and a client are cut off together: long enough for others to take over.
+    Exile "exile" 60 Network;
     /// A connection breaks and its last messages come again.
     Resend "resend" 15 Network;
     /// A node does not reach the metadata store, or is not reached by it.
