@@ -78,7 +78,8 @@ impl Swarm {
         let megabytes = if tight { 6..=12 } else { 16..=64 };
         let size = random.range(megabytes) << 20;
         let even = random.one_in(2);
-        let hostile = random.one_in(HOSTILE);
+        // With one copy, what is damaged waits for ever, and its clients with it.
+        let hostile = random.one_in(HOSTILE) && replicas > 1;
         let clients = random.range(1..=3);
         let mut swarm = Swarm {
             seed,
