@@ -24,19 +24,25 @@ impl Osd {
             self.to_peer(from, pg, epoch, PeerBody::Refused { accepted }, out);
             return;
         }
-        if epoch > accepted {
-            self.accepted.insert(pg, epoch);
-            self.promises.accept(pg, from, self.now);
-        }
-        if self.pgs.get(&pg).is_some_and(|own| own.epoch < epoch) {
-            self.depose(pg, out);
-        }
+        self.accept(from, pg, epoch, out);
         if mutant!(self.options, ListBeforeFence) {
             return self.send_listing(from, pg, epoch, out);
         }
         // The log is in order: when this is durable, so is every write of a lower epoch that was accepted before,
         // and the listing is complete.
         self.ask(Request::AcceptEpoch { pg, epoch }, Wait::Fence(from, pg, epoch));
+    }
+
+    /// Takes an epoch that is not lower than the accepted one for the accepted one; it is still to be made durable. This
+    /// OSD acts for no lower one any more.
+    pub(crate) fn accept(&mut self, from: OsdId, pg: PgId, epoch: Epoch, out: &mut Vec<Effect>) {
+        if self.accepted.get(&pg).is_none_or(|&accepted| epoch > accepted) {
+            self.accepted.insert(pg, epoch);
+            self.promises.accept(pg, from, self.now);
+        }
+        if self.pgs.get(&pg).is_some_and(|own| own.epoch < epoch) {
+            self.depose(pg, out);
+        }
     }
 
     pub(crate) fn fence_durable(

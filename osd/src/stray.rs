@@ -70,13 +70,7 @@ impl Osd {
         if epoch < accepted || self.dropping.get(&pg) == Some(&epoch) {
             return;
         }
-        if epoch > accepted {
-            self.accepted.insert(pg, epoch);
-            self.promises.accept(pg, from, self.now);
-        }
-        if self.pgs.get(&pg).is_some_and(|own| own.epoch < epoch) {
-            self.depose(pg, out);
-        }
+        self.accept(from, pg, epoch, out);
         self.ask(Request::AcceptEpoch { pg, epoch }, Wait::Drop(pg, epoch));
     }
 
