@@ -172,6 +172,35 @@ fn seal(mut block: BytesMut) -> Bytes {
 mod tests {
     use super::*;
 
+    #[test]
+    fn regions_follow_each_other_and_lie_on_the_disk() {
+        for (size, log_size) in [(64 << 20, Some(1 << 20)), (1 << 30, None)] {
+            let format = Format {
+                size,
+                log_size,
+                ..sample()
+            };
+            let Regions {
+                superblocks: [first, second],
+                checkpoint,
+                log,
+                data,
+            } = regions(&format).unwrap();
+            assert_eq!(
+                (first.start, first.end, second.end),
+                (0, second.start, checkpoint.start)
+            );
+            assert_eq!(checkpoint.end, log.start);
+            assert!(log.end <= data.start && data.start < data.end && data.end <= size);
+            assert!(log.end - log.start >= log_size.unwrap_or(32 << 20));
+        }
+        let small = Format {
+            size: 1 << 20,
+            ..sample()
+        };
+        assert!(regions(&small).is_err());
+    }
+
     fn sample() -> Format {
         Format {
             size: 1 << 28,

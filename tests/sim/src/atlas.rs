@@ -12,6 +12,7 @@ use std::time::Duration;
 use trivet_core::kv::{Change, Txn};
 use trivet_core::map::encode;
 use trivet_core::{Now, OsdId, PgId, keys};
+use trivet_store::Regions;
 
 use crate::disk::Fault;
 use crate::event::{End, Event};
@@ -134,13 +135,12 @@ fn wants_calm(trouble: Trouble, min_size: usize) -> bool {
 }
 
 /// Where a fault is aimed: mostly at data, sometimes at what the store keeps for itself.
-fn aim(random: &mut Random, regions: &crate::disk::Regions) -> Range<u64> {
-    match random.weighted(&[60, 20, 8, 8, 4]) {
+fn aim(random: &mut Random, regions: &Regions) -> Range<u64> {
+    match random.weighted(&[60, 20, 16, 4]) {
         0 => regions.data.clone(),
         1 => regions.log.clone(),
-        2 => regions.checkpoints[0].clone(),
-        3 => regions.checkpoints[1].clone(),
-        _ => regions.superblocks.clone(),
+        2 => regions.checkpoint.clone(),
+        _ => regions.superblocks[0].start..regions.superblocks[1].end,
     }
 }
 

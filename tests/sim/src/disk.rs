@@ -7,7 +7,6 @@
 
 mod faults;
 mod pages;
-mod regions;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +20,6 @@ use trivet_core::disk::{DiskDone, DiskError, DiskOp, DiskOpKind, IoId};
 use crate::random::Random;
 pub use faults::{DiskFaults, Fault, Harm, Incident};
 use pages::Pages;
-pub use regions::Regions;
 
 /// What everything is aligned to, bytes.
 pub const BLOCK: u64 = 4096;

@@ -9,9 +9,9 @@ use trivet_core::map::encode;
 use trivet_core::{NodeId, Now, OsdId};
 use trivet_osd::{Effect, Identity, Osd};
 use trivet_store::api::Output;
-use trivet_store::{Format, State, Store, format};
+use trivet_store::{Format, Regions, State, Store, format, regions};
 
-use crate::disk::{Disk, DiskFaults, Regions};
+use crate::disk::{Disk, DiskFaults};
 use crate::event::{Ask, Doom, End, Event, Life};
 use crate::mutants;
 use crate::network::Place;
@@ -82,7 +82,7 @@ impl OsdSlot {
                 number: OsdId(number),
                 machine: None,
                 disk,
-                regions: Regions::of(&layout).expect("disks of runs are large enough"),
+                regions: regions(&layout).expect("disks of runs are large enough"),
                 size,
                 doom: None,
                 awaits_operator: false,

@@ -1,8 +1,5 @@
 //! The disk against a simple model of what it may return, and each fault against what it promises to do.
 
-use trivet_core::OsdId;
-use trivet_store::Format;
-
 use super::*;
 
 const SIZE: u64 = 64 * BLOCK;
@@ -436,38 +433,4 @@ fn counts_have_names_and_add_up() {
         sum.iter().filter(|(_, n)| *n > 0).collect::<Vec<_>>(),
         [("bits rotten", 4)]
     );
-}
-
-#[test]
-fn regions_follow_each_other_and_hold_what_a_store_writes() {
-    for (size, log_size) in [(64 << 20, Some(1 << 20)), (1 << 30, None)] {
-        let format = Format {
-            size,
-            osd: OsdId(1),
-            cluster: [1; 16],
-            store: [2; 16],
-            log_size,
-        };
-        let regions = Regions::of(&format).unwrap();
-        let [first, second] = regions.checkpoints.clone();
-        let ends = [
-            regions.superblocks.end,
-            first.end,
-            second.end,
-            regions.log.end,
-            regions.data.end,
-        ];
-        let starts = [first.start, second.start, regions.log.start, regions.data.start, size];
-        assert_eq!((regions.superblocks.start, ends), (0, starts));
-        assert_eq!(first.end - first.start, second.end - second.start);
-        assert!(regions.log.end - regions.log.start >= log_size.unwrap_or(32 << 20));
-    }
-    let small = Format {
-        size: 1 << 20,
-        osd: OsdId(1),
-        cluster: [0; 16],
-        store: [0; 16],
-        log_size: None,
-    };
-    assert!(Regions::of(&small).is_err());
 }
