@@ -50,7 +50,7 @@ impl Gateway {
             }
             if trimming.by == self.id {
                 self.start_trim(image);
-            } else if !self.client.map().gateways.contains(&trimming.by) {
+            } else if !self.client.map().gateways.contains_key(&trimming.by) {
                 // Its gateway is gone for certain: a gateway's key hangs on its lease.
                 self.background.trimming.insert(image, trimming);
                 let operation = Operation::TakeTrim { id: image, trimming };

@@ -73,6 +73,7 @@ fn pool() -> keys::Pool {
         replicas: 2,
         min_size: 1,
         pg_count: 8,
+        ..keys::Pool::default()
     }
 }
 
@@ -112,7 +113,13 @@ impl Cluster {
     }
 
     fn join(&mut self, osd: u32) {
-        self.put(keys::osd_config(OsdId(osd)), keys::OsdConfig { size: 100 });
+        self.put(
+            keys::osd_config(OsdId(osd)),
+            keys::OsdConfig {
+                size: 100,
+                ..keys::OsdConfig::default()
+            },
+        );
         let state = keys::OsdState {
             boot: 1,
             size: 100,

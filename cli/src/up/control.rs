@@ -88,7 +88,10 @@ async fn show(store: Arc<dyn Meta>, gateway: ClientId, mut lease: Receiver<Optio
 
 /// False if it did not happen.
 async fn show_once(store: &Arc<dyn Meta>, gateway: ClientId, lease: LeaseId) -> bool {
-    let state = GatewayState { name: "up".into() };
+    let state = GatewayState {
+        name: "up".into(),
+        http: None,
+    };
     let change = Change::Put {
         key: keys::gateway_state(gateway),
         value: encode(&state),

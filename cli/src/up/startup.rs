@@ -112,16 +112,21 @@ pub async fn record(plan: &Plan, store: &Arc<dyn Meta>) -> anyhow::Result<()> {
         replicas: plan.replicas,
         min_size: 1,
         pg_count: PGS,
+        ..Pool::default()
     };
     let mut changes = vec![
         Change::put(keys::CLUSTER, encode(&cluster)),
         Change::put(keys::pool(POOL), encode(&pool)),
     ];
-    changes.extend(
-        plan.osds
-            .iter()
-            .map(|&(osd, size)| Change::put(keys::osd_config(osd), encode(&OsdConfig { size }))),
-    );
+    changes.extend(plan.osds.iter().map(|&(osd, size)| {
+        Change::put(
+            keys::osd_config(osd),
+            encode(&OsdConfig {
+                size,
+                ..OsdConfig::default()
+            }),
+        )
+    }));
     let root = Namespace::bootstrap(wall());
     changes.extend(root.changes);
     let mut compare = root.compare;

@@ -27,6 +27,7 @@ fn claims(primary: u32, epoch: u64, active: bool) -> Notice {
         replicas: 2,
         min_size: 1,
         pg_count: 4,
+        ..Pool::default()
     };
     let mut list = vec![(keys::pool(POOL), encode(&pool))];
     for number in 0..4 {

@@ -13,6 +13,10 @@ pub const POOLS: &str = "pool/";
 pub const OSDS: &str = "osd/";
 /// Prefix of what gateways say about themselves.
 pub const GATEWAYS: &str = "gateway/";
+/// `config/settings`: what an administrator may change while the cluster runs.
+pub const SETTINGS: &str = "config/settings";
+/// Prefix of the placement tree.
+pub const TREE: &str = "tree/";
 /// Prefix of the monitor's plans.
 pub const PLANS: &str = "plan/";
 /// The leading monitor, on its lease.
@@ -42,6 +46,24 @@ pub fn osd_config(id: OsdId) -> String {
 #[must_use]
 pub fn gateway_state(id: ClientId) -> String {
     format!("{GATEWAYS}{:016x}/state", id.0)
+}
+
+/// `mon/<id>/state`, on the monitor's lease; the id is hexadecimal.
+#[must_use]
+pub fn monitor_state(id: u64) -> String {
+    format!("mon/{id:016x}/state")
+}
+
+/// `osd/<n>/stats`, on the OSD's lease.
+#[must_use]
+pub fn osd_stats(id: OsdId) -> String {
+    format!("{OSDS}{id}/stats")
+}
+
+/// `tree/<name>`: a place in the placement tree. Hosts need no key unless they have a parent.
+#[must_use]
+pub fn tree(name: &str) -> String {
+    format!("{TREE}{name}")
 }
 
 /// `plan/<pool>`.
@@ -104,10 +126,30 @@ pub struct Cluster {
     pub secret: String,
 }
 
+/// Value of `config/settings`; what is absent has its default.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// An OSD that is down for longer loses its PGs to others, seconds.
+    pub osd_out_s: u64,
+    /// Nothing is moved to an OSD that would be fuller than this, per cent.
+    pub backfill_full_pct: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            osd_out_s: 600,
+            backfill_full_pct: 90,
+        }
+    }
+}
+
 /// Value of `pool/<id>`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Pool {
-    /// For people.
+    /// For people; unique.
     pub name: String,
     /// Copies of every object.
     pub replicas: usize,
@@ -115,13 +157,109 @@ pub struct Pool {
     pub min_size: usize,
     /// How many PGs the pool has.
     pub pg_count: u32,
+    /// Copies of an object are in different places of this level of the placement tree: `osd`, `host`, or a level that
+    /// the tree names.
+    pub failure_domain: String,
+    /// Only OSDs below this place of the tree are used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
+    /// Only OSDs that have all of these tags are used.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub osd_tags: Vec<String>,
+    /// OSDs that have all of these tags are rather made primaries.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub primary_tags: Vec<String>,
+}
+
+/// The failure domain of pools whose copies may share a host.
+pub const LEVEL_OSD: &str = "osd";
+/// The level of hosts.
+pub const LEVEL_HOST: &str = "host";
+
+impl Default for Pool {
+    fn default() -> Pool {
+        Pool {
+            name: String::new(),
+            replicas: 2,
+            min_size: 1,
+            pg_count: 64,
+            failure_domain: LEVEL_OSD.to_owned(),
+            root: None,
+            osd_tags: Vec::new(),
+            primary_tags: Vec::new(),
+        }
+    }
 }
 
 /// Value of `osd/<n>/config`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct OsdConfig {
     /// Bytes of its disk: its weight in the placement.
     pub size: u64,
+    /// The host that it ran on last: its place in the tree.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// 32 hexadecimal digits, as in the superblock of its disk: tells it from another disk with its number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+    /// For pools to choose by.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// Thousandths of its size that the placement uses.
+    pub reweight: u32,
+    /// However long it is down, it keeps its PGs.
+    pub noout: bool,
+    /// An administrator takes it out of the placement.
+    pub out: bool,
+    /// The monitor took it out, because it was down for too long; until it is up again.
+    pub dropped: bool,
+}
+
+impl Default for OsdConfig {
+    fn default() -> OsdConfig {
+        OsdConfig {
+            size: 0,
+            host: None,
+            store: None,
+            tags: Vec::new(),
+            reweight: 1000,
+            noout: false,
+            out: false,
+            dropped: false,
+        }
+    }
+}
+
+/// Value of `osd/<n>/stats`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OsdStats {
+    /// Where its disk is.
+    pub path: String,
+    /// Bytes that objects can take.
+    pub capacity: u64,
+    /// Bytes that they do take.
+    pub used: u64,
+    /// How many there are.
+    pub objects: u64,
+}
+
+/// Value of `tree/<name>`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TreeNode {
+    /// What kind of place it is: `host`, `rack`, any word.
+    pub level: String,
+    /// The place that it is in; none at the top.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+}
+
+/// Value of `mon/<id>/state`: present while the monitor runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MonitorState {
+    /// The host that it runs on.
+    pub host: String,
 }
 
 /// Value of `gateway/<id>/state`: present while the gateway serves.
@@ -129,6 +267,9 @@ pub struct OsdConfig {
 pub struct GatewayState {
     /// For people.
     pub name: String,
+    /// Where its admin API is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<String>,
 }
 
 /// Value of `mon/leader`.

@@ -3,13 +3,16 @@
 //! Every role keeps its own, fed by the notices of its metadata client. A mirror may be stale; nothing is
 //! decided by it alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use crate::ids::{ClientId, OsdId, PgId, PoolId};
-use crate::keys::{self, Claim, Cluster, History, Leader, OsdConfig, OsdState, Plan, Pool, ScrubReport, ScrubRequest};
+use crate::keys::{
+    self, Claim, Cluster, GatewayState, History, Leader, MonitorState, OsdConfig, OsdState, OsdStats, Plan, Pool,
+    ScrubReport, ScrubRequest, Settings, TreeNode,
+};
 use crate::kv::{Event, KeyValue, Notice, Revision};
 
 /// A value with the commit that wrote it.
@@ -28,6 +31,8 @@ pub struct ClusterMap {
     pub revision: Revision,
     /// `config/cluster`.
     pub cluster: Option<Cluster>,
+    /// `config/settings`; the defaults if there is no such key.
+    pub settings: Settings,
     /// `pool/<id>`.
     pub pools: BTreeMap<PoolId, Versioned<Pool>>,
     /// `osd/<n>/config`: the OSDs that belong to the cluster.
@@ -35,7 +40,13 @@ pub struct ClusterMap {
     /// `mon/leader`.
     pub leader: Option<Versioned<Leader>>,
     /// `gateway/<id>/state`: the gateways that are up.
-    pub gateways: BTreeSet<ClientId>,
+    pub gateways: BTreeMap<ClientId, Versioned<GatewayState>>,
+    /// `mon/<id>/state`: the monitors that run.
+    pub monitors: BTreeMap<u64, Versioned<MonitorState>>,
+    /// `tree/<name>`.
+    pub tree: BTreeMap<String, Versioned<TreeNode>>,
+    /// `osd/<n>/stats`.
+    pub stats: BTreeMap<OsdId, Versioned<OsdStats>>,
     /// `osd/<n>/state`: the OSDs that are up.
     pub osds: BTreeMap<OsdId, Versioned<OsdState>>,
     /// `plan/<pool>`.
@@ -58,7 +69,11 @@ enum Subject {
     Pool(PoolId),
     Osd(OsdId),
     Member(OsdId),
+    Settings,
+    Stats(OsdId),
     Leader,
+    Monitor(u64),
+    Tree(String),
     Gateway(ClientId),
     Plan(PoolId),
     Claim(PgId),
@@ -115,9 +130,15 @@ impl ClusterMap {
             Subject::Pool(id) => insert(&mut self.pools, id, kv),
             Subject::Osd(id) => insert(&mut self.osds, id, kv),
             Subject::Member(id) => insert(&mut self.members, id, kv),
-            Subject::Gateway(id) => {
-                self.gateways.insert(id);
-                true
+            Subject::Gateway(id) => insert(&mut self.gateways, id, kv),
+            Subject::Monitor(id) => insert(&mut self.monitors, id, kv),
+            Subject::Tree(name) => insert(&mut self.tree, name, kv),
+            Subject::Stats(id) => insert(&mut self.stats, id, kv),
+            Subject::Settings => {
+                let settings = decode(&kv.value);
+                let decoded = settings.is_some();
+                self.settings = settings.unwrap_or_default();
+                decoded
             }
             Subject::Leader => {
                 self.leader = decode(&kv.value).map(|value| Versioned {
@@ -141,9 +162,11 @@ impl ClusterMap {
             Some(Subject::Pool(id)) => drop(self.pools.remove(&id)),
             Some(Subject::Osd(id)) => drop(self.osds.remove(&id)),
             Some(Subject::Member(id)) => drop(self.members.remove(&id)),
-            Some(Subject::Gateway(id)) => {
-                self.gateways.remove(&id);
-            }
+            Some(Subject::Gateway(id)) => drop(self.gateways.remove(&id)),
+            Some(Subject::Monitor(id)) => drop(self.monitors.remove(&id)),
+            Some(Subject::Tree(name)) => drop(self.tree.remove(&name)),
+            Some(Subject::Stats(id)) => drop(self.stats.remove(&id)),
+            Some(Subject::Settings) => self.settings = Settings::default(),
             Some(Subject::Leader) => self.leader = None,
             Some(Subject::Plan(id)) => drop(self.plans.remove(&id)),
             Some(Subject::Claim(pg)) => drop(self.claims.remove(&pg)),
@@ -162,13 +185,19 @@ fn parse(key: &str) -> Option<Subject> {
     if key == keys::SCRUB {
         return Some(Subject::ScrubRequest);
     }
+    if key == keys::SETTINGS {
+        return Some(Subject::Settings);
+    }
     let mut parts = key.split('/');
     let subject = match (parts.next()?, parts.next()?, parts.next(), parts.next()) {
         ("pool", id, None, None) => Subject::Pool(PoolId(id.parse().ok()?)),
         ("osd", id, Some("state"), None) => Subject::Osd(OsdId(id.parse().ok()?)),
         ("osd", id, Some("config"), None) => Subject::Member(OsdId(id.parse().ok()?)),
         ("gateway", id, Some("state"), None) => Subject::Gateway(ClientId(u64::from_str_radix(id, 16).ok()?)),
+        ("osd", id, Some("stats"), None) => Subject::Stats(OsdId(id.parse().ok()?)),
         ("mon", "leader", None, None) => Subject::Leader,
+        ("mon", id, Some("state"), None) => Subject::Monitor(u64::from_str_radix(id, 16).ok()?),
+        ("tree", name, None, None) => Subject::Tree(name.to_owned()),
         ("plan", id, None, None) => Subject::Plan(PoolId(id.parse().ok()?)),
         ("pg", pool, Some(number), Some(kind)) => {
             let pg = PgId {
@@ -377,6 +406,10 @@ mod tests {
             keys::pool(PoolId(3)),
             keys::osd_state(OsdId(9)),
             keys::osd_config(OsdId(9)),
+            keys::SETTINGS.to_string(),
+            keys::osd_stats(OsdId(9)),
+            keys::monitor_state(7),
+            keys::tree("rack1"),
             keys::LEADER.to_string(),
             keys::gateway_state(ClientId(0xabc)),
             keys::plan(PoolId(3)),

@@ -111,7 +111,10 @@ impl World {
         for id in [OWN, RIVAL] {
             self.commit(&[Change::put(
                 keys::gateway_state(id),
-                encode(&GatewayState { name: "g".into() }),
+                encode(&GatewayState {
+                    name: "g".into(),
+                    http: None,
+                }),
             )]);
         }
         if !pool {
@@ -122,6 +125,7 @@ impl World {
             replicas: 1,
             min_size: 1,
             pg_count: PGS,
+            ..Pool::default()
         };
         self.commit(&[Change::put(keys::pool(POOL), encode(&pool))]);
         for number in 0..PGS {

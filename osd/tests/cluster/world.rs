@@ -118,11 +118,19 @@ impl World {
             replicas: 2,
             min_size: 1,
             pg_count: PGS,
+            ..Pool::default()
         };
         world.put(keys::pool(POOL), encode(&pool), None);
         let osds = || (1..).map(OsdId).zip(sizes.iter().copied());
         for (osd, size) in osds() {
-            world.put(keys::osd_config(osd), encode(&OsdConfig { size }), None);
+            world.put(
+                keys::osd_config(osd),
+                encode(&OsdConfig {
+                    size,
+                    ..OsdConfig::default()
+                }),
+                None,
+            );
             let mut disk = Disk::default();
             let store = [u8::try_from(osd.0).unwrap(); 16];
             let layout = Format {

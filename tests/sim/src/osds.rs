@@ -258,7 +258,13 @@ impl World {
             compare: Vec::new(),
             changes: vec![
                 Change::Delete(keys::osd_config(old)),
-                Change::put(keys::osd_config(number), encode(&OsdConfig { size })),
+                Change::put(
+                    keys::osd_config(number),
+                    encode(&OsdConfig {
+                        size,
+                        ..OsdConfig::default()
+                    }),
+                ),
             ],
         };
         self.trace

@@ -138,13 +138,17 @@ impl World {
             replicas: self.swarm.replicas,
             min_size: self.swarm.min_size,
             pg_count: self.swarm.pgs,
+            ..Pool::default()
         };
         let mut changes = vec![
             Change::put(keys::CLUSTER, encode(&cluster)),
             Change::put(keys::pool(POOL), encode(&pool)),
         ];
         changes.extend(self.osds.iter().map(|slot| {
-            let config = OsdConfig { size: slot.size };
+            let config = OsdConfig {
+                size: slot.size,
+                ..OsdConfig::default()
+            };
             Change::put(keys::osd_config(slot.number), encode(&config))
         }));
         let txn = Txn {
