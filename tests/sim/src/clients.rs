@@ -19,6 +19,8 @@ use crate::world::{Phase, World};
 
 /// With the metadata store up and the OSDs reachable no operation takes longer (promise P4).
 pub const PATIENCE: Duration = Duration::from_secs(30);
+/// An obsessed client has so many more operations under way.
+const EAGER: usize = 6;
 /// Parts of operations that a client has under way at most: each has fewer than this many.
 const MAX_PARTS: usize = 256;
 
@@ -126,15 +128,16 @@ impl World {
             return;
         }
         self.schedule
-            .at(self.now + self.workload.pause(), Event::Submit(place, life));
+            .at(self.now + self.workload.pause(self.now), Event::Submit(place, life));
         let slot = &self.clients[index];
         let ready = slot
             .machine
             .as_ref()
             .is_some_and(|client| !client.map().pools.is_empty());
-        if ready && slot.running.len() < self.swarm.depth {
+        let eager = if self.workload.is_obsessed(self.now) { EAGER } else { 0 };
+        if ready && slot.running.len() < self.swarm.depth + eager {
             let writer = u32::try_from(index).expect("few clients") << 16 | slot.writer;
-            let step = self.workload.next(writer);
+            let step = self.workload.next(self.now, writer);
             self.submit(index, step);
         }
     }

@@ -53,6 +53,17 @@ pub enum Event {
     Strike(usize),
     /// A trouble ends.
     Undo(Undo),
+    /// An OSD is cut off from the others, with a client: for how long, what is cut, and whether its lease ends at once.
+    Exile {
+        /// Where the OSD is.
+        osd: Place,
+        /// Its lease ends now.
+        ends_lease: bool,
+        /// The directions that are silent.
+        cut: Vec<(Place, Place)>,
+        /// For so long.
+        lasts: Duration,
+    },
     /// Storm and calm take turns.
     Season,
     /// The world looks after itself.
@@ -160,6 +171,7 @@ impl Event {
             Event::Season => 18,
             Event::Chores => 19,
             Event::Doom(..) => 20,
+            Event::Exile { .. } => 21,
         }
     }
 

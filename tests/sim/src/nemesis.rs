@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use trivet_core::Now;
 use trivet_core::kv::{Notice, Revision};
+use trivet_core::{NodeId, Now, OBJECT_SIZE, ObjectId};
 
 use crate::event::{Doom, End, Event, Undo};
 use crate::network::Place;
@@ -163,13 +163,7 @@ impl World {
                 return Duration::ZERO;
             }
             Trouble::HalfOpen => self.block(vec![(from, to)], lasts),
-            Trouble::Exile => {
-                let lasts = random.duration(Duration::from_secs(8)..=Duration::from_secs(20));
-                let exiles = self.exiles(random);
-                let cut = self.around(&exiles);
-                self.block(cut, lasts);
-                return lasts;
-            }
+            Trouble::Exile => return self.exile(random),
             other => {
                 let cut = self.partition(other, random);
                 self.block(cut, lasts);
@@ -178,12 +172,45 @@ impl World {
         lasts
     }
 
-    /// An OSD and a client.
-    fn exiles(&self, random: &mut Random) -> [Place; 2] {
-        [
-            random.index(self.osds.len()),
-            self.osds.len() + random.index(self.clients.len()),
-        ]
+    /// The primary of an object and a client are cut off together, while everybody works on that object: what one side
+    /// acknowledges or shows, the other must not contradict.
+    fn exile(&mut self, random: &mut Random) -> Duration {
+        let lasts = random.duration(Duration::from_secs(8)..=Duration::from_secs(20));
+        let obsessed = random.duration(Duration::from_millis(500)..=Duration::from_secs(4));
+        let (image, byte) = self.workload.obsess(self.now + obsessed);
+        let object = ObjectId {
+            image,
+            number: byte / OBJECT_SIZE as u64,
+        };
+        let claim = self.truth.claims.get(&object.pg(self.swarm.pgs));
+        let primary = claim.and_then(|claim| self.place_of(NodeId::Osd(claim.value.primary)));
+        let osd = primary.unwrap_or_else(|| random.index(self.osds.len()));
+        let client = self.osds.len() + random.index(self.clients.len());
+        let cut = self.around(&[osd, client]);
+        // Its clients are busy with it when it happens.
+        let after = random.duration(Duration::ZERO..=Duration::from_millis(300));
+        let ends_lease = random.one_in(2);
+        self.schedule.at(
+            self.now + after,
+            Event::Exile {
+                osd,
+                ends_lease,
+                cut,
+                lasts,
+            },
+        );
+        after + lasts
+    }
+
+    /// It begins.
+    pub(crate) fn begin_exile(&mut self, osd: Place, ends_lease: bool, cut: Vec<(Place, Place)>, lasts: Duration) {
+        if self.phase != Phase::Safety {
+            return;
+        }
+        self.block(cut, lasts);
+        if ends_lease {
+            self.end_lease(osd);
+        }
     }
 
     /// The directions between these places and all others.

@@ -21,6 +21,8 @@ const MAX_SECTORS: u64 = 512;
 const HOT_FOR: u64 = 200;
 /// Waiting times in a burst are so many times shorter.
 const BURST: u32 = 50;
+/// Operations in 100 that go to the place that all clients are obsessed with.
+const OBSESSED: u64 = 80;
 
 /// What a run's workload is like. The mix is drawn in proportion.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,6 +145,8 @@ pub struct Workload {
     hot: (usize, u64),
     /// Operations left of the burst.
     burst: u64,
+    /// Until then all clients work on one block: the image's number, and the block's first sector.
+    obsession: Option<(Now, usize, u64)>,
 }
 
 impl Workload {
@@ -163,6 +167,7 @@ impl Workload {
             sequence: 0,
             hot: (0, 0),
             burst: 0,
+            obsession: None,
         };
         workload.heat();
         workload
@@ -180,8 +185,33 @@ impl Workload {
         self.sequence
     }
 
+    /// All clients work on one block until then; which one it is, is drawn and returned: the image and the byte.
+    pub fn obsess(&mut self, until: Now) -> (ImageId, u64) {
+        self.heat();
+        let (number, sector) = self.hot;
+        let sector = sector / BLOCK * BLOCK;
+        self.obsession = Some((until, number, sector));
+        (self.options.images[number].0, sector * SECTOR as u64)
+    }
+
+    /// Whether all clients work on one block now.
+    #[must_use]
+    pub fn is_obsessed(&self, now: Now) -> bool {
+        self.obsession.is_some_and(|(until, ..)| now < until)
+    }
+
     /// The next operation, of this client.
-    pub fn next(&mut self, writer: u32) -> Step {
+    pub fn next(&mut self, now: Now, writer: u32) -> Step {
+        if let Some((until, number, first)) = self.obsession
+            && now < until
+            && self.random.chance(OBSESSED, 100)
+        {
+            let (image, _) = self.options.images[number];
+            return match self.random.one_in(2) {
+                true => Step::read(image, first, BLOCK),
+                false => self.write(writer, image, first, BLOCK),
+            };
+        }
         if self.random.one_in(HOT_FOR) {
             self.heat();
         }
@@ -204,7 +234,10 @@ impl Workload {
     }
 
     /// How long the client waits before its next operation.
-    pub fn pause(&mut self) -> Duration {
+    pub fn pause(&mut self, now: Now) -> Duration {
+        if self.is_obsessed(now) {
+            return self.random.exponential(self.options.pace / BURST);
+        }
         if self.burst == 0 && self.random.one_in(40) {
             self.burst = self.random.range(5..=60);
         }
@@ -397,7 +430,7 @@ mod tests {
             let (largest, mut last) = (options.largest, 0);
             let mut workload = Workload::new(options, Random::new(seed));
             for _ in 0..200 {
-                let step = workload.next(5);
+                let step = workload.next(Now(0), 5);
                 let size = sizes[&step.image];
                 let (offset, len) = extent(&step.op, size);
                 assert_eq!((offset, len), (step.first * 512, step.sectors * 512), "{step:?}");
@@ -423,7 +456,7 @@ mod tests {
         let (mut kinds, mut aligned, mut blocks, mut meetings) = ([0; 4], 0, 0, 0);
         let mut before: Option<Step> = None;
         for _ in 0..20_000 {
-            let step = workload.next(1);
+            let step = workload.next(Now(0), 1);
             kinds[match step.op {
                 ImageOp::Read { .. } => 0,
                 ImageOp::Write { .. } => 1,
@@ -465,7 +498,7 @@ mod tests {
     #[test]
     fn pauses_have_bursts() {
         let mut workload = workload(4);
-        let pauses: Vec<Duration> = (0..10_000).map(|_| workload.pause()).collect();
+        let pauses: Vec<Duration> = (0..10_000).map(|_| workload.pause(Now(0))).collect();
         let short = pauses.iter().filter(|pause| **pause < Duration::from_millis(1)).count();
         assert!((2000..8000).contains(&short), "{short} short");
         assert!(pauses.iter().max() > Some(&Duration::from_millis(80)));
@@ -480,9 +513,9 @@ mod tests {
             .into_iter()
             .map(|(image, size)| (image, vec![Content::Zero; usize::try_from(size / 512).unwrap()]))
             .collect();
-        let steps: Vec<Step> = (0..500).map(|_| workload.next(1)).collect();
+        let steps: Vec<Step> = (0..500).map(|_| workload.next(Now(0), 1)).collect();
         for step in steps.into_iter().chain(workload.scan()) {
-            now = now + workload.pause();
+            now = now + workload.pause(Now(0));
             let op = step.invoke(now, &mut history);
             let start = usize::try_from(step.first).unwrap();
             let range = start..start + usize::try_from(step.sectors).unwrap();
@@ -508,7 +541,7 @@ mod tests {
         let steps = |seed| {
             let mut workload = workload(seed);
             (0..50)
-                .map(|_| (workload.next(1), workload.pause()))
+                .map(|_| (workload.next(Now(0), 1), workload.pause(Now(0))))
                 .collect::<Vec<_>>()
         };
         assert_eq!(steps(6), steps(6));

@@ -276,6 +276,12 @@ impl World {
             Event::Replace(place, life) => self.replace(place, life),
             Event::Strike(index) => self.strike(index),
             Event::Undo(undo) => self.undo(undo),
+            Event::Exile {
+                osd,
+                ends_lease,
+                cut,
+                lasts,
+            } => self.begin_exile(osd, ends_lease, cut, lasts),
             Event::Season => self.season(),
             Event::Chores => self.chores(),
             _ => {}
