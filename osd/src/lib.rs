@@ -16,6 +16,7 @@ mod full;
 mod heal;
 mod interview;
 mod lane;
+mod loss;
 mod member;
 mod options;
 mod pg;
@@ -76,6 +77,13 @@ pub enum Event {
     Txn(u64, TxnOutcome),
     /// The runner has a (new) lease for this OSD, or has none any more.
     Lease(Option<LeaseId>),
+    /// The connection to another OSD broke, or could not be made.
+    Lost {
+        /// Which OSD.
+        osd: OsdId,
+        /// It was refused: nobody listens at its address.
+        gone: bool,
+    },
     /// Time passed; several times a second.
     Tick,
 }
@@ -131,6 +139,7 @@ enum TxnWait {
     Report(PgId),
     Scrub(PgId),
     Presence,
+    Loss,
 }
 
 /// The OSD machine.
@@ -254,6 +263,8 @@ impl Osd {
             Event::Message(..) => {}
             Event::Txn(ticket, outcome) => self.txn_ended(ticket, outcome, out),
             Event::Lease(lease) => self.leased(lease, out),
+            Event::Lost { osd, gone } if self.is_ready() => self.lost(osd, gone, out),
+            Event::Lost { .. } => {}
             Event::Tick => self.tick(out),
         }
         self.settle(out);
@@ -304,6 +315,7 @@ impl Osd {
         self.register(out);
         self.callers.forget_silent(self.now);
         self.ping_all(out);
+        self.report_silent(out);
         self.take_back();
         self.consider_all(out);
         self.repeat_fences(out);
@@ -411,7 +423,7 @@ impl Osd {
             Some(TxnWait::Report(pg)) => self.report_ended(pg, ticket, outcome),
             Some(TxnWait::Scrub(pg)) => self.scrub_reported(pg, ticket, outcome),
             Some(TxnWait::Presence) => self.presence.ended(ticket, outcome),
-            None => {}
+            Some(TxnWait::Loss) | None => {}
         }
     }
 

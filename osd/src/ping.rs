@@ -28,12 +28,52 @@ pub(crate) struct Reach {
     ticked_at: Now,
     /// When each OSD answered last, or was first asked.
     heard: BTreeMap<OsdId, Now>,
+    /// OSDs that do not listen any more, with the start that did.
+    gone: BTreeMap<OsdId, u64>,
+    /// Those that were told to be lost, with the start that was meant.
+    reported: BTreeMap<OsdId, u64>,
 }
 
 impl Reach {
     /// Whether an OSD was asked for a while and did not answer.
     pub(crate) fn is_silent(&self, osd: OsdId, now: Now) -> bool {
         self.heard.get(&osd).is_some_and(|&at| now.since(at) >= SILENT_AFTER)
+    }
+
+    /// Nobody listens where this start of the OSD did.
+    pub(crate) fn gone(&mut self, osd: OsdId, boot: u64) {
+        self.gone.insert(osd, boot);
+    }
+
+    /// Whether it is known that this start of the OSD has ended.
+    pub(crate) fn is_gone(&self, osd: OsdId, boot: u64) -> bool {
+        self.gone.get(&osd) == Some(&boot)
+    }
+
+    /// Those who do not answer.
+    pub(crate) fn silent(&self, now: Now) -> Vec<OsdId> {
+        self.heard
+            .keys()
+            .copied()
+            .filter(|&osd| self.is_silent(osd, now))
+            .collect()
+    }
+
+    /// How many are asked.
+    pub(crate) fn asked(&self) -> usize {
+        self.heard.len()
+    }
+
+    /// Whether the loss of this start of an OSD is to be told, which it then is.
+    pub(crate) fn may_report(&mut self, osd: OsdId, boot: u64) -> bool {
+        self.reported.insert(osd, boot) != Some(boot)
+    }
+
+    /// An OSD answered.
+    fn hears(&mut self, osd: OsdId, now: Now) {
+        self.heard.insert(osd, now);
+        self.gone.remove(&osd);
+        self.reported.remove(&osd);
     }
 
     fn ticked(&mut self, now: Now) {
@@ -134,8 +174,7 @@ impl Osd {
         out: &mut Vec<Effect>,
     ) {
         if self.now.since(sent) < SILENT_AFTER {
-            let heard = self.reach.heard.entry(from).or_insert(self.now);
-            *heard = self.now;
+            self.reach.hears(from, self.now);
         }
         self.has_room(from, sent, free);
         for &(id, accepted) in refused {

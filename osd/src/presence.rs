@@ -125,7 +125,11 @@ impl Osd {
 
     /// Whether another OSD can be counted on: it shows in the metadata store and answers.
     pub(crate) fn is_reachable(&self, osd: OsdId) -> bool {
-        self.map.is_up(osd) && (osd == self.id() || !self.reach.is_silent(osd, self.now))
+        let Some(state) = self.map.osds.get(&osd) else {
+            return false;
+        };
+        let answers = || !self.reach.is_silent(osd, self.now) && !self.reach.is_gone(osd, state.value.boot);
+        osd == self.id() || answers()
     }
 }
 

@@ -182,6 +182,13 @@ impl Client {
         }
     }
 
+    /// The connection to an OSD broke: what was sent there and is not answered may be lost, and is sent again soon.
+    pub fn lost(&mut self, osd: OsdId) {
+        for pending in self.pending.values_mut() {
+            pending.refused(osd);
+        }
+    }
+
     /// Call it several times a second: waiting operations are tried again.
     pub fn tick(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.dispatch_all(now, out);

@@ -117,6 +117,10 @@ impl World {
         self.client_step(index, |client, now, out| client.message(now, from, message, out));
     }
 
+    pub(crate) fn client_lost(&mut self, index: usize, osd: OsdId) {
+        self.client_step(index, |client, _, _| client.lost(osd));
+    }
+
     pub(crate) fn client_notice(&mut self, index: usize, notice: &Notice) {
         self.client_step(index, |client, now, out| client.notice(now, notice, out));
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use trivet_core::disk::{DiskDone, IoId};
 use trivet_core::kv::{LeaseId, Txn, TxnOutcome};
 use trivet_core::message::{Action, Message, PeerBody};
-use trivet_core::{NodeId, Now};
+use trivet_core::{NodeId, Now, OsdId};
 
 use crate::network::Place;
 use crate::random::mix;
@@ -23,6 +23,8 @@ pub enum Event {
     Renew(Place, Life),
     /// A message arrives.
     Deliver(Box<Delivery>),
+    /// A process hears that its connection with this OSD broke.
+    Lost(Place, Life, OsdId),
     /// A message that a node sent to itself arrives.
     Local(Place, Life, Box<Message>),
     /// A disk executes an operation.
@@ -172,6 +174,7 @@ impl Event {
             Event::Chores => 19,
             Event::Doom(..) => 20,
             Event::Exile { .. } => 21,
+            Event::Lost(..) => 22,
         }
     }
 
@@ -186,7 +189,8 @@ impl Event {
             | Event::Answer(place, life, ..)
             | Event::GiveUp(place, life, _)
             | Event::Watch(place, life)
-            | Event::Submit(place, life) => Some((*place, Some(*life))),
+            | Event::Submit(place, life)
+            | Event::Lost(place, life, _) => Some((*place, Some(*life))),
             Event::Deliver(delivery) => Some((delivery.to, None)),
             _ => None,
         }

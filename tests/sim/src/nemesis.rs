@@ -148,6 +148,10 @@ impl World {
             }
             Trouble::Break => {
                 self.network.break_link(from, to);
+                if from < self.osds.len() {
+                    let (life, osd) = (self.processes[to].life, self.osds[from].number);
+                    self.schedule.at(self.now, Event::Lost(to, life, osd));
+                }
                 return Duration::ZERO;
             }
             Trouble::Delay => {

@@ -280,6 +280,9 @@ impl World {
         self.processes[place].end();
         self.network.break_place(place, also_sent);
         if place < self.osds.len() {
+            if how == End::Killed {
+                self.tell_of_loss(place);
+            }
             let slot = &mut self.osds[place];
             slot.machine = None;
             match how {
@@ -293,6 +296,27 @@ impl World {
         }
         if how == End::Power {
             self.processes[place].clock = Clock::draw(&mut self.random, self.swarm.drift);
+        }
+    }
+
+    /// Everybody who can be reached hears that the connections of an OSD broke: its kernel closes them.
+    pub(crate) fn tell_of_loss(&mut self, place: Place) {
+        let osd = self.osds[place].number;
+        for other in (0..self.osds.len() + self.clients.len()).filter(|&other| other != place) {
+            if let Some((when, _)) = self.network.send(self.now, place, other) {
+                let life = self.processes[other].life;
+                self.schedule.at(when, Event::Lost(other, life, osd));
+            }
+        }
+    }
+
+    /// A process hears of it, and finds out whether somebody listens there again.
+    pub(crate) fn hears_of_loss(&mut self, place: Place, osd: OsdId) {
+        let there = self.osds.iter().position(|slot| slot.number == osd);
+        let gone = there.is_none_or(|there| !self.processes[there].alive);
+        match self.client_at(place) {
+            Some(index) => self.client_lost(index, osd),
+            None => self.osd_step(place, trivet_osd::Event::Lost { osd, gone }),
         }
     }
 

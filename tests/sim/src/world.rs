@@ -260,6 +260,7 @@ impl World {
             Event::GiveUp(_, _, ticket) => self.outcome(place, ticket, trivet_core::kv::TxnOutcome::Unknown),
             Event::Watch(_, life) => self.watch(place, life),
             Event::Submit(_, life) => self.think(place, life),
+            Event::Lost(_, _, osd) => self.hears_of_loss(place, osd),
             _ => {}
         }
     }
