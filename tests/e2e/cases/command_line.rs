@@ -18,7 +18,7 @@ fn contains(json: &Value, wanted: &Value) -> bool {
 }
 
 /// One clear line on standard error, exit code 1, no `ready`.
-fn refused(ended: &Ended, mentions: &[&str]) -> Result<()> {
+pub fn refused(ended: &Ended, mentions: &[&str]) -> Result<()> {
     ensure!(
         ended.status.code() == Some(1),
         "{}: {}{}",

@@ -3,12 +3,17 @@
 //! Each case starts its own cluster; clusters run one at a time, so that
 //! what is measured is measured alone. Figures are printed (`--show-output`).
 
+mod chaos;
 mod command_line;
 mod conformance;
+mod contract;
 mod copies;
+mod failover;
+mod gateways;
 mod kills;
 mod malformed;
 mod nfs_files;
+mod no_etcd;
 mod osd_outage;
 mod pauses;
 mod rot;

@@ -3,6 +3,8 @@
 //!
 //! Writes in flight at the same time must not overlap; the writer sees to that.
 
+use std::collections::BTreeSet;
+
 use crate::stamp::{self, Found, SECTOR};
 
 /// Sectors from `first` on.
@@ -14,6 +16,8 @@ pub struct Ledger {
     /// Issued, not acknowledged: sequence, first sector, sectors.
     open: Vec<(u64, u64, u64)>,
     sequence: u64,
+    /// Sequence numbers of writes that were sent more than once.
+    again: BTreeSet<u64>,
 }
 
 impl Ledger {
@@ -26,7 +30,27 @@ impl Ledger {
             settled,
             open: Vec::new(),
             sequence: 0,
+            again: BTreeSet::new(),
         }
+    }
+
+    /// The same with sequence numbers that no other writer's ledger gives out, so that sectors of one are not
+    /// taken for another's.
+    #[must_use]
+    pub fn of_writer(writer: u16, first: u64, count: u64) -> Self {
+        Self {
+            sequence: u64::from(writer) << 32,
+            ..Self::new(first, count)
+        }
+    }
+
+    /// The writes in flight (sequence, first sector, sectors), oldest first, of which the same data is about to be
+    /// sent again: their connection is gone.
+    pub fn resend(&mut self) -> Vec<(u64, u64, u64)> {
+        self.again.extend(self.open.iter().map(|open| open.0));
+        let mut open = self.open.clone();
+        open.sort_unstable();
+        open
     }
 
     /// The first sector and the number of sectors.
@@ -91,10 +115,18 @@ impl Ledger {
                 Some(sequence) if sequence == settled || self.is_open(sequence, number) => {
                     self.settled[index] = sequence
                 }
-                _ => wrong.push(format!("sector {number}: found {found:?}, acknowledged {settled}")),
+                _ => wrong.push(self.accuse(number, found, settled)),
             }
         }
         wrong
+    }
+
+    fn accuse(&self, number: u64, found: Option<u64>, settled: u64) -> String {
+        let twice = match found {
+            Some(sequence) if self.again.contains(&sequence) => ", which was sent twice",
+            _ => "",
+        };
+        format!("sector {number}: found {found:?}{twice}, acknowledged {settled}")
     }
 
     fn is_open(&self, sequence: u64, number: u64) -> bool {
@@ -152,5 +184,18 @@ mod tests {
         assert!(ledger.compare(10, &[run(10, 2, 1), run(12, 2, 2)].concat()).is_empty());
         ledger.crashed();
         assert_eq!(ledger.compare(10, &run(10, 4, 1)).len(), 2, "went back");
+    }
+
+    #[test]
+    fn a_write_that_is_sent_again_may_not_come_after_a_later_one() {
+        let mut ledger = Ledger::of_writer(3, 0, 2);
+        let first = ledger.issue(0, 2);
+        assert_eq!(first, (3 << 32) + 1);
+        assert_eq!(ledger.resend(), vec![(first, 0, 2)]);
+        ledger.acknowledge(first);
+        let second = ledger.issue(0, 1);
+        ledger.acknowledge(second);
+        let wrong = ledger.compare(0, &run(0, 2, first));
+        assert!(wrong.len() == 1 && wrong[0].contains("sent twice"), "{wrong:?}");
     }
 }

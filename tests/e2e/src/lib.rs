@@ -5,6 +5,7 @@
 //! traffic stays on 127.0.0.1, and what a checker here claims to notice, its
 //! own tests prove. It links nothing of the product; the cases are in `cases/`.
 
+pub mod cluster;
 pub mod command;
 pub mod fuzz;
 pub mod image_file;

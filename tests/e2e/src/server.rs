@@ -24,6 +24,11 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// Only one cluster at a time: the tests measure time and share two cores.
 static ALONE: Mutex<()> = Mutex::new(());
 
+/// Waits for other tests' clusters to go.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Where the four servers listen, all on 127.0.0.1.
 #[derive(Clone, Copy, Debug)]
 pub struct Ports {
@@ -88,7 +93,7 @@ impl Cluster {
     /// # Errors
     /// When there is no folder or no port to be had.
     pub fn new() -> Result<Self> {
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = alone();
         let folder = tempfile::Builder::new().prefix("trivet-e2e-").tempdir()?;
         Ok(Self {
             folder,

@@ -142,7 +142,7 @@ fn issue(nbd: &mut Nbd, ledger: &mut Ledger, rng: &mut Rng) -> Result<(u64, Opti
     if rng.below(32) == 0 {
         return Ok((nbd.send(Command::Flush, 0, 0, 0, &[])?, None));
     }
-    let (first, count) = free_run(ledger, rng);
+    let (first, count) = free_run(ledger, rng, SIZES);
     let sequence = ledger.issue(first, count);
     let data = stamp::run(first, count, sequence);
     let flags = if rng.below(8) == 0 { FUA } else { 0 };
@@ -152,10 +152,10 @@ fn issue(nbd: &mut Nbd, ledger: &mut Ledger, rng: &mut Rng) -> Result<(u64, Opti
 }
 
 /// A run of sectors that no write in flight touches.
-fn free_run(ledger: &Ledger, rng: &mut Rng) -> (u64, u64) {
+pub(crate) fn free_run(ledger: &Ledger, rng: &mut Rng, sizes: &[u64]) -> (u64, u64) {
     let (first, sectors) = ledger.region();
     loop {
-        let count = *rng.pick(SIZES);
+        let count = *rng.pick(sizes);
         let at = first + rng.below(sectors - count + 1);
         if ledger.is_free(at, count) {
             return (at, count);

@@ -1,0 +1,235 @@
+//! Random faults from a seed: processes killed and stopped, links cut and reset, alone and together.
+//!
+//! Of the OSDs only one failure domain is hurt at a time, so that redundancy covers it, and of etcd one member,
+//! except when everything is killed at once.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::fleet::Fleet;
+use super::process::Process;
+use crate::rng::Rng;
+
+/// What can happen; OSDs, gateways and monitors by their index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    OsdKill(usize),
+    HostKill(&'static str),
+    OsdStop(usize),
+    OsdCut(usize),
+    OsdFromEtcd(usize),
+    OsdReset(usize),
+    OsdDelay(usize),
+    Everything,
+    EtcdLeader(usize),
+    Gateway(usize),
+    Monitor(usize),
+}
+
+/// Two kinds of faults go on at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    /// What holds data.
+    Data,
+    /// What decides and serves.
+    Control,
+}
+
+/// A fault that goes on, or the pause until the next one.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    fault: Option<Fault>,
+    until: Instant,
+}
+
+/// Injects faults when it is asked to.
+#[derive(Debug)]
+pub struct Faults {
+    rng: Rng,
+    slots: [Slot; 2],
+    counts: BTreeMap<&'static str, u64>,
+}
+
+impl Faults {
+    /// Nothing happens yet.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let slot = Slot {
+            fault: None,
+            until: Instant::now(),
+        };
+        Self {
+            rng: Rng::new(seed),
+            slots: [slot; 2],
+            counts: BTreeMap::new(),
+        }
+    }
+
+    /// Begins and ends what is due.
+    ///
+    /// # Errors
+    /// When something does not start again, or had ended by itself.
+    pub fn tick(&mut self, fleet: &mut Fleet) -> Result<()> {
+        for side in [Side::Data, Side::Control] {
+            if Instant::now() < self.slots[side as usize].until {
+                continue;
+            }
+            if self.slots[side as usize].fault.is_some() {
+                self.end(side, fleet)?;
+            } else {
+                self.begin(side, fleet)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends all faults and waits until everything is ready.
+    ///
+    /// # Errors
+    /// When something does not start again.
+    pub fn heal(&mut self, fleet: &mut Fleet) -> Result<()> {
+        self.end(Side::Data, fleet)?;
+        self.end(Side::Control, fleet)?;
+        fleet.wait_ready()?;
+        fleet.etcd.wait_leader().map(drop)
+    }
+
+    /// How many faults there were, and of which kinds.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let kinds: Vec<String> = self
+            .counts
+            .iter()
+            .map(|(name, count)| format!("{name} {count}"))
+            .collect();
+        let total: u64 = self.counts.values().sum();
+        format!("{total} faults ({})", kinds.join(", "))
+    }
+
+    fn milliseconds(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_millis(from + self.rng.below(to - from + 1))
+    }
+
+    fn begin(&mut self, side: Side, fleet: &mut Fleet) -> Result<()> {
+        let fault = match side {
+            Side::Data => self.draw_data(fleet),
+            Side::Control => self.draw_control(fleet)?,
+        };
+        if fault == Fault::Everything {
+            self.end(Side::Control, fleet)?;
+        }
+        fleet.wait_ready()?;
+        fault.begin(fleet)?;
+        *self.counts.entry(fault.name()).or_default() += 1;
+        let (from, to) = fault.lasts();
+        let until = Instant::now() + self.milliseconds(from, to);
+        let fault = Some(fault);
+        self.slots[side as usize] = Slot { fault, until };
+        if fault == Some(Fault::Everything) {
+            // Nothing else is there that could fail.
+            self.end(side, fleet)?;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, side: Side, fleet: &mut Fleet) -> Result<()> {
+        if let Some(fault) = self.slots[side as usize].fault.take() {
+            fault.end(fleet)?;
+        }
+        self.slots[side as usize].until = Instant::now() + self.milliseconds(500, 3000);
+        Ok(())
+    }
+
+    fn draw_data(&mut self, fleet: &Fleet) -> Fault {
+        let osd = self.rng.index(fleet.osds.len());
+        match self.rng.below(20) {
+            0..6 => Fault::OsdKill(osd),
+            6..8 => Fault::HostKill(fleet.osds[osd].host),
+            8..11 => Fault::OsdStop(osd),
+            11..13 => Fault::OsdCut(osd),
+            13..15 => Fault::OsdFromEtcd(osd),
+            15..17 => Fault::OsdReset(osd),
+            17..18 => Fault::OsdDelay(osd),
+            _ => Fault::Everything,
+        }
+    }
+
+    fn draw_control(&mut self, fleet: &Fleet) -> Result<Fault> {
+        Ok(match self.rng.below(3) {
+            0 => Fault::EtcdLeader(fleet.etcd.wait_leader()?),
+            1 => Fault::Gateway(self.rng.index(fleet.gateways.len())),
+            _ => Fault::Monitor(self.rng.index(fleet.monitors.len())),
+        })
+    }
+}
+
+impl Fault {
+    fn name(self) -> &'static str {
+        match self {
+            Self::OsdKill(_) => "osd kill",
+            Self::HostKill(_) => "host kill",
+            Self::OsdStop(_) => "osd stop",
+            Self::OsdCut(_) => "osd cut off",
+            Self::OsdFromEtcd(_) => "osd cut from etcd",
+            Self::OsdReset(_) => "osd connections reset",
+            Self::OsdDelay(_) => "osd delayed",
+            Self::Everything => "everything killed",
+            Self::EtcdLeader(_) => "etcd leader kill",
+            Self::Gateway(_) => "gateway kill",
+            Self::Monitor(_) => "monitor kill",
+        }
+    }
+
+    /// How long it goes on, milliseconds from and to. Leases last 5 s: some are shorter, some longer.
+    fn lasts(self) -> (u64, u64) {
+        match self {
+            Self::OsdStop(_) => (8000, 12_000),
+            Self::OsdCut(_) | Self::OsdFromEtcd(_) => (2000, 9000),
+            Self::OsdReset(_) => (0, 0),
+            _ => (0, 5000),
+        }
+    }
+
+    fn begin(self, fleet: &mut Fleet) -> Result<()> {
+        match self {
+            Self::OsdKill(at) => fleet.osds[at].process.kill()?,
+            Self::HostKill(host) => of_host(fleet, host).try_for_each(Process::kill)?,
+            Self::OsdStop(at) => fleet.osds[at].process.stop()?,
+            Self::OsdCut(at) => fleet.osds[at].inward.iter().for_each(|link| link.cut()),
+            Self::OsdFromEtcd(at) => fleet.osds[at].meta.iter().for_each(|link| link.cut()),
+            Self::OsdReset(at) => fleet.osds[at].inward.iter().for_each(|link| link.reset()),
+            Self::OsdDelay(at) => fleet.osds[at].inward.iter().for_each(|link| link.delay(DELAY)),
+            Self::Everything => fleet.kill_everything()?,
+            Self::EtcdLeader(at) => fleet.etcd.members()[at].kill()?,
+            Self::Gateway(at) => fleet.gateways[at].process.kill()?,
+            Self::Monitor(at) => fleet.monitors[at].kill()?,
+        }
+        Ok(())
+    }
+
+    fn end(self, fleet: &mut Fleet) -> Result<()> {
+        match self {
+            Self::OsdKill(at) => fleet.osds[at].process.start()?,
+            Self::HostKill(host) => of_host(fleet, host).try_for_each(Process::start)?,
+            Self::OsdStop(at) => fleet.osds[at].process.resume()?,
+            Self::OsdCut(at) | Self::OsdDelay(at) => fleet.osds[at].inward.iter().for_each(|link| link.heal()),
+            Self::OsdFromEtcd(at) => fleet.osds[at].meta.iter().for_each(|link| link.heal()),
+            Self::OsdReset(_) => {}
+            Self::Everything => fleet.start_everything()?,
+            Self::EtcdLeader(at) => fleet.etcd.members()[at].start()?,
+            Self::Gateway(at) => fleet.gateways[at].process.start()?,
+            Self::Monitor(at) => fleet.monitors[at].start()?,
+        }
+        Ok(())
+    }
+}
+
+/// Of each piece of data on a slow link.
+const DELAY: Duration = Duration::from_millis(20);
+
+fn of_host<'a>(fleet: &'a mut Fleet, host: &'a str) -> impl Iterator<Item = &'a mut Process> {
+    let there = fleet.osds.iter_mut().filter(move |osd| osd.host == host);
+    there.map(|osd| &mut osd.process)
+}
