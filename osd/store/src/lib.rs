@@ -36,4 +36,4 @@ pub use api::{ObjectInfo, Output, Reply, Request, StoreError, StoreStats, Ticket
 #[cfg(any(test, feature = "mutants"))]
 pub use mutant::Mutant;
 pub use store::{Options, State, Store};
-pub use superblock::{Format, Regions, data_start, format, regions};
+pub use superblock::{Format, IDENTITY, Regions, data_start, format, identify, regions};

@@ -109,6 +109,30 @@ pub fn format(f: &Format) -> Result<Vec<DiskOp>, String> {
         .collect())
 }
 
+/// Bytes at the start of a disk that [`identify`] looks at.
+pub const IDENTITY: usize = 2 * BLOCK_LEN;
+
+/// What store is on a disk of `size` bytes that starts like this.
+///
+/// # Errors
+/// Says why it is none.
+pub fn identify(start: &[u8], size: u64) -> Result<Format, String> {
+    let copies = start.chunks_exact(BLOCK_LEN).take(2);
+    let decoded: Vec<_> = copies.map(|copy| Superblock::decode(copy, size)).collect();
+    let first = decoded
+        .first()
+        .cloned()
+        .unwrap_or_else(|| Err("not a Trivet store".into()));
+    let superblock = decoded.into_iter().find(Result::is_ok).unwrap_or(first)?;
+    Ok(Format {
+        size: superblock.layout.size,
+        osd: superblock.osd,
+        cluster: superblock.cluster,
+        store: superblock.store,
+        log_size: Some(superblock.layout.log_size),
+    })
+}
+
 impl Superblock {
     /// The block that is written twice.
     pub fn encode(&self) -> Bytes {
@@ -199,6 +223,35 @@ mod tests {
             ..sample()
         };
         assert!(regions(&small).is_err());
+    }
+
+    #[test]
+    fn a_disk_is_identified_by_either_copy() {
+        let format = sample();
+        let mut start = vec![0; IDENTITY];
+        assert_eq!(identify(&start, format.size).unwrap_err(), "not a Trivet store");
+        assert!(identify(&[], format.size).is_err());
+        for op in super::format(&format).unwrap() {
+            if let DiskOpKind::Write { offset, data } = op.kind
+                && offset < IDENTITY as u64
+            {
+                let at = usize::try_from(offset).unwrap();
+                start[at..at + data.len()].copy_from_slice(&data);
+            }
+        }
+        for damaged in [None, Some(20), Some(BLOCK_LEN + 20)] {
+            let mut start = start.clone();
+            damaged.into_iter().for_each(|at| start[at] ^= 1);
+            let found = identify(&start, format.size).unwrap();
+            assert_eq!(
+                (found.osd, found.store, found.size),
+                (format.osd, format.store, format.size)
+            );
+        }
+        start[20] ^= 1;
+        start[BLOCK_LEN + 20] ^= 1;
+        assert_eq!(identify(&start, format.size).unwrap_err(), "the superblock is damaged");
+        assert!(identify(&start[..100], format.size).is_err());
     }
 
     fn sample() -> Format {
