@@ -13,6 +13,7 @@ const PURE: &[&str] = &[
     "protocols/nfs",
     "cluster/core",
     "cluster/client",
+    "cluster/carrier",
     "osd/store",
     "osd",
     "mon",
