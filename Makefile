@@ -11,7 +11,7 @@ CARGO ?= cargo
 SEED ?= 1
 N ?= 300
 
-E2E = RUST_BACKTRACE=0 TRIVET_BIN=$(CURDIR)/target/release/trivet $(CARGO) test -q -p trivet-e2e --test e2e -- --test-threads=1 --show-output
+E2E = RUST_BACKTRACE=0 TRIVET_BIN=$(CURDIR)/target/release/trivet $(CARGO) test -q -p trivet-e2e --lib --test e2e -- --test-threads=1 --show-output
 
 .PHONY: help up build test check unit sim mutants e2e bench guest long
 
@@ -55,6 +55,6 @@ bench: build ## IOPS, latency and CPU per protocol beside the raw disk and nbdki
 guest: build ## kernel clients in a virtual machine against `trivet up` (GUEST=../shared/guest)
 	GUEST="$(GUEST)" tests/guest/run
 
-long: build ## the e2e tests in their long form: 1 GiB verified, 20 kills, more fuzz
+long: build ## the e2e tests in their long form: 1 GiB verified, 20 + 50 kills, 20 minutes of chaos, more fuzz
 	@tests/install test
 	TRIVET_LONG=1 $(E2E) $(ONLY)

@@ -6,12 +6,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use trivet_e2e::cluster::{Faults, Fleet, Layout, Pulse, compare, crowd, during};
-use trivet_e2e::sized;
+use trivet_e2e::nbd::Nbd;
+use trivet_e2e::{Cluster, sized, stamp};
 
 const IMAGES: &[&str] = &["one", "two", "three"];
 const CLIENTS: u16 = 6;
 /// Load after the last fault.
 const CALM: Duration = Duration::from_secs(3);
+/// Load on one process.
+const BRIEF: Duration = Duration::from_secs(1);
 /// P4: no operation may wait longer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -57,7 +60,7 @@ fn chaos_loses_no_acknowledged_write() -> Result<()> {
     let stall = pulse.take();
     ensure!(tally.breaks > 0, "no client noticed anything");
     let clean = fleet.wait_clean()?;
-    let sectors = compare(&fleet, &mut clients)?;
+    let sectors = compare(&fleet.nbd_ports(), &mut clients)?;
     println!(
         "{} writes acknowledged, {} sent again, {} sectors read meanwhile, {sectors} at the end, {} connections broke, \
          slowest answer {:?}, clean {clean:?} after the load",
@@ -70,4 +73,37 @@ fn chaos_loses_no_acknowledged_write() -> Result<()> {
         stall.operations
     );
     fleet.finish()
+}
+
+/// The clients would notice: one gateway dies under them, and what they wrote is there; then a sector goes back to an
+/// older write, and they say so.
+#[test]
+fn the_clients_notice_a_sector_that_went_back() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let mut server = cluster.start()?;
+    let (ports, pulse) = ([server.ports.nbd], Pulse::default());
+    let mut clients = crowd(&ports, &["demo"], 2, 1);
+    let (restarted, tally) = during(&mut clients, &pulse, |_| {
+        thread::sleep(BRIEF);
+        server.kill()?;
+        let server = cluster.start()?;
+        thread::sleep(BRIEF);
+        Ok(server)
+    })?;
+    server = restarted;
+    ensure!(tally.breaks == 2 && tally.writes > 0 && tally.read > 0, "{tally:?}");
+    compare(&ports, &mut clients)?;
+    let ledger = &mut clients[1].ledger;
+    let (first, _) = ledger.region();
+    let mut nbd = Nbd::open(ports[0], "demo")?;
+    let old = ledger.issue(first, 1);
+    ledger.acknowledge(old);
+    let sequence = ledger.issue(first, 8);
+    nbd.write(first * 512, &stamp::run(first, 8, sequence))?;
+    ledger.acknowledge(sequence);
+    nbd.write(first * 512, &stamp::run(first, 1, old))?;
+    let error = compare(&ports, &mut clients).expect_err("an older sector");
+    ensure!(error.to_string().contains("1 wrong sectors"), "{error:#}");
+    server.stop()?;
+    Ok(())
 }

@@ -69,7 +69,7 @@ fn an_osd_that_dies_is_not_missed_for_long() -> Result<()> {
     let mut clients = crowd(&fleet.nbd_ports(), &[IMAGE], CLIENTS, 5);
     let (pulse, count) = (Pulse::default(), sized(5, 50));
     let (waits, tally) = during(&mut clients, &pulse, |failed| kills(&mut fleet, count, &pulse, failed))?;
-    let sectors = compare(&fleet, &mut clients)?;
+    let sectors = compare(&fleet.nbd_ports(), &mut clients)?;
     let (middle, longest) = (median(&waits), waits.iter().max().copied().unwrap_or_default());
     println!(
         "{count} OSDs killed: slowest answer p50 {middle:?}, max {longest:?}; {} writes acknowledged, {} sectors read \
@@ -111,7 +111,7 @@ fn an_osd_that_wakes_up_late_harms_nobody() -> Result<()> {
     let mut clients = crowd(&fleet.nbd_ports(), &[IMAGE], CLIENTS, 6);
     let pulse = Pulse::default();
     let ((stopped, woken), tally) = during(&mut clients, &pulse, |_| stop(&mut fleet, &pulse))?;
-    let sectors = compare(&fleet, &mut clients)?;
+    let sectors = compare(&fleet.nbd_ports(), &mut clients)?;
     println!(
         "slowest answer while it was stopped {:?}, after it woke {:?}; {} + {} operations, {} writes acknowledged, {} \
          sectors read meanwhile, {sectors} afterwards, 0 stale, 0 lost",

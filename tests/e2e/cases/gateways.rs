@@ -42,7 +42,7 @@ fn a_gateway_that_dies_harms_no_other() -> Result<()> {
         moved = tally;
         Ok(felt)
     })?;
-    let sectors = compare(&fleet, &mut faithful)? + compare(&fleet, &mut movers)?;
+    let sectors = compare(&fleet.nbd_ports(), &mut faithful)? + compare(&fleet.nbd_ports(), &mut movers)?;
     println!(
         "gateway killed: at the other one {} operations meanwhile, slowest answer {:?}; ready {took:?} after the restart; \
          its own clients: {} connections broke, {} writes sent again; {sectors} sectors checked, 0 lost",

@@ -43,7 +43,7 @@ fn io_goes_on(away: Act, back: Act) -> Result<()> {
     let mut clients = crowd(&fleet.nbd_ports(), &[IMAGE], CLIENTS, 9);
     let pulse = Pulse::default();
     let ((without, after), tally) = during(&mut clients, &pulse, |_| take_away(&mut fleet, away, back, &pulse))?;
-    let sectors = compare(&fleet, &mut clients)?;
+    let sectors = compare(&fleet.nbd_ports(), &mut clients)?;
     println!(
         "without etcd {} operations, slowest answer {:?}, longest silence {:?}; after its return {} operations, slowest \
          {:?}; {} writes acknowledged, {} sectors read meanwhile, {sectors} afterwards, 0 wrong",

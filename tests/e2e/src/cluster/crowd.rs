@@ -5,7 +5,6 @@ use std::thread::{self, ScopedJoinHandle};
 
 use anyhow::{Result, ensure};
 
-use super::fleet::Fleet;
 use super::load::{Client, Tally};
 use super::pulse::Pulse;
 use crate::ledger::Ledger;
@@ -63,15 +62,15 @@ pub fn during<T>(
     })
 }
 
-/// Reads the regions of all clients through every gateway, and compares; returns the sectors checked.
+/// Reads the regions of all clients through each of `gateways`, and compares; returns the sectors checked.
 ///
 /// # Errors
 /// With sectors that hold neither the last acknowledged write nor one that was in flight at the end.
-pub fn compare(fleet: &Fleet, clients: &mut [Client]) -> Result<u64> {
+pub fn compare(gateways: &[u16], clients: &mut [Client]) -> Result<u64> {
     let mut sectors = 0;
-    for port in fleet.nbd_ports() {
+    for port in gateways {
         for client in &mut *clients {
-            sectors += compare_all(port, &client.export, &mut client.ledger)?;
+            sectors += compare_all(*port, &client.export, &mut client.ledger)?;
         }
     }
     Ok(sectors)
