@@ -1,21 +1,29 @@
 //! Random faults from a seed: processes killed and stopped, links cut and reset, alone and together.
 //!
-//! Of the OSDs only one failure domain is hurt at a time, so that redundancy covers it, and of etcd one member,
-//! except when everything is killed at once.
+//! Of the OSDs only one host at a time misses writes, so that redundancy covers it: the next one has to wait until all
+//! copies are there. Of etcd one member is down at a time. Everything at once may be killed at any time, and an OSD
+//! that starts again at once may be killed at any time.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::fleet::Fleet;
 use super::process::Process;
 use crate::rng::Rng;
 
+/// Of each piece of data on a slow link.
+const DELAY: Duration = Duration::from_millis(20);
+/// Recovery of what a host missed, while other things fail.
+const CLEAN_LIMIT: Duration = Duration::from_secs(60);
+const CLEAN_POLL: Duration = Duration::from_millis(250);
+
 /// What can happen; OSDs, gateways and monitors by their index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     OsdKill(usize),
+    OsdRestart(usize),
     HostKill(&'static str),
     OsdStop(usize),
     OsdCut(usize),
@@ -49,6 +57,10 @@ struct Slot {
 pub struct Faults {
     rng: Rng,
     slots: [Slot; 2],
+    /// The host of which OSDs may have missed writes since all copies were there last.
+    hurt: Option<&'static str>,
+    /// What has to wait until all copies are there, and since when.
+    waiting: Option<(Fault, Instant)>,
     counts: BTreeMap<&'static str, u64>,
 }
 
@@ -63,6 +75,8 @@ impl Faults {
         Self {
             rng: Rng::new(seed),
             slots: [slot; 2],
+            hurt: None,
+            waiting: None,
             counts: BTreeMap::new(),
         }
     }
@@ -114,7 +128,10 @@ impl Faults {
 
     fn begin(&mut self, side: Side, fleet: &mut Fleet) -> Result<()> {
         let fault = match side {
-            Side::Data => self.draw_data(fleet),
+            Side::Data => match self.next_data(fleet)? {
+                Some(fault) => fault,
+                None => return Ok(()),
+            },
             Side::Control => self.draw_control(fleet)?,
         };
         if fault == Fault::Everything {
@@ -127,8 +144,8 @@ impl Faults {
         let until = Instant::now() + self.milliseconds(from, to);
         let fault = Some(fault);
         self.slots[side as usize] = Slot { fault, until };
-        if fault == Some(Fault::Everything) {
-            // Nothing else is there that could fail.
+        if matches!(fault, Some(Fault::Everything | Fault::OsdRestart(_))) {
+            // It has to be over before anything else fails.
             self.end(side, fleet)?;
         }
         Ok(())
@@ -142,10 +159,28 @@ impl Faults {
         Ok(())
     }
 
+    /// The next fault of what holds data, if redundancy allows it now.
+    fn next_data(&mut self, fleet: &mut Fleet) -> Result<Option<Fault>> {
+        let (fault, since) = match self.waiting.take() {
+            Some(waiting) => waiting,
+            None => (self.draw_data(fleet), Instant::now()),
+        };
+        let host = fault.hurts(fleet);
+        if host.is_none() || self.hurt.is_none() || host == self.hurt || fleet.is_clean()? {
+            self.hurt = host.or(self.hurt);
+            return Ok(Some(fault));
+        }
+        ensure!(since.elapsed() < CLEAN_LIMIT, "not clean for {CLEAN_LIMIT:?}");
+        self.waiting = Some((fault, since));
+        self.slots[Side::Data as usize].until = Instant::now() + CLEAN_POLL;
+        Ok(None)
+    }
+
     fn draw_data(&mut self, fleet: &Fleet) -> Fault {
         let osd = self.rng.index(fleet.osds.len());
         match self.rng.below(20) {
-            0..6 => Fault::OsdKill(osd),
+            0..4 => Fault::OsdKill(osd),
+            4..6 => Fault::OsdRestart(osd),
             6..8 => Fault::HostKill(fleet.osds[osd].host),
             8..11 => Fault::OsdStop(osd),
             11..13 => Fault::OsdCut(osd),
@@ -169,6 +204,7 @@ impl Fault {
     fn name(self) -> &'static str {
         match self {
             Self::OsdKill(_) => "osd kill",
+            Self::OsdRestart(_) => "osd restart",
             Self::HostKill(_) => "host kill",
             Self::OsdStop(_) => "osd stop",
             Self::OsdCut(_) => "osd cut off",
@@ -182,19 +218,30 @@ impl Fault {
         }
     }
 
+    /// The host of the OSDs that miss writes meanwhile.
+    fn hurts(self, fleet: &Fleet) -> Option<&'static str> {
+        match self {
+            Self::OsdKill(at) | Self::OsdStop(at) | Self::OsdCut(at) | Self::OsdFromEtcd(at) => {
+                Some(fleet.osds[at].host)
+            }
+            Self::HostKill(host) => Some(host),
+            _ => None,
+        }
+    }
+
     /// How long it goes on, milliseconds from and to. Leases last 5 s: some are shorter, some longer.
     fn lasts(self) -> (u64, u64) {
         match self {
             Self::OsdStop(_) => (8000, 12_000),
             Self::OsdCut(_) | Self::OsdFromEtcd(_) => (2000, 9000),
-            Self::OsdReset(_) => (0, 0),
+            Self::OsdReset(_) | Self::OsdRestart(_) => (0, 0),
             _ => (0, 5000),
         }
     }
 
     fn begin(self, fleet: &mut Fleet) -> Result<()> {
         match self {
-            Self::OsdKill(at) => fleet.osds[at].process.kill()?,
+            Self::OsdKill(at) | Self::OsdRestart(at) => fleet.osds[at].process.kill()?,
             Self::HostKill(host) => of_host(fleet, host).try_for_each(Process::kill)?,
             Self::OsdStop(at) => fleet.osds[at].process.stop()?,
             Self::OsdCut(at) => fleet.osds[at].inward.iter().for_each(|link| link.cut()),
@@ -211,7 +258,7 @@ impl Fault {
 
     fn end(self, fleet: &mut Fleet) -> Result<()> {
         match self {
-            Self::OsdKill(at) => fleet.osds[at].process.start()?,
+            Self::OsdKill(at) | Self::OsdRestart(at) => fleet.osds[at].process.start()?,
             Self::HostKill(host) => of_host(fleet, host).try_for_each(Process::start)?,
             Self::OsdStop(at) => fleet.osds[at].process.resume()?,
             Self::OsdCut(at) | Self::OsdDelay(at) => fleet.osds[at].inward.iter().for_each(|link| link.heal()),
@@ -225,9 +272,6 @@ impl Fault {
         Ok(())
     }
 }
-
-/// Of each piece of data on a slow link.
-const DELAY: Duration = Duration::from_millis(20);
 
 fn of_host<'a>(fleet: &'a mut Fleet, host: &'a str) -> impl Iterator<Item = &'a mut Process> {
     let there = fleet.osds.iter_mut().filter(move |osd| osd.host == host);

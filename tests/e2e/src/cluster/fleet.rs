@@ -130,7 +130,7 @@ impl Fleet {
     /// # Errors
     /// When anything does not start, or there is no pool to be made.
     pub fn with_pool(layout: &Layout) -> Result<Self> {
-        let mut fleet = Self::start(layout)?;
+        let fleet = Self::start(layout)?;
         fleet.admin(
             0,
             "pool create data --replicas 2 --min-size 1 --pgs 32 --failure-domain host",
@@ -288,23 +288,31 @@ impl Fleet {
         Ok(serde_json::from_slice(&self.admin(gateway, "status --json")?.stdout)?)
     }
 
+    /// Whether all OSDs are up and all PGs have all their copies, as the first gateway that runs says.
+    ///
+    /// # Errors
+    /// When no gateway is wanted.
+    pub fn is_clean(&self) -> Result<bool> {
+        let gateway = self.gateways.iter().position(|gateway| gateway.process.is_wanted());
+        let status = self.status(gateway.context("no gateway")?);
+        Ok(status.is_ok_and(|status| is_clean(&status, self.osds.len())))
+    }
+
     /// Waits until all OSDs are up and all PGs have all their copies; returns how long it took.
     ///
     /// # Errors
     /// When that takes too long; with the last status.
-    pub fn wait_clean(&mut self) -> Result<Duration> {
+    pub fn wait_clean(&self) -> Result<Duration> {
         let started = Instant::now();
-        loop {
-            let status = self.status(0);
-            if status.as_ref().is_ok_and(|status| is_clean(status, self.osds.len())) {
-                return Ok(started.elapsed());
-            }
+        while !self.is_clean()? {
             ensure!(
                 started.elapsed() < CLEAN_LIMIT,
-                "not clean after {CLEAN_LIMIT:?}: {status:#?}"
+                "not clean after {CLEAN_LIMIT:?}: {:#}",
+                self.status(0)?
             );
             thread::sleep(POLL);
         }
+        Ok(started.elapsed())
     }
 
     /// How many PGs each OSD acts for as primary, by its index, as the claims in etcd say.
