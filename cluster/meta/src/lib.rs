@@ -1,15 +1,17 @@
 //! The metadata store: configuration, cluster map, history, namespace and leases, behind one trait.
 //!
 //! [`Meta`] speaks the vocabulary of [`trivet_core::kv`]. [`Embedded`] keeps everything in one file of
-//! this machine; the suite in `suite.rs` says what any backend has to do and every backend runs through it.
+//! this machine, [`Etcd`] in an etcd cluster; the suite in `suite.rs` says what any backend has to do and
+//! every backend runs through it.
 //!
 //! Promises: a transaction is durable before it is answered, happens wholly or not at all, and has a
 //! revision of its own that is never given twice, not even across restarts; what a watch delivers, laid
 //! over its last snapshot, is what a range would have returned at that revision.
-//! Does not: interpret keys or values, retry, or keep old versions.
+//! Does not: interpret keys or values, repeat a transaction, or give access to old versions.
 
 mod check;
 mod embedded;
+mod etcd;
 #[cfg(test)]
 mod suite;
 
@@ -21,11 +23,13 @@ use trivet_core::kv::{KeyValue, LeaseId, Notice, Revision, Txn, TxnOutcome};
 
 pub use check::{MAX_CHANGES, MAX_COMPARES, MAX_KEY_BYTES, MAX_VALUE_BYTES};
 pub use embedded::Embedded;
+pub use etcd::{Etcd, MetaUrl, MetaUrlError};
 
 /// What an asynchronous method of the store returns.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Why the store did not do what it was asked. In every case nothing was changed.
+/// Why the store did not do what it was asked. Nothing was changed, except that a lease may have been granted, prolonged or
+/// revoked if the store became unavailable meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MetaError {
     /// The store is open already, here or in another process.

@@ -1,6 +1,7 @@
 //! What every backend has to do, as tests over a [`Meta`] made by the backend's own test module.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +13,9 @@ use crate::{MAX_CHANGES, MAX_COMPARES, Meta, MetaError, Watch};
 /// A wait that only a broken store makes longer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Runs the whole suite; `make` makes an empty store.
-pub(crate) async fn run(make: impl Fn() -> Arc<dyn Meta>) {
+/// Runs the whole suite; `make` makes an empty store, in which nobody else commits. `snapshots` says how often a
+/// reader that is 20 MB behind may be given all keys: once at first, and once more where the changes are not kept for it.
+pub(crate) async fn run(make: impl Fn() -> Arc<dyn Meta>, snapshots: RangeInclusive<usize>) {
     conditions(&*make()).await;
     revisions(&*make()).await;
     refusals_of_bad_requests(&*make()).await;
@@ -22,7 +24,7 @@ pub(crate) async fn run(make: impl Fn() -> Arc<dyn Meta>) {
     watch_from_a_revision(&*make()).await;
     watch_sees_commits_whole(&*make()).await;
     mirrors_equal_ranges(make()).await;
-    slow_watch_is_resynchronised(make()).await;
+    slow_watch_is_resynchronised(make(), snapshots).await;
     leases_expire(&*make()).await;
     leases_are_revoked(&*make()).await;
 }
@@ -317,7 +319,7 @@ async fn mirrors_equal_ranges(meta: Arc<dyn Meta>) {
     }
 }
 
-async fn slow_watch_is_resynchronised(meta: Arc<dyn Meta>) {
+async fn slow_watch_is_resynchronised(meta: Arc<dyn Meta>, snapshots: RangeInclusive<usize>) {
     let (mut mirror, mut watch) = (Mirror::default(), meta.watch("s/", None));
     mirror.apply(next(&mut *watch).await);
     let big = "x".repeat(500_000);
@@ -326,7 +328,7 @@ async fn slow_watch_is_resynchronised(meta: Arc<dyn Meta>) {
         last = commit(&*meta, vec![put(&format!("s/{}", n % 3), &format!("{n}{big}"))]).await;
     }
     mirror.catch_up(&mut *watch, last).await;
-    assert_eq!(mirror.snapshots, 2, "20 MB were not kept for it");
+    assert!(snapshots.contains(&mirror.snapshots), "{}", mirror.snapshots);
     let last = commit(&*meta, vec![put("s/after", "x")]).await;
     mirror.catch_up(&mut *watch, last).await;
     let want = meta.range("s/").await.unwrap();

@@ -16,11 +16,11 @@ use crate::{Meta, MetaError, suite};
 async fn suite() {
     let directory = tempfile::tempdir().unwrap();
     let count = std::cell::Cell::new(0);
-    suite::run(|| {
+    let make = || -> Arc<dyn Meta> {
         count.set(count.get() + 1);
         Arc::new(Embedded::open(directory.path().join(format!("{}.redb", count.get()))).unwrap())
-    })
-    .await;
+    };
+    suite::run(make, 2..=2).await;
 }
 
 fn leased(key: &str, lease: LeaseId) -> Change {

@@ -1,0 +1,223 @@
+//! Requests: what is tried again, for how long, and what an answer that did not come means.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use etcd_client::{Client, GetOptions};
+use tokio::time::{Instant, sleep, timeout};
+use trivet_core::kv::{KeyValue, LeaseId, Revision, Txn, TxnOutcome};
+
+use super::connection::{Endpoints, Pool};
+use super::failure::Failure;
+use super::keyspace::{self, Keyspace};
+use crate::{MetaError, Range};
+
+/// How long a transaction may take once it was sent.
+const TXN_WAIT: Duration = Duration::from_secs(3);
+/// How long a request that may be tried again may take, each time.
+const ATTEMPT: Duration = Duration::from_millis(1500);
+/// How long such a request is tried again, and how long any request waits for a connection.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between attempts.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Keys read at once; fewer where values are large.
+const PAGE_KEYS: i64 = 1000;
+/// How much smaller the page is that follows one which was too large.
+const PAGE_SHRINKS: i64 = 8;
+/// How often a range is read from the start because its revision was compacted meanwhile.
+const RANGE_TRIES: usize = 3;
+/// What one answer may hold, bytes; a page of small values, or any single value, is less.
+pub(super) const ANSWER_BYTES: usize = 16 << 20;
+
+/// What requests and watches share.
+pub(super) struct Shared {
+    pub(super) keyspace: Keyspace,
+    pub(super) endpoints: Arc<Endpoints>,
+    pub(super) pool: Pool,
+    /// Turns true when the store is closed.
+    pub(super) closed: tokio::sync::watch::Sender<bool>,
+}
+
+impl Shared {
+    pub(super) async fn txn(&self, txn: Txn) -> Result<TxnOutcome, MetaError> {
+        let lease = txn.changes.iter().find_map(lease_of);
+        let request = self.keyspace.txn(txn);
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            let connection = self.pool.get(left(give_up)).await?;
+            let mut kv = connection.client.kv_client();
+            let answer = timeout(TXN_WAIT, kv.txn(request.clone())).await;
+            let failure = match answer {
+                Ok(Ok(answer)) => return Ok(outcome(answer.0)),
+                Ok(Err(error)) => Failure::from(error),
+                Err(_) => Failure::Lost("a transaction was not answered in time".to_owned()),
+            };
+            match failure {
+                Failure::NoLease => return Err(MetaError::NoSuchLease(lease.unwrap_or(LeaseId(0)))),
+                Failure::Refused(why) if Instant::now() < give_up => self.pool.failed(&connection, &why),
+                Failure::Final(_) | Failure::Refused(_) => return Err(failure.into_error()),
+                Failure::Lost(_) | Failure::TooLarge | Failure::NoSuchRevision => {
+                    self.pool.failed(&connection, &failure.into_error().to_string());
+                    return Ok(TxnOutcome::Unknown);
+                }
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Asks until there is an answer or an error that will not go away.
+    async fn ask<T, F>(&self, request: impl Fn(Client) -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            let connection = self.pool.get(left(give_up)).await.map_err(Failure::Final)?;
+            let failure = match timeout(ATTEMPT, request(connection.client.clone())).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) => Failure::from(error),
+                Err(_) => Failure::Lost("etcd does not answer in time".to_owned()),
+            };
+            match &failure {
+                Failure::Refused(why) | Failure::Lost(why) => self.pool.failed(&connection, why),
+                _ => return Err(failure),
+            }
+            if Instant::now() >= give_up {
+                return Err(failure);
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    pub(super) async fn get(&self, key: &str) -> Result<Option<KeyValue>, MetaError> {
+        let full = self.keyspace.full(key);
+        let answer = self.ask(|client| get(client, full.clone(), GetOptions::new())).await;
+        let rows = answer.map_err(Failure::into_error)?.kvs;
+        Ok(rows.into_iter().find_map(|row| self.keyspace.row(row)))
+    }
+
+    pub(super) async fn range(&self, prefix: &str) -> Result<Range, MetaError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.pages(prefix).await {
+                Err(Failure::NoSuchRevision) if tries < RANGE_TRIES => {}
+                read => return read.map_err(Failure::into_error),
+            }
+        }
+    }
+
+    /// The first page decides on the revision, the others are read as of it.
+    async fn pages(&self, prefix: &str) -> Result<Range, Failure> {
+        let mut from = self.keyspace.full(prefix).into_bytes();
+        let end = keyspace::end_of(&self.keyspace.full(prefix));
+        let (mut revision, mut limit, mut keys) = (0, PAGE_KEYS, Vec::new());
+        loop {
+            let options = GetOptions::new().with_range(end.clone()).with_limit(limit);
+            let options = options.with_revision(revision);
+            let page = self.ask(|client| get(client, from.clone(), options.clone())).await;
+            let page = match page {
+                Err(Failure::TooLarge) if limit > 1 => {
+                    limit = (limit / PAGE_SHRINKS).max(1);
+                    continue;
+                }
+                page => page?,
+            };
+            if revision == 0 {
+                revision = page.header.map_or(0, |header| header.revision);
+            }
+            let last = page.kvs.last().map(|row| row.key.clone());
+            keys.extend(page.kvs.into_iter().filter_map(|row| self.keyspace.row(row)));
+            match last {
+                Some(last) if page.more => from = [&last[..], b"\0"].concat(),
+                _ => break,
+            }
+        }
+        let revision = keyspace::revision(revision);
+        Ok(Range { revision, keys })
+    }
+
+    pub(super) async fn lease_grant(&self, ttl: Duration) -> Result<LeaseId, MetaError> {
+        let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+        let seconds = i64::try_from(seconds).map_err(|_| MetaError::Invalid("a lease of more than 2^63 s"))?;
+        // One that was granted in an answer that was lost runs out unused.
+        let granted = self.ask(|client| async move { client.lease_client().grant(seconds.max(1), None).await });
+        Ok(LeaseId(granted.await.map_err(Failure::into_error)?.id()))
+    }
+
+    pub(super) async fn lease_keep_alive(&self, lease: LeaseId) -> Result<(), MetaError> {
+        // The answer to the first keep-alive of a stream makes the stream, which is then dropped.
+        let kept = self.ask(|client| async move { client.lease_client().keep_alive(lease.0).await.map(drop) });
+        kept.await.map_err(|failure| of_lease(failure, lease))
+    }
+
+    pub(super) async fn lease_revoke(&self, lease: LeaseId) -> Result<(), MetaError> {
+        let tries = AtomicUsize::new(0);
+        let revoked = self.ask(|client| {
+            tries.fetch_add(1, Ordering::Relaxed);
+            async move { client.lease_client().revoke(lease.0).await }
+        });
+        match revoked.await {
+            Ok(_) => Ok(()),
+            // An attempt whose answer was lost has revoked it.
+            Err(Failure::NoLease) if tries.load(Ordering::Relaxed) > 1 => Ok(()),
+            Err(failure) => Err(of_lease(failure, lease)),
+        }
+    }
+}
+
+fn of_lease(failure: Failure, lease: LeaseId) -> MetaError {
+    match failure {
+        Failure::NoLease => MetaError::NoSuchLease(lease),
+        other => other.into_error(),
+    }
+}
+
+/// Reads keys, with a limit for the answer.
+async fn get(
+    client: Client,
+    key: impl Into<Vec<u8>>,
+    options: GetOptions,
+) -> Result<etcd_client::proto::PbRangeResponse, etcd_client::Error> {
+    let mut kv = client.kv_client().max_decoding_message_size(ANSWER_BYTES);
+    Ok(kv.get(key, Some(options)).await?.0)
+}
+
+/// Whether all changes after `revision` are still known to etcd: it is not compacted, and it did happen. The answer
+/// is linearizable, so a member that lags behind does not deny a commit.
+pub(super) async fn remembers(client: Client, key: String, revision: Revision) -> Result<bool, Failure> {
+    let Ok(revision) = i64::try_from(revision) else {
+        return Ok(false);
+    };
+    let options = GetOptions::new().with_revision(revision).with_keys_only();
+    let answer = timeout(ATTEMPT, get(client, key, options)).await;
+    match answer.map(|answer| answer.map_err(Failure::from)) {
+        Ok(Ok(_)) => Ok(true),
+        Ok(Err(Failure::NoSuchRevision)) => Ok(false),
+        Ok(Err(failure)) => Err(failure),
+        Err(_) => Err(Failure::Lost("etcd does not answer in time".to_owned())),
+    }
+}
+
+fn lease_of(change: &trivet_core::kv::Change) -> Option<LeaseId> {
+    match change {
+        trivet_core::kv::Change::Put { lease, .. } => *lease,
+        trivet_core::kv::Change::Delete(_) => None,
+    }
+}
+
+fn outcome(answer: etcd_client::proto::PbTxnResponse) -> TxnOutcome {
+    let revision = keyspace::header(answer.header);
+    if answer.succeeded {
+        TxnOutcome::Committed(revision)
+    } else {
+        TxnOutcome::Refused(revision)
+    }
+}
+
+/// The time until then.
+fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now())
+}

@@ -1,0 +1,223 @@
+//! Watches: a task per watch that keeps a stream from some endpoint of etcd going, on a connection of its own.
+//!
+//! A reader that is slow makes the task wait, and the task etcd, which keeps the changes anyway. What etcd
+//! has compacted meanwhile is replaced by a snapshot. A stream that is silent although it was asked for its
+//! progress is left. Progress is a sign of life and nothing else: etcd before 3.4.25 may report revisions whose
+//! changes it has not sent yet.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::{WatchOptions, WatchStream, proto};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use trivet_core::kv::{Notice, Revision};
+
+use super::commits::Commits;
+use super::connection::Connection;
+use super::failure::Failure;
+use super::requests::{ANSWER_BYTES, Shared, remembers};
+use crate::{Pending, Watch};
+
+/// Notices that wait for the reader; each is a snapshot or one message of etcd's (about 2 MiB).
+const QUEUE_LENGTH: usize = 4;
+/// How often a stream without news is asked for its progress.
+const PULSE: Duration = Duration::from_secs(1);
+/// How long a stream may be silent.
+const SILENCE: Duration = Duration::from_secs(4);
+/// Between one stream and the next.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// The reader's side.
+pub(super) struct EtcdWatch {
+    notices: mpsc::Receiver<Notice>,
+    /// The task that is not yet started, since that takes a runtime.
+    idle: Option<Feed>,
+    /// Ends with the watch.
+    tasks: JoinSet<()>,
+}
+
+impl EtcdWatch {
+    pub(super) fn new(shared: Arc<Shared>, prefix: &str, from: Option<Revision>) -> EtcdWatch {
+        let (out, notices) = mpsc::channel(QUEUE_LENGTH);
+        let feed = Feed {
+            shared,
+            prefix: prefix.to_owned(),
+            known: from,
+            first: usize::try_from(std::process::id()).unwrap_or(0),
+            out,
+        };
+        EtcdWatch {
+            notices,
+            idle: Some(feed),
+            tasks: JoinSet::new(),
+        }
+    }
+}
+
+impl Watch for EtcdWatch {
+    fn next(&mut self) -> Pending<'_, Option<Notice>> {
+        Box::pin(async move {
+            if let Some(feed) = self.idle.take() {
+                self.tasks.spawn(feed.run());
+            }
+            self.notices.recv().await
+        })
+    }
+}
+
+/// The task's side.
+struct Feed {
+    shared: Arc<Shared>,
+    prefix: String,
+    /// Everything up to here was delivered.
+    known: Option<Revision>,
+    /// The endpoint to begin with.
+    first: usize,
+    out: mpsc::Sender<Notice>,
+}
+
+/// Why a stream was left.
+enum End {
+    /// Nobody reads.
+    Unread,
+    /// The changes after what is known are not there any more.
+    Forgotten,
+    /// The endpoint does not work.
+    Lost(String),
+}
+
+impl From<Failure> for End {
+    fn from(failure: Failure) -> End {
+        match failure {
+            Failure::NoSuchRevision | Failure::TooLarge => End::Forgotten,
+            other => End::Lost(other.into_error().to_string()),
+        }
+    }
+}
+
+impl Feed {
+    async fn run(mut self) {
+        let mut closed = self.shared.closed.subscribe();
+        tokio::select! {
+            _ = closed.wait_for(|closed| *closed) => {}
+            () = self.feed() => {}
+        }
+    }
+
+    async fn feed(&mut self) {
+        loop {
+            match self.stream().await {
+                End::Unread => return,
+                End::Forgotten => self.known = None,
+                End::Lost(why) => {
+                    tracing::debug!(prefix = self.prefix, why, "watching etcd anew");
+                    sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// One stream, from what is known on until it ends.
+    async fn stream(&mut self) -> End {
+        match self.shared.endpoints.race(self.first).await {
+            Err(why) => End::Lost(why),
+            Ok(connection) => {
+                self.first = connection.endpoint;
+                let Err(end) = self.follow(connection).await;
+                if matches!(end, End::Lost(_)) {
+                    self.first += 1;
+                }
+                end
+            }
+        }
+    }
+
+    async fn follow(&mut self, connection: Connection) -> Result<std::convert::Infallible, End> {
+        let known = self.begin(&connection).await?;
+        let mut stream = self.open(&connection, known).await?;
+        let mut commits = Commits::after(known);
+        loop {
+            let message = heard(&mut stream).await?;
+            if message.canceled {
+                return Err(cancelled(message));
+            }
+            let keyspace = &self.shared.keyspace;
+            let events = message.events.into_iter().filter_map(|event| keyspace.event(event));
+            if let Some(notice) = commits.take(events, message.fragment) {
+                self.deliver(notice).await?;
+            }
+        }
+    }
+
+    /// The revision to go on from: what is known if etcd has what follows, else a snapshot's.
+    async fn begin(&mut self, connection: &Connection) -> Result<Revision, End> {
+        if let Some(known) = self.known {
+            let key = self.shared.keyspace.full("");
+            if remembers(connection.client.clone(), key, known).await? {
+                return Ok(known);
+            }
+        }
+        let range = self.shared.range(&self.prefix).await;
+        let range = range.map_err(|error| End::Lost(error.to_string()))?;
+        let (revision, keys) = (range.revision, range.keys);
+        self.deliver(Notice::Snapshot { revision, keys }).await?;
+        Ok(revision)
+    }
+
+    async fn open(&self, connection: &Connection, known: Revision) -> Result<WatchStream, End> {
+        let from = i64::try_from(known + 1).map_err(|_| End::Forgotten)?;
+        let options = WatchOptions::new()
+            .with_prefix()
+            .with_fragment()
+            .with_start_revision(from);
+        let client = connection.client.watch_client();
+        let mut client = client.max_decoding_message_size(ANSWER_BYTES);
+        let opened = timeout(
+            SILENCE,
+            client.watch(self.shared.keyspace.full(&self.prefix), Some(options)),
+        )
+        .await;
+        let opened = opened.map_err(|_| silent())?;
+        opened.map_err(|error| Failure::from(error).into())
+    }
+
+    async fn deliver(&mut self, notice: Notice) -> Result<(), End> {
+        let (Notice::Snapshot { revision, .. } | Notice::Changes { revision, .. }) = notice;
+        self.out.send(notice).await.map_err(|_| End::Unread)?;
+        self.known = Some(revision);
+        Ok(())
+    }
+}
+
+/// The next message of a stream that is alive.
+async fn heard(stream: &mut WatchStream) -> Result<proto::PbWatchResponse, End> {
+    let since = Instant::now();
+    loop {
+        match timeout(PULSE, stream.message()).await {
+            Ok(Ok(Some(message))) => return Ok(message.0),
+            Ok(Ok(None)) => return Err(End::Lost("the stream ended".to_owned())),
+            Ok(Err(error)) => return Err(Failure::from(error).into()),
+            Err(_) if since.elapsed() >= SILENCE => return Err(silent()),
+            Err(_) => {
+                let asked = timeout(PULSE, stream.request_progress()).await;
+                asked
+                    .map_err(|_| silent())?
+                    .map_err(|error| End::from(Failure::from(error)))?;
+            }
+        }
+    }
+}
+
+fn silent() -> End {
+    End::Lost("the stream is silent".to_owned())
+}
+
+fn cancelled(message: proto::PbWatchResponse) -> End {
+    if message.compact_revision > 0 {
+        End::Forgotten
+    } else {
+        End::Lost(message.cancel_reason)
+    }
+}
