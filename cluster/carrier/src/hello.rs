@@ -138,7 +138,7 @@ mod tests {
         0201000000000000\
         30313233343536373839616263646566\
         0900000000000000\
-        GOLDENSUM";
+        6df9b5f8";
 
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -18,6 +18,8 @@ mod hello;
 mod link;
 mod peer;
 mod rules;
+#[cfg(test)]
+mod tests;
 mod waiting;
 
 use std::net::SocketAddr;

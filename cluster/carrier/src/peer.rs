@@ -113,6 +113,9 @@ impl Peer {
 
     /// A boot that is over.
     pub(crate) fn retire(&mut self, boot: u64) {
+        if self.boot == Some(boot) {
+            self.boot = None;
+        }
         self.earlier.retain(|&other| other != boot);
         self.earlier.push_back(boot);
         if self.earlier.len() > BOOTS {
