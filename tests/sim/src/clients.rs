@@ -140,8 +140,8 @@ impl World {
             .is_some_and(|client| !client.map().pools.is_empty());
         let eager = if self.workload.is_obsessed(self.now) { EAGER } else { 0 };
         if ready && slot.running.len() < self.swarm.depth + eager {
-            let writer = u32::try_from(index).expect("few clients") << 16 | slot.writer;
-            let step = self.workload.next(self.now, writer);
+            let client = u32::try_from(index).expect("few clients");
+            let step = self.workload.next(self.now, client, client << 16 | slot.writer);
             self.submit(index, step);
         }
     }

@@ -10,6 +10,7 @@ use crate::network::Place;
 use crate::random::Random;
 use crate::swarm::Swarm;
 use crate::trouble::{Group, Trouble};
+use crate::workload::Writers;
 use crate::world::{Phase, World};
 
 /// How long a storm lasts, seconds.
@@ -180,8 +181,13 @@ impl World {
     /// acknowledges or shows, the other must not contradict.
     fn exile(&mut self, random: &mut Random) -> Duration {
         let lasts = random.duration(Duration::from_secs(8)..=Duration::from_secs(20));
-        let obsessed = random.duration(Duration::from_millis(500)..=Duration::from_secs(4));
-        let (image, byte) = self.workload.obsess(self.now + obsessed);
+        let obsessed = random.duration(Duration::from_millis(500)..=Duration::from_secs(8));
+        let index = random.index(self.clients.len());
+        let exiled = u32::try_from(index).expect("few clients");
+        let writers = *random
+            .pick(&[Writers::All, Writers::Only(exiled), Writers::AllBut(exiled)])
+            .unwrap_or(&Writers::All);
+        let (image, byte) = self.workload.obsess(self.now + obsessed, writers);
         let object = ObjectId {
             image,
             number: byte / OBJECT_SIZE as u64,
@@ -189,8 +195,7 @@ impl World {
         let claim = self.truth.claims.get(&object.pg(self.swarm.pgs));
         let primary = claim.and_then(|claim| self.place_of(NodeId::Osd(claim.value.primary)));
         let osd = primary.unwrap_or_else(|| random.index(self.osds.len()));
-        let client = self.osds.len() + random.index(self.clients.len());
-        let cut = self.around(&[osd, client]);
+        let cut = self.around(&[osd, self.osds.len() + index]);
         // Its clients are busy with it when it happens.
         let after = random.duration(Duration::ZERO..=Duration::from_millis(300));
         let ends_lease = random.one_in(2);

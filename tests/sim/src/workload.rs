@@ -145,8 +145,38 @@ pub struct Workload {
     hot: (usize, u64),
     /// Operations left of the burst.
     burst: u64,
-    /// Until then all clients work on one block: the image's number, and the block's first sector.
-    obsession: Option<(Now, usize, u64)>,
+    obsession: Option<Obsession>,
+}
+
+/// For a while all clients work on one block.
+#[derive(Clone, Copy, Debug)]
+struct Obsession {
+    until: Now,
+    /// The image's number, and the block's first sector.
+    number: usize,
+    first: u64,
+    writers: Writers,
+}
+
+/// Who writes what all are obsessed with; the others read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writers {
+    /// Everybody.
+    All,
+    /// This client, by its index.
+    Only(u32),
+    /// Everybody but this client.
+    AllBut(u32),
+}
+
+impl Writers {
+    fn include(self, client: u32) -> bool {
+        match self {
+            Writers::All => true,
+            Writers::Only(one) => one == client,
+            Writers::AllBut(one) => one != client,
+        }
+    }
 }
 
 impl Workload {
@@ -186,30 +216,35 @@ impl Workload {
     }
 
     /// All clients work on one block until then; which one it is, is drawn and returned: the image and the byte.
-    pub fn obsess(&mut self, until: Now) -> (ImageId, u64) {
+    pub fn obsess(&mut self, until: Now, writers: Writers) -> (ImageId, u64) {
         self.heat();
         let (number, sector) = self.hot;
-        let sector = sector / BLOCK * BLOCK;
-        self.obsession = Some((until, number, sector));
-        (self.options.images[number].0, sector * SECTOR as u64)
+        let first = sector / BLOCK * BLOCK;
+        self.obsession = Some(Obsession {
+            until,
+            number,
+            first,
+            writers,
+        });
+        (self.options.images[number].0, first * SECTOR as u64)
     }
 
     /// Whether all clients work on one block now.
     #[must_use]
     pub fn is_obsessed(&self, now: Now) -> bool {
-        self.obsession.is_some_and(|(until, ..)| now < until)
+        self.obsession.is_some_and(|obsession| now < obsession.until)
     }
 
-    /// The next operation, of this client.
-    pub fn next(&mut self, now: Now, writer: u32) -> Step {
-        if let Some((until, number, first)) = self.obsession
-            && now < until
+    /// The next operation, of this client, which writes under this name.
+    pub fn next(&mut self, now: Now, client: u32, writer: u32) -> Step {
+        if let Some(obsession) = self.obsession.filter(|obsession| now < obsession.until)
             && self.random.chance(OBSESSED, 100)
         {
-            let (image, _) = self.options.images[number];
-            return match self.random.one_in(2) {
-                true => Step::read(image, first, BLOCK),
-                false => self.write(writer, image, first, BLOCK),
+            let (image, _) = self.options.images[obsession.number];
+            let writes = obsession.writers.include(client) && self.random.one_in(2);
+            return match writes {
+                true => self.write(writer, image, obsession.first, BLOCK),
+                false => Step::read(image, obsession.first, BLOCK),
             };
         }
         if self.random.one_in(HOT_FOR) {
@@ -430,7 +465,7 @@ mod tests {
             let (largest, mut last) = (options.largest, 0);
             let mut workload = Workload::new(options, Random::new(seed));
             for _ in 0..200 {
-                let step = workload.next(Now(0), 5);
+                let step = workload.next(Now(0), 0, 5);
                 let size = sizes[&step.image];
                 let (offset, len) = extent(&step.op, size);
                 assert_eq!((offset, len), (step.first * 512, step.sectors * 512), "{step:?}");
@@ -456,7 +491,7 @@ mod tests {
         let (mut kinds, mut aligned, mut blocks, mut meetings) = ([0; 4], 0, 0, 0);
         let mut before: Option<Step> = None;
         for _ in 0..20_000 {
-            let step = workload.next(Now(0), 1);
+            let step = workload.next(Now(0), 0, 1);
             kinds[match step.op {
                 ImageOp::Read { .. } => 0,
                 ImageOp::Write { .. } => 1,
@@ -513,7 +548,7 @@ mod tests {
             .into_iter()
             .map(|(image, size)| (image, vec![Content::Zero; usize::try_from(size / 512).unwrap()]))
             .collect();
-        let steps: Vec<Step> = (0..500).map(|_| workload.next(Now(0), 1)).collect();
+        let steps: Vec<Step> = (0..500).map(|_| workload.next(Now(0), 0, 1)).collect();
         for step in steps.into_iter().chain(workload.scan()) {
             now = now + workload.pause(Now(0));
             let op = step.invoke(now, &mut history);
@@ -541,7 +576,7 @@ mod tests {
         let steps = |seed| {
             let mut workload = workload(seed);
             (0..50)
-                .map(|_| (workload.next(Now(0), 1), workload.pause(Now(0))))
+                .map(|_| (workload.next(Now(0), 0, 1), workload.pause(Now(0))))
                 .collect::<Vec<_>>()
         };
         assert_eq!(steps(6), steps(6));
