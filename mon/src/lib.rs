@@ -1,21 +1,30 @@
 //! The monitor: decides where PGs live and who shall act for each of them, and keeps no data of its own.
 //!
-//! A pure machine: notices of the metadata store come in, transactions go out. Several monitors may run; one leads, and
-//! every plan is written in a transaction that compares the leader's key and the plan it replaces. So it does no harm
-//! when its mirror is stale, its lease is gone, or an outcome is unknown: then it looks again.
-//! What it does not do yet: statistics, failure domains, out time, and placement by linear programming.
+//! A pure machine: notices of the metadata store and the time come in, transactions go out. Several monitors may run; one
+//! leads, and everything it writes is written in a transaction that compares the leader's key and what it was decided
+//! on. So it does no harm when its mirror is stale, its lease is gone, or an outcome is unknown: then it looks again.
+//! First things first: a PG gets a new primary before anything else is thought about.
+//! What it does not do yet: statistics, and changing the number of a pool's PGs while it has data.
 
+mod absence;
 mod mutant;
-mod placement;
+pub mod placement;
+mod plans;
+mod removal;
 
-use std::collections::BTreeMap;
+#[cfg(test)]
+mod tests;
 
-use trivet_core::keys::{self, Leader, Plan};
-use trivet_core::kv::{Change, Compare, LeaseId, Notice, Revision, Txn, TxnOutcome};
+use std::time::Duration;
+
+use trivet_core::keys::{self, Leader};
+use trivet_core::kv::{Change, Compare, Event, LeaseId, Notice, Revision, Txn, TxnOutcome};
 use trivet_core::map::{ClusterMap, encode};
-use trivet_core::{OsdId, PoolId};
+use trivet_core::{Now, OsdId};
 
+use absence::Absences;
 use mutant::mutant;
+use plans::Planned;
 
 #[cfg(any(test, feature = "mutants"))]
 pub use mutant::Mutant;
@@ -23,6 +32,12 @@ pub use mutant::Mutant;
 /// So many times [`Monitor::next`] waits for what should come, an outcome or a notice, before it gives it up: several
 /// seconds of ticks. Asking too early does no harm.
 const PATIENCE: u32 = 50;
+
+/// How often it looks for what only time brings.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Changes of one transaction, and a little less than half of its comparisons (see [`Txn`]).
+const MAX_CHANGES: usize = 45;
 
 /// What has to come before the next transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +58,12 @@ pub struct Monitor {
     awaited: Awaited,
     /// How often it has been waited for.
     waited: u32,
+    /// Something came that may call for something to be done.
+    stirred: bool,
+    /// When it looks for what only time brings.
+    look: Now,
+    absences: Absences,
+    planned: Planned,
     #[cfg(any(test, feature = "mutants"))]
     mutant: Option<Mutant>,
 }
@@ -57,6 +78,10 @@ impl Monitor {
             map: ClusterMap::default(),
             awaited: Awaited::Nothing,
             waited: 0,
+            stirred: true,
+            look: Now::default(),
+            absences: Absences::default(),
+            planned: Planned::default(),
             #[cfg(any(test, feature = "mutants"))]
             mutant: None,
         }
@@ -75,21 +100,32 @@ impl Monitor {
     /// Its lease was lost, or there is another one. Without a lease it does nothing.
     pub fn lease(&mut self, lease: Option<LeaseId>) {
         self.lease = lease;
+        self.stirred = true;
     }
 
     /// Takes in what the metadata store says.
     pub fn notice(&mut self, notice: &Notice) {
+        let told = keys_of(notice).is_some_and(|mut keys| keys.any(is_statistics));
+        let full = told.then(|| self.full_osds());
         self.map.apply(notice);
+        self.stirred |= stirs(notice) || full.is_some_and(|full| full != self.full_osds());
+    }
+
+    fn full_osds(&self) -> Vec<OsdId> {
+        let osds = self.map.stats.keys().copied();
+        osds.filter(|&osd| placement::is_full(&self.map, osd)).collect()
     }
 
     /// The transaction that this monitor wants to run now, if any. Call it after notices and with every tick; there is
     /// one under way at a time, which ends with [`Monitor::ended`].
-    #[expect(clippy::should_implement_trait, reason = "there may be more after none")]
-    pub fn next(&mut self) -> Option<Txn> {
+    pub fn next(&mut self, now: Now) -> Option<Txn> {
+        if self.stirred {
+            self.absences.observe(&self.map, now);
+        }
         if self.has_to_wait() {
             return None;
         }
-        let txn = self.wanted()?;
+        let txn = self.wanted(now)?;
         self.wait_for(Awaited::Outcome);
         Some(txn)
     }
@@ -120,14 +156,40 @@ impl Monitor {
         self.awaited != Awaited::Nothing
     }
 
-    fn wanted(&self) -> Option<Txn> {
+    fn wanted(&mut self, now: Now) -> Option<Txn> {
         let lease = self.lease?;
         match &self.map.leader {
-            _ if mutant!(self, TwoLeaders) => self.replan(None),
+            _ if mutant!(self, TwoLeaders) => self.lead(Guard(None), now),
             None => Some(self.stand(lease)),
-            Some(leader) if leader.value.id == self.id => self.replan(Some(leader.revision)),
-            Some(_) => None,
+            Some(leader) if leader.value.id == self.id => {
+                let guard = Guard(Some(leader.revision));
+                self.lead(guard, now)
+            }
+            Some(_) => {
+                self.stirred = false;
+                None
+            }
         }
+    }
+
+    /// What a leader has to do, the most urgent first.
+    fn lead(&mut self, guard: Guard, now: Now) -> Option<Txn> {
+        let looks = now >= self.look;
+        if !self.stirred && !looks {
+            return None;
+        }
+        let mut txn = self.appoint(guard);
+        txn = txn.or_else(|| looks.then(|| self.mark_absent(guard, now)).flatten());
+        txn = txn.or_else(|| self.replan(guard));
+        txn = txn.or_else(|| self.clear_removed(guard));
+        txn = txn.or_else(|| looks.then(|| self.hand_over(guard, now)).flatten());
+        if txn.is_none() {
+            self.stirred = false;
+            if looks {
+                self.look = now + LOOK;
+            }
+        }
+        txn
     }
 
     fn stand(&self, lease: LeaseId) -> Txn {
@@ -142,38 +204,44 @@ impl Monitor {
             changes: vec![change],
         }
     }
+}
 
-    fn replan(&self, leader: Option<Revision>) -> Option<Txn> {
-        self.map.pools.keys().find_map(|&pool| self.replan_pool(pool, leader))
-    }
+/// Who leads, as far as the monitor knows: all its transactions compare that.
+#[derive(Clone, Copy)]
+struct Guard(Option<Revision>);
 
-    fn replan_pool(&self, id: PoolId, leader: Option<Revision>) -> Option<Txn> {
-        let pool = &self.map.pools.get(&id)?.value;
-        let weights: BTreeMap<OsdId, u64> = self.map.members.iter().map(|(&osd, c)| (osd, c.value.size)).collect();
-        let current = self.map.plans.get(&id);
-        let empty = Plan::default();
-        let old = current.map_or(&empty, |plan| &plan.value);
-        let mut plan = placement::place(old, &weights, pool.pg_count, pool.replicas);
-        placement::choose_primaries(&mut plan, |osd| self.map.is_up(osd));
-        if current.is_some_and(|current| current.value == plan) || weights.is_empty() {
-            return None;
+impl Guard {
+    fn txn(self, compare: Vec<Compare>, changes: Vec<Change>) -> Txn {
+        let leads = self
+            .0
+            .map(|revision| Compare::ModRevision(keys::LEADER.into(), revision));
+        Txn {
+            compare: leads.into_iter().chain(compare).collect(),
+            changes,
         }
-        let key = keys::plan(id);
-        let unchanged = match current {
-            Some(current) => Compare::ModRevision(key.clone(), current.revision),
-            None => Compare::Absent(key.clone()),
-        };
-        let leads = leader.map(|revision| Compare::ModRevision(keys::LEADER.into(), revision));
-        let mut compare: Vec<Compare> = leads.into_iter().chain([unchanged]).collect();
-        if mutant!(self, PlanWithoutCompare) {
-            compare.clear();
-        }
-        Some(Txn {
-            compare,
-            changes: vec![Change::put(key, encode(&plan))],
-        })
     }
 }
 
-#[cfg(test)]
-mod tests;
+/// The keys that a notice is about; none for everything.
+fn keys_of(notice: &Notice) -> Option<impl Iterator<Item = &str>> {
+    let Notice::Changes { events, .. } = notice else {
+        return None;
+    };
+    Some(events.iter().map(|event| match event {
+        Event::Put(kv) => kv.key.as_str(),
+        Event::Delete { key, .. } => key.as_str(),
+    }))
+}
+
+fn is_statistics(key: &str) -> bool {
+    key.starts_with(keys::OSDS) && key.ends_with("/stats")
+}
+
+/// Whether a notice has anything but names, gateways, PGs and statistics: those call for nothing.
+fn stirs(notice: &Notice) -> bool {
+    let idle = |key: &str| {
+        let prefixes = ["ns/", keys::GATEWAYS, keys::PGS];
+        is_statistics(key) || prefixes.iter().any(|prefix| key.starts_with(prefix))
+    };
+    keys_of(notice).is_none_or(|mut keys| !keys.all(idle))
+}

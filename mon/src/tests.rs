@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use trivet_core::PoolId;
+use trivet_core::keys::Plan;
 use trivet_core::kv::{Event, KeyValue};
 
 use super::*;
@@ -79,6 +81,7 @@ fn pool() -> keys::Pool {
 
 /// A store, and monitors that mirror it.
 struct Cluster {
+    now: Now,
     store: Store,
     monitors: Vec<Monitor>,
 }
@@ -92,7 +95,8 @@ impl Cluster {
     fn with(monitor: Monitor, osds: u32) -> Cluster {
         let monitors = vec![monitor];
         let store = Store::default();
-        let mut cluster = Cluster { store, monitors };
+        let now = Now::default();
+        let mut cluster = Cluster { now, store, monitors };
         cluster.put(keys::pool(POOL), pool());
         (1..=osds).for_each(|osd| cluster.join(osd));
         cluster
@@ -132,7 +136,7 @@ impl Cluster {
     fn settle(&mut self, which: usize) -> usize {
         let mut committed = 0;
         for _ in 0..100 {
-            let Some(txn) = self.monitors[which].next() else {
+            let Some(txn) = self.monitors[which].next(self.now) else {
                 return committed;
             };
             let (outcome, notice) = self.store.txn(&txn);
@@ -196,33 +200,37 @@ fn members_are_replaced_when_they_leave_and_get_a_share_when_they_join() {
 fn one_transaction_is_under_way_at_a_time() {
     let mut cluster = Cluster::new(2);
     let monitor = &mut cluster.monitors[0];
-    let stand = monitor.next().unwrap();
-    assert_eq!(monitor.next(), None);
+    let stand = monitor.next(Now::default()).unwrap();
+    assert_eq!(monitor.next(Now::default()), None);
     let (outcome, notice) = cluster.store.txn(&stand);
     monitor.ended(outcome);
-    assert_eq!(monitor.next(), None, "the mirror does not have it yet");
+    assert_eq!(monitor.next(Now::default()), None, "the mirror does not have it yet");
     monitor.notice(&notice);
-    let plan = monitor.next().unwrap();
+    let plan = monitor.next(Now::default()).unwrap();
     assert_ne!(plan, stand);
     monitor.ended(TxnOutcome::Unknown);
-    assert_eq!(monitor.next(), Some(plan.clone()), "it may not have happened");
+    assert_eq!(
+        monitor.next(Now::default()),
+        Some(plan.clone()),
+        "it may not have happened"
+    );
     // It had: the repetition is refused, and the notice shows why.
     let (_, notice) = cluster.store.txn(&plan);
     let (refused, _) = cluster.store.txn(&plan);
     assert!(matches!(refused, TxnOutcome::Refused(_)));
     monitor.ended(refused);
-    assert_eq!(monitor.next(), None);
+    assert_eq!(monitor.next(Now::default()), None);
     monitor.notice(&notice);
     monitor.notice(&notice);
-    assert_eq!(monitor.next(), None, "nothing more to do");
+    assert_eq!(monitor.next(Now::default()), None, "nothing more to do");
 }
 
 #[test]
 fn what_never_comes_is_given_up() {
     let mut cluster = Cluster::new(2);
     let monitor = &mut cluster.monitors[0];
-    let stand = monitor.next();
-    let calls = |monitor: &mut Monitor| (1..1000).find_map(|call| monitor.next().map(|txn| (call, txn)));
+    let stand = monitor.next(Now::default());
+    let calls = |monitor: &mut Monitor| (1..1000).find_map(|call| monitor.next(Now::default()).map(|txn| (call, txn)));
     let again = Some((PATIENCE + 1, stand.unwrap()));
     assert_eq!(calls(monitor), again, "no outcome");
     monitor.ended(TxnOutcome::Refused(1000));
@@ -239,7 +247,7 @@ fn a_monitor_stands_with_the_lease_that_it_has() {
     cluster.delete(keys::LEADER.into());
     assert_eq!(cluster.settle(0), 0, "nor stand");
     cluster.monitors[0].lease(Some(LeaseId(2)));
-    let stand = cluster.monitors[0].next().unwrap();
+    let stand = cluster.monitors[0].next(cluster.now).unwrap();
     assert!(matches!(
         stand.changes[0],
         Change::Put {
@@ -259,7 +267,7 @@ fn stale_plan(first: Monitor) -> TxnOutcome {
     cluster.store.run(Change::Delete(keys::LEADER.into()));
     cluster.store.put(keys::LEADER.into(), Leader { id: 8 });
     let plan = cluster.monitors[0]
-        .next()
+        .next(cluster.now)
         .expect("a plan without the primary that is gone");
     cluster.store.txn(&plan).0
 }

@@ -307,8 +307,9 @@ impl World {
     }
 
     fn monitor_next(&mut self, place: Place, index: usize) {
+        let now = self.local(place);
         let slot = &mut self.monitors[index];
-        let Some(txn) = slot.machine.as_mut().and_then(Monitor::next) else {
+        let Some(txn) = slot.machine.as_mut().and_then(|monitor| monitor.next(now)) else {
             return;
         };
         slot.ticket += 1;
