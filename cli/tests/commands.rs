@@ -55,7 +55,7 @@ fn answer(call: AdminCall, lost: u64) -> AdminResult {
             Err(AdminError::new(ErrorKind::NotFound, "there is no image none\nat all"))
         }
         AdminCall::ImageInfo { path } => image(&path, 512),
-        AdminCall::ImageCreate { path, size } | AdminCall::ImageResize { path, size } => image(&path, size),
+        AdminCall::ImageCreate { path, size, .. } | AdminCall::ImageResize { path, size } => image(&path, size),
         AdminCall::ImageRename { to, .. } => image(&to, 512),
         AdminCall::ImageList => {
             let images = vec![ImageInfo::new("demo", "1f", 1 << 30)];
@@ -121,6 +121,7 @@ fn image_commands_ask_and_print() {
     let create = |path: &str, size| AdminCall::ImageCreate {
         path: path.to_owned(),
         size,
+        pool: None,
     };
     let resize = |path: &str, size| AdminCall::ImageResize {
         path: path.to_owned(),

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use trivet_core::ImageId;
 use trivet_core::kv::{Revision, TxnOutcome};
+use trivet_core::{ImageId, PoolId};
 use trivet_namespace::{Caller, Context, NsError, Operation, Outcome, SetTime};
 
 use crate::gateway::{Effect, Gateway, Origin};
@@ -19,6 +19,8 @@ pub(crate) struct Change {
     pub origin: Origin,
     pub operation: Operation,
     pub caller: Caller,
+    /// Where a new file is to go; none: to the default pool.
+    pub pool: Option<PoolId>,
 }
 
 /// Growths of one file: one is under way, the others wait and are merged.
@@ -50,38 +52,52 @@ pub(crate) struct Changes {
 impl Gateway {
     /// Starts a change; its answer goes to the origin.
     pub(crate) fn start_change(&mut self, origin: Origin, operation: Operation, caller: Caller, out: &mut Vec<Effect>) {
-        if let Operation::SetAttr { id, changes, .. } = &operation
+        let change = Change {
+            origin,
+            operation,
+            caller,
+            pool: None,
+        };
+        self.start(change, out);
+    }
+
+    /// The same, as it is given.
+    pub(crate) fn start(&mut self, change: Change, out: &mut Vec<Effect>) {
+        if let Operation::SetAttr { id, changes, .. } = &change.operation
             && changes.mtime != SetTime::Keep
         {
             // What was written before counts no more.
             self.background.touched.remove(id);
         }
-        let change = Change {
-            origin,
-            operation,
-            caller,
-        };
         if let Operation::Grow { id, .. } = change.operation {
             let growth = self.changes.growths.entry(id).or_default();
             if !growth.under_way.is_empty() {
                 growth.waiting.push(change);
                 return;
             }
-            growth.under_way.push(origin);
+            growth.under_way.push(change.origin);
         }
         self.plan_change(change, out);
     }
 
     fn plan_change(&mut self, change: Change, out: &mut Vec<Effect>) {
+        let wanted = change.pool.or_else(|| self.default_pool());
+        let pool = wanted.filter(|&pool| self.takes_images(pool));
         let context = Context {
             caller: change.caller.clone(),
             now: self.clock.wall,
-            pool: self.client.map().pools.keys().next().copied(),
+            pool,
             gateway: self.id,
         };
         match self.namespace.plan(&change.operation, &context, &mut self.numbers) {
             Ok(plan) if plan.is_nothing() => self.finish_change(&change, Ok(plan.outcome), out),
-            Ok(plan) => {
+            Ok(mut plan) => {
+                if let (Some(pool), Outcome::Node(id)) = (pool, &plan.outcome)
+                    && id.pool() == pool
+                    && self.namespace.inode(*id).is_none()
+                {
+                    plan.txn.compare.extend(Gateway::new_file_guard(pool));
+                }
                 let ticket = self.number();
                 self.changes.txns.insert(ticket, (change, plan.outcome));
                 out.push(Effect::Txn(ticket, plan.txn));

@@ -21,6 +21,7 @@ use crate::admin::metrics::{ExportMetrics, Metrics, Op, Protocol};
 use crate::admin::{AdminCall, AdminReply};
 use crate::background::Background;
 use crate::changes::Changes;
+use crate::cluster::{Edits, Progress};
 use crate::iscsi::IscsiSession;
 use crate::nbd::NbdSession;
 use crate::nfs::{NfsServer, NfsSession};
@@ -113,6 +114,8 @@ pub struct Gateway {
     pub(crate) background: Background,
     pub(crate) calls: BTreeMap<u64, (AdminCall, AdminReply)>,
     pub(crate) scrubs: Scrubs,
+    pub(crate) edits: Edits,
+    pub(crate) progress: Progress,
     pub(crate) osds: BTreeMap<OsdId, OsdReport>,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
@@ -145,6 +148,8 @@ impl Gateway {
             background: Background::default(),
             calls: BTreeMap::new(),
             scrubs: Scrubs::default(),
+            edits: Edits::default(),
+            progress: Progress::default(),
             osds: BTreeMap::new(),
             clock,
             metrics,
@@ -260,11 +265,14 @@ impl Gateway {
     pub fn notice(&mut self, clock: Clock, notice: &Notice, out: &mut Vec<Effect>) {
         self.clock = clock;
         self.namespace.apply(notice);
-        self.scrubs.apply(notice, self.client.map().revision);
+        let known = self.client.map().revision;
+        self.scrubs.apply(notice, known);
+        self.edits.marks.apply(notice, known);
         let mut effects = std::mem::take(&mut self.from_client);
         self.client.notice(clock.now, notice, &mut effects);
         self.from_client = effects;
         self.mirror_moved(out);
+        self.edits_moved(out);
         self.run_background(out);
         self.work(out);
     }
@@ -272,7 +280,7 @@ impl Gateway {
     /// A metadata transaction of this gateway ended.
     pub fn txn_ended(&mut self, clock: Clock, ticket: u64, outcome: TxnOutcome, out: &mut Vec<Effect>) {
         self.clock = clock;
-        if !self.scrubs.txn_ended(ticket, outcome) {
+        if !self.scrubs.txn_ended(ticket, outcome) && !self.edit_txn_ended(ticket, outcome, out) {
             self.change_txn_ended(ticket, outcome, out);
         }
         self.work(out);
@@ -283,6 +291,7 @@ impl Gateway {
         self.clock = clock;
         match call {
             AdminCall::Scrub => self.ask_scrub(reply, out),
+            AdminCall::Change(change) => self.change_cluster(change, reply, out),
             call => self.admin_call(call, reply, out),
         }
         self.work(out);
@@ -298,6 +307,8 @@ impl Gateway {
         self.run_background(out);
         if clock.now.since(self.last_tick) >= SESSION_TICK {
             self.last_tick = clock.now;
+            self.progress.sample(clock.now, self.objects_missing());
+            self.update_space();
             self.write_touched(out);
             self.tick_sessions(out);
         }

@@ -1,19 +1,56 @@
 //! The administrator's calls about images, carried out on the tree of names.
 
-use trivet_core::ImageId;
+use trivet_core::{ImageId, PoolId};
 use trivet_namespace::{Caller, Kind, NsError, Operation, Outcome};
 
 use crate::admin::{AdminAnswer, AdminCall, AdminError, AdminReply, AdminResult, ErrorKind, ImageInfo, ImageList};
+use crate::changes::Change;
+use crate::cluster::NO_POOL;
 use crate::gateway::{Effect, Gateway, Origin};
 
 impl Gateway {
     /// Answers a question at once, or starts the change that was asked for.
     pub(crate) fn admin_call(&mut self, call: AdminCall, reply: AdminReply, out: &mut Vec<Effect>) {
-        let operation = match &call {
-            AdminCall::ImageCreate { path, size } => Ok(Operation::CreateImage {
-                path: path.clone().into_bytes(),
-                size: *size,
-            }),
+        let wanted = match &call {
+            AdminCall::ImageCreate { .. }
+            | AdminCall::ImageRemove { .. }
+            | AdminCall::ImageRename { .. }
+            | AdminCall::ImageResize { .. } => self.image_operation(&call),
+            question => {
+                // A caller that has given up is no concern of ours.
+                let _ = reply.send(self.admin_question(question));
+                return;
+            }
+        };
+        match wanted {
+            Ok((operation, pool)) => {
+                let number = self.number();
+                self.calls.insert(number, (call, reply));
+                let change = Change {
+                    origin: Origin::Admin(number),
+                    operation,
+                    caller: Caller::root(),
+                    pool,
+                };
+                self.start(change, out);
+            }
+            Err(error) => {
+                let _ = reply.send(Err(error));
+            }
+        }
+    }
+
+    /// What a call asks of the tree of names, and the pool for what is made.
+    fn image_operation(&self, call: &AdminCall) -> Result<(Operation, Option<PoolId>), AdminError> {
+        let operation = match call {
+            AdminCall::ImageCreate { path, size, pool } => {
+                let pool = pool.as_deref().map(|pool| self.pool_for_images(pool)).transpose()?;
+                let operation = Operation::CreateImage {
+                    path: path.clone().into_bytes(),
+                    size: *size,
+                };
+                return Ok((operation, pool));
+            }
             AdminCall::ImageRemove { path } => self.find_image(path).map(|_| Operation::RemoveImage {
                 path: path.clone().into_bytes(),
             }),
@@ -24,22 +61,9 @@ impl Gateway {
             AdminCall::ImageResize { path, size } => {
                 self.find_image(path).map(|id| Operation::Resize { id, size: *size })
             }
-            question => {
-                // A caller that has given up is no concern of ours.
-                let _ = reply.send(self.admin_question(question));
-                return;
-            }
+            _ => Err(AdminError::new(ErrorKind::Internal, "no call about an image")),
         };
-        match operation {
-            Ok(operation) => {
-                let number = self.number();
-                self.calls.insert(number, (call, reply));
-                self.start_change(Origin::Admin(number), operation, Caller::root(), out);
-            }
-            Err(error) => {
-                let _ = reply.send(Err(error));
-            }
-        }
+        operation.map(|operation| (operation, None))
     }
 
     fn admin_question(&self, call: &AdminCall) -> AdminResult {
@@ -53,6 +77,7 @@ impl Gateway {
                 .map(AdminAnswer::Image),
             AdminCall::Status => Ok(AdminAnswer::Status(Box::new(self.status()))),
             AdminCall::OsdList => Ok(AdminAnswer::Osds(self.osd_list())),
+            AdminCall::Ask(question) => self.cluster_question(question),
             _ => Err(AdminError::new(
                 ErrorKind::Unavailable,
                 "this gateway does not run OSDs; ask the one that does",
@@ -76,6 +101,7 @@ impl Gateway {
         let inode = self.namespace.inode(id).ok_or_else(gone)?;
         let path = self.namespace.path_of(id).ok_or_else(gone)?;
         let mut info = ImageInfo::new(&String::from_utf8_lossy(&path), id, inode.size);
+        info.pool = self.pool_name(id.pool());
         info.modified = u64::try_from(inode.mtime.sec).ok();
         Ok(info)
     }
@@ -131,10 +157,7 @@ fn image_error(path: &str, error: &NsError) -> AdminError {
             format!("{path}: a part of the path is not a directory"),
         ),
         NsError::IsDir => (ErrorKind::Conflict, format!("{path} is a directory, not an image")),
-        NsError::NoPool => (
-            ErrorKind::Unavailable,
-            format!("{path}: there is no pool to put images in"),
-        ),
+        NsError::NoPool => (ErrorKind::Unavailable, format!("{path}: {NO_POOL}")),
         NsError::NoSpace => (ErrorKind::NoSpace, format!("{path}: {error}")),
         NsError::FileTooBig | NsError::NameTooLong | NsError::Inval => (ErrorKind::Invalid, format!("{path}: {error}")),
         _ => (ErrorKind::Conflict, format!("{path}: {error}")),

@@ -8,6 +8,7 @@
 pub mod admin;
 mod background;
 mod changes;
+mod cluster;
 pub mod gateway;
 #[cfg(test)]
 mod gateway_tests;

@@ -481,6 +481,7 @@ impl Data {
                     let call = AdminCall::ImageCreate {
                         path: DEMO.0.into(),
                         size: DEMO.1,
+                        pool: None,
                     };
                     self.gateway.admin(clock, call, reply, &mut self.effects);
                     self.gateway_effects();

@@ -3,7 +3,7 @@
 //! | route | does |
 //! |---|---|
 //! | `GET /api/v1/images` | list |
-//! | `POST /api/v1/images` `{"path", "size"}` | create |
+//! | `POST /api/v1/images` `{"path", "size", "pool"}` | create; without `pool` in the one with the lowest id |
 //! | `GET /api/v1/images/PATH` | show; slashes in PATH stay slashes |
 //! | `PATCH /api/v1/images/PATH` `{"size"}` or `{"path"}` | resize or rename |
 //! | `DELETE /api/v1/images/PATH` | remove |
@@ -13,7 +13,8 @@
 //! | `GET /healthz` | 200 `ok` when data can be served |
 //! | `GET /metrics` | OpenMetrics text |
 //!
-//! Every failure is `{"error": {"kind", "message"}}`. Who may ask at all is decided in `guard`.
+//! What the cluster is made of has its routes in `cluster_http`. Every failure is `{"error": {"kind", "message"}}`. Who
+//! may ask at all is decided in `guard`.
 
 use std::future::Future;
 use std::io;
@@ -36,8 +37,8 @@ use super::listener::Bounded;
 use super::metrics::Metrics;
 use super::scrape::scrape;
 use super::{
-    AdminAnswer, AdminCall, AdminError, AdminHandle, CreateImage, ErrorKind, Health, PatchImage, Status, clean_path,
-    guard,
+    AdminAnswer, AdminCall, AdminError, AdminHandle, ClusterQuestion, CreateImage, ErrorKind, Health, PatchImage,
+    Status, clean_path, cluster_http, guard,
 };
 
 /// The largest request body, bytes.
@@ -77,14 +78,15 @@ pub async fn serve(
     }
 }
 
+/// What routes work with.
 #[derive(Clone)]
-struct Api {
+pub(super) struct Api {
     handle: AdminHandle,
     metrics: Arc<Metrics>,
 }
 
 fn router(handle: AdminHandle, metrics: Arc<Metrics>, local: bool) -> Router {
-    Router::new()
+    let router = Router::new()
         .route("/api/v1/images", get(image_list).post(image_create))
         .route(
             "/api/v1/images/{*path}",
@@ -96,7 +98,8 @@ fn router(handle: AdminHandle, metrics: Arc<Metrics>, local: bool) -> Router {
         .route("/api/v1/osds/{osd}/start", post(osd_start))
         .route("/api/v1/scrub", post(scrub))
         .route("/healthz", get(healthz))
-        .route("/metrics", get(metrics_text))
+        .route("/metrics", get(metrics_text));
+    cluster_http::routes(router)
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
@@ -105,10 +108,12 @@ fn router(handle: AdminHandle, metrics: Arc<Metrics>, local: bool) -> Router {
         .with_state(Api { handle, metrics })
 }
 
-type Answer = Result<Json<AdminAnswer>, AdminError>;
+/// What a route answers.
+pub(super) type Answer = Result<Json<AdminAnswer>, AdminError>;
 
 impl Api {
-    async fn ask(&self, call: AdminCall) -> Answer {
+    /// Asks the data path.
+    pub(super) async fn ask(&self, call: AdminCall) -> Answer {
         self.handle.call(call).await.map(Json)
     }
 
@@ -181,15 +186,18 @@ async fn healthz(State(api): State<Api>) -> Response {
 
 async fn metrics_text(State(api): State<Api>) -> Response {
     let status = api.probe().await.ok();
-    let osds = match &status {
-        Some(_) => api.handle.call_within(AdminCall::OsdList, PROBE_DEADLINE).await.ok(),
-        None => None,
-    };
-    let osds = match osds {
-        Some(AdminAnswer::Osds(list)) => list.osds,
-        _ => Vec::new(),
-    };
-    let text = scrape(api.metrics, status, osds);
+    let (mut osds, mut pools) = (Vec::new(), Vec::new());
+    if status.is_some() {
+        let list = api.handle.call_within(AdminCall::OsdList, PROBE_DEADLINE);
+        if let Ok(AdminAnswer::Osds(list)) = list.await {
+            osds = list.osds;
+        }
+        let question = AdminCall::Ask(ClusterQuestion::Pools);
+        if let Ok(AdminAnswer::Pools(list)) = api.handle.call_within(question, PROBE_DEADLINE).await {
+            pools = list.pools;
+        }
+    }
+    let text = scrape(api.metrics, status, osds, pools);
     ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response()
 }
 
@@ -215,7 +223,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ImagePath {
 }
 
 /// The OSD that the route names.
-struct OsdNumber(u32);
+pub(super) struct OsdNumber(pub(super) u32);
 
 impl<S: Send + Sync> FromRequestParts<S> for OsdNumber {
     type Rejection = AdminError;
@@ -231,7 +239,7 @@ impl<S: Send + Sync> FromRequestParts<S> for OsdNumber {
 }
 
 /// A JSON body of type `T`.
-struct JsonBody<T>(T);
+pub(super) struct JsonBody<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = AdminError;

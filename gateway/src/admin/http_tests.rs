@@ -84,10 +84,10 @@ impl Server {
 fn obliging(call: AdminCall) -> AdminResult {
     let image = |path: &str, size| Ok(AdminAnswer::Image(ImageInfo::new(path, "1f", size)));
     match call {
-        AdminCall::ImageCreate { path, size } if path == "full" => {
+        AdminCall::ImageCreate { path, size, .. } if path == "full" => {
             Err(AdminError::new(ErrorKind::NoSpace, format!("no room for {size} bytes")))
         }
-        AdminCall::ImageCreate { path, size } | AdminCall::ImageResize { path, size } => image(&path, size),
+        AdminCall::ImageCreate { path, size, .. } | AdminCall::ImageResize { path, size } => image(&path, size),
         AdminCall::ImageInfo { path } if path == "none" => Err(AdminError::new(ErrorKind::NotFound, "no image none")),
         AdminCall::ImageInfo { path } => image(&path, 512),
         AdminCall::ImageRename { from, to } => image(&format!("{from}>{to}"), 512),
@@ -115,6 +115,15 @@ fn obliging(call: AdminCall) -> AdminResult {
             Ok(AdminAnswer::Done {})
         }
         AdminCall::Scrub => Ok(AdminAnswer::Scrub(ScrubAsked { number: 4 })),
+        AdminCall::Ask(ClusterQuestion::Pools) => Ok(AdminAnswer::Pools(PoolList {
+            pools: vec![PoolInfo {
+                name: "fast".into(),
+                images: 3,
+                ..PoolInfo::default()
+            }],
+        })),
+        // So that the tests see what arrived.
+        AdminCall::Change(_) | AdminCall::Ask(_) => Err(AdminError::new(ErrorKind::Conflict, format!("{call:?}"))),
         AdminCall::OsdStop { osd } | AdminCall::OsdStart { osd } => {
             Err(AdminError::new(ErrorKind::NotFound, format!("no OSD {osd}")))
         }
@@ -159,11 +168,99 @@ fn routes_ask_the_data_path() {
         ("POST /api/v1/osds/1/stop", "", 200, "", json!({})),
         ("POST /api/v1/osds/1/start", "", 200, "", json!({})),
         ("POST /api/v1/scrub", "", 200, "/number", json!(4)),
+        ("GET /api/v1/pools", "", 200, "/pools/0/images", json!(3)),
     ];
     for (line, body, status, pointer, value) in table {
         let (given, answer) = server.json(line, body);
         assert_eq!(given, status, "{line}: {answer}");
         assert_eq!(answer.pointer(pointer), Some(&value), "{line}: {answer}");
+    }
+}
+
+/// What the data path is asked for a request.
+fn heard(server: &Server, line: &str, body: &str) -> String {
+    let (_, answer) = server.json(line, body);
+    answer["error"]["message"].as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn changes_of_the_cluster_reach_the_data_path() {
+    let server = start(obliging);
+    let pool = || "fast".to_owned();
+    let name = || "r1".to_owned();
+    let create = CreatePool {
+        name: pool(),
+        replicas: 3,
+        ..CreatePool::default()
+    };
+    let patch = PatchPool {
+        min_size: Some(2),
+        ..PatchPool::default()
+    };
+    let osd = PatchOsd {
+        reweight: Some(Thousandths::new(500)),
+        ..PatchOsd::default()
+    };
+    let place = SetPlace {
+        level: "rack".into(),
+        parent: Some("room".into()),
+    };
+    let settings = PatchSettings {
+        osd_out_s: Some(60),
+        ..PatchSettings::default()
+    };
+    let modify = ClusterChange::PoolModify { pool: pool(), patch };
+    let weigh = ClusterChange::OsdModify { osd: 3, patch: osd };
+    let set = ClusterChange::TreeSet { name: name(), place };
+    let room = r#"{"level": "rack", "parent": "room"}"#;
+    let table = [
+        (
+            "POST /api/v1/pools",
+            r#"{"name": "fast", "replicas": 3}"#,
+            ClusterChange::PoolCreate(create),
+        ),
+        ("PATCH /api/v1/pools/fast", r#"{"min_size": 2}"#, modify),
+        (
+            "DELETE /api/v1/pools/fast",
+            "",
+            ClusterChange::PoolRemove { pool: pool() },
+        ),
+        ("PATCH /api/v1/osds/3", r#"{"reweight": 0.5}"#, weigh),
+        ("DELETE /api/v1/osds/3", "", ClusterChange::OsdRemove { osd: 3 }),
+        ("PUT /api/v1/tree/r1", room, set),
+        ("DELETE /api/v1/tree/r1", "", ClusterChange::TreeRemove { name: name() }),
+        (
+            "PATCH /api/v1/settings",
+            r#"{"osd_out_s": 60}"#,
+            ClusterChange::Settings(settings),
+        ),
+    ];
+    for (line, body, change) in table {
+        let call = AdminCall::Change(change);
+        assert_eq!(heard(&server, line, body), format!("{call:?}"), "{line}");
+    }
+}
+
+#[test]
+fn questions_about_the_cluster_reach_the_data_path() {
+    let server = start(obliging);
+    let filter = PgFilter {
+        pool: Some("fast".into()),
+        osd: Some(3),
+        state: None,
+    };
+    let table = [
+        ("GET /api/v1/tree", ClusterQuestion::Tree),
+        ("GET /api/v1/df", ClusterQuestion::Df),
+        ("GET /api/v1/pgs?pool=fast&osd=3", ClusterQuestion::Pgs(filter)),
+        ("GET /api/v1/pgs/fast.3", ClusterQuestion::Pg { pg: "fast.3".into() }),
+        ("GET /api/v1/mons", ClusterQuestion::Monitors),
+        ("GET /api/v1/gateways", ClusterQuestion::Gateways),
+        ("GET /api/v1/settings", ClusterQuestion::Settings),
+    ];
+    for (line, question) in table {
+        let call = AdminCall::Ask(question);
+        assert_eq!(heard(&server, line, ""), format!("{call:?}"), "{line}");
     }
 }
 
@@ -197,6 +294,15 @@ fn failures_are_json_with_the_right_status() {
         ("GET /api/v1/images/a%00b", "", 400, "invalid"),
         ("GET /api/v1/images/a%ff", "", 400, "invalid"),
         ("GET /api/v1/images/a//b", "", 400, "invalid"),
+        ("POST /api/v1/pools", r#"{"name": "p"}"#, 400, "invalid"),
+        ("POST /api/v1/pools", r#"{"name": "p", "replicas": 0}"#, 400, "invalid"),
+        ("PATCH /api/v1/osds/1", "{}", 400, "invalid"),
+        ("PATCH /api/v1/osds/1", r#"{"reweight": 1.5}"#, 400, "invalid"),
+        ("PATCH /api/v1/osds/x", r#"{"out": true}"#, 400, "invalid"),
+        ("PUT /api/v1/tree/a%20b", r#"{"level": "rack"}"#, 400, "invalid"),
+        ("PATCH /api/v1/settings", r#"{"osd_out_s": 0}"#, 400, "invalid"),
+        ("GET /api/v1/pgs?pol=x", "", 400, "invalid"),
+        ("GET /api/v1/pgs?osd=x", "", 400, "invalid"),
         ("GET /api/v1/nothing", "", 404, "not_found"),
         ("GET /", "", 404, "not_found"),
         ("DELETE /api/v1/status", "", 405, "method"),
@@ -246,6 +352,7 @@ fn health_and_metrics() {
         "trivet_up 1",
         "trivet_images 2",
         "trivet_osd_up{osd=\"1\"} 1",
+        "trivet_pool_images{pool=\"fast\"} 3",
         "trivet_ops_total{protocol=\"nbd\",export=\"demo\",op=\"flush\"} 1",
     ] {
         assert!(text.lines().any(|given| given == line), "{line} not in\n{text}");

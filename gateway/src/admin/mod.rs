@@ -7,14 +7,18 @@
 //! Promises: a call is answered or fails by its deadline; names and sizes in a call are already valid. Does not
 //! authenticate: the listener is meant for loopback or a trusted network.
 
+mod cluster;
+mod cluster_http;
 mod error;
 mod guard;
 pub mod http;
 mod listener;
+mod listings;
 pub mod metrics;
 mod model;
 mod path;
 mod scrape;
+mod words;
 
 #[cfg(test)]
 mod http_tests;
@@ -24,13 +28,23 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
+use trivet_core::keys::Settings;
 
+pub(crate) use cluster::valid_copies;
+pub use cluster::{
+    ClusterChange, ClusterQuestion, CreatePool, DEFAULT_PGS, PatchOsd, PatchPool, PatchSettings, PgFilter, SetPlace,
+};
 pub use error::{AdminError, ErrorBody, ErrorKind};
+pub use listings::{
+    Df, GatewayInfo, GatewayList, MonitorInfo, MonitorList, PgExplained, PgInfo, PgInterval, PgList, PoolInfo,
+    PoolList, Tree, TreeRow,
+};
 pub use model::{
     Capacity, ClientCounts, CreateImage, Health, ImageInfo, ImageList, OsdCounts, OsdInfo, OsdList, OsdState,
     PatchImage, PgCounts, Recovery, Scrub, ScrubAsked, Status, iscsi_target,
 };
 pub use path::{MAX_COMPONENT, MAX_PATH, clean_path};
+pub use words::{Thousandths, clean_tags, valid_pool_name, valid_word};
 
 /// Sizes of images are multiples of this, bytes: the sector that NBD and iSCSI clients see.
 pub const SECTOR: u64 = 512;
@@ -54,6 +68,8 @@ pub enum AdminCall {
         path: String,
         /// Bytes.
         size: u64,
+        /// The name or id of the pool to put it in; none: the one with the lowest id.
+        pool: Option<String>,
     },
     /// All images, ascending by path; answered with [`AdminAnswer::Images`].
     ImageList,
@@ -98,6 +114,10 @@ pub enum AdminCall {
     /// Have all copies of everything read and compared; answered with [`AdminAnswer::Scrub`] when that is asked for,
     /// before it is done.
     Scrub,
+    /// Change what the cluster is made of; answered when the change is seen by this gateway.
+    Change(ClusterChange),
+    /// A question about what the cluster is made of.
+    Ask(ClusterQuestion),
 }
 
 impl AdminCall {
@@ -105,7 +125,7 @@ impl AdminCall {
         use AdminCall as Call;
         !matches!(
             self,
-            Call::ImageList | Call::ImageInfo { .. } | Call::Status | Call::OsdList
+            Call::ImageList | Call::ImageInfo { .. } | Call::Status | Call::OsdList | Call::Ask(_)
         )
     }
 
@@ -130,6 +150,26 @@ pub enum AdminAnswer {
     Osds(OsdList),
     /// A scrub was asked for.
     Scrub(ScrubAsked),
+    /// One OSD.
+    Osd(OsdInfo),
+    /// One pool.
+    Pool(PoolInfo),
+    /// All pools.
+    Pools(PoolList),
+    /// Space.
+    Df(Df),
+    /// The placement tree.
+    Tree(Tree),
+    /// PGs.
+    Pgs(PgList),
+    /// One PG, explained.
+    Pg(PgExplained),
+    /// The monitors.
+    Monitors(MonitorList),
+    /// The gateways.
+    Gateways(GatewayList),
+    /// The settings.
+    Settings(Settings),
 }
 
 /// How a call ended.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AdminCall, AdminError, MAX_IMAGE_SIZE, SECTOR, clean_path};
+use super::{AdminCall, AdminError, MAX_IMAGE_SIZE, SECTOR, Thousandths, clean_path};
 
 /// The longest iSCSI name, bytes (RFC 7143 section 4.2.7.1).
 const ISCSI_NAME_MAX: usize = 223;
@@ -20,6 +20,9 @@ pub struct ImageInfo {
     pub id: String,
     /// Bytes that clients see.
     pub size: u64,
+    /// The name of the pool that it lives in.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub pool: String,
     /// Bytes of data written to it, before replication; absent when it is not counted.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub used: Option<u64>,
@@ -76,6 +79,9 @@ pub struct CreateImage {
     pub path: String,
     /// Bytes.
     pub size: u64,
+    /// The name or id of the pool to put it in; absent: the one with the lowest id.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pool: Option<String>,
 }
 
 impl CreateImage {
@@ -87,6 +93,7 @@ impl CreateImage {
         Ok(AdminCall::ImageCreate {
             path: clean_path(&self.path)?,
             size: valid_size(self.size)?,
+            pool: self.pool,
         })
     }
 }
@@ -149,7 +156,7 @@ pub struct Status {
     pub osds: OsdCounts,
     /// Placement groups.
     pub pgs: PgCounts,
-    /// Raw space.
+    /// Raw space, every copy counted.
     pub capacity: Capacity,
     /// How many images there are.
     pub images: u64,
@@ -225,6 +232,12 @@ pub struct ClientCounts {
 pub struct Recovery {
     /// Copies of objects that are missing or old.
     pub objects_missing: u64,
+    /// How many are made a second, lately and as seen by this gateway.
+    #[serde(default)]
+    pub rate: u64,
+    /// Seconds until none is missing, if it goes on like this; absent while nothing moves, and when nothing is missing.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub eta_s: Option<u64>,
 }
 
 /// The scrub that was asked for last.
@@ -276,10 +289,31 @@ pub struct OsdInfo {
     pub id: u32,
     /// Whether it serves.
     pub state: OsdState,
+    /// The host that it ran on last.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub host: Option<String>,
     /// Its disk or file.
     pub path: String,
+    /// For pools to choose by.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// The part of its size that the placement uses.
+    #[serde(default)]
+    pub reweight: Thousandths,
+    /// However long it is down, it keeps its PGs.
+    #[serde(default)]
+    pub noout: bool,
+    /// An administrator took it out of the placement.
+    #[serde(default)]
+    pub out: bool,
+    /// It was down for too long and lost its PGs; it comes in again when it is up.
+    #[serde(default)]
+    pub dropped: bool,
     /// Bytes it has.
     pub size: u64,
+    /// Bytes that objects can take; 0 when it does not say.
+    #[serde(default)]
+    pub capacity: u64,
     /// Bytes taken.
     pub used: u64,
     /// Copies of objects on it.

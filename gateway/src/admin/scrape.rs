@@ -12,12 +12,22 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::metrics::{BUCKETS, ExportMetrics, Metrics, Op, Protocol, Reading, bucket_bound};
-use super::{Health, OsdInfo, OsdState, Scrub, Status};
+use super::{Health, OsdInfo, OsdState, PoolInfo, Scrub, Status};
 
 /// The text of a scrape; `status` is `None` when the data path did not answer.
-pub(super) fn scrape(metrics: Arc<Metrics>, status: Option<Status>, osds: Vec<OsdInfo>) -> String {
+pub(super) fn scrape(
+    metrics: Arc<Metrics>,
+    status: Option<Status>,
+    osds: Vec<OsdInfo>,
+    pools: Vec<PoolInfo>,
+) -> String {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Scrape { metrics, status, osds }));
+    registry.register_collector(Box::new(Scrape {
+        metrics,
+        status,
+        osds,
+        pools,
+    }));
     let mut text = String::new();
     text::encode(&mut text, &registry).expect("writing to a string does not fail");
     text
@@ -28,6 +38,7 @@ struct Scrape {
     metrics: Arc<Metrics>,
     status: Option<Status>,
     osds: Vec<OsdInfo>,
+    pools: Vec<PoolInfo>,
 }
 
 impl Collector for Scrape {
@@ -40,7 +51,8 @@ impl Collector for Scrape {
             placement(&mut encoder, status)?;
             scrub(&mut encoder, &status.scrub)?;
         }
-        osds(&mut encoder, &self.osds)
+        osds(&mut encoder, &self.osds)?;
+        pools(&mut encoder, &self.pools)
     }
 }
 
@@ -177,6 +189,13 @@ fn placement(encoder: &mut DescriptorEncoder, status: &Status) -> fmt::Result {
         "trivet_objects_missing",
         "Copies of objects to be recovered",
         missing,
+    )?;
+    let rate = &status.recovery.rate;
+    gauge(
+        encoder,
+        "trivet_recovery_rate",
+        "Copies of objects recovered a second",
+        rate,
     )
 }
 
@@ -209,11 +228,29 @@ type Column = (&'static str, &'static str, fn(&OsdInfo) -> u64);
 
 fn osds(encoder: &mut DescriptorEncoder, osds: &[OsdInfo]) -> fmt::Result {
     let ids: Vec<String> = osds.iter().map(|osd| osd.id.to_string()).collect();
-    let columns: [Column; 6] = [
+    let columns: [Column; 10] = [
         ("trivet_osd_up", "Whether the OSD serves", |osd| {
             u64::from(osd.state == OsdState::Up)
         }),
         ("trivet_osd_size_bytes", "Space of the OSD", |osd| osd.size),
+        ("trivet_osd_in", "Whether the placement uses the OSD", |osd| {
+            u64::from(!osd.out && !osd.dropped)
+        }),
+        (
+            "trivet_osd_noout",
+            "Whether the OSD keeps its PGs while it is down",
+            |osd| u64::from(osd.noout),
+        ),
+        (
+            "trivet_osd_reweight_thousandths",
+            "Part of the OSD's size that the placement uses",
+            |osd| osd.reweight.get().into(),
+        ),
+        (
+            "trivet_osd_capacity_bytes",
+            "Space for objects on the OSD; 0 when it does not say",
+            |osd| osd.capacity,
+        ),
         ("trivet_osd_used_bytes", "Space taken on the OSD", |osd| osd.used),
         ("trivet_osd_objects", "Copies of objects on the OSD", |osd| osd.objects),
         ("trivet_osd_pgs", "PGs the OSD belongs to", |osd| osd.pgs),
@@ -224,6 +261,32 @@ fn osds(encoder: &mut DescriptorEncoder, osds: &[OsdInfo]) -> fmt::Result {
     for (name, help, value) in columns {
         let rows = ids.iter().zip(osds).map(|(id, osd)| (id.as_str(), value(osd)));
         gauges(encoder, (name, help), "osd", rows)?;
+    }
+    Ok(())
+}
+
+/// A gauge per pool: name, help, value.
+type PoolColumn = (&'static str, &'static str, fn(&PoolInfo) -> u64);
+
+fn pools(encoder: &mut DescriptorEncoder, pools: &[PoolInfo]) -> fmt::Result {
+    let columns: [PoolColumn; 5] = [
+        ("trivet_pool_replicas", "Copies of every object", |pool| pool.replicas),
+        ("trivet_pool_pgs", "PGs of the pool", |pool| pool.pg_count.into()),
+        ("trivet_pool_images", "Images in the pool", |pool| pool.images),
+        (
+            "trivet_pool_provisioned_bytes",
+            "What clients see of the pool's images",
+            |pool| pool.provisioned,
+        ),
+        (
+            "trivet_pool_max_avail_bytes",
+            "What can be written until the pool's fullest OSD is full",
+            |pool| pool.max_avail,
+        ),
+    ];
+    for (name, help, value) in columns {
+        let rows = pools.iter().map(|pool| (pool.name.as_str(), value(pool)));
+        gauges(encoder, (name, help), "pool", rows)?;
     }
     Ok(())
 }
@@ -257,7 +320,12 @@ mod tests {
             used: 77,
             ..OsdInfo::default()
         };
-        let text = scrape(metrics, Some(status), vec![osd]);
+        let pool = PoolInfo {
+            name: "fast".into(),
+            max_avail: 99,
+            ..PoolInfo::default()
+        };
+        let text = scrape(metrics, Some(status), vec![osd], vec![pool]);
         let labels = r#"protocol="nbd",export="vms/we\"b",op="read""#;
         has(&text, "trivet_up 1");
         has(&text, &format!("trivet_ops_total{{{labels}}} 2"));
@@ -278,12 +346,15 @@ mod tests {
         has(&text, "trivet_scrub_objects{kind=\"repaired\"} 6");
         has(&text, "trivet_osd_up{osd=\"2\"} 1");
         has(&text, "trivet_osd_used_bytes{osd=\"2\"} 77");
+        has(&text, "trivet_osd_in{osd=\"2\"} 1");
+        has(&text, "trivet_osd_reweight_thousandths{osd=\"2\"} 1000");
+        has(&text, "trivet_pool_max_avail_bytes{pool=\"fast\"} 99");
         assert!(text.ends_with("# EOF\n"));
     }
 
     #[test]
     fn a_stalled_data_path_shows() {
-        let text = scrape(Metrics::new(), None, Vec::new());
+        let text = scrape(Metrics::new(), None, Vec::new(), Vec::new());
         has(&text, "trivet_up 0");
         assert!(!text.contains("trivet_health{"), "{text}");
     }

@@ -4,6 +4,8 @@ mod background;
 mod changes;
 mod clients;
 mod images;
+mod osds;
+mod pools;
 mod scrubs;
 mod sessions;
 mod world;

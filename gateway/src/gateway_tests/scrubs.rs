@@ -5,15 +5,8 @@ use trivet_core::keys::{self, ScrubReport, ScrubRequest};
 use trivet_core::kv::Change;
 use trivet_core::map::encode;
 
-use super::world::{POOL, World};
-use crate::admin::{AdminAnswer, AdminCall, ErrorKind, Health, Scrub, ScrubAsked, Status};
-
-fn status(world: &mut World) -> Status {
-    match world.ask(AdminCall::Status) {
-        Ok(AdminAnswer::Status(status)) => *status,
-        other => panic!("{other:?}"),
-    }
-}
+use super::world::{POOL, World, status};
+use crate::admin::{AdminAnswer, AdminCall, ErrorKind, Health, Scrub, ScrubAsked};
 
 fn report(world: &mut World, pg: u32, report: &ScrubReport) {
     let id = PgId { pool: POOL, number: pg };

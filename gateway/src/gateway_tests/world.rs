@@ -14,7 +14,7 @@ use trivet_core::{ClientId, Epoch, ImageId, Now, OBJECT_SIZE, ObjectId, OsdId, P
 use trivet_namespace::{Caller, Context, Inode, Namespace, Numbers, Operation, Time};
 
 use crate::admin::metrics::{Metrics, Protocol};
-use crate::admin::{AdminAnswer, AdminCall, AdminError, AdminResult, ErrorKind};
+use crate::admin::{AdminAnswer, AdminCall, AdminError, AdminResult, ErrorKind, Status};
 use crate::gateway::{Clock, ConnKey, Effect, Gateway};
 use crate::nfs::{Export, NfsServer, Settings, Squash};
 use crate::session::Ending;
@@ -485,6 +485,15 @@ pub(super) fn create(path: &str, size: u64) -> AdminCall {
     AdminCall::ImageCreate {
         path: path.to_owned(),
         size,
+        pool: None,
+    }
+}
+
+/// The gateway's verdict.
+pub(super) fn status(world: &mut World) -> Status {
+    match world.ask(AdminCall::Status) {
+        Ok(AdminAnswer::Status(status)) => *status,
+        other => panic!("{other:?}"),
     }
 }
 

@@ -252,8 +252,9 @@ pub(super) fn ns_status(error: &NsError) -> Status {
         NsError::TooManyLinks => Status::TooManyLinks,
         NsError::NotSync => Status::NotSync,
         NsError::NeedNumbers | NsError::Trimming(_) => Status::Jukebox,
-        NsError::NoSpace => Status::NoSpace,
-        NsError::NoPool | NsError::Damaged(_) => Status::Io,
+        // Without a pool there is nowhere to put a file.
+        NsError::NoSpace | NsError::NoPool => Status::NoSpace,
+        NsError::Damaged(_) => Status::Io,
     }
 }
 

@@ -1,0 +1,206 @@
+//! The verdict on the cluster, with its reasons.
+
+use std::collections::BTreeMap;
+
+use trivet_core::PgId;
+
+use super::listed;
+use super::pgs::{pg_state, why_inactive};
+use crate::admin::{Health, OsdInfo, OsdState, PgCounts, Scrub};
+use crate::gateway::Gateway;
+
+/// An OSD that is fuller should get company, per cent.
+const NEARLY_FULL_PCT: u64 = 85;
+/// So many different reasons why PGs do not serve are told.
+const REASONS_SHOWN: usize = 3;
+
+/// What there is to judge beside PGs and scrubs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Findings {
+    /// How many OSDs there are.
+    pub osds: u64,
+    /// Those that are down.
+    pub down: Vec<u32>,
+    /// Those that an administrator took out.
+    pub out: Vec<u32>,
+    /// Those that lost their PGs because they were down for too long.
+    pub dropped: Vec<u32>,
+    /// Those that are nearly full: per cent.
+    pub nearly_full: Vec<(u32, u64)>,
+    /// Those that nothing is moved to any more: per cent.
+    pub full: Vec<(u32, u64)>,
+    /// No monitor makes plans.
+    pub leaderless: bool,
+    /// Why PGs do not serve, and how many.
+    pub inactive: BTreeMap<String, u64>,
+}
+
+impl Gateway {
+    /// Looks around.
+    pub(crate) fn findings(&self, osds: &[OsdInfo]) -> Findings {
+        let map = self.client.map();
+        let those = |wanted: &dyn Fn(&OsdInfo) -> bool| osds.iter().filter(|o| wanted(o)).map(|o| o.id).collect();
+        let filled = osds.iter().filter(|osd| osd.capacity > 0).map(|osd| {
+            let pct = u128::from(osd.used) * 100 / u128::from(osd.capacity);
+            (osd.id, u64::try_from(pct).unwrap_or(u64::MAX))
+        });
+        let limit = u64::from(map.settings.backfill_full_pct);
+        let (full, rest): (Vec<_>, Vec<_>) = filled.partition(|(_, pct)| *pct >= limit);
+        let mut inactive = BTreeMap::new();
+        let waits = |pg: &PgId| matches!(pg_state(map, *pg), "inactive" | "peering");
+        for pg in map.pgs().filter(waits) {
+            *inactive.entry(why_inactive(map, pg)).or_default() += 1;
+        }
+        Findings {
+            osds: osds.len() as u64,
+            down: those(&|osd| osd.state == OsdState::Down),
+            out: those(&|osd| osd.out),
+            dropped: those(&|osd| osd.dropped),
+            nearly_full: rest.into_iter().filter(|(_, pct)| *pct >= NEARLY_FULL_PCT).collect(),
+            full,
+            leaderless: map.leader.is_none(),
+            inactive,
+        }
+    }
+}
+
+/// The verdict, and why it is not better.
+pub(crate) fn health(found: &Findings, pgs: &PgCounts, scrub: &Scrub) -> (Health, Vec<String>) {
+    let mut reasons = Vec::new();
+    let inactive = pgs.total - pgs.active;
+    if inactive > 0 {
+        reasons.push(format!("{inactive} of {} PGs do not serve clients", pgs.total));
+        let mut why: Vec<(&String, &u64)> = found.inactive.iter().collect();
+        why.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        reasons.extend(
+            why.iter()
+                .take(REASONS_SHOWN)
+                .map(|(why, count)| format!("{count} of these: {why}")),
+        );
+    }
+    about_osds(found, &mut reasons);
+    if found.leaderless {
+        reasons.push("no monitor leads, so nobody plans who takes over; start one with 'trivet mon'".to_owned());
+    }
+    if pgs.degraded > 0 {
+        reasons.push(format!("{} PGs have too few copies", pgs.degraded));
+    }
+    if scrub.lost > 0 {
+        let lost = scrub.lost;
+        reasons.push(format!("{lost} objects have data of which no good copy is left"));
+    }
+    if scrub.inconsistent > 0 {
+        reasons.push(format!("{} objects have copies that differ", scrub.inconsistent));
+    }
+    let health = match (inactive, reasons.is_empty()) {
+        (0, true) => Health::Ok,
+        (0, false) => Health::Warn,
+        _ => Health::Error,
+    };
+    (health, reasons)
+}
+
+fn about_osds(found: &Findings, reasons: &mut Vec<String>) {
+    let Findings { down, out, dropped, .. } = found;
+    if !down.is_empty() {
+        reasons.push(format!(
+            "{} of {} OSDs are down: {}",
+            down.len(),
+            found.osds,
+            listed(down)
+        ));
+    }
+    if !dropped.is_empty() {
+        let which = listed(dropped);
+        reasons.push(format!(
+            "OSDs were down for too long, and their PGs go to others: {which}"
+        ));
+    }
+    if !out.is_empty() {
+        reasons.push(format!("OSDs are taken out: {}", listed(out)));
+    }
+    let filled = |osds: &[(u32, u64)]| listed(osds.iter().map(|(osd, pct)| format!("{osd} ({pct} %)")));
+    if !found.full.is_empty() {
+        let which = filled(&found.full);
+        reasons.push(format!("OSDs are full, nothing is moved to them; add others: {which}"));
+    }
+    if !found.nearly_full.is_empty() {
+        reasons.push(format!("OSDs are nearly full: {}", filled(&found.nearly_full)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pgs(active: u64, clean: u64) -> PgCounts {
+        PgCounts {
+            total: 8,
+            active,
+            clean,
+            degraded: active - clean,
+            by_state: BTreeMap::new(),
+        }
+    }
+
+    fn found() -> Findings {
+        Findings {
+            osds: 3,
+            ..Findings::default()
+        }
+    }
+
+    #[test]
+    fn health_names_its_reasons() {
+        let scrub = |repaired, inconsistent, lost| Scrub {
+            repaired,
+            inconsistent,
+            lost,
+            ..Scrub::default()
+        };
+        let down = Findings {
+            down: vec![2],
+            ..found()
+        };
+        let table = [
+            (found(), pgs(8, 8), scrub(0, 0, 0), Health::Ok, 0),
+            (down, pgs(8, 5), scrub(0, 0, 0), Health::Warn, 2),
+            (found(), pgs(7, 7), scrub(0, 0, 0), Health::Error, 1),
+            (found(), pgs(8, 8), scrub(9, 0, 0), Health::Ok, 0),
+            (found(), pgs(8, 8), scrub(9, 1, 0), Health::Warn, 1),
+            (found(), pgs(8, 8), scrub(9, 1, 1), Health::Warn, 2),
+        ];
+        for (found, pgs, scrub, verdict, reasons) in table {
+            let (given, why) = health(&found, &pgs, &scrub);
+            assert_eq!((given, why.len()), (verdict, reasons), "{why:?}");
+        }
+    }
+
+    #[test]
+    fn every_finding_is_told() {
+        let found = Findings {
+            down: vec![1, 2],
+            out: vec![3],
+            dropped: vec![2],
+            nearly_full: vec![(4, 86)],
+            full: vec![(5, 93)],
+            leaderless: true,
+            inactive: [("a".to_owned(), 1), ("b".to_owned(), 5)].into(),
+            osds: 5,
+        };
+        let (verdict, why) = health(&found, &pgs(2, 2), &Scrub::default());
+        assert_eq!(verdict, Health::Error);
+        let text = why.join("\n");
+        for part in [
+            "6 of 8 PGs do not serve clients\n5 of these: b\n1 of these: a\n",
+            "2 of 5 OSDs are down: 1, 2",
+            "too long, and their PGs go to others: 2",
+            "taken out: 3",
+            "nearly full: 4 (86 %)",
+            "are full, nothing is moved to them; add others: 5 (93 %)",
+            "no monitor leads",
+        ] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! OSDs: listing them, changing how they are used, forgetting one.
+
+use std::collections::BTreeSet;
+
+use trivet_core::keys::{self, OsdConfig};
+use trivet_core::kv::{Change, Compare};
+use trivet_core::map::{ClusterMap, encode};
+use trivet_core::{OsdId, PgId};
+
+use super::edits::Planned;
+use super::marks::same;
+use super::pgs::pg_name;
+use super::{conflict, listed, not_found};
+use crate::admin::{AdminError, OsdInfo, OsdList, OsdState, PatchOsd, Thousandths, clean_tags};
+use crate::gateway::Gateway;
+
+impl Gateway {
+    /// All OSDs.
+    pub(crate) fn osd_list(&self) -> OsdList {
+        let map = self.client.map();
+        let osds = map.members.iter();
+        OsdList {
+            osds: osds.map(|(&id, config)| self.describe_osd(id, &config.value)).collect(),
+        }
+    }
+
+    pub(super) fn osd_info(&self, osd: u32) -> Result<OsdInfo, AdminError> {
+        let config = self.client.map().members.get(&OsdId(osd)).ok_or_else(|| no_osd(osd))?;
+        Ok(self.describe_osd(OsdId(osd), &config.value))
+    }
+
+    fn describe_osd(&self, id: OsdId, config: &OsdConfig) -> OsdInfo {
+        let map = self.client.map();
+        let planned = map.plans.values().flat_map(|plan| &plan.value.pgs);
+        let leads = map.claims.values().filter(|claim| claim.value.primary == id);
+        let usage = self.usage(id).unwrap_or_default();
+        OsdInfo {
+            id: id.0,
+            state: if map.is_up(id) { OsdState::Up } else { OsdState::Down },
+            host: config.host.clone(),
+            path: usage.path,
+            tags: config.tags.clone(),
+            reweight: Thousandths::new(config.reweight),
+            noout: config.noout,
+            out: config.out,
+            dropped: config.dropped,
+            size: config.size,
+            capacity: usage.capacity,
+            used: usage.used,
+            objects: usage.objects,
+            pgs: planned.filter(|pg| pg.osds.contains(&id)).count() as u64,
+            primary_pgs: leads.count() as u64,
+        }
+    }
+
+    pub(super) fn plan_osd_modify(&self, osd: u32, patch: &PatchOsd) -> Result<Planned, AdminError> {
+        let id = OsdId(osd);
+        let old = self.client.map().members.get(&id).ok_or_else(|| no_osd(osd))?;
+        let mut new = old.value.clone();
+        new.reweight = patch.reweight.map_or(new.reweight, Thousandths::get);
+        new.noout = patch.noout.unwrap_or(new.noout);
+        if let Some(out) = patch.out {
+            new.out = out;
+            new.dropped &= out;
+        }
+        let mut tags = patch.tags.clone().unwrap_or(new.tags);
+        tags.retain(|tag| !patch.remove_tags.contains(tag));
+        tags.extend(patch.add_tags.iter().cloned());
+        new.tags = clean_tags(&tags)?;
+        let key = keys::osd_config(id);
+        let mut planned = Planned::whole(vec![Compare::ModRevision(key.clone(), old.revision)], Vec::new());
+        if new != old.value {
+            planned.txn.changes.push(Change::put(key, encode(&new)));
+        }
+        Ok(planned)
+    }
+
+    /// Everything that could name it again is compared: while no plan has it and it is down, no PG comes to it.
+    pub(super) fn plan_osd_remove(&self, osd: u32) -> Result<Planned, AdminError> {
+        let map = self.client.map();
+        let id = OsdId(osd);
+        let member = map.members.get(&id).ok_or_else(|| no_osd(osd))?;
+        if map.is_up(id) {
+            return Err(conflict(format!("OSD {osd} is up; stop its process first")));
+        }
+        let planned = planned_on(map, id);
+        if !planned.is_empty() {
+            return Err(conflict(format!(
+                "{} PGs are planned on OSD {osd}: {}; take it out with 'trivet osd out {osd}', and wait until they have moved",
+                planned.len(),
+                listed(planned.into_iter().map(pg_name))
+            )));
+        }
+        let needed = needed_by(map, id);
+        if !needed.is_empty() {
+            return Err(conflict(format!(
+                "{} PGs may need what OSD {osd} has, until they are clean: {}; 'trivet pg explain {}' says more",
+                needed.len(),
+                listed(needed.iter().copied().map(pg_name)),
+                needed.first().copied().map_or_else(String::new, pg_name)
+            )));
+        }
+        let config = keys::osd_config(id);
+        let mut compare = vec![
+            Compare::ModRevision(config.clone(), member.revision),
+            Compare::Absent(keys::osd_state(id)),
+        ];
+        let plans = map.pools.keys().map(|&pool| {
+            let plan = map.plans.get(&pool);
+            same(&keys::plan(pool), plan.map(|plan| plan.revision))
+        });
+        compare.extend(plans);
+        let changes = vec![Change::Delete(config), Change::Delete(keys::osd_stats(id))];
+        Ok(Planned::whole(compare, changes))
+    }
+}
+
+fn no_osd(osd: u32) -> AdminError {
+    not_found(format!("there is no OSD {osd}; 'trivet osd ls' lists what there is"))
+}
+
+/// The PGs whose up set has the OSD.
+fn planned_on(map: &ClusterMap, osd: OsdId) -> BTreeSet<PgId> {
+    let on = |pg: &PgId| {
+        let plan = map.plans.get(&pg.pool);
+        let pg = plan.and_then(|plan| plan.value.pgs.get(usize::try_from(pg.number).ok()?));
+        pg.is_some_and(|pg| pg.osds.contains(&osd))
+    };
+    map.pgs().filter(on).collect()
+}
+
+/// The PGs that may have acknowledged writes with the OSD since they were clean.
+fn needed_by(map: &ClusterMap, osd: OsdId) -> BTreeSet<PgId> {
+    let pools = |pg: &PgId| map.pools.contains_key(&pg.pool);
+    let histories = map.histories.iter().filter(|(pg, _)| pools(pg));
+    let needs = histories.filter(|(_, history)| {
+        let mut intervals = history.value.intervals.iter();
+        intervals.any(|interval| interval.active && interval.acting.contains(&osd))
+    });
+    needs.map(|(&pg, _)| pg).collect()
+}
