@@ -425,6 +425,9 @@ impl Carrier {
     fn join(&mut self, now: Now, node: NodeId, id: LinkId, out: &mut Vec<Effect>) {
         let Some(peer) = self.peers.get_mut(&node) else { return };
         peer.links.push(id);
+        if !peer.is_sendable() {
+            return;
+        }
         peer.probe = false;
         if let Some(dial) = peer.dialing {
             self.give_up(now, dial, out);
@@ -482,7 +485,7 @@ impl Carrier {
     /// A link broke: whether its OSD is still there is asked without waiting for a message.
     fn probe(&mut self, now: Now, node: NodeId, out: &mut Vec<Effect>) {
         if let Some(peer) = self.peers.get_mut(&node) {
-            peer.probe = peer.links.is_empty() && peer.entry.is_some();
+            peer.probe = !peer.is_sendable() && peer.entry.is_some();
             self.dial_if_due(now, node, out);
         }
     }

@@ -48,7 +48,7 @@ pub(crate) struct Peer {
     /// Dial even if there is nothing to send, to learn whether the OSD is there.
     pub(crate) probe: bool,
     pub(crate) backoff: Backoff,
-    /// Messages for the next link; none while there is one.
+    /// Messages for the next link; none while there is one to send on.
     pub(crate) waiting: Waiting,
     /// The last link that was sent on. Never an earlier one again: the peer may not have read what a later one brought.
     used: Option<LinkId>,
@@ -71,6 +71,12 @@ impl Peer {
         link
     }
 
+    /// Whether there is a link to send on. One that was accepted before the last used one was dialed, and greeted after
+    /// that had ended, is only read.
+    pub(crate) fn is_sendable(&self) -> bool {
+        self.links.iter().any(|&link| Some(link) >= self.used)
+    }
+
     /// Removes a link, and returns those that cannot be sent on any more because of that.
     pub(crate) fn remove(&mut self, now: Now, link: LinkId) -> Vec<LinkId> {
         self.links.retain(|&other| other != link);
@@ -89,7 +95,7 @@ impl Peer {
     /// Where to dial if a link is wanted, there is none, and it is time.
     pub(crate) fn dial_due(&self, now: Now) -> Option<SocketAddr> {
         let wanted = self.probe || !self.waiting.is_empty();
-        let idle = self.links.is_empty() && self.dialing.is_none();
+        let idle = !self.is_sendable() && self.dialing.is_none();
         let address = self.entry.and_then(|entry| entry.address);
         address.filter(|_| wanted && idle && self.backoff.is_due(now))
     }

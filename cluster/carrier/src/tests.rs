@@ -313,6 +313,40 @@ fn both_dial_and_each_keeps_its_first_link() {
 }
 
 #[test]
+fn an_earlier_link_is_not_sent_on_after_a_later_one() {
+    let mut carrier = one();
+    let early = carrier.accepted(START);
+    let dialed = standing(&mut carrier, START);
+    offer(&mut carrier, START, early, &hello(TWO, ONE, 2).encode());
+    let mut out = Vec::new();
+    carrier.closed(later(1500), dialed, false, &mut out);
+    assert!(
+        out.iter()
+            .any(|effect| matches!(effect, Effect::Close { link, .. } if *link == early))
+    );
+    assert_eq!((dials(&out).len(), losses(&out)), (1, vec![false]));
+}
+
+#[test]
+fn an_earlier_link_that_greets_late_is_only_read() {
+    let mut carrier = one();
+    let early = carrier.accepted(START);
+    let dialed = standing(&mut carrier, START);
+    let mut out = Vec::new();
+    carrier.closed(later(1500), dialed, false, &mut out);
+    let again = dials(&out)[0];
+    offer(&mut carrier, later(1501), early, &hello(TWO, ONE, 2).encode());
+    out.clear();
+    carrier.send(later(1502), TWO, &ping(2), &mut out);
+    carrier.closed(later(1503), again, false, &mut out);
+    assert!(sent(&out, early).is_empty());
+    out.clear();
+    carrier.send(later(2000), TWO, &ping(3), &mut out);
+    assert_eq!(dials(&out).len(), 1, "another one to send on");
+    assert_eq!(offer(&mut carrier, later(2000), early, &frames(&[ping(9)])).0.len(), 1);
+}
+
+#[test]
 fn an_accepted_link_takes_what_waits_for_a_dial() {
     let mut carrier = one();
     let mut out = Vec::new();
