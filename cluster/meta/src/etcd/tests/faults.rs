@@ -144,6 +144,7 @@ async fn counters_survive_the_leader() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hung_endpoint_is_left() {
     let cluster = Cluster::start(3);
+    cluster.settled().await;
     let meta = open(&cluster.url("a")).await;
     let other = open(&cluster.url("a")).await;
     let (mut mirror, mut watch) = (Mirror::default(), meta.watch("", None));
@@ -152,12 +153,19 @@ async fn a_hung_endpoint_is_left() {
     let used = meta.shared.pool.get(Duration::ZERO).await.unwrap().endpoint;
     cluster.signal(used, "STOP");
     let stopped = Instant::now();
-    let lease = meta.lease_grant(Duration::from_secs(60)).await.unwrap();
-    println!("endpoint stopped: a lease after {:?}", stopped.elapsed());
-    let written = commit_sometime(&*other, "b").await;
-    println!("endpoint stopped: a commit after {:?}", stopped.elapsed());
-    mirror.catch_up(&mut *watch, written).await;
-    println!("endpoint stopped: the change seen after {:?}", stopped.elapsed());
+    let (lease, ()) = tokio::join!(
+        async {
+            let lease = meta.lease_grant(Duration::from_secs(60)).await.unwrap();
+            println!("endpoint stopped: a lease after {:?}", stopped.elapsed());
+            lease
+        },
+        async {
+            let written = commit_sometime(&*other, "b").await;
+            println!("endpoint stopped: a commit after {:?}", stopped.elapsed());
+            mirror.catch_up(&mut *watch, written).await;
+            println!("endpoint stopped: the change seen after {:?}", stopped.elapsed());
+        },
+    );
     assert!(stopped.elapsed() < RECOVERY);
     meta.lease_keep_alive(lease).await.unwrap();
     assert_ne!(meta.shared.pool.get(Duration::ZERO).await.unwrap().endpoint, used);

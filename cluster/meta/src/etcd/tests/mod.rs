@@ -1,6 +1,7 @@
 //! The suite over a real etcd, and what only a store that other processes keep can do wrong.
 
 mod faults;
+mod latencies;
 mod secrets;
 mod server;
 

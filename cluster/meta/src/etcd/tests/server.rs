@@ -123,6 +123,17 @@ impl Cluster {
         Client::connect([self.host(member)], None).await.unwrap()
     }
 
+    /// Waits until every member has a leader.
+    pub(super) async fn settled(&self) {
+        let started = Instant::now();
+        for member in 0..self.size() {
+            while self.client(member).await.get("any", None).await.is_err() {
+                assert!(started.elapsed() < START, "etcd elects no leader");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+
     /// The member that leads, according to the first that answers.
     pub(super) async fn leader(&self) -> usize {
         let mut ids = Vec::new();
