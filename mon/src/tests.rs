@@ -111,6 +111,32 @@ impl Cluster {
         self.hear(&notice);
     }
 
+    /// Changes what is configured of an OSD.
+    fn configure(&mut self, osd: u32, change: impl Fn(&mut keys::OsdConfig)) {
+        let mut config = self.config(osd).clone();
+        change(&mut config);
+        self.put(keys::osd_config(OsdId(osd)), config);
+    }
+
+    fn config(&self, osd: u32) -> &keys::OsdConfig {
+        &self.monitors[0].map.members[&OsdId(osd)].value
+    }
+
+    fn boot(&mut self, osd: u32) {
+        let state = keys::OsdState {
+            boot: 1,
+            size: 100,
+            address: None,
+        };
+        self.put(keys::osd_state(OsdId(osd)), state);
+    }
+
+    /// Time passes, and the monitor does what it wants; how many of its transactions were committed.
+    fn pass(&mut self, seconds: u64) -> usize {
+        self.now = self.now + Duration::from_secs(seconds);
+        self.settle(0)
+    }
+
     fn delete(&mut self, key: String) {
         let notice = self.store.run(Change::Delete(key));
         self.hear(&notice);
@@ -124,12 +150,7 @@ impl Cluster {
                 ..keys::OsdConfig::default()
             },
         );
-        let state = keys::OsdState {
-            boot: 1,
-            size: 100,
-            address: None,
-        };
-        self.put(keys::osd_state(OsdId(osd)), state);
+        self.boot(osd);
     }
 
     /// Runs what one monitor wants until it wants nothing more; how many of its transactions were committed.
@@ -282,3 +303,7 @@ fn a_leader_that_does_not_know_better_writes_nothing() {
         assert!(matches!(outcome, TxnOutcome::Committed(_)), "{mutant:?}");
     }
 }
+
+mod absence;
+mod plans;
+mod removal;

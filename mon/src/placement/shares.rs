@@ -13,7 +13,7 @@ const LEVEL_BITS: u32 = 40;
 const WEIGHT_BITS: u32 = 32;
 /// Fraction bits of [`Shares::fair`].
 pub(crate) const FAIR_BITS: u32 = 16;
-/// An OSD may be so much (2^-5, 3 %) below its fair share before others give it PGs.
+/// An OSD that should hold many PGs may hold so much less (2^-5, 3 %) before others give it some.
 const SLACK_BITS: u32 = 5;
 
 /// What each OSD should hold.
@@ -34,7 +34,8 @@ impl Shares {
         Shares {
             low: fair
                 .iter()
-                .map(|fair| (fair - (fair >> SLACK_BITS)) >> FAIR_BITS)
+                .map(|fair| fair >> FAIR_BITS)
+                .map(|fair| fair - (fair >> SLACK_BITS))
                 .collect(),
             high: problem.counts(true, LEVEL_BITS),
             fair,
