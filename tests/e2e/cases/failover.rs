@@ -12,8 +12,8 @@ const IMAGE: &str = "disk";
 const CLIENTS: u16 = 4;
 /// Load before something happens.
 const LOAD: Duration = Duration::from_secs(1);
-/// How long an OSD stays away: longer than clients may wait for the others.
-const AWAY: Duration = Duration::from_secs(6);
+/// How long an OSD stays away: as long as clients may wait for the others.
+const AWAY: Duration = Duration::from_secs(5);
 /// What the slowest request may take when an OSD dies, and half of the times.
 const LONGEST: Duration = Duration::from_secs(5);
 const USUAL: Duration = Duration::from_secs(1);

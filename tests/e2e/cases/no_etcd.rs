@@ -11,7 +11,7 @@ const IMAGE: &str = "disk";
 const CLIENTS: u16 = 4;
 /// Load before, and after etcd is back: leases that ran out meanwhile are lost then.
 const LOAD: Duration = Duration::from_secs(2);
-const AFTER: Duration = Duration::from_secs(8);
+const AFTER: Duration = Duration::from_secs(6);
 /// The longest that an operation may take.
 const STALL: Duration = Duration::from_secs(5);
 

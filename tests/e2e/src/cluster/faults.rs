@@ -57,6 +57,8 @@ struct Slot {
 pub struct Faults {
     rng: Rng,
     slots: [Slot; 2],
+    /// The kinds that are still to come before any comes again.
+    decks: [Vec<usize>; 2],
     /// The host of which OSDs may have missed writes since all copies were there last.
     hurt: Option<&'static str>,
     /// What has to wait until all copies are there, and since when.
@@ -75,6 +77,7 @@ impl Faults {
         Self {
             rng: Rng::new(seed),
             slots: [slot; 2],
+            decks: [Vec::new(), Vec::new()],
             hurt: None,
             waiting: None,
             counts: BTreeMap::new(),
@@ -155,7 +158,7 @@ impl Faults {
         if let Some(fault) = self.slots[side as usize].fault.take() {
             fault.end(fleet)?;
         }
-        self.slots[side as usize].until = Instant::now() + self.milliseconds(500, 3000);
+        self.slots[side as usize].until = Instant::now() + self.milliseconds(300, 2500);
         Ok(())
     }
 
@@ -176,23 +179,33 @@ impl Faults {
         Ok(None)
     }
 
+    /// The next of a side's kinds, in random order, so that all have their turn.
+    fn card(&mut self, side: Side, kinds: usize) -> usize {
+        let Self { rng, decks, .. } = self;
+        let deck = &mut decks[side as usize];
+        if deck.is_empty() {
+            deck.extend(0..kinds);
+        }
+        deck.swap_remove(rng.index(deck.len()))
+    }
+
     fn draw_data(&mut self, fleet: &Fleet) -> Fault {
         let osd = self.rng.index(fleet.osds.len());
-        match self.rng.below(20) {
-            0..4 => Fault::OsdKill(osd),
-            4..6 => Fault::OsdRestart(osd),
-            6..8 => Fault::HostKill(fleet.osds[osd].host),
-            8..11 => Fault::OsdStop(osd),
-            11..13 => Fault::OsdCut(osd),
-            13..15 => Fault::OsdFromEtcd(osd),
-            15..17 => Fault::OsdReset(osd),
-            17..18 => Fault::OsdDelay(osd),
+        match self.card(Side::Data, 12) {
+            0..3 => Fault::OsdKill(osd),
+            3 => Fault::OsdRestart(osd),
+            4 => Fault::HostKill(fleet.osds[osd].host),
+            5 => Fault::OsdStop(osd),
+            6 => Fault::OsdCut(osd),
+            7 => Fault::OsdFromEtcd(osd),
+            8 => Fault::OsdReset(osd),
+            9 => Fault::OsdDelay(osd),
             _ => Fault::Everything,
         }
     }
 
     fn draw_control(&mut self, fleet: &Fleet) -> Result<Fault> {
-        Ok(match self.rng.below(3) {
+        Ok(match self.card(Side::Control, 3) {
             0 => Fault::EtcdLeader(fleet.etcd.wait_leader()?),
             1 => Fault::Gateway(self.rng.index(fleet.gateways.len())),
             _ => Fault::Monitor(self.rng.index(fleet.monitors.len())),
