@@ -191,12 +191,23 @@ pub(super) async fn remembers(client: Client, key: String, revision: Revision) -
     let Ok(revision) = i64::try_from(revision) else {
         return Ok(false);
     };
-    let options = GetOptions::new().with_revision(revision).with_keys_only();
-    let answer = timeout(ATTEMPT, get(client, key, options)).await;
-    match answer.map(|answer| answer.map_err(Failure::from)) {
-        Ok(Ok(_)) => Ok(true),
-        Ok(Err(Failure::NoSuchRevision)) => Ok(false),
-        Ok(Err(failure)) => Err(failure),
+    match once(client, key, GetOptions::new().with_revision(revision)).await {
+        Ok(()) => Ok(true),
+        Err(Failure::NoSuchRevision) => Ok(false),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Whether the member answers a linearizable read, so lives and has a leader.
+pub(super) async fn answers(client: Client, key: String) -> Result<(), Failure> {
+    once(client, key, GetOptions::new()).await
+}
+
+/// One attempt to read, for the sake of being answered.
+async fn once(client: Client, key: String, options: GetOptions) -> Result<(), Failure> {
+    match timeout(ATTEMPT, get(client, key, options.with_keys_only())).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error.into()),
         Err(_) => Err(Failure::Lost("etcd does not answer in time".to_owned())),
     }
 }

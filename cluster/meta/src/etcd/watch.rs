@@ -1,9 +1,9 @@
 //! Watches: a task per watch that keeps a stream from some endpoint of etcd going, on a connection of its own.
 //!
 //! A reader that is slow makes the task wait, and the task etcd, which keeps the changes anyway. What etcd
-//! has compacted meanwhile is replaced by a snapshot. A stream that is silent although it was asked for its
-//! progress is left. Progress is a sign of life and nothing else: etcd before 3.4.25 may report revisions whose
-//! changes it has not sent yet.
+//! has compacted meanwhile is replaced by a snapshot. When a stream is silent, a read over the same connection
+//! shows whether the member is there. (etcd's progress reports would not do: some versions answer requests for them with
+//! revisions whose changes are still to come, some not at all before the first change.)
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,21 +11,21 @@ use std::time::Duration;
 use etcd_client::{WatchOptions, WatchStream, proto};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use trivet_core::kv::{Notice, Revision};
 
 use super::commits::Commits;
 use super::connection::Connection;
 use super::failure::Failure;
-use super::requests::{ANSWER_BYTES, Shared, remembers};
+use super::requests::{ANSWER_BYTES, Shared, answers, remembers};
 use crate::{Pending, Watch};
 
 /// Notices that wait for the reader; each is a snapshot or one message of etcd's (about 2 MiB).
 const QUEUE_LENGTH: usize = 4;
-/// How often a stream without news is asked for its progress.
-const PULSE: Duration = Duration::from_secs(1);
-/// How long a stream may be silent.
-const SILENCE: Duration = Duration::from_secs(4);
+/// How long a stream may be silent before its member is asked for a sign of life.
+const SILENCE: Duration = Duration::from_secs(2);
+/// How long etcd may take to begin a stream.
+const OPENING: Duration = Duration::from_secs(3);
 /// Between one stream and the next.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -139,7 +139,7 @@ impl Feed {
         let mut stream = self.open(&connection, known).await?;
         let mut commits = Commits::after(known);
         loop {
-            let message = heard(&mut stream).await?;
+            let message = self.heard(&connection, &mut stream).await?;
             if message.canceled {
                 return Err(cancelled(message));
             }
@@ -175,12 +175,24 @@ impl Feed {
         let client = connection.client.watch_client();
         let mut client = client.max_decoding_message_size(ANSWER_BYTES);
         let opened = timeout(
-            SILENCE,
+            OPENING,
             client.watch(self.shared.keyspace.full(&self.prefix), Some(options)),
         )
         .await;
-        let opened = opened.map_err(|_| silent())?;
+        let opened = opened.map_err(|_| End::Lost("etcd does not begin the stream".to_owned()))?;
         opened.map_err(|error| Failure::from(error).into())
+    }
+
+    /// The next message, while the member lives.
+    async fn heard(&self, connection: &Connection, stream: &mut WatchStream) -> Result<proto::PbWatchResponse, End> {
+        loop {
+            match timeout(SILENCE, stream.message()).await {
+                Ok(Ok(Some(message))) => return Ok(message.0),
+                Ok(Ok(None)) => return Err(End::Lost("the stream ended".to_owned())),
+                Ok(Err(error)) => return Err(Failure::from(error).into()),
+                Err(_) => answers(connection.client.clone(), self.shared.keyspace.full("")).await?,
+            }
+        }
     }
 
     async fn deliver(&mut self, notice: Notice) -> Result<(), End> {
@@ -189,29 +201,6 @@ impl Feed {
         self.known = Some(revision);
         Ok(())
     }
-}
-
-/// The next message of a stream that is alive.
-async fn heard(stream: &mut WatchStream) -> Result<proto::PbWatchResponse, End> {
-    let since = Instant::now();
-    loop {
-        match timeout(PULSE, stream.message()).await {
-            Ok(Ok(Some(message))) => return Ok(message.0),
-            Ok(Ok(None)) => return Err(End::Lost("the stream ended".to_owned())),
-            Ok(Err(error)) => return Err(Failure::from(error).into()),
-            Err(_) if since.elapsed() >= SILENCE => return Err(silent()),
-            Err(_) => {
-                let asked = timeout(PULSE, stream.request_progress()).await;
-                asked
-                    .map_err(|_| silent())?
-                    .map_err(|error| End::from(Failure::from(error)))?;
-            }
-        }
-    }
-}
-
-fn silent() -> End {
-    End::Lost("the stream is silent".to_owned())
 }
 
 fn cancelled(message: proto::PbWatchResponse) -> End {
