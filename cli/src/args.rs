@@ -1,12 +1,17 @@
 //! The command line, as clap reads it. Others script against it: names and defaults are a contract.
 
+pub mod cluster;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use trivet_gateway::admin::clean_path;
+use trivet_meta::MetaUrl;
 
+use crate::roles::args::{GatewayArgs, MonArgs, OsdRole};
 use crate::size::parse_size;
+use cluster::{OsdManage, PgCommand, PoolCommand, SettingsArgs};
 
 /// OSDs that one process runs at most.
 const MAX_OSDS: i64 = 64;
@@ -31,6 +36,13 @@ pub struct Cli {
 pub enum Command {
     /// Run a whole cluster in this process, on a folder
     Up(UpArgs),
+    /// Make and run OSDs, and show and change those of the cluster
+    #[command(subcommand)]
+    Osd(OsdRole),
+    /// Run a monitor
+    Mon(MonArgs),
+    /// Run a gateway: NBD, iSCSI, NFS and the admin API
+    Gateway(GatewayArgs),
     /// One of the questions and changes that go to the admin API.
     #[command(flatten)]
     Ask(Ask),
@@ -51,8 +63,24 @@ pub enum Ask {
         wait: bool,
     },
     /// Show, stop and start OSDs
-    #[command(subcommand)]
+    #[command(skip)]
     Osd(OsdCommand),
+    /// Show space
+    Df,
+    /// Make, show and change pools
+    #[command(subcommand)]
+    Pool(PoolCommand),
+    /// Show placement groups, and why they are as they are
+    #[command(subcommand)]
+    Pg(PgCommand),
+    /// Show and change settings
+    Settings(SettingsArgs),
+    /// `trivet mon ls`
+    #[command(skip)]
+    Mons,
+    /// `trivet gateway ls`
+    #[command(skip)]
+    Gateways,
 }
 
 /// Of `trivet image`.
@@ -66,6 +94,9 @@ pub enum ImageCommand {
         /// Its size: 512, 64K, 1M, 1.5G, 1T
         #[arg(long, value_parser = parse_size, allow_hyphen_values = true)]
         size: u64,
+        /// The pool to put it in: name or id [default: the one with the lowest id]
+        #[arg(long)]
+        pool: Option<String>,
     },
     /// List all images
     Ls,
@@ -118,6 +149,9 @@ pub enum OsdCommand {
         #[arg(value_parser = osd)]
         osd: u32,
     },
+    /// What an administrator decides about OSDs.
+    #[command(flatten)]
+    Manage(OsdManage),
 }
 
 /// Of `trivet up`.
@@ -126,6 +160,9 @@ pub struct UpArgs {
     /// The folder that holds everything; made when it is not there
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
+    /// The metadata store, if it is not to be a file in the folder: etcd://HOST:PORT[,HOST:PORT..]/PREFIX
+    #[arg(long, value_name = "META")]
+    pub meta: Option<MetaUrl>,
     /// OSDs, each one file in the folder
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=MAX_OSDS))]
     pub osds: u32,
@@ -166,12 +203,14 @@ fn name(text: &str) -> Result<String, String> {
     clean_path(text).map_err(|error| error.message)
 }
 
-fn osd(text: &str) -> Result<u32, String> {
+/// An OSD's number.
+pub fn osd(text: &str) -> Result<u32, String> {
     let hint = |_| format!("bad OSD number {text:?}: `trivet osd ls` shows the numbers");
     text.parse().map_err(hint)
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
+/// An address to listen on.
+pub fn address(text: &str) -> Result<SocketAddr, String> {
     let hint = |_| format!("bad address {text:?}: write it as 127.0.0.1:10809 or [::1]:10809");
     text.parse().map_err(hint)
 }
@@ -238,6 +277,19 @@ mod tests {
             "trivet image info ..",
             "trivet osd stop x",
             "trivet scrub x",
+            "trivet pool create p",
+            "trivet pool create a/b --replicas 2",
+            "trivet pool create 5 --replicas 2",
+            "trivet pool create p --replicas 2 --osd-tags a,b/c",
+            "trivet osd reweight 1 1.5",
+            "trivet osd reweight 1",
+            "trivet osd tag add 1",
+            "trivet osd noout 1 maybe",
+            "trivet osd tree set r1",
+            "trivet settings set something 5",
+            "trivet settings set osd_out_s x",
+            "trivet mon ls --meta x",
+            "trivet pg explain",
             "trivet frobnicate",
         ] {
             assert!(parse(line).is_err(), "{line}");

@@ -1,5 +1,7 @@
 //! What each command asks the admin API, and how its answer is shown.
 
+mod cluster;
+
 use anyhow::Context;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -55,6 +57,16 @@ enum View {
     Images,
     Status,
     Osds,
+    OsdDf,
+    Tree,
+    Df,
+    Pool,
+    Pools,
+    Pg,
+    Pgs,
+    Monitors,
+    Gateways,
+    Settings,
     Scrub,
     Done(String),
 }
@@ -66,6 +78,16 @@ impl View {
             View::Images => render::images(&read(answer)?),
             View::Status => render::status(&read(answer)?),
             View::Osds => render::osds(&read(answer)?),
+            View::OsdDf => render::osd_df(&read(answer)?),
+            View::Tree => render::tree(&read(answer)?),
+            View::Df => render::df(&read(answer)?),
+            View::Pool => render::pool(&read(answer)?),
+            View::Pools => render::pools(&read(answer)?),
+            View::Pg => render::pg(&read(answer)?),
+            View::Pgs => render::pgs(&read(answer)?),
+            View::Monitors => render::monitors(&read(answer)?),
+            View::Gateways => render::gateways(&read(answer)?),
+            View::Settings => render::settings(&read(answer)?),
             View::Scrub => render::scrub_asked(&read(answer)?),
             View::Done(text) => render::one_line(&text) + "\n",
         })
@@ -92,6 +114,13 @@ fn plan(ask: &Ask) -> anyhow::Result<Request> {
         Ask::Osd(OsdCommand::Ls) => Ok(get("osds", "cannot list the OSDs", View::Osds)),
         Ask::Osd(OsdCommand::Stop { osd }) => Ok(switch(*osd, "stop", "stopped")),
         Ask::Osd(OsdCommand::Start { osd }) => Ok(switch(*osd, "start", "started")),
+        Ask::Osd(OsdCommand::Manage(command)) => cluster::osd(command),
+        Ask::Df => Ok(get("df", "cannot show the space", View::Df)),
+        Ask::Pool(command) => cluster::pool(command),
+        Ask::Pg(command) => Ok(cluster::pg(command)),
+        Ask::Mons => Ok(get("mons", "cannot list the monitors", View::Monitors)),
+        Ask::Gateways => Ok(get("gateways", "cannot list the gateways", View::Gateways)),
+        Ask::Settings(args) => cluster::settings(args),
     }
 }
 
@@ -117,12 +146,13 @@ fn switch(osd: u32, verb: &str, done: &str) -> Request {
 
 fn image(command: &ImageCommand) -> anyhow::Result<Request> {
     Ok(match command {
-        ImageCommand::Create { name, size } => Request {
+        ImageCommand::Create { name, size, pool } => Request {
             method: "POST",
             path: "/api/v1/images".to_owned(),
             body: Some(json(&CreateImage {
                 path: name.clone(),
                 size: *size,
+                pool: pool.clone(),
             })?),
             failure: format!("cannot create image {name}"),
             view: View::Image,

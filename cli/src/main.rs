@@ -6,7 +6,9 @@
 mod args;
 mod client;
 mod commands;
+mod node;
 mod render;
+mod roles;
 mod scrub;
 mod size;
 mod up;
@@ -19,8 +21,9 @@ use anyhow::{Context, anyhow};
 use clap::Parser;
 use clap::error::{ContextKind, ErrorKind};
 
-use args::{Cli, Command};
+use args::{Ask, Cli, Command};
 use client::Client;
+use roles::args::OsdRole;
 
 fn main() -> ExitCode {
     match Cli::try_parse() {
@@ -38,13 +41,21 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             args.check()?;
             up::run(&args)
         }
-        Command::Ask(ask) => {
-            let client = Client::new(cli.api)?;
-            let answer = commands::run(&client, &ask, cli.json)?;
-            print(&answer.text)?;
-            answer.problem.map_or(Ok(()), |problem| Err(anyhow!(problem)))
-        }
+        Command::Osd(OsdRole::Format(args)) => roles::osd::format(&args),
+        Command::Osd(OsdRole::Run(args)) => roles::osd::run(&args),
+        Command::Mon(args) => roles::mon::run(&args),
+        Command::Gateway(args) => roles::gateway::run(&args),
+        Command::Osd(OsdRole::Ask(command)) => ask(cli.api, &Ask::Osd(command), cli.json),
+        Command::Ask(question) => ask(cli.api, &question, cli.json),
     }
+}
+
+/// Asks the admin API.
+fn ask(api: Option<String>, ask: &Ask, json: bool) -> anyhow::Result<()> {
+    let client = Client::new(api)?;
+    let answer = commands::run(&client, ask, json)?;
+    print(&answer.text)?;
+    answer.problem.map_or(Ok(()), |problem| Err(anyhow!(problem)))
 }
 
 /// To stdout; a reader that has gone away (`| head`) is no failure.

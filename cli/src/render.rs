@@ -1,10 +1,14 @@
 //! Answers as text for people: aligned columns, sizes with units, nothing that a name could do to a terminal.
 
+mod cluster;
+mod status;
+
 use std::fmt::Write;
 
-use trivet_gateway::admin::{
-    Health, ImageInfo, ImageList, OsdInfo, OsdList, OsdState, PgCounts, Scrub, ScrubAsked, Status,
-};
+use trivet_gateway::admin::{ImageInfo, ImageList};
+
+pub use cluster::{df, gateways, monitors, osd_df, osds, pg, pgs, pool, pools, settings, tree};
+pub use status::{scrub, scrub_asked, status};
 
 use crate::size::human_size;
 
@@ -83,6 +87,7 @@ pub fn image(image: &ImageInfo) -> String {
             "size",
             Some(format!("{} ({} bytes)", human_size(image.size), image.size)),
         ),
+        ("pool", Some(one_line(&image.pool)).filter(|pool| !pool.is_empty())),
         ("used", image.used.map(human_size)),
         ("created", image.created.map(date)),
         ("modified", image.modified.map(date)),
@@ -90,129 +95,6 @@ pub fn image(image: &ImageInfo) -> String {
         ("iscsi target", image.iscsi.as_deref().map(one_line)),
         ("nfs path", Some(one_line(&image.nfs))),
     ])
-}
-
-/// `trivet osd ls`.
-pub fn osds(list: &OsdList) -> String {
-    let row = |osd: &OsdInfo| {
-        let state = if osd.state == OsdState::Up { "up" } else { "down" };
-        let numbers = [osd.objects, osd.pgs, osd.primary_pgs].map(|number| number.to_string());
-        let mut row = vec![
-            osd.id.to_string(),
-            state.to_owned(),
-            human_size(osd.size),
-            human_size(osd.used),
-        ];
-        row.extend(numbers);
-        row.push(one_line(&osd.path));
-        row
-    };
-    let header = [
-        ("OSD", true),
-        ("STATE", false),
-        ("SIZE", true),
-        ("USED", true),
-        ("OBJECTS", true),
-        ("PGS", true),
-        ("PRIMARY", true),
-        ("PATH", false),
-    ];
-    table(&header, &list.osds.iter().map(row).collect::<Vec<_>>())
-}
-
-/// `trivet status`.
-pub fn status(status: &Status) -> String {
-    let space = &status.capacity;
-    let clients = &status.clients;
-    let [total, used, free] = [space.total, space.used, space.free].map(human_size);
-    pairs([
-        ("cluster", Some(one_line(&status.cluster))),
-        ("version", Some(one_line(&status.version))),
-        ("uptime", Some(duration(status.uptime_s))),
-        ("health", Some(health(status))),
-        ("osds", Some(format!("{} of {} up", status.osds.up, status.osds.total))),
-        ("pgs", Some(pgs(&status.pgs))),
-        ("recovery", Some(recovery(status.recovery.objects_missing))),
-        ("scrub", Some(scrub(&status.scrub))),
-        ("capacity", Some(format!("{used} used, {free} free of {total}"))),
-        ("images", Some(status.images.to_string())),
-        (
-            "clients",
-            Some(format!(
-                "{} nbd, {} iscsi, {} nfs",
-                clients.nbd, clients.iscsi, clients.nfs
-            )),
-        ),
-    ])
-}
-
-fn health(status: &Status) -> String {
-    let verdict = match status.health {
-        Health::Ok => "ok",
-        Health::Warn => "warn",
-        Health::Error => "error",
-    };
-    if status.reasons.is_empty() {
-        return verdict.to_owned();
-    }
-    format!("{verdict}: {}", one_line(&status.reasons.join("; ")))
-}
-
-fn pgs(pgs: &PgCounts) -> String {
-    let mut text = format!(
-        "{}: {} active, {} clean, {} degraded",
-        pgs.total, pgs.active, pgs.clean, pgs.degraded
-    );
-    let states: Vec<String> = pgs.by_state.iter().map(|(state, n)| format!("{n} {state}")).collect();
-    if !states.is_empty() {
-        text.push_str(&format!(" ({})", one_line(&states.join(", "))));
-    }
-    text
-}
-
-fn recovery(missing: u64) -> String {
-    match missing {
-        0 => "nothing missing".to_owned(),
-        1 => "1 object copy missing".to_owned(),
-        _ => format!("{missing} object copies missing"),
-    }
-}
-
-/// How far a scrub is and what it found, without a line end.
-pub fn scrub(scrub: &Scrub) -> String {
-    if scrub.number == 0 {
-        return "never asked for".to_owned();
-    }
-    let numbers = [scrub.objects, scrub.repaired, scrub.inconsistent, scrub.lost];
-    let [objects, repaired, inconsistent, lost] = numbers.map(thousands);
-    format!(
-        "{} of {} PGs, {objects} objects compared, {repaired} repaired, {inconsistent} inconsistent, {lost} lost \
-         (asked {} ago)",
-        scrub.done,
-        scrub.pgs,
-        duration(scrub.age_s)
-    )
-}
-
-/// `trivet scrub`.
-pub fn scrub_asked(asked: &ScrubAsked) -> String {
-    format!(
-        "scrub {} is asked for; 'trivet status' shows how far it is\n",
-        asked.number
-    )
-}
-
-/// `1234567` as `1,234,567`.
-fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.char_indices() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// `3d 4h`, `4h 5m`, `5m 6s`, `6s`.
@@ -297,56 +179,6 @@ iscsi target  iqn.2026-11.io.trivet:a
 nfs path      /a
 ";
         assert_eq!(image(&info), text);
-    }
-
-    #[test]
-    fn the_status_says_why() {
-        let mut now = Status {
-            health: Health::Warn,
-            uptime_s: 3_700,
-            ..Status::default()
-        };
-        now.reasons = vec!["OSD 1 is down".into(), "3 PGs are degraded".into()];
-        now.pgs = PgCounts {
-            total: 32,
-            active: 32,
-            clean: 29,
-            degraded: 3,
-            ..PgCounts::default()
-        };
-        now.pgs.by_state.insert("active+degraded".into(), 3);
-        now.scrub = Scrub {
-            number: 2,
-            age_s: 300,
-            pgs: 32,
-            done: 31,
-            objects: 1_234,
-            repaired: 2,
-            ..Scrub::default()
-        };
-        let text = status(&now);
-        for line in [
-            "health    warn: OSD 1 is down; 3 PGs are degraded",
-            "pgs       32: 32 active, 29 clean, 3 degraded (3 active+degraded)",
-            "uptime    1h 1m",
-            "recovery  nothing missing",
-            "scrub     31 of 32 PGs, 1,234 objects compared, 2 repaired, 0 inconsistent, 0 lost (asked 5m 0s ago)",
-        ] {
-            assert!(text.lines().any(|given| given == line), "{line} not in\n{text}");
-        }
-    }
-
-    #[test]
-    fn thousands_are_set_apart() {
-        for (number, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1_000, "1,000"),
-            (12_345, "12,345"),
-            (123_456_789, "123,456,789"),
-        ] {
-            assert_eq!(thousands(number), text);
-        }
     }
 
     #[test]

@@ -8,10 +8,13 @@ use std::sync::mpsc;
 
 use serde_json::Value;
 use tokio::net::TcpListener;
+use trivet_core::keys::Settings;
 use trivet_gateway::admin::metrics::Metrics;
 use trivet_gateway::admin::{
-    AdminAnswer, AdminCall, AdminError, AdminResult, ErrorKind, Health, ImageInfo, ImageList, OsdInfo, OsdList, Scrub,
-    ScrubAsked, Status, channel, http,
+    AdminAnswer, AdminCall, AdminError, AdminResult, ClusterChange, ClusterQuestion, CreatePool, Df, ErrorKind,
+    GatewayList, Health, ImageInfo, ImageList, MonitorList, OsdInfo, OsdList, PatchOsd, PatchPool, PatchSettings,
+    PgExplained, PgFilter, PgList, PoolInfo, PoolList, Scrub, ScrubAsked, SetPlace, Status, Thousandths, Tree, channel,
+    http,
 };
 
 struct Server {
@@ -78,7 +81,44 @@ fn answer(call: AdminCall, lost: u64) -> AdminResult {
         AdminCall::OsdList => Ok(AdminAnswer::Osds(OsdList {
             osds: vec![OsdInfo::default()],
         })),
+        AdminCall::Change(change) => Ok(changed(change)),
+        AdminCall::Ask(question) => Ok(told(&question)),
         _ => Ok(AdminAnswer::Done {}),
+    }
+}
+
+fn pool(name: &str) -> PoolInfo {
+    PoolInfo {
+        name: name.to_owned(),
+        ..PoolInfo::default()
+    }
+}
+
+fn changed(change: ClusterChange) -> AdminAnswer {
+    match change {
+        ClusterChange::PoolCreate(CreatePool { name: pool_name, .. })
+        | ClusterChange::PoolModify { pool: pool_name, .. } => AdminAnswer::Pool(pool(&pool_name)),
+        ClusterChange::OsdModify { .. } => AdminAnswer::Osd(OsdInfo::default()),
+        ClusterChange::Settings(patch) => AdminAnswer::Settings(patch.on(&Settings::default())),
+        _ => AdminAnswer::Done {},
+    }
+}
+
+fn told(question: &ClusterQuestion) -> AdminAnswer {
+    match question {
+        ClusterQuestion::Pools => AdminAnswer::Pools(PoolList {
+            pools: vec![pool("fast")],
+        }),
+        ClusterQuestion::Df => AdminAnswer::Df(Df::default()),
+        ClusterQuestion::Tree => AdminAnswer::Tree(Tree::default()),
+        ClusterQuestion::Pgs(_) => AdminAnswer::Pgs(PgList::default()),
+        ClusterQuestion::Pg { .. } => AdminAnswer::Pg(PgExplained {
+            reasons: vec!["start OSD 2".to_owned()],
+            ..PgExplained::default()
+        }),
+        ClusterQuestion::Monitors => AdminAnswer::Monitors(MonitorList::default()),
+        ClusterQuestion::Gateways => AdminAnswer::Gateways(GatewayList::default()),
+        ClusterQuestion::Settings => AdminAnswer::Settings(Settings::default()),
     }
 }
 
@@ -155,7 +195,7 @@ fn image_commands_ask_and_print() {
 #[test]
 fn cluster_commands_ask_and_print() {
     let server = start();
-    let osd = "  0  down    0 B   0 B        0    0        0";
+    let osd = "  0  down   -      0 B   0 B        0    0        0     1.000  -";
     check(&server, &["status"], &AdminCall::Status, "health    ok");
     check(&server, &["osd", "ls"], &AdminCall::OsdList, osd);
     check(
@@ -170,6 +210,200 @@ fn cluster_commands_ask_and_print() {
         &AdminCall::OsdStart { osd: 2 },
         "OSD 2 is started",
     );
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(ToString::to_string).collect()
+}
+
+/// Every line of words is a command; what it asks for, and a line of what it prints.
+fn check_all(table: &[(&str, AdminCall, &str)]) {
+    let server = start();
+    for (command, call, line) in table {
+        check(&server, &command.split(' ').collect::<Vec<_>>(), call, line);
+    }
+}
+
+#[test]
+fn pool_commands_ask_and_print() {
+    let least = CreatePool {
+        name: "fast".to_owned(),
+        replicas: 2,
+        ..CreatePool::default()
+    };
+    let all = CreatePool {
+        min_size: Some(1),
+        pg_count: Some(32),
+        failure_domain: Some("rack".to_owned()),
+        root: Some("room".to_owned()),
+        osd_tags: words(&["nvme", "ssd"]),
+        primary_tags: words(&["near"]),
+        ..least.clone()
+    };
+    let patch = PatchPool {
+        replicas: Some(3),
+        osd_tags: Some(Vec::new()),
+        ..PatchPool::default()
+    };
+    let change = AdminCall::Change;
+    let pool = || "fast".to_owned();
+    check_all(&[
+        (
+            "pool create fast --replicas 2",
+            change(ClusterChange::PoolCreate(least)),
+            "pool            fast",
+        ),
+        (
+            "pool create fast --replicas 2 --min-size 1 --pgs 32 --failure-domain rack --root room --osd-tags ssd,nvme \
+             --primary-tags near",
+            change(ClusterChange::PoolCreate(all)),
+            "pool            fast",
+        ),
+        (
+            "pool modify fast --replicas 3 --osd-tags ",
+            change(ClusterChange::PoolModify { pool: pool(), patch }),
+            "pool            fast",
+        ),
+        (
+            "pool rm fast",
+            change(ClusterChange::PoolRemove { pool: pool() }),
+            "removed pool fast",
+        ),
+        (
+            "pool ls",
+            AdminCall::Ask(ClusterQuestion::Pools),
+            " 0  fast         0    0    0          -     -         -                  0    0 B",
+        ),
+        (
+            "image create a --size 1M --pool fast",
+            AdminCall::ImageCreate {
+                path: "a".to_owned(),
+                size: 1 << 20,
+                pool: Some(pool()),
+            },
+            "image         a",
+        ),
+    ]);
+}
+
+fn modified(osd: u32, patch: PatchOsd) -> AdminCall {
+    AdminCall::Change(ClusterChange::OsdModify { osd, patch })
+}
+
+#[test]
+fn osd_commands_ask_and_print() {
+    let none = PatchOsd::default;
+    let out = |out| PatchOsd {
+        out: Some(out),
+        ..none()
+    };
+    let noout = |noout| PatchOsd {
+        noout: Some(noout),
+        ..none()
+    };
+    let add = PatchOsd {
+        add_tags: words(&["a", "b"]),
+        ..none()
+    };
+    let remove = PatchOsd {
+        remove_tags: words(&["a"]),
+        ..none()
+    };
+    let half = PatchOsd {
+        reweight: Some(Thousandths::new(500)),
+        ..none()
+    };
+    let place = SetPlace {
+        level: "rack".to_owned(),
+        parent: Some("room".to_owned()),
+    };
+    let name = || "r1".to_owned();
+    let set = AdminCall::Change(ClusterChange::TreeSet { name: name(), place });
+    let unset = AdminCall::Change(ClusterChange::TreeRemove { name: name() });
+    check_all(&[
+        ("osd reweight 3 0.5", modified(3, half), "OSD 3 has weight 0.500"),
+        ("osd tag add 3 b,a", modified(3, add), "OSD 3 has b, a"),
+        ("osd tag rm 3 a", modified(3, remove), "OSD 3 has a no more"),
+        (
+            "osd out 3",
+            modified(3, out(true)),
+            "OSD 3 is out: its PGs move to others",
+        ),
+        ("osd in 3", modified(3, out(false)), "OSD 3 is in"),
+        (
+            "osd noout 3",
+            modified(3, noout(true)),
+            "OSD 3 keeps its PGs while it is down",
+        ),
+        (
+            "osd noout 3 off",
+            modified(3, noout(false)),
+            "OSD 3 loses its PGs when it is down for too long",
+        ),
+        (
+            "osd rm 3",
+            AdminCall::Change(ClusterChange::OsdRemove { osd: 3 }),
+            "removed OSD 3",
+        ),
+        (
+            "osd tree set r1 --level rack --parent room",
+            set,
+            "r1 is a rack in room",
+        ),
+        ("osd tree rm r1", unset, "removed r1"),
+        (
+            "osd tree",
+            AdminCall::Ask(ClusterQuestion::Tree),
+            "PLACE  WEIGHT  CAPACITY  USED  AVAIL  USE  STATE  REWEIGHT  TAGS",
+        ),
+        (
+            "osd df",
+            AdminCall::OsdList,
+            "all                0 B         -     -      -    -    0        0",
+        ),
+    ]);
+}
+
+#[test]
+fn questions_about_the_cluster_ask_and_print() {
+    let filter = PgFilter {
+        pool: Some("fast".to_owned()),
+        osd: Some(2),
+        state: Some("inactive".to_owned()),
+    };
+    let patch = PatchSettings {
+        osd_out_s: Some(60),
+        ..PatchSettings::default()
+    };
+    let ask = AdminCall::Ask;
+    check_all(&[
+        ("df", ask(ClusterQuestion::Df), "all OSDs       0 B   0 B    0 B    -"),
+        (
+            "pg ls --pool fast --osd 2 --state inactive",
+            ask(ClusterQuestion::Pgs(filter)),
+            "PG  POOL  STATE  UP  ACTING  PRIMARY  EPOCH  MISSING",
+        ),
+        (
+            "pg explain fast.3",
+            ask(ClusterQuestion::Pg {
+                pg: "fast.3".to_owned(),
+            }),
+            "why         start OSD 2",
+        ),
+        ("mon ls", ask(ClusterQuestion::Monitors), "MONITOR  STATE  HOST"),
+        ("gateway ls", ask(ClusterQuestion::Gateways), "GATEWAY  NAME  HTTP"),
+        ("settings", ask(ClusterQuestion::Settings), "backfill_full_pct  90 %"),
+        (
+            "settings show",
+            ask(ClusterQuestion::Settings),
+            "osd_out_s          600 (10m 0s)",
+        ),
+        (
+            "settings set osd_out_s 60",
+            AdminCall::Change(ClusterChange::Settings(patch)),
+            "osd_out_s          60 (1m 0s)",
+        ),
+    ]);
 }
 
 #[test]
@@ -217,7 +451,7 @@ fn json_is_the_api_s() {
 #[test]
 fn failures_are_one_line() {
     let server = start();
-    let table: [(&[&str], &str); 9] = [
+    let table: [(&[&str], &str); 13] = [
         (
             &["image", "info", "none"],
             "cannot show image none: there is no image none\\nat all",
@@ -227,6 +461,10 @@ fn failures_are_one_line() {
         (&["image", "create", "a", "--size", "0"], "bad size"),
         (&["image", "create", "a/../b", "--size", "1G"], "bad image name"),
         (&["osd", "stop", "x"], "bad OSD number \"x\""),
+        (&["osd", "reweight", "1", "1.5"], "bad fraction 1.5"),
+        (&["osd", "tag", "add", "1", "a b"], "bad name \"a b\""),
+        (&["pool", "create", "7", "--replicas", "2"], "bad pool name \"7\""),
+        (&["settings", "set", "osd_out_s", "0"], "bad osd_out_s 0"),
         (
             &["up", "--data", "d", "--osd-size", "big"],
             "--osd-size <SIZE>: bad size",

@@ -178,7 +178,7 @@ impl Gateway {
         self.namespace.inode(trivet_namespace::ROOT).is_some()
     }
 
-    /// Whether every PG serves clients.
+    /// Whether every PG serves clients; there is at least one.
     #[must_use]
     pub fn all_active(&self) -> bool {
         let map = self.client.map();
@@ -259,6 +259,11 @@ impl Gateway {
         self.client.message(clock.now, from, message, &mut effects);
         self.from_client = effects;
         self.work(out);
+    }
+
+    /// The connection to an OSD broke: what was sent there is sent again soon.
+    pub fn lost(&mut self, osd: OsdId) {
+        self.client.lost(osd);
     }
 
     /// The metadata store changed.

@@ -1,6 +1,7 @@
 //! The data folder: one process at a time, the metadata store's file, one file per OSD.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use trivet_core::OsdId;
 use trivet_meta::{Embedded, Meta};
 
 use super::startup::Plan;
+use crate::node::osds::Disk;
 
 /// Held by the process that runs on the folder.
 const LOCK: &str = "lock";
@@ -56,12 +58,17 @@ impl Folder {
         Ok(Arc::new(Embedded::open(self.path.join(META))?))
     }
 
-    /// The OSDs' files.
-    pub fn disks(&self, plan: &Plan) -> Vec<(OsdId, PathBuf)> {
-        plan.osds
-            .iter()
-            .map(|&(osd, _)| (osd, self.path.join(format!("osd.{osd}"))))
-            .collect()
+    /// The OSDs' files; with `listen`, OSDs can be reached from other processes.
+    pub fn disks(&self, plan: &Plan, listen: Option<SocketAddr>) -> Vec<Disk> {
+        let disk = |&(osd, size): &(OsdId, u64)| Disk {
+            osd,
+            path: self.path.join(format!("osd.{osd}")),
+            size,
+            fresh: plan.new,
+            listen,
+            advertise: None,
+        };
+        plan.osds.iter().map(disk).collect()
     }
 
     /// A cluster that could not be made leaves nothing behind.
@@ -69,9 +76,9 @@ impl Folder {
         if !plan.new {
             return;
         }
-        for (_, disk) in self.disks(plan) {
+        for disk in self.disks(plan, None) {
             // What is not there needs no removing.
-            let _ = std::fs::remove_file(disk);
+            let _ = std::fs::remove_file(disk.path);
         }
         if self.made {
             let _ = std::fs::remove_file(self.path.join(META));

@@ -1,76 +1,71 @@
-//! `trivet up`: all roles in one process on one machine, with the embedded metadata store.
-//!
-//! Two worlds: the data path ([`data`]), one thread with the reactor, on which the gateway and every OSD run; and the
-//! control plane ([`control`]), tokio, with the metadata store, the leases, the monitor, the admin API and signals.
-//! They talk by messages ([`link`]).
+//! `trivet up`: all roles in one process on one machine. Its metadata store is a file in the data folder, or etcd.
 
 mod banner;
-mod control;
-mod data;
 mod folder;
-mod leases;
-mod link;
-mod osds;
-mod scrubs;
 mod startup;
 
-use std::sync::mpsc;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
-use anyhow::{Context, anyhow};
-use tracing_subscriber::EnvFilter;
+use trivet_gateway::admin::metrics::Protocol;
 
 use crate::args::UpArgs;
+use crate::node::cluster::{self, host};
+use crate::node::control::{Duties, GatewayDuty};
+use crate::node::data::{FrontSetup, Setup};
+use crate::node::{self, listen_http, log_to_stderr, runtime};
+use banner::{Addresses, banner};
 use folder::Folder;
+
+/// The server says `ready` after this time even if some PGs cannot be served.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Where its OSDs listen for nodes of other processes, if there can be any.
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Runs the cluster until SIGTERM or SIGINT.
 pub fn run(args: &UpArgs) -> anyhow::Result<()> {
     log_to_stderr();
     let folder = Folder::open(&args.data)?;
-    let http = std::net::TcpListener::bind(args.http)
-        .with_context(|| format!("--http {}: cannot listen there; is another trivet running?", args.http))?;
-    http.set_nonblocking(true)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .max_blocking_threads(4)
-        .enable_all()
-        .build()
-        .context("cannot start threads")?;
-    let store = folder.open_store()?;
+    let http = listen_http(args.http)?;
+    let runtime = runtime()?;
+    let store = match &args.meta {
+        Some(url) => runtime.block_on(cluster::open(url))?,
+        None => folder.open_store()?,
+    };
     let plan = startup::plan(args, &runtime, &store)?;
-
-    let (to_data, from_control) = mpsc::channel();
-    let (to_control, from_data) = tokio::sync::mpsc::unbounded_channel();
-    let (started, start) = mpsc::channel();
-    let setup = data::Setup {
-        args: args.clone(),
-        osds: folder.disks(&plan),
-        plan: plan.clone(),
-        inbox: from_control,
-        control: to_control,
-        started,
+    let distributed = args.meta.is_some();
+    let setup = Setup {
+        cluster: plan.cluster,
+        front: Some(front(args, plan.new)),
+        disks: folder.disks(&plan, distributed.then_some(LISTEN)),
+        distributed,
     };
-    let thread = std::thread::Builder::new()
-        .name("data".into())
-        .spawn(move || data::run(setup))?;
-    let Ok(handles) = start.recv() else {
-        // It ended before it could report: its error says why.
-        let error = thread.join().map_err(|_| anyhow!("the data path panicked"))?;
-        folder.undo_if_new(&plan);
-        return error;
-    };
+    let mut started = node::start(setup).inspect_err(|_| folder.undo_if_new(&plan))?;
     runtime.block_on(startup::record(&plan, &store))?;
-    let link = link::ToData::new(to_data, handles.waker.clone());
-    let result = runtime.block_on(control::run(store, link, from_data, handles, http));
-    let ended = thread.join().map_err(|_| anyhow!("the data path panicked"))?;
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
-    result.and(ended)
+    let gateway = started.handles.front.take().map(|handles| GatewayDuty {
+        handles,
+        http,
+        name: "up".into(),
+    });
+    let monitor = Some(host());
+    node::serve(runtime, store, started, Duties { gateway, monitor })
 }
 
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("TRIVET_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .init();
+fn front(args: &UpArgs, new: bool) -> FrontSetup {
+    let addresses = Addresses {
+        nbd: args.nbd,
+        iscsi: args.iscsi,
+        nfs: args.nfs,
+        http: args.http,
+    };
+    FrontSetup {
+        doors: vec![
+            (Protocol::Nbd, "--nbd", args.nbd),
+            (Protocol::Iscsi, "--iscsi", args.iscsi),
+            (Protocol::Nfs, "--nfs", args.nfs),
+        ],
+        demo: new,
+        patience: PATIENCE,
+        banner: banner(&addresses),
+    }
 }

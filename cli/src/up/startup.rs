@@ -1,17 +1,16 @@
 //! What cluster a data folder holds, or is to hold; and writing that down.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use anyhow::{Context, bail};
-use trivet_core::keys::{self, Cluster, OsdConfig, Pool};
-use trivet_core::kv::{Change, Compare, Notice, Txn, TxnOutcome};
+use anyhow::bail;
+use trivet_core::keys::{self, OsdConfig, Pool};
+use trivet_core::kv::{Change, Notice, TxnOutcome};
 use trivet_core::map::{ClusterMap, encode};
 use trivet_core::{OsdId, PoolId};
 use trivet_meta::Meta;
-use trivet_namespace::{Namespace, Time};
 
 use crate::args::UpArgs;
+use crate::node::cluster::{ClusterId, wall};
 
 /// The smallest OSD: log and checkpoint areas take their part, and something must be left.
 const MIN_OSD: u64 = 256 << 20;
@@ -27,27 +26,11 @@ const PGS: u32 = 32;
 pub struct Plan {
     /// It is to be made.
     pub new: bool,
-    /// Its id.
-    pub cluster: [u8; 16],
-    /// What its file handles are sealed with.
-    pub secret: [u8; 16],
+    /// Who it is.
+    pub cluster: ClusterId,
     /// Its OSDs with their sizes in bytes.
     pub osds: Vec<(OsdId, u64)>,
     replicas: usize,
-}
-
-impl Plan {
-    /// The cluster's id as a number: what file systems and SCSI units are told apart by.
-    pub fn number(&self) -> u64 {
-        u64::from_le_bytes(*self.cluster.first_chunk().expect("16 bytes hold 8"))
-    }
-}
-
-/// Random bytes from the operating system.
-pub fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no random numbers from the system: {error}"))?;
-    Ok(bytes)
 }
 
 /// Reads what is there; if nothing is, plans what the arguments ask for.
@@ -59,8 +42,7 @@ pub fn plan(args: &UpArgs, runtime: &tokio::runtime::Runtime, store: &Arc<dyn Me
         keys: range.keys,
     });
     if let Some(cluster) = &map.cluster {
-        let id = parse_id(&cluster.id).context("the metadata store's cluster id is damaged")?;
-        let secret = parse_id(&cluster.secret).context("the metadata store's cluster secret is damaged")?;
+        let cluster = ClusterId::parse(cluster)?;
         let osds = map
             .members
             .iter()
@@ -68,8 +50,7 @@ pub fn plan(args: &UpArgs, runtime: &tokio::runtime::Runtime, store: &Arc<dyn Me
             .collect();
         return Ok(Plan {
             new: false,
-            cluster: id,
-            secret,
+            cluster,
             osds,
             replicas: 0,
         });
@@ -85,16 +66,10 @@ pub fn plan(args: &UpArgs, runtime: &tokio::runtime::Runtime, store: &Arc<dyn Me
     let osds = (1..=args.osds).map(|number| (OsdId(number), size)).collect();
     Ok(Plan {
         new: true,
-        cluster: random()?,
-        secret: random()?,
+        cluster: ClusterId::draw()?,
         osds,
         replicas: usize::try_from(args.replicas)?,
     })
-}
-
-fn parse_id(text: &str) -> Option<[u8; 16]> {
-    let number = u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32)?;
-    Some(number.to_be_bytes())
 }
 
 /// Writes a new cluster down, once its disks are formatted: from here on the folder holds a cluster.
@@ -102,11 +77,6 @@ pub async fn record(plan: &Plan, store: &Arc<dyn Meta>) -> anyhow::Result<()> {
     if !plan.new {
         return Ok(());
     }
-    let hex = |bytes| format!("{:032x}", u128::from_be_bytes(bytes));
-    let cluster = Cluster {
-        id: hex(plan.cluster),
-        secret: hex(plan.secret),
-    };
     let pool = Pool {
         name: "default".into(),
         replicas: plan.replicas,
@@ -114,36 +84,17 @@ pub async fn record(plan: &Plan, store: &Arc<dyn Meta>) -> anyhow::Result<()> {
         pg_count: PGS,
         ..Pool::default()
     };
-    let mut changes = vec![
-        Change::put(keys::CLUSTER, encode(&cluster)),
-        Change::put(keys::pool(POOL), encode(&pool)),
-    ];
-    changes.extend(plan.osds.iter().map(|&(osd, size)| {
-        Change::put(
-            keys::osd_config(osd),
-            encode(&OsdConfig {
-                size,
-                ..OsdConfig::default()
-            }),
-        )
+    let mut txn = plan.cluster.record(wall());
+    txn.changes.push(Change::put(keys::pool(POOL), encode(&pool)));
+    txn.changes.extend(plan.osds.iter().map(|&(osd, size)| {
+        let config = OsdConfig {
+            size,
+            ..OsdConfig::default()
+        };
+        Change::put(keys::osd_config(osd), encode(&config))
     }));
-    let root = Namespace::bootstrap(wall());
-    changes.extend(root.changes);
-    let mut compare = root.compare;
-    compare.push(Compare::Absent(keys::CLUSTER.into()));
-    match store.txn(Txn { compare, changes }).await? {
+    match store.txn(txn).await? {
         TxnOutcome::Committed(_) => Ok(()),
         TxnOutcome::Refused(_) | TxnOutcome::Unknown => bail!("the new cluster could not be written down"),
-    }
-}
-
-/// The wall clock.
-pub fn wall() -> Time {
-    let since = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    Time {
-        sec: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-        nsec: since.subsec_nanos(),
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::mpsc;
 
 use trivet_core::OsdId;
+use trivet_core::keys::OsdStats;
 use trivet_core::kv::{LeaseId, Notice, Txn, TxnOutcome};
 use trivet_reactor::Waker;
 
@@ -44,6 +45,8 @@ pub enum Ask {
     Lease(OsdId),
     /// End an OSD's lease.
     Revoke(OsdId),
+    /// Show how an OSD is.
+    Stats(OsdId, OsdStats),
 }
 
 /// The control plane's end: every message wakes the data path.

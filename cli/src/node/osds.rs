@@ -1,15 +1,16 @@
 //! The OSDs of this process: opening their disks, handing them leases, stopping and starting them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 use trivet_core::disk::{DiskDone, DiskError, DiskOpKind, IoId};
-use trivet_core::keys::{self, OsdState};
+use trivet_core::keys::{self, OsdState, OsdStats};
 use trivet_core::kv::{LeaseId, Notice, TxnOutcome};
 use trivet_core::message::Message;
 use trivet_core::{NodeId, Now, OsdId};
@@ -19,26 +20,36 @@ use trivet_osd::{Effect, Event, Identity, Osd};
 use trivet_reactor::{DiskOp, DiskToken, Event as ReactorEvent, OpenDisk, Reactor};
 use trivet_store::{Format, Options, State, Store};
 
-use super::link::{Ask, Role};
-use super::startup::{Plan, random};
+use super::channel::{Ask, Role};
+use super::cluster::{ClusterId, random};
+use super::links::{Links, Loss};
+use super::output::Output;
 
 /// The kernel has let go of a killed process's disks by then.
 const LET_GO: Duration = Duration::from_secs(10);
 
-/// Where the effects of OSDs go.
-pub struct Output<'a> {
-    /// Messages between nodes.
-    pub queue: &'a mut VecDeque<(NodeId, NodeId, Message)>,
-    /// The disks.
-    pub reactor: &'a mut Reactor,
-    /// The metadata store.
-    pub control: &'a UnboundedSender<Ask>,
+/// The disk of an OSD.
+pub struct Disk {
+    /// Whose it is.
+    pub osd: OsdId,
+    /// A file or device.
+    pub path: PathBuf,
+    /// Bytes.
+    pub size: u64,
+    /// It is to be formatted.
+    pub fresh: bool,
+    /// Where the OSD listens for nodes of other processes, if there may be any.
+    pub listen: Option<SocketAddr>,
+    /// What it says that its address is, if that is not where it listens.
+    pub advertise: Option<SocketAddr>,
 }
 
 /// One OSD of this process.
 struct Slot {
     path: PathBuf,
     size: u64,
+    /// Where others find it.
+    address: Option<SocketAddr>,
     life: Life,
     /// What its keys hang on.
     lease: Option<LeaseId>,
@@ -65,6 +76,8 @@ struct Running {
     disk: DiskToken,
     boot: u64,
     is_open: bool,
+    /// What was shown last of how it is.
+    stats_shown: Option<OsdStats>,
 }
 
 /// All OSDs of this process.
@@ -76,42 +89,52 @@ pub struct Osds {
     mirror: BTreeMap<String, trivet_core::kv::KeyValue>,
     revision: u64,
     effects: Vec<Effect>,
+    /// Why an OSD ended.
+    failure: Option<String>,
 }
 
 impl Osds {
-    /// Formats the disks of a new cluster; checks that those of an old one are there.
-    pub fn prepare(reactor: &mut Reactor, plan: &Plan, disks: Vec<(OsdId, PathBuf)>) -> anyhow::Result<Osds> {
-        let sizes: BTreeMap<OsdId, u64> = plan.osds.iter().copied().collect();
+    /// Formats the disks that are new, and has OSDs listen for other nodes.
+    pub fn prepare(
+        reactor: &mut Reactor,
+        links: &mut Links,
+        cluster: &ClusterId,
+        disks: Vec<Disk>,
+    ) -> anyhow::Result<Osds> {
         let mut slots = BTreeMap::new();
-        for (osd, path) in disks {
-            let size = sizes.get(&osd).copied().unwrap_or(0);
-            if plan.new {
-                format(reactor, osd, &path, size, plan.cluster)?;
+        for disk in disks {
+            if disk.fresh {
+                format(reactor, disk.osd, &disk.path, Some(disk.size), cluster.id, random()?)?;
             }
+            let listens = disk.listen.map(|address| {
+                let listening = links.listen(reactor, disk.osd, address);
+                listening.with_context(|| format!("--listen {address}: cannot listen there"))
+            });
+            let listens = listens.transpose()?;
             let report = OsdReport {
-                path: path.display().to_string(),
+                path: disk.path.display().to_string(),
                 ..OsdReport::default()
             };
-            slots.insert(
-                osd,
-                Slot {
-                    path,
-                    size,
-                    life: Life::Starting,
-                    lease: None,
-                    report,
-                    busy_since: None,
-                    waiting: None,
-                },
-            );
+            let slot = Slot {
+                path: disk.path,
+                size: disk.size,
+                address: disk.advertise.or(listens),
+                life: Life::Starting,
+                lease: None,
+                report,
+                busy_since: None,
+                waiting: None,
+            };
+            slots.insert(disk.osd, slot);
         }
         Ok(Osds {
             slots,
             disks: BTreeMap::new(),
-            cluster: plan.cluster,
+            cluster: cluster.id,
             mirror: BTreeMap::new(),
             revision: 0,
             effects: Vec::new(),
+            failure: None,
         })
     }
 
@@ -129,6 +152,10 @@ impl Osds {
             && matches!(slot.life, Life::Starting | Life::Running(_))
         {
             slot.lease = lease;
+            if let Life::Running(running) = &mut slot.life {
+                // They hung on the old one.
+                running.stats_shown = None;
+            }
             self.open(now, osd, out);
             self.step(now, osd, Event::Lease(lease), out);
         }
@@ -165,9 +192,13 @@ impl Osds {
             disk: disk.token,
             boot,
             is_open: false,
+            stats_shown: None,
         }));
-        let lease = slot.lease;
+        let (lease, address) = (slot.lease, slot.address);
         self.disks.insert(disk.token, osd);
+        if address.is_some() {
+            out.links.start(out.reactor, now, NodeId::Osd(osd), boot);
+        }
         self.step(now, osd, Event::Lease(lease), out);
         if self.revision > 0 {
             let snapshot = Notice::Snapshot {
@@ -186,11 +217,12 @@ impl Osds {
             ..Options::default()
         };
         let store = Store::open(disk_size, options, &mut output);
+        let slot = self.slots.get(&osd);
         let identity = Identity {
             id: osd,
             boot,
-            size: self.slots.get(&osd).map_or(0, |slot| slot.size),
-            address: None,
+            size: slot.map_or(0, |slot| slot.size),
+            address: slot.and_then(|slot| slot.address).map(|address| address.to_string()),
         };
         Osd::new(identity, trivet_osd::Options::default(), store, output)
     }
@@ -227,6 +259,51 @@ impl Osds {
                 self.revision = *revision;
             }
         }
+    }
+
+    /// Whether the OSD is one of this process.
+    pub fn has(&self, osd: OsdId) -> bool {
+        self.slots.contains_key(&osd)
+    }
+
+    /// Whether the metadata store shows all of them.
+    pub fn all_shown(&self) -> bool {
+        self.slots.iter().all(|(&osd, slot)| match &slot.life {
+            Life::Running(running) => running.is_open && self.shown(osd) == Some(running.boot),
+            _ => false,
+        })
+    }
+
+    /// Why an OSD ended that nobody stopped.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
+    /// Shows in the metadata store how the OSDs are.
+    pub fn show_stats(&mut self, control: &UnboundedSender<Ask>) {
+        for (&osd, slot) in &mut self.slots {
+            if let Life::Running(running) = &mut slot.life
+                && running.is_open
+            {
+                let report = &slot.report;
+                let stats = OsdStats {
+                    path: report.path.clone(),
+                    capacity: report.capacity,
+                    used: report.used,
+                    objects: report.objects,
+                };
+                if running.stats_shown.replace(stats.clone()).as_ref() != Some(&stats) {
+                    // Without a control plane the process is about to end.
+                    let _ = control.send(Ask::Stats(osd, stats));
+                }
+            }
+        }
+    }
+
+    /// A connection of an OSD with another one broke.
+    pub fn lost(&mut self, now: Now, osd: OsdId, loss: &Loss, out: &mut Output<'_>) {
+        let (other, gone) = (loss.osd, loss.gone);
+        self.step(now, osd, Event::Lost { osd: other, gone }, out);
     }
 
     /// A message for an OSD. If it is not there, the message is lost, as on a network.
@@ -309,22 +386,24 @@ impl Osds {
     /// The disk of an OSD cannot be used: the others take over.
     fn failed(&mut self, osd: OsdId, reason: &str, out: &mut Output<'_>) {
         tracing::error!("OSD {osd} stopped: {reason}");
+        self.failure = Some(format!("OSD {osd} stopped: {reason}"));
         let Some(slot) = self.slots.get_mut(&osd) else { return };
         if let Some(reply) = slot.waiting.take() {
             let error = AdminError::new(ErrorKind::Unavailable, format!("OSD {osd} does not start: {reason}"));
             // A caller that has given up is no concern of ours.
             let _ = reply.send(Err(error));
         }
-        self.close(osd, out.reactor, out.control);
+        self.close(osd, out);
     }
 
-    fn close(&mut self, osd: OsdId, reactor: &mut Reactor, control: &UnboundedSender<Ask>) {
+    fn close(&mut self, osd: OsdId, out: &mut Output<'_>) {
         let Some(slot) = self.slots.get_mut(&osd) else { return };
         if let Life::Running(running) = std::mem::replace(&mut slot.life, Life::Stopping) {
-            reactor.close_disk(running.disk);
+            out.reactor.close_disk(running.disk);
             self.disks.remove(&running.disk);
+            out.links.stop(out.reactor, NodeId::Osd(osd));
         }
-        let _ = control.send(Ask::Revoke(osd));
+        let _ = out.control.send(Ask::Revoke(osd));
     }
 
     /// An OSD's keys are gone.
@@ -338,7 +417,7 @@ impl Osds {
     }
 
     /// An administrator stops an OSD.
-    pub fn stop(&mut self, osd: OsdId, reply: AdminReply, reactor: &mut Reactor, control: &UnboundedSender<Ask>) {
+    pub fn stop(&mut self, osd: OsdId, reply: AdminReply, out: &mut Output<'_>) {
         let problem = match self.slots.get_mut(&osd) {
             None => (
                 ErrorKind::NotFound,
@@ -350,7 +429,7 @@ impl Osds {
                 ..
             }) if running.is_open => {
                 *waiting = Some(reply);
-                return self.close(osd, reactor, control);
+                return self.close(osd, out);
             }
             Some(Slot {
                 life: Life::Stopped, ..
@@ -415,26 +494,37 @@ fn disk_op(kind: DiskOpKind) -> DiskOp {
     }
 }
 
-/// Makes the file of an OSD and the empty store in it.
-fn format(reactor: &mut Reactor, osd: OsdId, path: &Path, size: u64, cluster: [u8; 16]) -> anyhow::Result<()> {
-    let format = Format {
-        size,
+/// Makes an empty store on a disk; a file is made, or grows, to `size`. Returns its bytes.
+pub fn format(
+    reactor: &mut Reactor,
+    osd: OsdId,
+    path: &Path,
+    size: Option<u64>,
+    cluster: [u8; 16],
+    store: [u8; 16],
+) -> anyhow::Result<u64> {
+    let about = |reason: String| anyhow::anyhow!("{}: {reason}", path.display());
+    let mut format = Format {
+        size: size.unwrap_or(0),
         osd,
         cluster,
-        store: random()?,
+        store,
         log_size: None,
     };
-    let ops = trivet_store::format(&format).map_err(|reason| anyhow::anyhow!("{}: {reason}", path.display()))?;
-    let prewrite =
-        0..trivet_store::data_start(&format).map_err(|reason| anyhow::anyhow!("{}: {reason}", path.display()))?;
+    let prewrite = match size {
+        Some(_) => 0..trivet_store::data_start(&format).map_err(about)?,
+        None => 0..0,
+    };
     let disk = reactor.open_disk(
         path,
         &OpenDisk {
-            size: Some(size),
+            size,
             prewrite,
             ..OpenDisk::default()
         },
     )?;
+    format.size = size.unwrap_or(disk.size);
+    let ops = trivet_store::format(&format).map_err(about)?;
     let mut events = Vec::new();
     for op in ops {
         reactor.submit_disk(disk.token, op.id.0, disk_op(op.kind));
@@ -454,7 +544,7 @@ fn format(reactor: &mut Reactor, osd: OsdId, path: &Path, size: u64, cluster: [u
         }
     }
     reactor.close_disk(disk.token);
-    Ok(())
+    Ok(format.size)
 }
 
 /// Clients that come before there is a cluster have to come again.

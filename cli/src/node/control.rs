@@ -1,0 +1,208 @@
+//! The control plane: runs the data path's transactions, keeps leases alive, watches the metadata store for it, runs
+//! the monitor and the admin API, and ends everything on a signal.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch::Receiver;
+use tokio::task::JoinHandle;
+use trivet_core::OsdId;
+use trivet_core::keys::{self, GatewayState, OsdStats};
+use trivet_core::kv::{LeaseId, Txn, TxnOutcome};
+use trivet_core::map::encode;
+use trivet_gateway::admin::http;
+use trivet_meta::Meta;
+
+use super::channel::{Ask, Role, Tell, ToData};
+use super::cluster::random;
+use super::data::FrontHandles;
+use super::leases::Held;
+use super::{monitor, presence, scrubs};
+
+/// What ends with the process gets this time.
+const WIND_DOWN: Duration = Duration::from_secs(2);
+
+/// What the control plane does beside serving the data path.
+#[derive(Default)]
+pub struct Duties {
+    /// It shows the gateway, and serves its admin API.
+    pub gateway: Option<GatewayDuty>,
+    /// It runs a monitor on this host.
+    pub monitor: Option<String>,
+}
+
+/// Of a process with a gateway.
+pub struct GatewayDuty {
+    /// What the data path offers.
+    pub handles: FrontHandles,
+    /// Where the admin API listens.
+    pub http: std::net::TcpListener,
+    /// For people.
+    pub name: String,
+}
+
+/// SIGTERM and SIGINT.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Catches them from now on.
+    pub fn new() -> anyhow::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?,
+        })
+    }
+
+    /// Until one comes.
+    pub async fn come(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Runs until a signal comes or the data path ends.
+pub async fn run(
+    store: Arc<dyn Meta>,
+    data: ToData,
+    mut asked: UnboundedReceiver<Ask>,
+    duties: Duties,
+) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    let mut helpers = vec![tokio::spawn(watch(Arc::clone(&store), data.clone()))];
+    let (stop, stopping) = tokio::sync::watch::channel(false);
+    let mut held = Vec::new();
+    let mut api = None;
+    if let Some(duty) = duties.gateway {
+        let state = gateway_state(&duty)?;
+        let key = keys::gateway_state(duty.handles.id);
+        let lease = Held::new(Arc::clone(&store));
+        helpers.push(tokio::spawn(presence::keep(
+            Arc::clone(&store),
+            key,
+            state,
+            lease.lease(),
+        )));
+        helpers.push(tokio::spawn(scrubs::ask_when_due(duty.handles.admin.clone())));
+        api = Some(tokio::spawn(serve_api(duty, stopping)));
+        held.push(lease);
+    }
+    if let Some(host) = duties.monitor {
+        let id = u64::from_le_bytes(random()?);
+        helpers.push(tokio::spawn(monitor::run(Arc::clone(&store), id, host, || ())));
+    }
+    let mut leases: BTreeMap<OsdId, Held> = BTreeMap::new();
+    loop {
+        tokio::select! {
+            () = signals.come() => break,
+            ask = asked.recv() => match ask {
+                Some(ask) => answer(&store, &data, &mut leases, ask).await,
+                None => break,
+            },
+        }
+    }
+    data.tell(Tell::Stop);
+    // The receiver may be gone already.
+    let _ = stop.send(true);
+    held.extend(leases.into_values());
+    let returned = give_back(&store, held);
+    // A metadata store that does not answer lets them run out.
+    let _ = tokio::time::timeout(WIND_DOWN, returned).await;
+    let served = end(api).await;
+    helpers.iter().for_each(JoinHandle::abort);
+    served
+}
+
+async fn end(api: Option<JoinHandle<anyhow::Result<()>>>) -> anyhow::Result<()> {
+    let Some(api) = api else { return Ok(()) };
+    match tokio::time::timeout(WIND_DOWN, api).await {
+        Ok(Ok(Err(error))) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Whoever takes over need not wait until the leases run out.
+async fn give_back(store: &Arc<dyn Meta>, leases: Vec<Held>) {
+    for held in leases {
+        held.give_back(store).await;
+    }
+}
+
+fn gateway_state(duty: &GatewayDuty) -> anyhow::Result<bytes::Bytes> {
+    Ok(encode(&GatewayState {
+        name: duty.name.clone(),
+        http: Some(duty.http.local_addr()?.to_string()),
+    }))
+}
+
+async fn serve_api(duty: GatewayDuty, mut stopping: Receiver<bool>) -> anyhow::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(duty.http)?;
+    let until = async move {
+        // A sender that is gone means stopping, too.
+        let _ = stopping.wait_for(|stop| *stop).await;
+    };
+    let FrontHandles { admin, metrics, .. } = duty.handles;
+    http::serve(listener, admin, metrics, until)
+        .await
+        .context("the admin API failed")
+}
+
+async fn answer(store: &Arc<dyn Meta>, data: &ToData, leases: &mut BTreeMap<OsdId, Held>, ask: Ask) {
+    match ask {
+        Ask::Txn(role, ticket, txn) => {
+            tokio::spawn(transact(Arc::clone(store), data.clone(), role, ticket, txn));
+        }
+        Ask::Lease(osd) => {
+            let held = Held::new(Arc::clone(store));
+            tokio::spawn(tell_osd(data.clone(), osd, held.lease()));
+            leases.insert(osd, held);
+        }
+        Ask::Revoke(osd) => {
+            if let Some(held) = leases.remove(&osd) {
+                held.give_back(store).await;
+            }
+            data.tell(Tell::Revoked(osd));
+        }
+        Ask::Stats(osd, stats) => {
+            if let Some(lease) = leases.get(&osd).and_then(|held| *held.lease().borrow()) {
+                tokio::spawn(show_stats(Arc::clone(store), osd, stats, lease));
+            }
+        }
+    }
+}
+
+/// The next ones come soon: what fails is not tried again.
+async fn show_stats(store: Arc<dyn Meta>, osd: OsdId, stats: OsdStats, lease: LeaseId) {
+    presence::write(&store, &keys::osd_stats(osd), &encode(&stats), lease).await;
+}
+
+/// Ends when the lease is given back.
+async fn tell_osd(data: ToData, osd: OsdId, mut lease: Receiver<Option<LeaseId>>) {
+    while lease.changed().await.is_ok() {
+        let lease = *lease.borrow_and_update();
+        data.tell(Tell::Leased { osd, lease });
+    }
+}
+
+async fn transact(store: Arc<dyn Meta>, data: ToData, role: Role, ticket: u64, txn: Txn) {
+    let outcome = store.txn(txn).await.unwrap_or_else(|error| {
+        tracing::warn!("a metadata transaction failed: {error}");
+        TxnOutcome::Unknown
+    });
+    data.tell(Tell::Outcome(role, ticket, outcome));
+}
+
+async fn watch(store: Arc<dyn Meta>, data: ToData) {
+    let mut watch = store.watch("", None);
+    while let Some(notice) = watch.next().await {
+        data.tell(Tell::Notice(notice));
+    }
+}

@@ -1,0 +1,343 @@
+//! The gateway of a process and its clients' connections: from listening to the answers.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::oneshot;
+use trivet_core::kv::{Notice, TxnOutcome};
+use trivet_core::message::Message;
+use trivet_core::{ClientId, NodeId, Now, OsdId};
+use trivet_gateway::admin::metrics::{Metrics, Protocol};
+use trivet_gateway::admin::{AdminCall, AdminReceiver, AdminReply, AdminResult, ErrorKind, channel};
+use trivet_gateway::gateway::{Clock, ConnKey, Effect, Gateway};
+use trivet_gateway::nfs::{Export, NfsServer, Settings, Squash};
+use trivet_gateway::session::Ending;
+use trivet_gateway::status::OsdReport;
+use trivet_reactor::{ConnId, ListenerToken, Reactor};
+
+use super::channel::{Ask, Role};
+use super::cluster::{ClusterId, random};
+use super::data::{FrontHandles, FrontSetup};
+use super::output::Output;
+use super::ready;
+
+/// A client that does not take its answers is not read from beyond this many bytes of them.
+const MAX_QUEUED: usize = 16 << 20;
+/// The image of a new cluster.
+const DEMO: (&str, u64) = ("demo", 1 << 30);
+
+/// The gateway and its clients.
+pub struct Front {
+    gateway: Gateway,
+    effects: Vec<Effect>,
+    conns: Connections,
+    admin: AdminReceiver,
+    doors: HashMap<ListenerToken, (Protocol, SocketAddr)>,
+    stage: Stage,
+    /// How long it waits for PGs before it serves.
+    patience: Duration,
+    /// What is said before `ready`.
+    banner: String,
+    /// Connections whose leftover input is to be offered again.
+    again: Vec<ConnKey>,
+}
+
+/// The gateway's names of connections, and the reactor's.
+#[derive(Default)]
+struct Connections {
+    keys: HashMap<ConnId, ConnKey>,
+    ids: HashMap<ConnKey, (ConnId, SocketAddr, Protocol)>,
+    next: u64,
+}
+
+/// A client that came before there was somebody to serve it.
+type Early = (ListenerToken, ConnId, SocketAddr);
+
+/// What is still to be done before clients are served.
+enum Stage {
+    Starting {
+        since: Now,
+        early: Vec<Early>,
+        demo: bool,
+    },
+    Making {
+        early: Vec<Early>,
+        made: oneshot::Receiver<AdminResult>,
+    },
+    Ready,
+}
+
+impl Front {
+    /// A gateway whose doors are in place; they open when the cluster is there.
+    pub fn new(
+        reactor: &mut Reactor,
+        setup: FrontSetup,
+        cluster: &ClusterId,
+        clock: Clock,
+    ) -> anyhow::Result<(Front, FrontHandles)> {
+        let mut doors = HashMap::new();
+        for (token, (protocol, flag, address)) in (1..).map(ListenerToken).zip(setup.doors) {
+            let address = reactor
+                .listen(address, token)
+                .with_context(|| format!("{flag} {address}: cannot listen there; is another server running?"))?;
+            doors.insert(token, (protocol, address));
+        }
+        let waker = reactor.waker();
+        let (handle, admin) = channel(move || waker.wake());
+        let metrics = Metrics::new();
+        let id = ClientId(u64::from_le_bytes(random()?));
+        let nfs = nfs_server(cluster)?;
+        let handles = FrontHandles {
+            admin: handle,
+            metrics: Arc::clone(&metrics),
+            id,
+        };
+        let front = Front {
+            gateway: Gateway::new(id, clock, metrics, nfs, cluster.number()),
+            effects: Vec::new(),
+            conns: Connections::default(),
+            admin,
+            doors,
+            stage: Stage::Starting {
+                since: clock.now,
+                early: Vec::new(),
+                demo: setup.demo,
+            },
+            patience: setup.patience,
+            banner: setup.banner,
+            again: Vec::new(),
+        };
+        Ok((front, handles))
+    }
+
+    /// Its name in the cluster.
+    pub fn id(&self) -> ClientId {
+        self.gateway.id()
+    }
+
+    /// Whether some input is to be offered again.
+    pub fn has_more(&self) -> bool {
+        !self.again.is_empty()
+    }
+
+    /// A client connected.
+    pub fn accepted(
+        &mut self,
+        clock: Clock,
+        (listener, conn, peer): (ListenerToken, ConnId, SocketAddr),
+        out: &mut Output<'_>,
+    ) {
+        match &mut self.stage {
+            Stage::Starting { early, .. } | Stage::Making { early, .. } => early.push((listener, conn, peer)),
+            Stage::Ready => self.welcome(clock, (listener, conn, peer), out),
+        }
+    }
+
+    fn welcome(&mut self, clock: Clock, (listener, conn, peer): Early, out: &mut Output<'_>) {
+        let Some(&(protocol, local)) = self.doors.get(&listener) else {
+            return out.reactor.abort(conn);
+        };
+        let key = ConnKey(self.conns.next);
+        self.conns.next += 1;
+        self.conns.keys.insert(conn, key);
+        self.conns.ids.insert(key, (conn, peer, protocol));
+        self.gateway
+            .accepted(clock, key, protocol, local, peer, &mut self.effects);
+        self.carry_out(out);
+    }
+
+    /// Bytes came from a client.
+    pub fn readable(&mut self, clock: Clock, conn: ConnId, out: &mut Output<'_>) {
+        if let Some(&key) = self.conns.keys.get(&conn) {
+            self.receive(clock, key, out);
+        }
+    }
+
+    /// Offers what the gateway left.
+    pub fn receive_again(&mut self, clock: Clock, out: &mut Output<'_>) {
+        for key in std::mem::take(&mut self.again) {
+            self.receive(clock, key, out);
+        }
+    }
+
+    fn receive(&mut self, clock: Clock, key: ConnKey, out: &mut Output<'_>) {
+        let Some(&(conn, ..)) = self.conns.ids.get(&key) else {
+            return;
+        };
+        let hint = self
+            .gateway
+            .received(clock, key, out.reactor.input(conn), &mut self.effects);
+        if hint > 0 {
+            out.reactor.set_hint(conn, hint);
+        }
+        if out.reactor.queued(conn) > MAX_QUEUED {
+            out.reactor.pause_reading(conn, true);
+        }
+        self.carry_out(out);
+    }
+
+    /// A client is gone.
+    pub fn closed(&mut self, conn: ConnId) {
+        if let Some(key) = self.conns.keys.remove(&conn) {
+            self.conns.ids.remove(&key);
+            self.gateway.closed(key);
+        }
+    }
+
+    /// The metadata store changed.
+    pub fn notice(&mut self, clock: Clock, notice: &Notice, out: &mut Output<'_>) {
+        self.gateway.notice(clock, notice, &mut self.effects);
+        self.carry_out(out);
+    }
+
+    /// A transaction of the gateway has ended.
+    pub fn txn_ended(&mut self, clock: Clock, ticket: u64, outcome: TxnOutcome, out: &mut Output<'_>) {
+        self.gateway.txn_ended(clock, ticket, outcome, &mut self.effects);
+        self.carry_out(out);
+    }
+
+    /// A message came from an OSD.
+    pub fn message(&mut self, clock: Clock, from: OsdId, message: Message, out: &mut Output<'_>) {
+        self.gateway.message(clock, from, message, &mut self.effects);
+        self.carry_out(out);
+    }
+
+    /// The connection to an OSD broke.
+    pub fn lost(&mut self, osd: OsdId) {
+        self.gateway.lost(osd);
+    }
+
+    /// What the next administrator wants.
+    pub fn next_call(&mut self) -> Option<(AdminCall, AdminReply)> {
+        self.admin.try_recv()
+    }
+
+    /// An administrator wants something of the gateway.
+    pub fn admin(&mut self, clock: Clock, call: AdminCall, reply: AdminReply, out: &mut Output<'_>) {
+        self.gateway.admin(clock, call, reply, &mut self.effects);
+        self.carry_out(out);
+    }
+
+    /// Several times a second, with what the OSDs of this process report.
+    pub fn tick(&mut self, clock: Clock, reports: Vec<(OsdId, OsdReport)>, out: &mut Output<'_>) {
+        for (osd, report) in reports {
+            self.gateway.osd_report(osd, report);
+        }
+        self.gateway.tick(clock, &mut self.effects);
+        self.carry_out(out);
+        self.progress(clock, out);
+    }
+
+    /// Carries out what the gateway wants.
+    fn carry_out(&mut self, out: &mut Output<'_>) {
+        let me = NodeId::Client(self.gateway.id());
+        for effect in std::mem::take(&mut self.effects) {
+            match effect {
+                Effect::Send(key, bytes) => {
+                    if let Some(&(conn, ..)) = self.conns.ids.get(&key) {
+                        out.reactor.send(conn, bytes);
+                    }
+                }
+                Effect::Close(key, ending) => self.end(key, &ending, out.reactor),
+                Effect::Pause(key, pause) => {
+                    if let Some(&(conn, ..)) = self.conns.ids.get(&key) {
+                        out.reactor.pause_reading(conn, pause);
+                    }
+                }
+                Effect::Again(key) => {
+                    if self.again.last() != Some(&key) {
+                        self.again.push(key);
+                    }
+                }
+                Effect::ToOsd(osd, message) => out.queue.push_back((me, NodeId::Osd(osd), message)),
+                Effect::Txn(ticket, txn) => {
+                    // Without a control plane the process is about to end.
+                    let _ = out.control.send(Ask::Txn(Role::Gateway, ticket, txn));
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, key: ConnKey, ending: &Ending, reactor: &mut Reactor) {
+        let Some(&(conn, peer, protocol)) = self.conns.ids.get(&key) else {
+            return;
+        };
+        if let Ending::Fault(reason) = ending {
+            tracing::warn!("{} {peer}: disconnected: {reason}", protocol.name());
+        }
+        self.conns.ids.remove(&key);
+        self.conns.keys.remove(&conn);
+        reactor.close(conn);
+    }
+
+    /// On the way to `ready`: wait for the PGs, make the demo image of a new cluster, let clients in.
+    fn progress(&mut self, clock: Clock, out: &mut Output<'_>) {
+        match std::mem::replace(&mut self.stage, Stage::Ready) {
+            Stage::Starting { since, early, demo } => {
+                let late = clock.now.since(since) >= self.patience;
+                if !self.gateway.is_ready() || !(self.gateway.all_active() || late) {
+                    self.stage = Stage::Starting { since, early, demo };
+                } else if demo {
+                    let (reply, made) = oneshot::channel();
+                    let call = AdminCall::ImageCreate {
+                        path: DEMO.0.into(),
+                        size: DEMO.1,
+                        pool: None,
+                    };
+                    self.admin(clock, call, reply, out);
+                    self.stage = Stage::Making { early, made };
+                } else {
+                    self.open_doors(clock, early, out);
+                }
+            }
+            Stage::Making { early, mut made } => match made.try_recv() {
+                Err(oneshot::error::TryRecvError::Empty) => self.stage = Stage::Making { early, made },
+                Ok(Err(error)) if error.kind != ErrorKind::Exists => {
+                    tracing::warn!("the image {} could not be made: {error}", DEMO.0);
+                    self.open_doors(clock, early, out);
+                }
+                _ => self.open_doors(clock, early, out),
+            },
+            Stage::Ready => {}
+        }
+    }
+
+    fn open_doors(&mut self, clock: Clock, early: Vec<Early>, out: &mut Output<'_>) {
+        if !self.gateway.all_active() {
+            tracing::warn!("some PGs cannot be served yet; 'trivet status' says why");
+        }
+        ready::say(&self.banner);
+        for client in early {
+            self.welcome(clock, client, out);
+            self.readable(clock, client.1, out);
+        }
+    }
+}
+
+/// The whole tree, for every client that can reach the address that the administrator chose.
+fn nfs_server(cluster: &ClusterId) -> anyhow::Result<NfsServer> {
+    let everybody = ["0.0.0.0/0", "::/0"]
+        .iter()
+        .filter_map(|network| network.parse().ok())
+        .collect();
+    let export = Export {
+        id: 1,
+        path: "/".into(),
+        subtree: String::new(),
+        clients: everybody,
+        read_only: false,
+        squash: Squash::Nobody,
+        anonymous: (65_534, 65_534),
+        auth_none: false,
+        privileged_port: false,
+    };
+    Ok(NfsServer::new(Settings {
+        exports: vec![export],
+        key: cluster.secret,
+        fsid: cluster.number(),
+        verifier: random()?,
+    }))
+}

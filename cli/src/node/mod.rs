@@ -1,0 +1,110 @@
+//! One process of a cluster: the machines of its roles, and the threads that run them.
+//!
+//! Two worlds: the data path ([`data`]), one thread with the reactor, on which the gateway and the OSDs of the process
+//! run, and the control plane ([`control`]), tokio, with the metadata store, the leases, the admin API and signals. They
+//! talk by messages ([`channel`]). What a process runs, and where it listens, is its [`Setup`](data::Setup).
+
+pub mod channel;
+pub mod cluster;
+pub mod control;
+pub mod data;
+mod front;
+pub mod leases;
+mod links;
+pub mod monitor;
+pub mod osds;
+mod output;
+pub mod presence;
+pub mod ready;
+mod scrubs;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, mpsc};
+
+use anyhow::{Context, anyhow};
+use tokio::runtime::Runtime;
+use tracing_subscriber::EnvFilter;
+use trivet_meta::Meta;
+
+use control::Duties;
+use data::{Handles, Setup};
+
+/// The log goes to stderr; `TRIVET_LOG` says how much of it.
+pub fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env("TRIVET_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+}
+
+/// Listens for the admin API.
+pub fn listen_http(at: SocketAddr) -> anyhow::Result<TcpListener> {
+    let http = TcpListener::bind(at)
+        .with_context(|| format!("--http {at}: cannot listen there; is another trivet running?"))?;
+    http.set_nonblocking(true)?;
+    Ok(http)
+}
+
+/// The control plane's threads.
+pub fn runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(4)
+        .enable_all()
+        .build()
+        .context("cannot start threads")
+}
+
+/// A data path that has started.
+pub struct Started {
+    thread: std::thread::JoinHandle<anyhow::Result<()>>,
+    to_data: mpsc::Sender<channel::Tell>,
+    from_data: tokio::sync::mpsc::UnboundedReceiver<channel::Ask>,
+    /// What the control plane needs of it.
+    pub handles: Handles,
+}
+
+/// Starts the data path: its sockets listen, its new disks are formatted.
+pub fn start(setup: Setup) -> anyhow::Result<Started> {
+    let (to_data, inbox) = mpsc::channel();
+    let (control, from_data) = tokio::sync::mpsc::unbounded_channel();
+    let (started, start) = mpsc::channel();
+    let ends = data::Ends {
+        inbox,
+        control,
+        started,
+    };
+    let thread = std::thread::Builder::new()
+        .name("data".into())
+        .spawn(move || data::run(setup, ends))?;
+    match start.recv() {
+        Ok(handles) => Ok(Started {
+            thread,
+            to_data,
+            from_data,
+            handles,
+        }),
+        // It ended before it could report: its error says why.
+        Err(_) => {
+            thread.join().map_err(|_| anyhow!("the data path panicked"))??;
+            Err(anyhow!("the data path ended"))
+        }
+    }
+}
+
+/// Runs both worlds until a signal comes or the data path ends.
+pub fn serve(runtime: Runtime, store: Arc<dyn Meta>, started: Started, duties: Duties) -> anyhow::Result<()> {
+    let Started {
+        thread,
+        to_data,
+        from_data,
+        handles,
+    } = started;
+    let link = channel::ToData::new(to_data, handles.waker.clone());
+    let result = runtime.block_on(control::run(store, link, from_data, duties));
+    let ended = thread.join().map_err(|_| anyhow!("the data path panicked"))?;
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    result.and(ended)
+}

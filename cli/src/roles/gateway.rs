@@ -1,0 +1,50 @@
+//! `trivet gateway`: the three protocols and the admin API.
+
+use std::time::Duration;
+
+use trivet_gateway::admin::metrics::Protocol;
+
+use crate::node::cluster::{self, host};
+use crate::node::control::{Duties, GatewayDuty};
+use crate::node::data::{FrontSetup, Setup};
+use crate::node::{self, log_to_stderr, runtime};
+use crate::roles::args::{Door, GatewayArgs};
+
+/// It serves after this time even if some PGs cannot be served: their clients wait.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Runs a gateway until SIGTERM or SIGINT.
+pub fn run(args: &GatewayArgs) -> anyhow::Result<()> {
+    log_to_stderr();
+    let http = node::listen_http(args.http)?;
+    let runtime = runtime()?;
+    let store = runtime.block_on(cluster::open(&args.meta.url))?;
+    let cluster = runtime.block_on(cluster::ensure(&store))?;
+    let doors = [
+        (Protocol::Nbd, "--nbd", args.nbd),
+        (Protocol::Iscsi, "--iscsi", args.iscsi),
+        (Protocol::Nfs, "--nfs", args.nfs),
+    ];
+    let open = |(protocol, flag, Door(at))| Option::map(at, |at| (protocol, flag, at));
+    let mut started = node::start(Setup {
+        cluster,
+        front: Some(FrontSetup {
+            doors: doors.into_iter().filter_map(open).collect(),
+            demo: false,
+            patience: PATIENCE,
+            banner: String::new(),
+        }),
+        disks: Vec::new(),
+        distributed: true,
+    })?;
+    let gateway = started.handles.front.take().map(|handles| GatewayDuty {
+        handles,
+        http,
+        name: args.name.clone().unwrap_or_else(host),
+    });
+    let duties = Duties {
+        gateway,
+        ..Duties::default()
+    };
+    node::serve(runtime, store, started, duties)
+}
