@@ -3,18 +3,16 @@
 
 use std::collections::BTreeMap;
 
+use trivet_core::keys;
 use trivet_core::kv::{Change, Compare, Revision, Txn, TxnOutcome};
-use trivet_core::{PgId, PoolId, keys};
 
 use super::conflict;
-use super::marks::{Marks, same};
+use super::marks::Marks;
 use crate::admin::{AdminAnswer, AdminError, AdminReply, AdminResult, ClusterChange, ErrorKind, PatchSettings};
 use crate::gateway::{Effect, Gateway};
 
 /// So often a change is tried before it is given up.
 const TRIES: u32 = 5;
-/// PGs whose keys one transaction removes: three keys each, at most 100 changes.
-const PGS_PER_TXN: u32 = 33;
 
 /// What is to happen when a transaction is committed and the mirror has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +23,6 @@ pub(super) enum Then {
     Again,
     /// It has failed, and this was its end.
     Fail(AdminError),
-    /// The pool is gone: the keys of its PGs go after it.
-    Clean(PoolId, u32),
 }
 
 /// A step of a change.
@@ -173,28 +169,7 @@ impl Gateway {
             }
             Then::Again => self.plan_edit(edit, out),
             Then::Fail(error) => answer(edit, Err(error)),
-            Then::Clean(pool, pgs) => {
-                for first in (0..pgs).step_by(usize::try_from(PGS_PER_TXN).unwrap_or(1)) {
-                    let ticket = self.number();
-                    let last = first.saturating_add(PGS_PER_TXN).min(pgs);
-                    out.push(Effect::Txn(ticket, clean(pool, first..last)));
-                }
-                answer(edit, Ok(AdminAnswer::Done {}));
-            }
         }
-    }
-}
-
-/// Removes what PGs of a pool that is gone have left. Nobody waits for it: what stays in spite of it is looked at by
-/// nobody, for the pool's id is never used again.
-fn clean(pool: PoolId, numbers: std::ops::Range<u32>) -> Txn {
-    let keys = numbers.flat_map(|number| {
-        let pg = PgId { pool, number };
-        [keys::claim(pg), keys::history(pg), keys::scrub(pg)]
-    });
-    Txn {
-        compare: vec![same(&keys::pool(pool), None)],
-        changes: keys.map(Change::Delete).collect(),
     }
 }
 

@@ -1,7 +1,8 @@
 //! Pools: making, changing, removing, listing them; and which one images go to.
 //!
 //! A pool is removed in two steps, for an image might be made in it by another gateway meanwhile: a mark keeps new images
-//! out ([`Gateway::new_file_guard`]), and when this mirror has the mark, it has every image that came before it.
+//! out ([`Gateway::new_file_guard`]), and when this mirror has the mark, it has every image that came before it. What else is left of the pool (plan, claims, histories) is the monitor's
+//! to clear.
 
 use std::collections::BTreeSet;
 
@@ -180,11 +181,9 @@ impl Gateway {
             return Ok(planned);
         }
         planned.txn.compare.push(self.edits.marks.same_next_pool());
-        let gone = [keys::pool(id), keys::plan(id)].map(Change::Delete);
-        planned.txn.changes.extend(gone);
+        planned.txn.changes.push(Change::Delete(keys::pool(id)));
         let next = (u32::from(id.0) + 1).max(self.edits.marks.next_pool());
         planned.txn.changes.push(Change::put(NEXT_POOL, encode(&next)));
-        planned.then = Then::Clean(id, pool.value.pg_count);
         Ok(planned)
     }
 
