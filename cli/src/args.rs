@@ -7,9 +7,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use trivet_gateway::admin::clean_path;
+use trivet_meta::MetaUrl;
 
+use crate::roles::args::{GatewayArgs, MonArgs, OsdRole};
 use crate::size::parse_size;
-use cluster::{GatewayArgs, MonArgs, OsdManage, PgCommand, PoolCommand, SettingsArgs};
+use cluster::{OsdManage, PgCommand, PoolCommand, SettingsArgs};
 
 /// OSDs that one process runs at most.
 const MAX_OSDS: i64 = 64;
@@ -34,9 +36,12 @@ pub struct Cli {
 pub enum Command {
     /// Run a whole cluster in this process, on a folder
     Up(UpArgs),
-    /// Run a monitor, or list those that run
+    /// Make and run OSDs, and show and change those of the cluster
+    #[command(subcommand)]
+    Osd(OsdRole),
+    /// Run a monitor
     Mon(MonArgs),
-    /// Run a gateway, or list those that run
+    /// Run a gateway: NBD, iSCSI, NFS and the admin API
     Gateway(GatewayArgs),
     /// One of the questions and changes that go to the admin API.
     #[command(flatten)]
@@ -58,7 +63,7 @@ pub enum Ask {
         wait: bool,
     },
     /// Show, stop and start OSDs
-    #[command(subcommand)]
+    #[command(skip)]
     Osd(OsdCommand),
     /// Show space
     Df,
@@ -155,6 +160,9 @@ pub struct UpArgs {
     /// The folder that holds everything; made when it is not there
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
+    /// The metadata store, if it is not to be a file in the folder: etcd://HOST:PORT[,HOST:PORT..]/PREFIX
+    #[arg(long, value_name = "META")]
+    pub meta: Option<MetaUrl>,
     /// OSDs, each one file in the folder
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=MAX_OSDS))]
     pub osds: u32,
@@ -195,12 +203,14 @@ fn name(text: &str) -> Result<String, String> {
     clean_path(text).map_err(|error| error.message)
 }
 
-fn osd(text: &str) -> Result<u32, String> {
+/// An OSD's number.
+pub fn osd(text: &str) -> Result<u32, String> {
     let hint = |_| format!("bad OSD number {text:?}: `trivet osd ls` shows the numbers");
     text.parse().map_err(hint)
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
+/// An address to listen on.
+pub fn address(text: &str) -> Result<SocketAddr, String> {
     let hint = |_| format!("bad address {text:?}: write it as 127.0.0.1:10809 or [::1]:10809");
     text.parse().map_err(hint)
 }

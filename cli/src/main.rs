@@ -6,7 +6,9 @@
 mod args;
 mod client;
 mod commands;
+mod node;
 mod render;
+mod roles;
 mod scrub;
 mod size;
 mod up;
@@ -15,13 +17,13 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use clap::Parser;
 use clap::error::{ContextKind, ErrorKind};
 
-use args::cluster::{GatewayArgs, MonArgs};
 use args::{Ask, Cli, Command};
 use client::Client;
+use roles::args::OsdRole;
 
 fn main() -> ExitCode {
     match Cli::try_parse() {
@@ -39,11 +41,11 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             args.check()?;
             up::run(&args)
         }
-        Command::Mon(MonArgs { command: None, .. }) | Command::Gateway(GatewayArgs { command: None, .. }) => {
-            bail!("give --meta META, or 'ls'")
-        }
-        Command::Mon(MonArgs { command: Some(_), .. }) => ask(cli.api, &Ask::Mons, cli.json),
-        Command::Gateway(GatewayArgs { command: Some(_), .. }) => ask(cli.api, &Ask::Gateways, cli.json),
+        Command::Osd(OsdRole::Format(args)) => roles::osd::format(&args),
+        Command::Osd(OsdRole::Run(args)) => roles::osd::run(&args),
+        Command::Mon(args) => roles::mon::run(&args),
+        Command::Gateway(args) => roles::gateway::run(&args),
+        Command::Osd(OsdRole::Ask(command)) => ask(cli.api, &Ask::Osd(command), cli.json),
         Command::Ask(question) => ask(cli.api, &question, cli.json),
     }
 }
