@@ -65,11 +65,14 @@ impl Monitor {
 
     fn replan_pool(&mut self, id: PoolId, guard: Guard) -> Option<Txn> {
         let pool = &self.map.pools.get(&id)?.value;
-        let inputs = placement::inputs(&self.map, id, pool);
-        if inputs.osds.is_empty() || pool.pg_count > MAX_PGS {
+        let current = self.map.plans.get(&id);
+        let mut inputs = placement::inputs(&self.map, id, pool);
+        if let Some(current) = current.filter(|_| self.was_claimed(id)) {
+            inputs.pg_count = u32::try_from(current.value.pgs.len()).unwrap_or(u32::MAX);
+        }
+        if inputs.osds.is_empty() || inputs.pg_count > MAX_PGS {
             return None;
         }
-        let current = self.map.plans.get(&id);
         let sets = self.planned.sets(inputs, current);
         let empty = Plan::default();
         let old = current.map_or(&empty, |plan| &plan.value);
@@ -79,6 +82,13 @@ impl Monitor {
         let mut plan = with_sets(old, sets);
         self.choose(&mut plan, old, pool);
         self.write(guard, &[(id, plan)])
+    }
+
+    /// Whether the pool may have data; then its PGs are as many as they were, whatever its configuration says: objects
+    /// would be looked for in PGs that do not have them.
+    fn was_claimed(&self, pool: PoolId) -> bool {
+        let mut from = self.map.histories.range(PgId { pool, number: 0 }..);
+        from.next().is_some_and(|(pg, _)| pg.pool == pool)
     }
 
     fn choose(&self, plan: &mut Plan, old: &Plan, pool: &Pool) {
