@@ -19,6 +19,8 @@ impl World {
         self.metadata = crate::control::Metadata::default();
         self.kv.extend_all(self.now);
         self.atlas.close();
+        let numbers: Vec<OsdId> = self.truth.members.keys().copied().collect();
+        numbers.into_iter().for_each(|osd| self.take_out(osd, false));
         for place in 0..self.meta() {
             self.processes[place].watch_late = self.now;
             if place < self.osds.len() {

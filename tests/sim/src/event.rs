@@ -146,6 +146,8 @@ pub enum Undo {
     Leader,
     /// Answers arrive again.
     Unknown,
+    /// The OSD belongs to the placement again.
+    Out(OsdId),
 }
 
 impl Event {

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use trivet_core::kv::{Notice, Revision};
-use trivet_core::{NodeId, Now, OBJECT_SIZE, ObjectId};
+use trivet_core::keys::{self, OsdConfig};
+use trivet_core::kv::{Change, Compare, Notice, Revision, Txn};
+use trivet_core::map::encode;
+use trivet_core::{NodeId, Now, OBJECT_SIZE, ObjectId, OsdId};
 
 use crate::event::{Doom, End, Event, Undo};
 use crate::network::Place;
@@ -273,6 +275,7 @@ impl World {
                 self.committed();
             }
             Undo::Unknown => self.metadata.unknown = 0,
+            Undo::Out(osd) => self.take_out(osd, false),
         }
     }
 
@@ -304,6 +307,17 @@ impl World {
                 self.undo_in(lasts, Undo::Unknown);
                 lasts + Duration::from_secs(5)
             }
+            Trouble::Out => {
+                let (osd, members) = (self.osds[random.index(self.osds.len())].number, &self.truth.members);
+                let inside = members.values().filter(|config| !config.value.out).count();
+                if inside <= self.swarm.replicas {
+                    return None;
+                }
+                let lasts = span(random, Duration::from_secs(5), Duration::from_secs(180));
+                self.take_out(osd, true);
+                self.undo_in(lasts, Undo::Out(osd));
+                lasts
+            }
             Trouble::LeaseLate => {
                 let lasts = span(random, millis(1000), LONGEST);
                 self.metadata.late_until = self.now + lasts;
@@ -317,6 +331,24 @@ impl World {
             other => return self.trouble_watch(other, place, random),
         };
         Some(lasts)
+    }
+
+    /// An administrator takes an OSD out of the placement, or in again.
+    pub(crate) fn take_out(&mut self, osd: OsdId, out: bool) {
+        let Some(member) = self.truth.members.get(&osd).filter(|member| member.value.out != out) else {
+            return;
+        };
+        let config = OsdConfig {
+            out,
+            ..member.value.clone()
+        };
+        let key = keys::osd_config(osd);
+        let txn = Txn {
+            compare: vec![Compare::ModRevision(key.clone(), member.revision)],
+            changes: vec![Change::put(key, encode(&config))],
+        };
+        self.kv.transact(self.now, &txn);
+        self.committed();
     }
 
     /// Troubles of one watch or lease, over at once.

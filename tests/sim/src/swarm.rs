@@ -57,6 +57,8 @@ pub struct Swarm {
     pub safety: Duration,
     /// Longer, if fewer operations than this were answered.
     pub least: u64,
+    /// An OSD that is down for longer loses its PGs, seconds.
+    pub out_after: u64,
     /// Of the nodes' clocks, parts per million either way.
     pub drift: u64,
     /// Operations that a client has under way at most.
@@ -97,6 +99,7 @@ impl Swarm {
             troubles: Vec::new(),
             safety: Duration::from_secs(random.range(SAFETY.0..=SAFETY.1)),
             least: OPERATIONS,
+            out_after: *random.pick(&[600, 600, 10]).unwrap_or(&600),
             drift: *random.pick(&[0, 50, 500]).unwrap_or(&0),
             depth: 1 + random.index(8),
             think: Duration::from_millis(clients * random.range(50..=120)),

@@ -97,6 +97,8 @@ troubles! {
     Compact "watch-compacted" 40 Metadata;
     /// A read of the metadata store is stale.
     StaleRead "stale-read" 40 Metadata;
+    /// An administrator takes an OSD out of the placement, for a while: others get its PGs.
+    Out "taken-out" 120 Metadata;
     /// A disk is a hundred times slower.
     Slow "slow-disk" 60 Speed;
     /// A disk does not answer.

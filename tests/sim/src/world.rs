@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use trivet_core::keys::{self, Cluster, OsdConfig, Pool};
+use trivet_core::keys::{self, Cluster, OsdConfig, Pool, Settings};
 use trivet_core::kv::{Change, Txn};
 use trivet_core::map::{ClusterMap, encode};
 use trivet_core::message::Message;
@@ -143,6 +143,13 @@ impl World {
         let mut changes = vec![
             Change::put(keys::CLUSTER, encode(&cluster)),
             Change::put(keys::pool(POOL), encode(&pool)),
+            Change::put(
+                keys::SETTINGS,
+                encode(&Settings {
+                    osd_out_s: self.swarm.out_after,
+                    ..Settings::default()
+                }),
+            ),
         ];
         changes.extend(self.osds.iter().map(|slot| {
             let config = OsdConfig {
