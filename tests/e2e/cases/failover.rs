@@ -40,8 +40,14 @@ fn kill(fleet: &mut Fleet, osd: usize, pulse: &Pulse) -> Result<(Duration, Durat
     fleet.osds[osd].process.start()?;
     fleet.wait_ready()?;
     println!(
-        "osd.{osd} killed: slowest answer {:?}, longest silence {:?}, {} operations (before: {:?}, {:?}, {})",
-        away.slowest, away.gap, away.operations, before.slowest, before.gap, before.operations
+        "{} killed: slowest answer {:?}, longest silence {:?}, {} operations (before: {:?}, {:?}, {})",
+        fleet.osds[osd].process.name,
+        away.slowest,
+        away.gap,
+        away.operations,
+        before.slowest,
+        before.gap,
+        before.operations
     );
     Ok((away.slowest, before.slowest))
 }
@@ -105,7 +111,8 @@ fn stop(fleet: &mut Fleet, pulse: &Pulse) -> Result<(Stall, Stall)> {
     let acting = fleet.primaries()?.remove(&osd).unwrap_or_default();
     fleet.osds[osd].process.resume()?;
     println!(
-        "osd.{osd} stopped for {:?}, then primary of {acting} PGs",
+        "{} stopped for {:?}, then primary of {acting} PGs",
+        fleet.osds[osd].process.name,
         stopped.elapsed()
     );
     fleet.wait_clean()?;
