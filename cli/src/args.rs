@@ -39,9 +39,9 @@ pub enum Command {
     /// Make and run OSDs, and show and change those of the cluster
     #[command(subcommand)]
     Osd(OsdRole),
-    /// Run a monitor
+    /// Run a monitor, or list those that run
     Mon(MonArgs),
-    /// Run a gateway: NBD, iSCSI, NFS and the admin API
+    /// Run a gateway (NBD, iSCSI, NFS and the admin API), or list those that run
     Gateway(GatewayArgs),
     /// One of the questions and changes that go to the admin API.
     #[command(flatten)]
@@ -62,7 +62,7 @@ pub enum Ask {
         #[arg(long)]
         wait: bool,
     },
-    /// Show, stop and start OSDs
+    /// `trivet osd`, as far as the admin API does it.
     #[command(skip)]
     Osd(OsdCommand),
     /// Show space
@@ -261,6 +261,15 @@ mod tests {
         ] {
             let cli = parse(line).unwrap();
             assert!(cli.json && cli.api.as_deref() == Some("http://h:1"), "{line}");
+        }
+    }
+
+    #[test]
+    fn roles_run_or_are_listed() {
+        for role in ["mon", "gateway"] {
+            assert!(parse(&format!("trivet {role} --meta etcd://h:1/x")).is_ok(), "{role}");
+            assert!(parse(&format!("trivet {role} ls --json")).is_ok(), "{role}");
+            assert!(parse(&format!("trivet {role}")).is_err(), "{role}");
         }
     }
 

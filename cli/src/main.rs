@@ -23,7 +23,7 @@ use clap::error::{ContextKind, ErrorKind};
 
 use args::{Ask, Cli, Command};
 use client::Client;
-use roles::args::OsdRole;
+use roles::args::{GatewayArgs, MonArgs, OsdRole};
 
 fn main() -> ExitCode {
     match Cli::try_parse() {
@@ -43,6 +43,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Osd(OsdRole::Format(args)) => roles::osd::format(&args),
         Command::Osd(OsdRole::Run(args)) => roles::osd::run(&args),
+        Command::Mon(MonArgs { list: Some(_), .. }) => ask(cli.api, &Ask::Mons, cli.json),
+        Command::Gateway(GatewayArgs { list: Some(_), .. }) => ask(cli.api, &Ask::Gateways, cli.json),
         Command::Mon(args) => roles::mon::run(&args),
         Command::Gateway(args) => roles::gateway::run(&args),
         Command::Osd(OsdRole::Ask(command)) => ask(cli.api, &Ask::Osd(command), cli.json),

@@ -225,37 +225,6 @@ pub enum PgCommand {
     },
 }
 
-/// Of `trivet mon`.
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub struct MonArgs {
-    /// The metadata store of the cluster to run a monitor for
-    #[arg(long, value_name = "META")]
-    pub meta: Option<String>,
-    /// What to ask instead.
-    #[command(subcommand)]
-    pub command: Option<ListCommand>,
-}
-
-/// Of `trivet gateway`.
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub struct GatewayArgs {
-    /// The metadata store of the cluster to run a gateway for
-    #[arg(long, value_name = "META")]
-    pub meta: Option<String>,
-    /// What to ask instead.
-    #[command(subcommand)]
-    pub command: Option<ListCommand>,
-}
-
-/// What can be asked of roles.
-#[derive(Debug, Subcommand)]
-pub enum ListCommand {
-    /// List those that run
-    Ls,
-}
-
 /// Of `trivet settings`.
 #[derive(Debug, Args)]
 pub struct SettingsArgs {

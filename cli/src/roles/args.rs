@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use trivet_meta::MetaUrl;
 
@@ -61,9 +62,13 @@ pub struct RunArgs {
 
 /// `trivet gateway`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct GatewayArgs {
+    /// What is asked instead of running one.
+    #[command(subcommand)]
+    pub list: Option<ListCommand>,
     #[command(flatten)]
-    pub meta: Meta,
+    pub meta: Option<Meta>,
     /// Where NBD listens, or 'off'
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10809", value_parser = door)]
     pub nbd: Door,
@@ -83,12 +88,23 @@ pub struct GatewayArgs {
 
 /// `trivet mon`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct MonArgs {
+    /// What is asked instead of running one.
+    #[command(subcommand)]
+    pub list: Option<ListCommand>,
     #[command(flatten)]
-    pub meta: Meta,
+    pub meta: Option<Meta>,
     /// The host that it is on [default: this machine's name]
     #[arg(long, value_name = "NAME", value_parser = place)]
     pub host: Option<String>,
+}
+
+/// Of `trivet mon` and `trivet gateway`: a question for the admin API.
+#[derive(Debug, Subcommand)]
+pub enum ListCommand {
+    /// List those that run
+    Ls,
 }
 
 /// Where the metadata store is.
@@ -97,6 +113,15 @@ pub struct Meta {
     /// The metadata store: etcd://HOST:PORT[,HOST:PORT..]/PREFIX; the prefix names the cluster
     #[arg(long = "meta", value_name = "META", env = "TRIVET_META", hide_env_values = true)]
     pub url: MetaUrl,
+}
+
+/// Where the metadata store is, of a role that is to run.
+///
+/// # Errors
+/// Nobody said.
+pub fn required(meta: &Option<Meta>) -> anyhow::Result<&MetaUrl> {
+    let meta = meta.as_ref().context("give --meta META, or 'ls'")?;
+    Ok(&meta.url)
 }
 
 /// Where a protocol is spoken, if it is.

@@ -8,7 +8,7 @@ use crate::node::cluster::{self, host};
 use crate::node::control::{Duties, GatewayDuty};
 use crate::node::data::{FrontSetup, Setup};
 use crate::node::{self, log_to_stderr, runtime};
-use crate::roles::args::{Door, GatewayArgs};
+use crate::roles::args::{Door, GatewayArgs, required};
 
 /// It serves after this time even if some PGs cannot be served: their clients wait.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -18,7 +18,7 @@ pub fn run(args: &GatewayArgs) -> anyhow::Result<()> {
     log_to_stderr();
     let http = node::listen_http(args.http)?;
     let runtime = runtime()?;
-    let store = runtime.block_on(cluster::open(&args.meta.url))?;
+    let store = runtime.block_on(cluster::open(required(&args.meta)?))?;
     let cluster = runtime.block_on(cluster::ensure(&store))?;
     let doors = [
         (Protocol::Nbd, "--nbd", args.nbd),
