@@ -307,6 +307,11 @@ pub(super) fn domains(map: &ClusterMap, pool: PoolId) -> usize {
         Some(node) => node.value.level == pool.failure_domain,
         None => pool.failure_domain == LEVEL_HOST,
     };
-    let found: BTreeSet<&str> = osds.filter_map(|osd| places.above(osd).find(at_level)).collect();
+    // As the monitor has it: without a place of that level the host counts, and without a host the OSD itself.
+    let place_of = |osd: OsdId| {
+        let place = places.above(osd).find(at_level).or_else(|| places.host(osd));
+        place.ok_or(osd)
+    };
+    let found: BTreeSet<Result<&str, OsdId>> = osds.map(place_of).collect();
     found.len()
 }
