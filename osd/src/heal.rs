@@ -10,41 +10,58 @@ use trivet_store::api::Request;
 
 use crate::decide::Missing;
 use crate::lane::Healing;
-use crate::pg::Phase;
+use crate::pg::{Pg, Phase};
 use crate::{Effect, Osd, Target, Wait, send_on};
 
 /// Objects of one PG that are healed at the same time in the background.
-const WINDOW: usize = 4;
+const WINDOW: usize = 16;
 
 /// An object that could not be healed is tried again after this time.
 const RETRY: Duration = Duration::from_secs(2);
 
 impl Osd {
-    /// Starts healing more objects in the background.
-    pub(crate) fn heal_more(&mut self, id: PgId, out: &mut Vec<Effect>) {
-        loop {
-            let now = self.now;
-            let Some(pg) = self.pgs.get_mut(&id).filter(|pg| pg.phase == Phase::Active) else {
-                return;
-            };
-            while pg.stuck.front().is_some_and(|(since, _)| now.since(*since) >= RETRY) {
-                pg.stuck.pop_front();
-            }
-            if pg.healing.len() >= WINDOW {
-                return;
-            }
-            let stuck = |object: &ObjectId| pg.stuck.iter().any(|(_, s)| s == object);
-            let may_start = |object: &ObjectId| !pg.healing.contains(object) && !stuck(object);
-            let deletion =
-                std::iter::from_fn(|| pg.deletions.pop()).find(|o| pg.missing.contains_key(o) && may_start(o));
-            let next = deletion.or_else(|| pg.missing.keys().copied().find(may_start));
-            let Some(object) = next else { return };
-            let before = pg.healing.len();
-            self.heal(id, object, out);
-            if self.pgs.get(&id).is_none_or(|pg| pg.healing.len() <= before) {
-                return;
+    /// Starts healing more objects, as many as the pace allows; first in the PGs whose objects have the fewest copies.
+    pub(crate) fn heal_in_background(&mut self, out: &mut Vec<Effect>) {
+        let under_way: usize = self.pgs.values().map(|pg| pg.healing.len()).sum();
+        let mut room = self.pace.limit().saturating_sub(under_way);
+        if room == 0 {
+            return;
+        }
+        let copies = |pg: &Pg| pg.missing.values().next().map(|missing| missing.sources.len());
+        let mut order: Vec<(usize, PgId)> = self
+            .pgs
+            .iter()
+            .filter(|(_, pg)| pg.phase == Phase::Active && pg.healing.len() < WINDOW)
+            .filter_map(|(&id, pg)| Some((copies(pg)?, id)))
+            .collect();
+        order.sort_unstable();
+        for (_, id) in order {
+            while room > 0 && self.heal_next(id, out) {
+                room -= 1;
             }
         }
+    }
+
+    /// Starts healing another object of a PG; false if there is none, or it cannot begin.
+    fn heal_next(&mut self, id: PgId, out: &mut Vec<Effect>) -> bool {
+        let now = self.now;
+        let Some(pg) = self.pgs.get_mut(&id).filter(|pg| pg.phase == Phase::Active) else {
+            return false;
+        };
+        while pg.stuck.front().is_some_and(|(since, _)| now.since(*since) >= RETRY) {
+            pg.stuck.pop_front();
+        }
+        if pg.healing.len() >= WINDOW {
+            return false;
+        }
+        let stuck = |object: &ObjectId| pg.stuck.iter().any(|(_, s)| s == object);
+        let may_start = |object: &ObjectId| !pg.healing.contains(object) && !stuck(object);
+        let deletion = std::iter::from_fn(|| pg.deletions.pop()).find(|o| pg.missing.contains_key(o) && may_start(o));
+        let next = deletion.or_else(|| pg.missing.keys().copied().find(may_start));
+        let Some(object) = next else { return false };
+        let before = pg.healing.len();
+        self.heal(id, object, out);
+        self.pgs.get(&id).is_some_and(|pg| pg.healing.len() > before)
     }
 
     /// Starts healing one object, once nothing else runs on it.
@@ -209,7 +226,7 @@ impl Osd {
         }
         self.continue_lane(id, object, out);
         self.drop_if_idle(id, object);
-        self.heal_more(id, out);
+        self.heal_in_background(out);
     }
 
     /// Gives up for a while: operations that need the object on all members fail. What was to be repaired and cannot is
@@ -240,7 +257,7 @@ impl Osd {
         for (client, op) in lane.waiting {
             self.fail(client, op.id, refusal(&op, error), out);
         }
-        self.heal_more(id, out);
+        self.heal_in_background(out);
     }
 
     /// Some member does not have what the others have: it had no room for a mutation, or its copy is damaged. Once

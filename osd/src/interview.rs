@@ -172,7 +172,7 @@ impl Osd {
                 pg.history_revision = revision;
                 pg.phase = Phase::Active;
                 self.note_tombstones(id);
-                self.heal_more(id, out);
+                self.heal_in_background(out);
             }
             TxnOutcome::Refused(_) | TxnOutcome::Unknown => pg.phase = Phase::Idle,
         }

@@ -17,6 +17,8 @@ pub(crate) struct Running {
     pub op: Op,
     /// The units that it reads or changes.
     pub mask: UnitMask,
+    /// When it was admitted.
+    pub since: Now,
     pub stage: Stage,
 }
 
@@ -324,6 +326,7 @@ mod tests {
             client,
             op: first,
             mask: UnitMask(1),
+            since: Now(0),
             stage: Stage::Reading,
         });
         lane.waiting = (1..).zip(actions).map(|(i, action)| op(i, action)).collect();
@@ -334,6 +337,7 @@ mod tests {
                 client,
                 mask: mask_of(&op.action),
                 op,
+                since: Now(0),
                 stage: Stage::Reading,
             });
         }

@@ -19,6 +19,7 @@ mod lane;
 mod loss;
 mod member;
 mod options;
+mod pace;
 mod pg;
 mod ping;
 mod presence;
@@ -45,6 +46,7 @@ use full::Full;
 #[cfg(feature = "mutants")]
 pub use options::Mutant;
 pub use options::Options;
+use pace::Pace;
 use pg::Pg;
 pub use pg::PgStatus;
 use ping::Reach;
@@ -160,6 +162,7 @@ pub struct Osd {
     /// Members that had no room for what they lacked.
     full: BTreeMap<OsdId, Full>,
     callers: Callers,
+    pace: Pace,
     /// The PGs that this OSD acts for, or tries to.
     pgs: BTreeMap<PgId, Pg>,
     /// PGs whose objects are being dropped, in the epoch that said so.
@@ -202,6 +205,7 @@ impl Osd {
             reach: Reach::default(),
             full: BTreeMap::new(),
             callers: Callers::default(),
+            pace: Pace::default(),
             pgs: BTreeMap::new(),
             dropping: BTreeMap::new(),
             strays_at: Now(0),
@@ -324,10 +328,12 @@ impl Osd {
         let ids: Vec<PgId> = self.pgs.keys().copied().collect();
         for id in ids {
             self.repeat(id, out);
-            self.heal_more(id, out);
             self.forget_due(id, out);
             self.scrub_more(id, out);
         }
+        let healing = self.pgs.values().any(|pg| !pg.healing.is_empty());
+        self.pace.tick(self.now, healing);
+        self.heal_in_background(out);
     }
 
     fn message(&mut self, from: NodeId, message: Message, out: &mut Vec<Effect>) {

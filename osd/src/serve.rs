@@ -103,6 +103,7 @@ impl Osd {
     }
 
     fn start_read(&mut self, id: PgId, object: ObjectId, client: ClientId, op: Op, (offset, len): (usize, usize)) {
+        let since = self.now;
         let Some(pg) = self.pgs.get_mut(&id) else { return };
         let target = pg.target(id, object);
         let Some(lane) = pg.lanes.get_mut(&object) else { return };
@@ -111,6 +112,7 @@ impl Osd {
             client,
             mask: mask_of(&op.action),
             op,
+            since,
             stage: Stage::Reading,
         });
         let request = Request::Read {
@@ -128,7 +130,7 @@ impl Osd {
         if mutant!(self.options, SkipMerge) {
             merged = UnitMask::EMPTY;
         }
-        let attempt = self.next;
+        let (attempt, since) = (self.next, self.now);
         let Some(pg) = self.pgs.get_mut(&id) else { return };
         let target = pg.target(id, object);
         let Some(lane) = pg.lanes.get_mut(&object) else { return };
@@ -137,6 +139,7 @@ impl Osd {
             client,
             mask: mask_of(&op.action),
             op,
+            since,
             stage: Stage::Merging(Merging {
                 attempt,
                 awaited: merged,
@@ -171,10 +174,12 @@ impl Osd {
         let Action::Read { offset, len, .. } = running.op.action else {
             return;
         };
+        self.pace.ended(self.now.since(running.since));
         match result {
             Ok(Reply::Data { version, segments }) => {
                 let data = slice_segments(&segments, offset % UNIT_SIZE, len);
                 let (client, mask) = (running.client, running.mask);
+                let Some(lane) = self.lane_of(target) else { return };
                 if lane.is_settled(mask, version) || read_unsettled {
                     self.answer(target.pg, client, op, Ok(OpValue::Data(data)), out);
                 } else {
@@ -393,14 +398,14 @@ impl Osd {
         let Stage::Committing(Committing { failed, mutation, .. }) = running.stage else {
             return;
         };
+        let acknowledged = failed.is_none();
+        lane.acknowledged |= acknowledged;
+        self.pace.ended(self.now.since(running.since));
         match failed {
             Some(error) => self.fail(running.client, running.op.id, error, out),
-            None => {
-                lane.acknowledged = true;
-                reply(running.client, running.op.id, Ok(OpValue::Changed), out);
-            }
+            None => reply(running.client, running.op.id, Ok(OpValue::Changed), out),
         }
-        if mutation.tombstone && failed.is_none() {
+        if mutation.tombstone && acknowledged {
             self.note_tombstone(target.pg, target.object, version);
         }
         self.continue_lane(target.pg, target.object, out);
