@@ -295,25 +295,28 @@ impl Data {
             self.last_stats = clock.now;
             self.osds.show_stats(&self.control);
         }
+        for reason in self.osds.take_failures() {
+            // A process without a gateway is there for its OSDs.
+            if self.front.is_none() {
+                bail!("{reason}");
+            }
+            tracing::error!("{reason}");
+        }
         let reports = self.osds.reports();
         match &mut self.front {
             Some(front) => front.tick(clock, reports, output!(self)),
-            None => self.tick_alone()?,
+            None => self.tick_alone(),
         }
         Ok(())
     }
 
-    /// A process without a gateway says when its OSDs serve, and has nothing to do when one of them cannot.
-    fn tick_alone(&mut self) -> anyhow::Result<()> {
-        if let Some(reason) = self.osds.failure() {
-            bail!("{reason}");
-        }
+    /// A process without a gateway says when its OSDs serve.
+    fn tick_alone(&mut self) {
         if !self.said_ready && self.osds.all_shown() {
             self.said_ready = true;
             self.osds.show_stats(&self.control);
             ready::say("");
         }
-        Ok(())
     }
 
     /// Delivers messages until there are none, then lets the OSDs hand what they gathered to their disks.

@@ -89,8 +89,8 @@ pub struct Osds {
     mirror: BTreeMap<String, trivet_core::kv::KeyValue>,
     revision: u64,
     effects: Vec<Effect>,
-    /// Why an OSD ended.
-    failure: Option<String>,
+    /// Why OSDs ended that nobody stopped.
+    failures: Vec<String>,
 }
 
 impl Osds {
@@ -134,7 +134,7 @@ impl Osds {
             mirror: BTreeMap::new(),
             revision: 0,
             effects: Vec::new(),
-            failure: None,
+            failures: Vec::new(),
         })
     }
 
@@ -274,9 +274,9 @@ impl Osds {
         })
     }
 
-    /// Why an OSD ended that nobody stopped.
-    pub fn failure(&self) -> Option<&str> {
-        self.failure.as_deref()
+    /// Why OSDs ended that nobody stopped, since the last call.
+    pub fn take_failures(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.failures)
     }
 
     /// Shows in the metadata store how the OSDs are.
@@ -385,8 +385,7 @@ impl Osds {
 
     /// The disk of an OSD cannot be used: the others take over.
     fn failed(&mut self, osd: OsdId, reason: &str, out: &mut Output<'_>) {
-        tracing::error!("OSD {osd} stopped: {reason}");
-        self.failure = Some(format!("OSD {osd} stopped: {reason}"));
+        self.failures.push(format!("OSD {osd} stopped: {reason}"));
         let Some(slot) = self.slots.get_mut(&osd) else { return };
         if let Some(reply) = slot.waiting.take() {
             let error = AdminError::new(ErrorKind::Unavailable, format!("OSD {osd} does not start: {reason}"));
