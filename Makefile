@@ -40,7 +40,8 @@ sim: ## the whole cluster under faults, from seeds (N=300 SEED=1)
 	$(CARGO) build -q --profile sim -p trivet-sim
 	target/sim/trivet-sim run --seed $(SEED) --count $(N) $(ARGS)
 
-mutants: ## every deliberate bug has to be caught by the simulator within 1,000 seeds
+mutants: ## every deliberate bug has to be caught: the store's by its crash tests, the others by the simulator within 1,000 seeds
+	$(CARGO) test -q --release -p trivet-store --test crash every_seeded_bug -- --nocapture
 	$(CARGO) build -q --profile sim -p trivet-sim --features mutants
 	target/sim/trivet-sim mutants $(ARGS)
 
