@@ -436,7 +436,14 @@ impl Osd {
     }
 
     fn take_startable(&mut self, id: PgId, object: ObjectId) -> Option<(ClientId, Op)> {
-        self.pgs.get_mut(&id)?.lanes.get_mut(&object)?.take_startable()
+        let lane = self.pgs.get_mut(&id)?.lanes.get_mut(&object)?;
+        if mutant!(self.options, ReadUnsettled) {
+            let read = |(_, op): &(ClientId, Op)| !op.action.is_mutation();
+            if let Some(index) = lane.waiting.iter().position(read) {
+                return lane.waiting.remove(index);
+            }
+        }
+        lane.take_startable()
     }
 
     pub(crate) fn drop_if_idle(&mut self, id: PgId, object: ObjectId) {
