@@ -178,6 +178,12 @@ impl Gateway {
         self.namespace.inode(trivet_namespace::ROOT).is_some()
     }
 
+    /// Whether there is a pool, as far as it knows.
+    #[must_use]
+    pub fn has_pools(&self) -> bool {
+        !self.client.map().pools.is_empty()
+    }
+
     /// Whether every PG serves clients; there is at least one.
     #[must_use]
     pub fn all_active(&self) -> bool {

@@ -21,11 +21,12 @@ impl Osd {
         }
     }
 
-    /// Tells of those who have been silent for a while. Whoever hears only few of those that it asks is itself the one
-    /// that is cut off, and tells nothing.
+    /// Tells of those who have been silent for a while. Whoever does not hear most, itself included, of those that it
+    /// asks may itself be the one that is cut off, and tells nothing.
     pub(crate) fn report_silent(&mut self, out: &mut Vec<Effect>) {
         let silent = self.reach.silent(self.now);
-        if silent.len() * 2 < self.reach.asked() {
+        let all = self.reach.asked() + 1;
+        if (all - silent.len()) * 2 > all {
             silent.into_iter().for_each(|osd| self.report_loss(osd, out));
         }
     }

@@ -53,6 +53,7 @@ impl Osd {
     fn admit(&mut self, client: ClientId, op: Op, object: ObjectId, out: &mut Vec<Effect>) {
         let id = op.pg;
         let serve_missing = mutant!(self.options, ServeMissing);
+        let read_unsettled = mutant!(self.options, ReadUnsettled) && !op.action.is_mutation();
         let lane = self.new_lane(object);
         let Some(pg) = self.pgs.get_mut(&id) else { return };
         let is_missing = pg.missing.contains_key(&object) && !serve_missing;
@@ -63,10 +64,8 @@ impl Osd {
         if lane.knows(op.id) {
             return;
         }
-        let blocked = is_missing
-            || lane.is_unequal()
-            || !lane.waiting.is_empty()
-            || lane.changing().intersects(mask_of(&op.action));
+        let has_to_wait = !lane.waiting.is_empty() || lane.changing().intersects(mask_of(&op.action));
+        let blocked = is_missing || lane.is_unequal() || (has_to_wait && !read_unsettled);
         if blocked {
             lane.waiting.push_back((client, op));
             if is_missing {
@@ -436,14 +435,7 @@ impl Osd {
     }
 
     fn take_startable(&mut self, id: PgId, object: ObjectId) -> Option<(ClientId, Op)> {
-        let lane = self.pgs.get_mut(&id)?.lanes.get_mut(&object)?;
-        if mutant!(self.options, ReadUnsettled) {
-            let read = |(_, op): &(ClientId, Op)| !op.action.is_mutation();
-            if let Some(index) = lane.waiting.iter().position(read) {
-                return lane.waiting.remove(index);
-            }
-        }
-        lane.take_startable()
+        self.pgs.get_mut(&id)?.lanes.get_mut(&object)?.take_startable()
     }
 
     pub(crate) fn drop_if_idle(&mut self, id: PgId, object: ObjectId) {

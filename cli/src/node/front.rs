@@ -306,7 +306,9 @@ impl Front {
     }
 
     fn open_doors(&mut self, clock: Clock, early: Vec<Early>, out: &mut Output<'_>) {
-        if !self.gateway.all_active() {
+        if !self.gateway.has_pools() {
+            tracing::warn!("there is no pool yet; make one with 'trivet pool create NAME --replicas 2'");
+        } else if !self.gateway.all_active() {
             tracing::warn!("some PGs cannot be served yet; 'trivet status' says why");
         }
         ready::say(&self.banner);
