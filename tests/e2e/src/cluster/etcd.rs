@@ -13,8 +13,6 @@ use super::post::post;
 use super::process::{Process, free_port};
 use crate::command::Tool;
 
-/// Milliseconds. Ten times faster than etcd's defaults: an election takes about a second, not the length of a test.
-const TIMING: &str = "--heartbeat-interval 50 --election-timeout 500";
 /// How long members may take to start and elect.
 const ELECTION_LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
@@ -132,7 +130,7 @@ impl Etcd {
 fn member(at: usize, data: &Path, logs: &Path, client: u16, peer: u16, all: &str) -> Process {
     let folder = data.join(format!("m{at}"));
     let args = format!(
-        "--name m{at} --data-dir {} --initial-cluster {all} --initial-cluster-state new {TIMING} \
+        "--name m{at} --data-dir {} --initial-cluster {all} --initial-cluster-state new \
          --listen-client-urls http://127.0.0.1:{client} --advertise-client-urls http://127.0.0.1:{client} \
          --listen-peer-urls http://127.0.0.1:{peer} --initial-advertise-peer-urls http://127.0.0.1:{peer} \
          --logger zap --log-level warn",
