@@ -22,6 +22,9 @@ const CALM: (u64, u64) = (5, 60);
 /// No fault of the network or a disk lasts longer.
 const LONGEST: Duration = Duration::from_secs(60);
 
+/// One process in so many that are killed stays away for long.
+const LONG_AWAY: u64 = 8;
+
 /// The one who makes trouble.
 #[derive(Debug)]
 pub struct Nemesis {
@@ -65,6 +68,15 @@ impl Nemesis {
 /// Mostly short, sometimes long.
 fn span(random: &mut Random, least: Duration, most: Duration) -> Duration {
     random.exponential(most / 6).clamp(least, most)
+}
+
+/// How long a killed process is away: mostly short, now and then so long that others take its place and tombstones are
+/// forgotten.
+fn absence(random: &mut Random) -> Duration {
+    if random.one_in(LONG_AWAY) {
+        return random.duration(LONGEST..=3 * LONGEST);
+    }
+    span(random, millis(50), Duration::from_secs(30))
 }
 
 fn millis(number: u64) -> Duration {
@@ -401,13 +413,13 @@ impl World {
     }
 
     fn trouble_process(&mut self, trouble: Trouble, random: &mut Random) -> Option<Duration> {
-        let down = span(random, millis(50), Duration::from_secs(30));
+        let down = absence(random);
         let osd = random.index(self.osds.len());
         let client = self.osds.len() + random.index(self.clients.len());
         let monitor = self.osds.len() + self.clients.len() + random.index(self.monitors.len());
         match trouble {
             Trouble::Kill => self.end_by(osd, Doom::One(End::Killed, down), random),
-            Trouble::KillClient => self.kill(client, down / 6),
+            Trouble::KillClient => self.kill(client, down.min(LONGEST) / 6),
             Trouble::KillMonitor => self.kill(monitor, down),
             Trouble::PowerCut => self.end_by(osd, Doom::One(End::Power, down), random),
             Trouble::Blackout => {
