@@ -23,7 +23,7 @@ const CALM: (u64, u64) = (5, 60);
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// One process in so many that are killed stays away for long.
-const LONG_AWAY: u64 = 8;
+const LONG_AWAY: u64 = 5;
 
 /// The one who makes trouble.
 #[derive(Debug)]

@@ -99,7 +99,7 @@ impl Swarm {
             troubles: Vec::new(),
             safety: Duration::from_secs(random.range(SAFETY.0..=SAFETY.1)),
             least: OPERATIONS,
-            out_after: *random.pick(&[600, 600, 10]).unwrap_or(&600),
+            out_after: *random.pick(&[600, 10, 10]).unwrap_or(&600),
             drift: *random.pick(&[0, 50, 500]).unwrap_or(&0),
             depth: 1 + random.index(8),
             think: Duration::from_millis(clients * random.range(50..=120)),

@@ -72,7 +72,7 @@ impl WorkloadOptions {
             reads: random.range(200..=700),
             writes: random.range(200..=700),
             zeroes: random.range(0..=50),
-            purges: random.range(0..=2),
+            purges: random.range(0..=4),
             hot: random.range(0..=95),
             aligned: random.range(0..=100),
             largest: *random
