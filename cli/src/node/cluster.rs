@@ -64,21 +64,22 @@ pub async fn open(url: &MetaUrl) -> anyhow::Result<Arc<dyn Meta>> {
 
 /// The cluster in the store; makes one if there is none.
 pub async fn ensure(store: &Arc<dyn Meta>) -> anyhow::Result<ClusterId> {
-    if let Some(cluster) = read(store).await? {
+    if let Some(cluster) = find(store).await? {
         return Ok(cluster);
     }
     let cluster = ClusterId::draw()?;
     match store.txn(cluster.record(wall())).await? {
         TxnOutcome::Committed(_) => Ok(cluster),
         // Somebody else has made one meanwhile, or it is this one.
-        TxnOutcome::Refused(_) | TxnOutcome::Unknown => match read(store).await? {
+        TxnOutcome::Refused(_) | TxnOutcome::Unknown => match find(store).await? {
             Some(cluster) => Ok(cluster),
             None => bail!("the new cluster could not be written down; try again"),
         },
     }
 }
 
-async fn read(store: &Arc<dyn Meta>) -> anyhow::Result<Option<ClusterId>> {
+/// The cluster in the store, if there is one.
+pub async fn find(store: &Arc<dyn Meta>) -> anyhow::Result<Option<ClusterId>> {
     let Some(kv) = store.get(keys::CLUSTER).await? else {
         return Ok(None);
     };
@@ -88,7 +89,8 @@ async fn read(store: &Arc<dyn Meta>) -> anyhow::Result<Option<ClusterId>> {
 }
 
 fn parse_id(text: &str) -> Option<[u8; 16]> {
-    let number = u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32)?;
+    let good = text.len() == 32 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let number = good.then(|| u128::from_str_radix(text, 16).ok()).flatten()?;
     Some(number.to_be_bytes())
 }
 
@@ -118,4 +120,38 @@ pub fn wall() -> Time {
 /// The name of this machine.
 pub fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_down_is_read_again() {
+        let cluster = ClusterId {
+            id: [0; 16],
+            secret: std::array::from_fn(|index| u8::try_from(index * 17).unwrap()),
+        };
+        let written = Cluster {
+            id: hex(cluster.id),
+            secret: hex(cluster.secret),
+        };
+        assert_eq!(written.id, "0".repeat(32));
+        assert_eq!(written.secret, "00112233445566778899aabbccddeeff");
+        assert_eq!(ClusterId::parse(&written).unwrap(), cluster);
+    }
+
+    #[test]
+    fn what_is_no_id_is_told() {
+        let good = "0".repeat(32);
+        let signed = format!("+{}", "0".repeat(31));
+        let bad = [String::new(), "0".repeat(31), "0".repeat(33), signed, "g".repeat(32)];
+        for bad in &bad {
+            for (id, secret, which) in [(bad, &good, "cluster id"), (&good, bad, "secret")] {
+                let (id, secret) = (id.clone(), secret.clone());
+                let error = ClusterId::parse(&Cluster { id, secret }).unwrap_err().to_string();
+                assert!(error.contains(which), "{bad}: {error}");
+            }
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch::Receiver;
@@ -24,7 +24,7 @@ use super::leases::Held;
 use super::{monitor, presence, scrubs};
 
 /// What ends with the process gets this time.
-const WIND_DOWN: Duration = Duration::from_secs(2);
+pub const WIND_DOWN: Duration = Duration::from_secs(2);
 
 /// What the control plane does beside serving the data path.
 #[derive(Default)]
@@ -77,7 +77,8 @@ pub async fn run(
     duties: Duties,
 ) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    let mut helpers = vec![tokio::spawn(watch(Arc::clone(&store), data.clone()))];
+    let mut watching = tokio::spawn(watch(Arc::clone(&store), data.clone()));
+    let mut helpers = Vec::new();
     let (stop, stopping) = tokio::sync::watch::channel(false);
     let mut held = Vec::new();
     let mut api = None;
@@ -97,19 +98,26 @@ pub async fn run(
     }
     if let Some(host) = duties.monitor {
         let id = u64::from_le_bytes(random()?);
-        helpers.push(tokio::spawn(monitor::run(Arc::clone(&store), id, host, || ())));
+        let lease = Held::new(Arc::clone(&store));
+        let monitor = monitor::run(Arc::clone(&store), lease.lease(), id, host, || ());
+        helpers.push(tokio::spawn(monitor));
+        held.push(lease);
     }
     let mut leases: BTreeMap<OsdId, Held> = BTreeMap::new();
-    loop {
+    let ended = loop {
         tokio::select! {
-            () = signals.come() => break,
+            () = signals.come() => break Ok(()),
             ask = asked.recv() => match ask {
                 Some(ask) => answer(&store, &data, &mut leases, ask).await,
-                None => break,
+                None => break Ok(()),
             },
+            // Without news the process would be of no use.
+            _ = &mut watching => break Err(anyhow!("the metadata store is closed")),
         }
-    }
+    };
     data.tell(Tell::Stop);
+    // Nobody writes any more on what is given back.
+    helpers.iter().for_each(JoinHandle::abort);
     // The receiver may be gone already.
     let _ = stop.send(true);
     held.extend(leases.into_values());
@@ -117,8 +125,8 @@ pub async fn run(
     // A metadata store that does not answer lets them run out.
     let _ = tokio::time::timeout(WIND_DOWN, returned).await;
     let served = end(api).await;
-    helpers.iter().for_each(JoinHandle::abort);
-    served
+    watching.abort();
+    ended.and(served)
 }
 
 async fn end(api: Option<JoinHandle<anyhow::Result<()>>>) -> anyhow::Result<()> {
@@ -179,7 +187,7 @@ async fn answer(store: &Arc<dyn Meta>, data: &ToData, leases: &mut BTreeMap<OsdI
     }
 }
 
-/// The next ones come soon: what fails is not tried again.
+/// What fails is not tried again: the data path asks again for what is not shown.
 async fn show_stats(store: Arc<dyn Meta>, osd: OsdId, stats: OsdStats, lease: LeaseId) {
     presence::write(&store, &keys::osd_stats(osd), &encode(&stats), lease).await;
 }

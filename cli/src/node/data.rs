@@ -214,8 +214,8 @@ impl Data {
             Event::Refused { peer, .. } => tracing::warn!("{peer}: turned away, too many connections"),
             Event::Readable { conn } => self.readable(clock, conn),
             Event::Drained { conn } => {
-                if !self.links.owns(conn) {
-                    self.reactor.pause_reading(conn, false);
+                if let Some(front) = &self.front {
+                    front.drained(conn, &mut self.reactor);
                 }
             }
             Event::Closed { conn, reason } => {

@@ -1,6 +1,6 @@
 //! The gateway of a process and its clients' connections: from listening to the answers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +50,19 @@ pub struct Front {
 struct Connections {
     keys: HashMap<ConnId, ConnKey>,
     ids: HashMap<ConnKey, (ConnId, SocketAddr, Protocol)>,
+    /// Those of which the gateway wants no more for now.
+    paused: HashSet<ConnKey>,
     next: u64,
+}
+
+impl Connections {
+    fn note_pause(&mut self, key: ConnKey, pause: bool) {
+        if pause {
+            self.paused.insert(key);
+        } else {
+            self.paused.remove(&key);
+        }
+    }
 }
 
 /// A client that came before there was somebody to serve it.
@@ -179,10 +191,22 @@ impl Front {
         self.carry_out(out);
     }
 
+    /// A client has taken its answers: it is read from again, unless the gateway has enough to do for it.
+    pub fn drained(&self, conn: ConnId, reactor: &mut Reactor) {
+        let key = self.conns.keys.get(&conn);
+        if key.is_some_and(|key| !self.conns.paused.contains(key)) {
+            reactor.pause_reading(conn, false);
+        }
+    }
+
     /// A client is gone.
     pub fn closed(&mut self, conn: ConnId) {
+        if let Stage::Starting { early, .. } | Stage::Making { early, .. } = &mut self.stage {
+            early.retain(|(_, waiting, _)| *waiting != conn);
+        }
         if let Some(key) = self.conns.keys.remove(&conn) {
             self.conns.ids.remove(&key);
+            self.conns.paused.remove(&key);
             self.gateway.closed(key);
         }
     }
@@ -244,7 +268,9 @@ impl Front {
                 Effect::Close(key, ending) => self.end(key, &ending, out.reactor),
                 Effect::Pause(key, pause) => {
                     if let Some(&(conn, ..)) = self.conns.ids.get(&key) {
-                        out.reactor.pause_reading(conn, pause);
+                        self.conns.note_pause(key, pause);
+                        let full = out.reactor.queued(conn) > MAX_QUEUED;
+                        out.reactor.pause_reading(conn, pause || full);
                     }
                 }
                 Effect::Again(key) => {
@@ -270,6 +296,7 @@ impl Front {
         }
         self.conns.ids.remove(&key);
         self.conns.keys.remove(&conn);
+        self.conns.paused.remove(&key);
         reactor.close(conn);
     }
 

@@ -170,6 +170,7 @@ impl Links {
             return;
         };
         match carrier.received(now, link, reactor.input(conn), &mut self.effects, &mut self.received) {
+            Next::Again if self.again.contains(&conn) => {}
             Next::Again => self.again.push(conn),
             Next::Wait(0) => {}
             Next::Wait(bytes) => reactor.set_hint(conn, bytes),
@@ -311,6 +312,70 @@ fn about_osds(notice: &Notice) -> Option<Notice> {
                 revision: *revision,
                 events,
             })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use trivet_core::kv::KeyValue;
+
+    use super::*;
+
+    fn kv(key: &str) -> KeyValue {
+        KeyValue {
+            key: key.to_owned(),
+            value: Bytes::new(),
+            mod_revision: 7,
+        }
+    }
+
+    fn keys_of(notice: &Notice) -> Vec<&str> {
+        match notice {
+            Notice::Snapshot { keys, .. } => keys.iter().map(|kv| kv.key.as_str()).collect(),
+            Notice::Changes { events, .. } => events
+                .iter()
+                .map(|event| match event {
+                    Change::Put(kv) => kv.key.as_str(),
+                    Change::Delete { key, .. } => key.as_str(),
+                })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn of_notices_only_what_is_about_osds_counts() {
+        let delete = |key: &str| Change::Delete {
+            key: key.to_owned(),
+            revision: 7,
+        };
+        let changes = |events| Notice::Changes { revision: 7, events };
+        let snapshot = |keys| Notice::Snapshot { revision: 7, keys };
+        let put = |key| Change::Put(kv(key));
+        let none: Vec<&str> = Vec::new();
+        let table = [
+            (
+                snapshot(vec![kv("osd/1/state"), kv("pg/1/2/claim")]),
+                Some(vec!["osd/1/state"]),
+            ),
+            // Whoever was there before is not there any more.
+            (snapshot(vec![kv("pool/1")]), Some(none)),
+            (
+                changes(vec![
+                    put("osd/1/state"),
+                    put("osdx"),
+                    delete("osd/2/state"),
+                    delete("pool/1"),
+                ]),
+                Some(vec!["osd/1/state", "osd/2/state"]),
+            ),
+            (changes(vec![put("pg/1/2/claim"), delete("plan/1")]), None),
+            (changes(Vec::new()), None),
+        ];
+        for (notice, kept) in table {
+            let about = about_osds(&notice);
+            assert_eq!(about.as_ref().map(keys_of), kept, "{notice:?}");
         }
     }
 }

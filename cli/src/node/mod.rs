@@ -50,7 +50,8 @@ pub fn listen_http(at: SocketAddr) -> anyhow::Result<TcpListener> {
 /// The control plane's threads.
 pub fn runtime() -> anyhow::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
+        // While a monitor plans on one, leases are kept alive on the other.
+        .worker_threads(2)
         .max_blocking_threads(4)
         .enable_all()
         .build()
@@ -103,7 +104,9 @@ pub fn serve(runtime: Runtime, store: Arc<dyn Meta>, started: Started, duties: D
         handles,
     } = started;
     let link = channel::ToData::new(to_data, handles.waker.clone());
-    let result = runtime.block_on(control::run(store, link, from_data, duties));
+    let result = runtime.block_on(control::run(store, link.clone(), from_data, duties));
+    // However the control plane ended.
+    link.tell(channel::Tell::Stop);
     let ended = thread.join().map_err(|_| anyhow!("the data path panicked"))?;
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     result.and(ended)

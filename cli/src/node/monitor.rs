@@ -1,28 +1,33 @@
-//! Running a monitor: its lease, its key, the watch that feeds it, its transactions.
+//! Running a monitor: its key, the watch that feeds it, its transactions.
 
 use std::sync::Arc;
 
+use tokio::sync::watch::Receiver;
 use trivet_core::Now;
 use trivet_core::keys::{self, MonitorState};
-use trivet_core::kv::TxnOutcome;
+use trivet_core::kv::{LeaseId, TxnOutcome};
 use trivet_core::map::encode;
 use trivet_meta::Meta;
 use trivet_mon::Monitor;
 use trivet_reactor::Reactor;
 
-use super::leases::{Held, KEEP_ALIVE};
+use super::leases::KEEP_ALIVE;
 use super::presence;
 
 /// Runs a monitor until the metadata store is closed. `started` is called once, when it knows the cluster.
-pub async fn run(store: Arc<dyn Meta>, id: u64, host: String, started: impl FnOnce()) {
-    let held = Held::new(Arc::clone(&store));
-    let mut lease = held.lease();
+pub async fn run(
+    store: Arc<dyn Meta>,
+    mut lease: Receiver<Option<LeaseId>>,
+    id: u64,
+    host: String,
+    started: impl FnOnce(),
+) {
     let state = encode(&MonitorState { host });
     let shown = tokio::spawn(presence::keep(
         Arc::clone(&store),
         keys::monitor_state(id),
         state,
-        held.lease(),
+        lease.clone(),
     ));
     let Ok(Some(first)) = lease.wait_for(Option::is_some).await.map(|lease| *lease) else {
         return;

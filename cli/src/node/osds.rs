@@ -6,12 +6,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 use trivet_core::disk::{DiskDone, DiskError, DiskOpKind, IoId};
 use trivet_core::keys::{self, OsdState, OsdStats};
 use trivet_core::kv::{LeaseId, Notice, TxnOutcome};
+use trivet_core::map::encode;
 use trivet_core::message::Message;
 use trivet_core::{NodeId, Now, OsdId};
 use trivet_gateway::admin::{AdminAnswer, AdminError, AdminReply, ErrorKind};
@@ -76,8 +77,6 @@ struct Running {
     disk: DiskToken,
     boot: u64,
     is_open: bool,
-    /// What was shown last of how it is.
-    stats_shown: Option<OsdStats>,
 }
 
 /// All OSDs of this process.
@@ -106,11 +105,12 @@ impl Osds {
             if disk.fresh {
                 format(reactor, disk.osd, &disk.path, Some(disk.size), cluster.id, random()?)?;
             }
-            let listens = disk.listen.map(|address| {
-                let listening = links.listen(reactor, disk.osd, address);
-                listening.with_context(|| format!("--listen {address}: cannot listen there"))
+            let address = disk.listen.map(|address| {
+                let listens = links.listen(reactor, disk.osd, address);
+                let listens = listens.with_context(|| format!("--listen {address}: cannot listen there"))?;
+                found_at(listens, disk.advertise)
             });
-            let listens = listens.transpose()?;
+            let address = address.transpose()?;
             let report = OsdReport {
                 path: disk.path.display().to_string(),
                 ..OsdReport::default()
@@ -118,7 +118,7 @@ impl Osds {
             let slot = Slot {
                 path: disk.path,
                 size: disk.size,
-                address: disk.advertise.or(listens),
+                address,
                 life: Life::Starting,
                 lease: None,
                 report,
@@ -152,10 +152,6 @@ impl Osds {
             && matches!(slot.life, Life::Starting | Life::Running(_))
         {
             slot.lease = lease;
-            if let Life::Running(running) = &mut slot.life {
-                // They hung on the old one.
-                running.stats_shown = None;
-            }
             self.open(now, osd, out);
             self.step(now, osd, Event::Lease(lease), out);
         }
@@ -192,7 +188,6 @@ impl Osds {
             disk: disk.token,
             boot,
             is_open: false,
-            stats_shown: None,
         }));
         let (lease, address) = (slot.lease, slot.address);
         self.disks.insert(disk.token, osd);
@@ -229,6 +224,9 @@ impl Osds {
 
     /// The metadata store changed.
     pub fn notice(&mut self, now: Now, notice: &Notice, out: &mut Output<'_>) {
+        if self.slots.is_empty() {
+            return;
+        }
         self.remember(notice);
         let ids: Vec<OsdId> = self.slots.keys().copied().collect();
         for osd in ids {
@@ -279,10 +277,10 @@ impl Osds {
         std::mem::take(&mut self.failures)
     }
 
-    /// Shows in the metadata store how the OSDs are.
-    pub fn show_stats(&mut self, control: &UnboundedSender<Ask>) {
-        for (&osd, slot) in &mut self.slots {
-            if let Life::Running(running) = &mut slot.life
+    /// Has the metadata store show how the OSDs are, if it shows something else, or nothing.
+    pub fn show_stats(&self, control: &UnboundedSender<Ask>) {
+        for (&osd, slot) in &self.slots {
+            if let Life::Running(running) = &slot.life
                 && running.is_open
             {
                 let report = &slot.report;
@@ -292,7 +290,8 @@ impl Osds {
                     used: report.used,
                     objects: report.objects,
                 };
-                if running.stats_shown.replace(stats.clone()).as_ref() != Some(&stats) {
+                let shown = self.mirror.get(&keys::osd_stats(osd));
+                if shown.is_none_or(|kv| kv.value != encode(&stats)) {
                     // Without a control plane the process is about to end.
                     let _ = control.send(Ask::Stats(osd, stats));
                 }
@@ -354,14 +353,15 @@ impl Osds {
     }
 
     /// Takes the report of an OSD whose store is open, and tells who waits for it that it is up; ends one whose disk
-    /// failed.
+    /// failed, or that does not belong to the cluster any more.
     fn follow(&mut self, osd: OsdId, out: &mut Output<'_>) {
-        let shown = self.shown(osd);
+        let (shown, removed) = (self.shown(osd), self.is_removed(osd));
         let Some(slot) = self.slots.get_mut(&osd) else { return };
         let Life::Running(running) = &mut slot.life else { return };
         match running.machine.state() {
-            State::Opening => {}
             State::Failed(reason) => self.failed(osd, &reason, out),
+            _ if removed => self.failed(osd, "it was removed from the cluster", out),
+            State::Opening => {}
             State::Ready => {
                 let stats = running.machine.status().store;
                 slot.report.capacity = stats.capacity;
@@ -383,7 +383,12 @@ impl Osds {
         Some(state.boot)
     }
 
-    /// The disk of an OSD cannot be used: the others take over.
+    /// Whether the metadata store, as far as it is known here, has no such OSD.
+    fn is_removed(&self, osd: OsdId) -> bool {
+        self.revision > 0 && !self.mirror.contains_key(&keys::osd_config(osd))
+    }
+
+    /// An OSD cannot go on: the others take over.
     fn failed(&mut self, osd: OsdId, reason: &str, out: &mut Output<'_>) {
         self.failures.push(format!("OSD {osd} stopped: {reason}"));
         let Some(slot) = self.slots.get_mut(&osd) else { return };
@@ -472,6 +477,19 @@ impl Osds {
     }
 }
 
+/// Where others find an OSD that listens there. Without a port of its own, what it advertises has that one.
+fn found_at(listens: SocketAddr, advertise: Option<SocketAddr>) -> anyhow::Result<SocketAddr> {
+    let mut address = advertise.unwrap_or(listens);
+    if address.port() == 0 {
+        address.set_port(listens.port());
+    }
+    ensure!(
+        !address.ip().is_unspecified(),
+        "others cannot find an OSD at {address}; give --advertise ADDRESS"
+    );
+    Ok(address)
+}
+
 /// Hands an OSD's effects on.
 fn carry_out(osd: OsdId, disk: DiskToken, effects: &mut Vec<Effect>, out: &mut Output<'_>) {
     for effect in effects.drain(..) {
@@ -551,6 +569,33 @@ fn turn_away(reactor: &mut Reactor, events: &[ReactorEvent]) {
     for event in events {
         if let ReactorEvent::Accepted { conn, .. } = event {
             reactor.abort(*conn);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_are_told_an_address_that_they_can_dial() {
+        let table = [
+            ("10.0.0.1:7000", None, Some("10.0.0.1:7000")),
+            ("10.0.0.1:7000", Some("10.0.0.2:80"), Some("10.0.0.2:80")),
+            ("0.0.0.0:7000", Some("10.0.0.2:0"), Some("10.0.0.2:7000")),
+            ("[::]:7000", Some("[fd00::2]:0"), Some("[fd00::2]:7000")),
+            ("0.0.0.0:7000", None, None),
+            ("[::]:7000", None, None),
+            ("10.0.0.1:7000", Some("0.0.0.0:80"), None),
+        ];
+        for (listens, advertise, found) in table {
+            let advertise: Option<SocketAddr> = advertise.map(|address| address.parse().unwrap());
+            let address = found_at(listens.parse().unwrap(), advertise).ok();
+            assert_eq!(
+                address.map(|address| address.to_string()).as_deref(),
+                found,
+                "{listens} {advertise:?}"
+            );
         }
     }
 }

@@ -27,3 +27,59 @@ pub fn fingerprint(store: &[u8; 16]) -> String {
     hasher.write(store);
     format!("{:016x}", hasher.finish())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use trivet_core::OsdId;
+    use trivet_core::disk::DiskOpKind;
+
+    use super::*;
+
+    /// A file with a new store on it.
+    fn formatted(path: &Path, format: &Format) {
+        let file = File::create(path).unwrap();
+        file.set_len(format.size).unwrap();
+        for op in trivet_store::format(format).unwrap() {
+            if let DiskOpKind::Write { offset, data } = op.kind {
+                file.write_all_at(&data, offset).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_store_is_found_and_nothing_else_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk");
+        let format = Format {
+            size: 32 << 20,
+            osd: OsdId(7),
+            cluster: [3; 16],
+            store: [4; 16],
+            log_size: Some(1 << 20),
+        };
+        formatted(&path, &format);
+        let found = look(&path).unwrap();
+        assert_eq!(
+            (found.size, found.osd, found.cluster, found.store),
+            (format.size, format.osd, format.cluster, format.store)
+        );
+        for len in [0, 10, 4096, 1 << 20] {
+            std::fs::write(&path, vec![0_u8; len]).unwrap();
+            let error = format!("{:#}", look(&path).unwrap_err());
+            assert!(error.contains("'trivet osd format'"), "{len}: {error}");
+        }
+        let error = format!("{:#}", look(&folder.path().join("none")).unwrap_err());
+        assert!(error.contains("cannot read"), "{error}");
+    }
+
+    #[test]
+    fn a_fingerprint_tells_stores_apart_and_stays_the_same() {
+        let one = fingerprint(&[1; 16]);
+        assert_eq!(one.len(), 16);
+        assert!(one.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        assert_eq!(one, fingerprint(&[1; 16]));
+        assert_ne!(one, fingerprint(&[2; 16]));
+    }
+}

@@ -1,7 +1,12 @@
 //! `trivet mon`: a monitor.
 
+use std::sync::Arc;
+
+use anyhow::anyhow;
+
 use crate::node::cluster::{self, host, random};
-use crate::node::control::Signals;
+use crate::node::control::{Signals, WIND_DOWN};
+use crate::node::leases::Held;
 use crate::node::{log_to_stderr, monitor, ready, runtime};
 use crate::roles::args::{MonArgs, required};
 
@@ -14,10 +19,15 @@ pub fn run(args: &MonArgs) -> anyhow::Result<()> {
         let mut signals = Signals::new()?;
         let id = u64::from_le_bytes(random()?);
         let host = args.host.clone().unwrap_or_else(host);
-        tokio::select! {
-            () = signals.come() => {}
-            () = monitor::run(store, id, host, || ready::say("")) => {}
-        }
-        Ok(())
+        let held = Held::new(Arc::clone(&store));
+        let ended = tokio::select! {
+            () = signals.come() => Ok(()),
+            () = monitor::run(Arc::clone(&store), held.lease(), id, host, || ready::say("")) => {
+                Err(anyhow!("the metadata store is closed"))
+            }
+        };
+        // Another one leads at once. A metadata store that does not answer lets the lease run out.
+        let _ = tokio::time::timeout(WIND_DOWN, held.give_back(&store)).await;
+        ended
     })
 }

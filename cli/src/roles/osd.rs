@@ -116,7 +116,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     log_to_stderr();
     let runtime = runtime()?;
     let store = runtime.block_on(cluster::open(&args.meta.url))?;
-    let cluster = runtime.block_on(cluster::ensure(&store))?;
+    let cluster = runtime.block_on(cluster::find(&store))?;
+    let cluster = cluster.with_context(|| format!("there is no cluster at {}; is --meta right?", args.meta.url))?;
     let there = look(&args.disk)?;
     ensure!(
         there.cluster == cluster.id,

@@ -58,11 +58,16 @@ impl Folder {
         Ok(Arc::new(Embedded::open(self.path.join(META))?))
     }
 
+    /// Where an OSD's file is, or would be.
+    pub fn disk(&self, osd: OsdId) -> PathBuf {
+        self.path.join(format!("osd.{osd}"))
+    }
+
     /// The OSDs' files; with `listen`, OSDs can be reached from other processes.
     pub fn disks(&self, plan: &Plan, listen: Option<SocketAddr>) -> Vec<Disk> {
         let disk = |&(osd, size): &(OsdId, u64)| Disk {
             osd,
-            path: self.path.join(format!("osd.{osd}")),
+            path: self.disk(osd),
             size,
             fresh: plan.new,
             listen,

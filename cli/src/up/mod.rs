@@ -32,7 +32,7 @@ pub fn run(args: &UpArgs) -> anyhow::Result<()> {
         Some(url) => runtime.block_on(cluster::open(url))?,
         None => folder.open_store()?,
     };
-    let plan = startup::plan(args, &runtime, &store)?;
+    let plan = startup::plan(args, &folder, &runtime, &store)?;
     let distributed = args.meta.is_some();
     let setup = Setup {
         cluster: plan.cluster,

@@ -9,6 +9,7 @@ use trivet_core::map::{ClusterMap, encode};
 use trivet_core::{OsdId, PoolId};
 use trivet_meta::Meta;
 
+use super::folder::Folder;
 use crate::args::UpArgs;
 use crate::node::cluster::{ClusterId, wall};
 
@@ -34,7 +35,12 @@ pub struct Plan {
 }
 
 /// Reads what is there; if nothing is, plans what the arguments ask for.
-pub fn plan(args: &UpArgs, runtime: &tokio::runtime::Runtime, store: &Arc<dyn Meta>) -> anyhow::Result<Plan> {
+pub fn plan(
+    args: &UpArgs,
+    folder: &Folder,
+    runtime: &tokio::runtime::Runtime,
+    store: &Arc<dyn Meta>,
+) -> anyhow::Result<Plan> {
     let range = runtime.block_on(store.range(""))?;
     let mut map = ClusterMap::default();
     map.apply(&Notice::Snapshot {
@@ -43,9 +49,12 @@ pub fn plan(args: &UpArgs, runtime: &tokio::runtime::Runtime, store: &Arc<dyn Me
     });
     if let Some(cluster) = &map.cluster {
         let cluster = ClusterId::parse(cluster)?;
+        // In a metadata store that others share, OSDs may be theirs.
+        let ours = |osd: OsdId| args.meta.is_none() || folder.disk(osd).exists();
         let osds = map
             .members
             .iter()
+            .filter(|(osd, _)| ours(**osd))
             .map(|(&osd, config)| (osd, config.value.size))
             .collect();
         return Ok(Plan {
