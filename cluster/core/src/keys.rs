@@ -200,7 +200,8 @@ pub struct OsdConfig {
     /// The host that it ran on last: its place in the tree.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// 32 hexadecimal digits, as in the superblock of its disk: tells it from another disk with its number.
+    /// 16 hexadecimal digits, a hash of the id in the superblock of its disk: tells it from another disk with its
+    /// number. `trivet up` writes none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store: Option<String>,
     /// For pools to choose by.
