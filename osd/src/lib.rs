@@ -141,7 +141,7 @@ enum TxnWait {
     Report(PgId),
     Scrub(PgId),
     Presence,
-    Loss,
+    Loss(OsdId),
 }
 
 /// The OSD machine.
@@ -429,7 +429,8 @@ impl Osd {
             Some(TxnWait::Report(pg)) => self.report_ended(pg, ticket, outcome),
             Some(TxnWait::Scrub(pg)) => self.scrub_reported(pg, ticket, outcome),
             Some(TxnWait::Presence) => self.presence.ended(ticket, outcome),
-            Some(TxnWait::Loss) | None => {}
+            Some(TxnWait::Loss(osd)) => self.loss_told(osd, outcome),
+            None => {}
         }
     }
 

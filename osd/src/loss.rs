@@ -4,7 +4,7 @@
 
 use trivet_core::OsdId;
 use trivet_core::keys;
-use trivet_core::kv::{Change, Compare, Revision, Txn};
+use trivet_core::kv::{Change, Compare, Revision, Txn, TxnOutcome};
 
 use crate::{Effect, Osd, TxnWait};
 
@@ -25,8 +25,7 @@ impl Osd {
     /// asks may itself be the one that is cut off, and tells nothing.
     pub(crate) fn report_silent(&mut self, out: &mut Vec<Effect>) {
         let silent = self.reach.silent(self.now);
-        let all = self.reach.asked() + 1;
-        if (all - silent.len()) * 2 > all {
+        if hears_most(self.reach.asked(), silent.len()) {
             silent.into_iter().for_each(|osd| self.report_loss(osd, out));
         }
     }
@@ -36,9 +35,22 @@ impl Osd {
         let Some(state) = self.map.osds.get(&osd) else { return };
         let (boot, revision) = (state.value.boot, state.revision);
         if self.is_present() && self.reach.may_report(osd, boot) {
-            self.run_txn(removal(osd, revision), TxnWait::Loss, out);
+            self.run_txn(removal(osd, revision), TxnWait::Loss(osd), out);
         }
     }
+
+    /// Whether the word came through. If nobody knows, it is given again.
+    pub(crate) fn loss_told(&mut self, osd: OsdId, outcome: TxnOutcome) {
+        if matches!(outcome, TxnOutcome::Unknown) {
+            self.reach.not_reported(osd);
+        }
+    }
+}
+
+/// Whether an OSD that asks so many others, of which so many are silent, hears most of them and itself.
+fn hears_most(asked: usize, silent: usize) -> bool {
+    let all = asked + 1;
+    (all - silent) * 2 > all
 }
 
 fn removal(osd: OsdId, revision: Revision) -> Txn {
@@ -46,5 +58,26 @@ fn removal(osd: OsdId, revision: Revision) -> Txn {
     Txn {
         compare: vec![Compare::ModRevision(key.clone(), revision)],
         changes: vec![Change::Delete(key)],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_hears_no_majority_believes_nobody_lost() {
+        let table = [
+            (1, 1, false),
+            (2, 1, true),
+            (2, 2, false),
+            (3, 1, true),
+            (3, 2, false),
+            (4, 2, true),
+            (4, 3, false),
+        ];
+        for (asked, silent, told) in table {
+            assert_eq!(hears_most(asked, silent), told, "{silent} of {asked}");
+        }
     }
 }

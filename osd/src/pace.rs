@@ -18,7 +18,8 @@ const BUSY: usize = 16;
 const IDLE: usize = 64;
 /// Periods in which clients may take this much longer than at best are good ones.
 const SLACK: Duration = Duration::from_micros(200);
-/// The best mean is forgotten by this part of it per period: what is best changes with the load.
+/// The best mean is forgotten by this part of it, and of the slack, per period: what is best changes with the load, and
+/// may have been nothing at all.
 const FORGET: u32 = 50;
 
 /// See the module.
@@ -70,7 +71,9 @@ impl Pace {
     }
 
     fn weigh(&mut self, mean: Duration, healing: bool) {
-        let best = self.best.map_or(mean, |best| (best + best / FORGET).min(mean));
+        let best = self
+            .best
+            .map_or(mean, |best| (best + (best + SLACK) / FORGET).min(mean));
         self.best = Some(best);
         if healing && mean > 2 * best + SLACK {
             self.limit = (self.limit.min(BUSY) / 2).max(LEAST);
@@ -116,6 +119,10 @@ mod tests {
         let mut pace = Pace::default();
         after(&mut pace, 1, Some(300));
         assert_eq!(after(&mut pace, 150, Some(5_000)), BUSY, "the best is forgotten");
+        let mut pace = Pace::default();
+        after(&mut pace, 1, Some(0));
+        assert_eq!(after(&mut pace, 20, Some(1_000)), LEAST);
+        assert_eq!(after(&mut pace, 150, Some(1_000)), BUSY, "a best of nothing, too");
         let mut pace = Pace::default();
         pace.ended(Duration::from_micros(300));
         pace.tick(Now(0) + PERIOD, false);

@@ -69,6 +69,11 @@ impl Reach {
         self.reported.insert(osd, boot) != Some(boot)
     }
 
+    /// The loss of an OSD may not have been told after all.
+    pub(crate) fn not_reported(&mut self, osd: OsdId) {
+        self.reported.remove(&osd);
+    }
+
     /// An OSD answered.
     fn hears(&mut self, osd: OsdId, now: Now) {
         self.heard.insert(osd, now);

@@ -80,6 +80,47 @@ fn an_osd_that_missed_writes_does_not_serve_alone() {
     assert_eq!(world.finish(read).unwrap(), vec![2; 4096]);
 }
 
+/// Lets so many ticks pass, and all that they lead to.
+fn pass(world: &mut World, ticks: usize) {
+    for _ in 0..ticks {
+        world.tick();
+        while world.turn() {}
+    }
+}
+
+#[test]
+fn an_osd_that_is_said_to_be_gone_loses_its_key_once_and_comes_back() {
+    let mut world = World::new(7, 3);
+    let image = World::image(1);
+    world.write(image, 0, vec![1; OBJECT_SIZE * 4]).unwrap();
+    world.heal();
+    // It is not true: OSD 2 runs.
+    world.lose(OsdId(1), OsdId(2));
+    world.lose(OsdId(1), OsdId(2));
+    while world.turn() {}
+    assert_eq!(world.removals.get(&OsdId(2)), Some(&1));
+    assert!(!world.is_shown(OsdId(2)));
+    pass(&mut world, 40);
+    assert!(world.is_shown(OsdId(2)), "it registers again");
+    assert_eq!(world.removals.get(&OsdId(2)), Some(&1), "not twice");
+    world.heal();
+    assert_replicated(&world);
+    assert_eq!(world.read(image, 0, 4096).unwrap(), vec![1; 4096]);
+    world.assert_ready();
+}
+
+#[test]
+fn a_loss_is_told_again_if_nobody_knows_whether_it_was() {
+    let mut world = World::new(8, 3);
+    world.write(World::image(1), 0, vec![1; OBJECT_SIZE]).unwrap();
+    world.heal();
+    world.lose(OsdId(1), OsdId(2));
+    assert_eq!(world.forget_removals(OsdId(1), OsdId(2)), 1);
+    world.lose(OsdId(1), OsdId(2));
+    while world.turn() {}
+    assert_eq!(world.removals.get(&OsdId(2)), Some(&1));
+}
+
 #[test]
 fn everything_survives_a_restart_of_everybody() {
     let mut world = World::new(4, 3);

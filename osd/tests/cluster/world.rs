@@ -86,6 +86,8 @@ pub struct World {
     boots: u64,
     ticket: u64,
     pub delivered: u64,
+    /// How often another OSD, or itself, removed an OSD's state key.
+    pub removals: BTreeMap<OsdId, u32>,
 }
 
 const CLIENT: ClientId = ClientId(77);
@@ -112,6 +114,7 @@ impl World {
             boots: 0,
             ticket: 0,
             delivered: 0,
+            removals: BTreeMap::new(),
         };
         let pool = Pool {
             name: "test".into(),
@@ -211,6 +214,31 @@ impl World {
         self.take_client(out);
     }
 
+    /// Whether the metadata store shows an OSD.
+    pub fn is_shown(&self, osd: OsdId) -> bool {
+        self.kv.contains_key(&keys::osd_state(osd))
+    }
+
+    /// An OSD is told that nobody listens where another one did.
+    pub fn lose(&mut self, at: OsdId, osd: OsdId) {
+        self.step(at, Event::Lost { osd, gone: true });
+    }
+
+    /// Transactions of an OSD, without an answer so far, that were to remove another one's state key: they end, and
+    /// nobody knows how.
+    pub fn forget_removals(&mut self, at: OsdId, osd: OsdId) -> usize {
+        let key = keys::osd_state(osd);
+        let removes = |txn: &Txn| txn.changes.iter().any(|c| matches!(c, Change::Delete(k) if *k == key));
+        let (lost, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.txns)
+            .into_iter()
+            .partition(|(from, _, txn)| *from == at && removes(txn));
+        self.txns = rest.into();
+        for (_, ticket, _) in &lost {
+            self.step(at, Event::Txn(*ticket, TxnOutcome::Unknown));
+        }
+        lost.len()
+    }
+
     /// Like kill -9: what was not durable is lost, what was on the network stays lost.
     pub fn stop(&mut self, osd: OsdId) {
         let node = self.nodes.get_mut(&osd).unwrap();
@@ -290,6 +318,12 @@ impl World {
         };
         if !txn.compare.iter().all(holds) {
             return TxnOutcome::Refused(self.revision);
+        }
+        for change in &txn.changes {
+            let of = |osd: &&OsdId| matches!(change, Change::Delete(key) if *key == keys::osd_state(**osd));
+            if let Some(&osd) = self.nodes.keys().find(of) {
+                *self.removals.entry(osd).or_default() += 1;
+            }
         }
         let registers = txn.changes.iter().any(|change| change.key().ends_with("/state"));
         self.commit(txn.changes);
