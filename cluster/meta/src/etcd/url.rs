@@ -75,6 +75,10 @@ impl FromStr for MetaUrl {
         let Some((authority, prefix)) = rest.split_once('/') else {
             return error("the prefix, which names the cluster, is missing: add `/` and a name");
         };
+        // Else parts of the password would be taken for hosts and the prefix, and be quoted.
+        if prefix.contains('@') {
+            return error("`/` in user or password has to be written as `%2F`, and `@` cannot be in the prefix");
+        }
         let (user, hosts) = match authority.rsplit_once('@') {
             Some((user, hosts)) => (Some(credentials(user)?), hosts),
             None => (None, authority),
@@ -262,6 +266,7 @@ mod tests {
             ("etcd://[zz]/x", "IPv6"),
             ("etcd://u@a/x", "USER:PASSWORD"),
             ("etcd://:p@a/x", "USER:PASSWORD"),
+            ("etcd://u:pa/ss@a/x", "%2F"),
             ("etcd://u:%4@a/x", "hexadecimal"),
             ("etcd://u:%+4@a/x", "hexadecimal"),
             ("etcd://u:%ff@a/x", "UTF-8"),
