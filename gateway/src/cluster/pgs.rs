@@ -203,13 +203,15 @@ fn missing_osds(map: &ClusterMap, pool: &Pool, plan: &PgPlan, reasons: &mut Vec<
     if up.len() >= pool.min_size {
         return;
     }
-    reasons.push(format!(
-        "{} of its OSDs are up and {} are needed: start {} of {}",
-        up.len(),
-        pool.min_size,
-        (pool.min_size - up.len()).min(down.len()),
-        listed(down)
-    ));
+    let short = format!("{} of its OSDs are up and {} are needed", up.len(), pool.min_size);
+    reasons.push(match down.len() {
+        0 => short,
+        there => format!(
+            "{short}: start {} of {}",
+            (pool.min_size - up.len()).min(there),
+            listed(down)
+        ),
+    });
 }
 
 fn unclaimed(map: &ClusterMap, plan: &PgPlan) -> String {
