@@ -13,7 +13,7 @@ use crate::event::{Answer, Ask, Event, Life};
 use crate::mutants;
 use crate::network::Place;
 use crate::trouble::Trouble;
-use crate::world::World;
+use crate::world::{POOL, World};
 
 /// A lease runs out if nobody keeps it alive for this long.
 pub const LEASE: Duration = Duration::from_secs(5);
@@ -50,8 +50,14 @@ impl Metadata {
 pub struct MonitorSlot {
     /// The machine, from the first lease of the process on.
     pub machine: Option<Monitor>,
+    /// Which monitor it is.
+    id: u64,
     /// Of its last transaction.
     ticket: u64,
+    /// What it knew when it decided on that.
+    knew: Revision,
+    /// What it knows.
+    knows: Revision,
 }
 
 impl MonitorSlot {
@@ -97,8 +103,12 @@ impl World {
             }
             return;
         }
+        let before = self.truth.plans.get(&POOL).map(|plan| plan.revision);
         let answer = self.execute(ask);
         self.committed();
+        if self.processes[place].life == life {
+            self.check_plan(place, before);
+        }
         let lost = matches!(answer, Some(Answer::Txn(..))) && self.random.below(1000) < self.metadata.unknown;
         if let Some(answer) = answer
             && !lost
@@ -106,6 +116,25 @@ impl World {
         {
             self.schedule
                 .at(when, Event::Answer(place, life, connection, asked, answer));
+        }
+    }
+
+    /// Plans are written by the monitor that leads, in place of those that it knows.
+    fn check_plan(&mut self, place: Place, before: Option<Revision>) {
+        let now = self.truth.plans.get(&POOL).map(|plan| plan.revision);
+        let Some(monitor) = self.monitor_at(place).filter(|_| now != before) else {
+            return;
+        };
+        let slot = &self.monitors[monitor];
+        let leads = self
+            .truth
+            .leader
+            .as_ref()
+            .is_some_and(|leader| leader.value.id == slot.id);
+        if !leads {
+            self.fail(format!("monitor {monitor} wrote a plan and does not lead"));
+        } else if before.is_some_and(|before| before > slot.knew) {
+            self.fail(format!("monitor {monitor} replaced a plan that it did not know"));
         }
     }
 
@@ -215,8 +244,10 @@ impl World {
         } else if let Some(index) = self.client_at(place) {
             self.client_notice(index, notice);
         } else if let Some(index) = self.monitor_at(place) {
-            if let Some(monitor) = &mut self.monitors[index].machine {
+            let slot = &mut self.monitors[index];
+            if let Some(monitor) = &mut slot.machine {
                 monitor.notice(notice);
+                slot.knows = slot.knows.max(*revision);
             }
             self.monitor_next(place, index);
         }
@@ -285,6 +316,8 @@ impl World {
             (None, Some(lease)) => {
                 let id = self.random.draw();
                 self.monitors[index].machine = Some(mutants::monitor(self.mutant, id, lease));
+                self.monitors[index].id = id;
+                self.monitors[index].knows = 0;
                 self.processes[place].watch = None;
                 self.wake(place);
             }
@@ -313,6 +346,7 @@ impl World {
             return;
         };
         slot.ticket += 1;
+        slot.knew = slot.knows;
         let ticket = slot.ticket;
         self.transact(place, ticket, txn);
     }

@@ -71,7 +71,7 @@ fn words(panic: &(dyn Any + Send)) -> String {
 }
 
 /// A run in which clients get too little done goes on for up to so many quarters of its length.
-const LONGER: u32 = 12;
+const LONGER: u32 = 60;
 
 impl World {
     /// The whole run.

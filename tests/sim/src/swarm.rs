@@ -89,7 +89,8 @@ impl Swarm {
             log_size: if tight { 1 << 20 } else { random.range(1..=2) << 20 },
             pgs: u32::try_from(random.range(1..=16)).unwrap_or(1),
             replicas,
-            min_size,
+            // What is lost for good must not stop everything else.
+            min_size: if hostile { min_size.min(replicas - 1) } else { min_size },
             clients: usize::try_from(clients).unwrap_or(1),
             monitors: 1 + random.index(3),
             latency: draw_latency(&mut random),
