@@ -42,7 +42,7 @@ pub enum Mutant {
     RepairWithZeroes,
     /// What former members bring back counts.
     BelieveStrays,
-    /// Tombstones are forgotten while a member is away.
+    /// Tombstones are forgotten at once, even while a member is away.
     ForgetTombstones,
     /// What got lost on the way is not sent again.
     NeverRepeat,
