@@ -192,7 +192,8 @@ impl Osd {
                 }
             }
             Err(StoreError::Damaged { units, .. }) => return self.found_damage(target, running, units, out),
-            _ => self.fail(running.client, op, OpError::Damaged, out),
+            // The disk failed, not the data: others take over.
+            _ => send_on(running.client, op, out),
         }
         self.continue_lane(target.pg, target.object, out);
     }
@@ -226,7 +227,7 @@ impl Osd {
             }
             _ => {
                 let running = lane.running.swap_remove(index);
-                self.fail(running.client, op, OpError::Damaged, out);
+                send_on(running.client, op, out);
                 self.continue_lane(target.pg, target.object, out);
             }
         }

@@ -58,8 +58,6 @@ struct Hurt {
 pub struct Atlas {
     random: Random,
     hurt: Option<Hurt>,
-    /// When the last damage was gone.
-    healed: Now,
     waiting: Vec<Trouble>,
     scrubs: u64,
 }
@@ -71,7 +69,6 @@ impl Atlas {
         Atlas {
             random,
             hurt: None,
-            healed: Now(0),
             waiting: Vec::new(),
             scrubs: 0,
         }
@@ -95,12 +92,6 @@ impl Atlas {
         self.hurt
             .as_ref()
             .is_some_and(|hurt| wants_calm(hurt.trouble, min_size))
-    }
-
-    /// Whether any disk was hurt at some time since then.
-    #[must_use]
-    pub fn was_hurt(&self, since: Now) -> bool {
-        self.hurt.is_some() || self.healed > since
     }
 
     /// A damage is wanted; it waits until it is allowed.
@@ -355,6 +346,5 @@ impl World {
             self.fail(what);
         }
         self.atlas.hurt = None;
-        self.atlas.healed = self.now;
     }
 }

@@ -191,7 +191,7 @@ impl World {
         self.history.end_failed(running.op);
         let allowed = match error {
             IoError::NoSpace => self.swarm.tight && running.action != Action::Read,
-            IoError::Damaged => self.swarm.hostile || self.atlas.was_hurt(running.since),
+            IoError::Damaged => self.swarm.hostile,
             IoError::NoPool => false,
         };
         if !allowed {
