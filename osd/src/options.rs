@@ -42,8 +42,6 @@ pub enum Mutant {
     RepairWithZeroes,
     /// What former members bring back counts.
     BelieveStrays,
-    /// Tombstones are forgotten at once, even while a member is away.
-    ForgetTombstones,
     /// What got lost on the way is not sent again.
     NeverRepeat,
     /// The rest of a unit that is written in part becomes zero.
@@ -61,7 +59,7 @@ pub enum Mutant {
 #[cfg(feature = "mutants")]
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 22] = [
+    pub const ALL: [Mutant; 21] = [
         Mutant::AckEarly,
         Mutant::AckWithoutRoom,
         Mutant::AcceptOldEpoch,
@@ -77,7 +75,6 @@ impl Mutant {
         Mutant::IgnoreHistory,
         Mutant::RepairWithZeroes,
         Mutant::BelieveStrays,
-        Mutant::ForgetTombstones,
         Mutant::NeverRepeat,
         Mutant::SkipMerge,
         Mutant::SameEpoch,
