@@ -55,6 +55,14 @@ impl ClientSlot {
         }
     }
 
+    /// Whether there is a client that knows of pools.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.machine
+            .as_ref()
+            .is_some_and(|client| !client.map().pools.is_empty())
+    }
+
     /// Operations without an answer.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -134,12 +142,8 @@ impl World {
         self.schedule
             .at(self.now + self.workload.pause(self.now), Event::Submit(place, life));
         let slot = &self.clients[index];
-        let ready = slot
-            .machine
-            .as_ref()
-            .is_some_and(|client| !client.map().pools.is_empty());
         let eager = if self.workload.is_obsessed(self.now) { EAGER } else { 0 };
-        if ready && slot.running.len() < self.swarm.depth + eager {
+        if slot.is_ready() && slot.running.len() < self.swarm.depth + eager {
             let client = u32::try_from(index).expect("few clients");
             let step = self.workload.next(self.now, client, client << 16 | slot.writer);
             self.submit(index, step);
@@ -191,7 +195,8 @@ impl World {
         self.history.end_failed(running.op);
         let allowed = match error {
             IoError::NoSpace => self.swarm.tight && running.action != Action::Read,
-            IoError::Damaged => self.swarm.hostile,
+            // While other faults keep copies away, a read that fails once may hit the only one there is.
+            IoError::Damaged => self.swarm.hostile || !self.nemesis.is_idle(running.since),
             IoError::NoPool => false,
         };
         if !allowed {

@@ -124,6 +124,9 @@ impl World {
     }
 
     fn make_room(&mut self) {
+        if !self.clients[0].is_ready() {
+            return;
+        }
         for step in self.workload.purges() {
             self.submit(0, step);
         }
