@@ -42,6 +42,8 @@ pub enum Mutant {
     RepairWithZeroes,
     /// What former members bring back counts.
     BelieveStrays,
+    /// Tombstones are forgotten while a member is away.
+    ForgetTombstones,
     /// What got lost on the way is not sent again.
     NeverRepeat,
     /// The rest of a unit that is written in part becomes zero.
@@ -59,7 +61,7 @@ pub enum Mutant {
 #[cfg(feature = "mutants")]
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 21] = [
+    pub const ALL: [Mutant; 22] = [
         Mutant::AckEarly,
         Mutant::AckWithoutRoom,
         Mutant::AcceptOldEpoch,
@@ -75,6 +77,7 @@ impl Mutant {
         Mutant::IgnoreHistory,
         Mutant::RepairWithZeroes,
         Mutant::BelieveStrays,
+        Mutant::ForgetTombstones,
         Mutant::NeverRepeat,
         Mutant::SkipMerge,
         Mutant::SameEpoch,

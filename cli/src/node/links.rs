@@ -296,7 +296,8 @@ fn name(node: NodeId) -> String {
 
 /// The part of a notice that says which OSDs there are; none if it says nothing of that.
 fn about_osds(notice: &Notice) -> Option<Notice> {
-    let concerns = |key: &str| key.starts_with(keys::OSDS);
+    // Not what they say of their space, every few seconds.
+    let concerns = |key: &str| key.starts_with(keys::OSDS) && key.ends_with("/state");
     match notice {
         Notice::Snapshot { revision, keys } => Some(Notice::Snapshot {
             revision: *revision,

@@ -60,6 +60,8 @@ pub struct Atlas {
     hurt: Option<Hurt>,
     waiting: Vec<Trouble>,
     scrubs: u64,
+    /// When the last damage was healed.
+    healed: Now,
 }
 
 impl Atlas {
@@ -71,6 +73,7 @@ impl Atlas {
             hurt: None,
             waiting: Vec::new(),
             scrubs: 0,
+            healed: Now(0),
         }
     }
 
@@ -92,6 +95,12 @@ impl Atlas {
         self.hurt
             .as_ref()
             .is_some_and(|hurt| wants_calm(hurt.trouble, min_size))
+    }
+
+    /// Whether any disk was hurt at some time since then.
+    #[must_use]
+    pub fn was_hurt(&self, since: Now) -> bool {
+        self.hurt.is_some() || self.healed > since
     }
 
     /// A damage is wanted; it waits until it is allowed.
@@ -346,5 +355,6 @@ impl World {
             self.fail(what);
         }
         self.atlas.hurt = None;
+        self.atlas.healed = self.now;
     }
 }

@@ -196,7 +196,10 @@ impl World {
         let allowed = match error {
             IoError::NoSpace => self.swarm.tight && running.action != Action::Read,
             // While other faults keep copies away, a read that fails once may hit the only one there is.
-            IoError::Damaged => self.swarm.hostile || !self.nemesis.is_idle(running.since),
+            IoError::Damaged => {
+                let kept_away = !self.nemesis.is_idle(running.since);
+                self.swarm.hostile || (kept_away && self.atlas.was_hurt(running.since))
+            }
             IoError::NoPool => false,
         };
         if !allowed {
