@@ -31,7 +31,14 @@ struct Link {
     target: SocketAddr,
     weather: Mutex<Weather>,
     changed: Condvar,
-    pairs: Mutex<Vec<Weak<Pair>>>,
+    pairs: Mutex<Pairs>,
+}
+
+#[derive(Debug, Default)]
+struct Pairs {
+    list: Vec<Weak<Pair>>,
+    /// How often all connections were reset: one that was accepted before and gets its server only now is reset, too.
+    resets: u64,
 }
 
 /// A client's connection and the one to the server that belongs to it.
@@ -94,11 +101,12 @@ impl Proxy {
 
     /// Both ends of all connections are reset (RST).
     pub fn reset(&self) {
-        let pairs: Vec<Arc<Pair>> = locked(&self.link.pairs)
-            .drain(..)
-            .filter_map(|pair| pair.upgrade())
-            .collect();
-        for pair in &pairs {
+        let pairs = {
+            let mut pairs = locked(&self.link.pairs);
+            pairs.resets += 1;
+            std::mem::take(&mut pairs.list)
+        };
+        for pair in pairs.iter().filter_map(Weak::upgrade) {
             pair.reset();
         }
         self.link.changed.notify_all();
@@ -143,18 +151,30 @@ impl Pair {
     }
 }
 
+impl Pairs {
+    /// Takes part in the next reset, or is reset at once if there was one since `resets` was read.
+    fn add(&mut self, pair: &Arc<Pair>, resets: u64) {
+        if self.resets != resets {
+            return pair.reset();
+        }
+        self.list.retain(|pair| pair.strong_count() > 0);
+        self.list.push(Arc::downgrade(pair));
+    }
+}
+
 fn serve(listener: &TcpListener, link: &Arc<Link>) {
     for client in listener.incoming().map_while(Result::ok) {
         if locked(&link.weather).gone {
             return;
         }
         let link = Arc::clone(link);
-        thread::spawn(move || connect(client, &link));
+        let resets = locked(&link.pairs).resets;
+        thread::spawn(move || connect(client, &link, resets));
     }
 }
 
 /// Connects to the server, once the link is not cut, and passes on both directions.
-fn connect(client: TcpStream, link: &Arc<Link>) {
+fn connect(client: TcpStream, link: &Arc<Link>, resets: u64) {
     if link.pass(|| false).is_none() {
         return;
     }
@@ -171,10 +191,7 @@ fn connect(client: TcpStream, link: &Arc<Link>) {
     }
     let reset = AtomicBool::new(false);
     let pair = Arc::new(Pair { ends, reset });
-    let mut pairs = locked(&link.pairs);
-    pairs.retain(|pair| pair.strong_count() > 0);
-    pairs.push(Arc::downgrade(&pair));
-    drop(pairs);
+    locked(&link.pairs).add(&pair, resets);
     let (back, other) = (Arc::clone(link), Arc::clone(&pair));
     thread::spawn(move || pump(&back, &other, 1));
     pump(link, &pair, 0);
