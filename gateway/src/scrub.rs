@@ -107,7 +107,8 @@ impl Gateway {
             scrub.asked = Some(request.at);
             scrub.age_s = now.saturating_sub(request.at);
         }
-        for report in map.scrubs.values().map(|report| &report.value) {
+        let reports = map.scrubs.iter().filter(|(pg, _)| map.is_current(**pg));
+        for report in reports.map(|(_, report)| &report.value) {
             scrub.inconsistent = scrub.inconsistent.saturating_add(report.inconsistent);
             scrub.lost = scrub.lost.saturating_add(report.lost);
             if report.number >= scrub.number {

@@ -33,8 +33,8 @@ impl Gateway {
 
     /// How many copies of objects are to be made.
     pub(crate) fn objects_missing(&self) -> u64 {
-        let claims = self.client.map().claims.values();
-        claims.map(|claim| claim.value.missing).fold(0, u64::saturating_add)
+        let claims = self.client.map().current_claims();
+        claims.map(|(_, claim)| claim.missing).fold(0, u64::saturating_add)
     }
 
     /// For `trivet status`.

@@ -4,13 +4,14 @@
 //! leads, and everything it writes is written in a transaction that compares the leader's key and what it was decided
 //! on. So it does no harm when its mirror is stale, its lease is gone, or an outcome is unknown: then it looks again.
 //! First things first: a PG gets a new primary before anything else is thought about.
-//! What it does not do yet: statistics, and changing the number of a pool's PGs while it has data.
+//! What it does not do: statistics.
 
 mod absence;
 mod mutant;
 pub mod placement;
 mod plans;
 mod removal;
+mod renumber;
 
 #[cfg(test)]
 mod tests;
@@ -180,6 +181,7 @@ impl Monitor {
         }
         let mut txn = self.appoint(guard);
         txn = txn.or_else(|| looks.then(|| self.mark_absent(guard, now)).flatten());
+        txn = txn.or_else(|| self.renumber(guard));
         txn = txn.or_else(|| self.replan(guard));
         txn = txn.or_else(|| self.clear_removed(guard));
         txn = txn.or_else(|| looks.then(|| self.hand_over(guard, now)).flatten());

@@ -66,10 +66,10 @@ impl Monitor {
     fn replan_pool(&mut self, id: PoolId, guard: Guard) -> Option<Txn> {
         let pool = &self.map.pools.get(&id)?.value;
         let current = self.map.plans.get(&id);
-        let mut inputs = placement::inputs(&self.map, id, pool);
-        if let Some(current) = current.filter(|_| self.was_claimed(id)) {
-            inputs.pg_count = u32::try_from(current.value.pgs.len()).unwrap_or(u32::MAX);
+        if current.is_some_and(|plan| plan.value.generation != pool.generation) {
+            return None;
         }
+        let inputs = placement::inputs(&self.map, id, pool);
         if inputs.osds.is_empty() || inputs.pg_count > MAX_PGS {
             return None;
         }
@@ -80,18 +80,12 @@ impl Monitor {
             return None;
         }
         let mut plan = with_sets(old, sets);
+        plan.generation = pool.generation;
         self.choose(&mut plan, old, pool);
         self.write(guard, &[(id, plan)])
     }
 
-    /// Whether the pool may have data; then its PGs are as many as they were, whatever its configuration says: objects
-    /// would be looked for in PGs that do not have them.
-    fn was_claimed(&self, pool: PoolId) -> bool {
-        let mut from = self.map.histories.range(PgId { pool, number: 0 }..);
-        from.next().is_some_and(|(pg, _)| pg.pool == pool)
-    }
-
-    fn choose(&self, plan: &mut Plan, old: &Plan, pool: &Pool) {
+    pub(crate) fn choose(&self, plan: &mut Plan, old: &Plan, pool: &Pool) {
         let is_tagged = |osd| self.is_tagged(osd, pool);
         let is_up = |osd| self.map.is_up(osd);
         let leading = Leading {
@@ -127,7 +121,11 @@ impl Monitor {
             let number = u32::try_from(number).ok()?;
             self.map
                 .claims
-                .get(&PgId { pool: id, number })
+                .get(&PgId {
+                    pool: id,
+                    generation: pool.generation,
+                    number,
+                })
                 .map(|claim| &claim.value)
         };
         let rests = |(number, pg): (usize, &PgPlan)| {
@@ -192,13 +190,15 @@ impl Planned {
     }
 }
 
-fn with_sets(old: &Plan, sets: &[Vec<OsdId>]) -> Plan {
+/// The sets as a plan of the same generation, with the primaries that there are.
+pub(crate) fn with_sets(old: &Plan, sets: &[Vec<OsdId>]) -> Plan {
     let primary = |number: usize| old.pgs.get(number).and_then(|pg| pg.primary);
     let pg = |(number, osds): (usize, &Vec<OsdId>)| PgPlan {
         osds: osds.clone(),
         primary: primary(number),
     };
     Plan {
+        generation: old.generation,
         pgs: sets.iter().enumerate().map(pg).collect(),
     }
 }

@@ -307,3 +307,4 @@ fn a_leader_that_does_not_know_better_writes_nothing() {
 mod absence;
 mod plans;
 mod removal;
+mod renumber;

@@ -7,8 +7,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use trivet_core::keys::{Earlier, History};
 use trivet_core::message::Listed;
-use trivet_core::{ObjectId, OsdId, Version};
+use trivet_core::{Epoch, ObjectId, OsdId, Version};
 
 use crate::options::{Options, mutant};
 
@@ -25,6 +26,102 @@ pub(crate) struct Missing {
     pub renew: bool,
     /// All have it, but some copies are damaged.
     pub repair: bool,
+    /// The newest version was not acknowledged, nor seen by anybody: if no copy of it can be read, this one will do.
+    pub fallback: Option<Fallback>,
+}
+
+/// An older version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fallback {
+    /// Which; a tombstone if there is none.
+    pub newest: Listed,
+    /// Who has it.
+    pub sources: Vec<OsdId>,
+}
+
+/// Who may know of acknowledged writes: the members of every set that acted since the PG was last clean. Those that acted
+/// for a PG of an earlier generation count for the objects of that one alone: of others they may have what is long
+/// deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Authorities {
+    by_part: BTreeMap<Option<Earlier>, BTreeSet<OsdId>>,
+    /// Who acted in each epoch.
+    acted: BTreeMap<(Option<Earlier>, Epoch), BTreeSet<OsdId>>,
+}
+
+impl Authorities {
+    /// Those that a history names.
+    pub(crate) fn of(history: &History) -> Authorities {
+        let mut authorities = Authorities::default();
+        for interval in history.intervals.iter().filter(|interval| interval.active) {
+            let part = authorities.by_part.entry(interval.of).or_default();
+            part.extend(interval.acting.iter().copied());
+            let acted = authorities.acted.entry((interval.of, interval.epoch)).or_default();
+            acted.extend(interval.acting.iter().copied());
+        }
+        authorities
+    }
+
+    /// These, for all objects.
+    pub(crate) fn everybody(osds: impl Iterator<Item = OsdId>) -> Authorities {
+        Authorities {
+            by_part: BTreeMap::from([(None, osds.collect())]),
+            acted: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn is_nobody(&self) -> bool {
+        self.by_part.is_empty()
+    }
+
+    /// Whether a version was surely never acknowledged: somebody who acted in its epoch does not have it.
+    fn is_unacknowledged(&self, listed: &Listed, listings: &Listings) -> bool {
+        let lacks = |osd: &OsdId| {
+            let listing = listings.get(osd);
+            listing.is_some_and(|listing| {
+                listing
+                    .get(&listed.object)
+                    .is_none_or(|own| own.version < listed.version)
+            })
+        };
+        let acted = self.acted.iter().filter(|((of, epoch), _)| {
+            *epoch == listed.version.epoch && of.is_none_or(|earlier| earlier.has(listed.object))
+        });
+        acted.flat_map(|(_, osds)| osds).any(lacks)
+    }
+
+    /// What an object was before this version, as far as anybody knows who counts.
+    fn fallback(&self, listed: &Listed, listings: &Listings) -> Option<Fallback> {
+        if !self.is_unacknowledged(listed, listings) {
+            return None;
+        }
+        let counting = listings.iter().filter(|(osd, _)| self.count(**osd, listed.object));
+        let older = counting.filter_map(|(_, listing)| listing.get(&listed.object));
+        let older = older.filter(|older| older.version < listed.version);
+        let Some(newest) = older.max_by_key(|older| older.version) else {
+            let newest = Listed {
+                tombstone: true,
+                ..*listed
+            };
+            return Some(Fallback {
+                newest,
+                sources: Vec::new(),
+            });
+        };
+        let has = |osd: &OsdId| listings.get(osd).and_then(|listing| listing.get(&listed.object)) == Some(newest);
+        Some(Fallback {
+            newest: *newest,
+            sources: listings.keys().copied().filter(has).collect(),
+        })
+    }
+
+    /// Whether what this OSD has of an object counts.
+    fn count(&self, osd: OsdId, object: ObjectId) -> bool {
+        let concerns = |of: &Option<Earlier>| of.is_none_or(|earlier| earlier.has(object));
+        self.by_part
+            .iter()
+            .any(|(of, osds)| osds.contains(&osd) && concerns(of))
+    }
 }
 
 type Listings = BTreeMap<OsdId, BTreeMap<ObjectId, Listed>>;
@@ -32,22 +129,33 @@ type Listings = BTreeMap<OsdId, BTreeMap<ObjectId, Listed>>;
 /// The objects that are not equal on all of `acting`.
 pub(crate) fn decide(
     acting: &[OsdId],
-    authorities: &BTreeSet<OsdId>,
+    authorities: &Authorities,
     listings: &Listings,
     options: &Options,
 ) -> BTreeMap<ObjectId, Missing> {
-    let counts = listings.iter().filter(|(osd, _)| authorities.contains(osd));
-    let newest = newest_versions(counts.map(|(_, listing)| listing), options);
-    let everything = newest_versions(listings.values(), options);
+    let all = || {
+        listings
+            .iter()
+            .flat_map(|(&osd, listing)| listing.values().map(move |listed| (osd, listed)))
+    };
+    let counting = all().filter(|(osd, listed)| authorities.count(*osd, listed.object));
+    let newest = newest_versions(counting.map(|(_, listed)| listed), options);
+    let everything = newest_versions(all().map(|(_, listed)| listed), options);
     let missing = everything.into_keys().filter_map(|object| {
-        let missing = compare(object, newest.get(&object), acting, listings)?;
+        let missing = compare(object, newest.get(&object), acting, listings, authorities)?;
         Some((object, missing))
     });
     missing.collect()
 }
 
 /// What is to be done about one object; nothing if all have the same.
-fn compare(object: ObjectId, newest: Option<&Listed>, acting: &[OsdId], listings: &Listings) -> Option<Missing> {
+fn compare(
+    object: ObjectId,
+    newest: Option<&Listed>,
+    acting: &[OsdId],
+    listings: &Listings,
+    authorities: &Authorities,
+) -> Option<Missing> {
     let version = |osd: &OsdId| listings.get(osd)?.get(&object).map(|listed| listed.version);
     let Some(newest) = newest else {
         let strays: Vec<OsdId> = acting.iter().copied().filter(|osd| version(osd).is_some()).collect();
@@ -62,6 +170,7 @@ fn compare(object: ObjectId, newest: Option<&Listed>, acting: &[OsdId], listings
             lacking: acting.to_vec(),
             renew: true,
             repair: false,
+            fallback: None,
         });
     };
     let has = |osd: &OsdId| version(osd) == Some(newest.version);
@@ -73,13 +182,11 @@ fn compare(object: ObjectId, newest: Option<&Listed>, acting: &[OsdId], listings
         lacking,
         renew,
         repair: false,
+        fallback: authorities.fallback(newest, listings),
     })
 }
 
-fn newest_versions<'a>(
-    listings: impl Iterator<Item = &'a BTreeMap<ObjectId, Listed>>,
-    options: &Options,
-) -> BTreeMap<ObjectId, Listed> {
+fn newest_versions<'a>(listed: impl Iterator<Item = &'a Listed>, options: &Options) -> BTreeMap<ObjectId, Listed> {
     let rank = |version: Version| {
         if mutant!(options, CounterBeforeEpoch) {
             return (version.counter, version.epoch.0);
@@ -87,7 +194,7 @@ fn newest_versions<'a>(
         (version.epoch.0, version.counter)
     };
     let mut newest: BTreeMap<ObjectId, Listed> = BTreeMap::new();
-    for listed in listings.flat_map(BTreeMap::values) {
+    for listed in listed {
         let best = newest.entry(listed.object).or_insert(*listed);
         if rank(listed.version) > rank(best.version) {
             *best = *listed;
@@ -99,7 +206,8 @@ fn newest_versions<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trivet_core::{Epoch, ImageId};
+    use trivet_core::ImageId;
+    use trivet_core::keys::Interval;
 
     /// "object:epoch.counter" with a trailing x for a tombstone.
     fn listed(text: &str) -> Listed {
@@ -123,7 +231,7 @@ mod tests {
     type Case<'a> = (&'a [u32], &'a [(u32, &'a str)], &'a str);
 
     fn run(acting: &[u32], lists: &[(u32, &str)]) -> String {
-        let authorities = lists.iter().map(|l| OsdId(l.0)).filter(|osd| osd.0 < 10).collect();
+        let authorities = Authorities::everybody(lists.iter().map(|l| OsdId(l.0)).filter(|osd| osd.0 < 10));
         let acting: Vec<OsdId> = acting.iter().map(|&n| OsdId(n)).collect();
         let listings = lists
             .iter()
@@ -148,6 +256,73 @@ mod tests {
             })
             .collect::<Vec<_>>()
             .join("; ")
+    }
+
+    fn interval(epoch: u64, acting: &[u32], of: Option<(u32, u32)>) -> Interval {
+        Interval {
+            epoch: Epoch(epoch),
+            acting: acting.iter().map(|&osd| OsdId(osd)).collect(),
+            active: true,
+            of: of.map(|(count, number)| Earlier { count, number }),
+        }
+    }
+
+    fn decided(intervals: &[Interval], lists: &[(u32, &str)]) -> BTreeMap<u64, Missing> {
+        let history = History {
+            epoch: Epoch(9),
+            intervals: intervals.to_vec(),
+        };
+        let listing = |text: &str| text.split_whitespace().map(listed).map(|l| (l.object, l)).collect();
+        let listings = lists.iter().map(|&(osd, text)| (OsdId(osd), listing(text))).collect();
+        let acting = [OsdId(1), OsdId(2)];
+        decide(&acting, &Authorities::of(&history), &listings, &Options::default())
+            .into_iter()
+            .map(|(object, missing)| (object.number, missing))
+            .collect()
+    }
+
+    #[test]
+    fn of_an_earlier_pg_only_those_count_that_acted_for_it() {
+        let of = |number: u64| {
+            let object = listed(&format!("{number}:1.1")).object;
+            (2, object.pg_number(2))
+        };
+        // Objects 0 and n were in different ones of two PGs.
+        let n = (1..).find(|&n| of(n) != of(0)).unwrap();
+        let intervals = [interval(3, &[1, 2], Some(of(0))), interval(4, &[3], Some(of(n)))];
+        let stale = format!("0:1.1 {n}:4.1");
+        let found = decided(&intervals, &[(1, ""), (2, ""), (3, &stale)]);
+        assert_eq!(
+            found.keys().collect::<Vec<_>>(),
+            [&n],
+            "what 3 has of object 0 was deleted"
+        );
+        assert_eq!(found[&n].newest.version, listed("0:4.1").version);
+    }
+
+    #[test]
+    fn what_was_never_acknowledged_can_be_done_without() {
+        let both = [interval(3, &[1, 2], None)];
+        let before = [interval(2, &[1, 2], None), interval(3, &[1, 2], None)];
+        type Case<'a> = (&'a [Interval], [(u32, &'a str); 2], Option<&'a str>);
+        let cases: [Case; 6] = [
+            (&both, [(1, "7:3.2"), (2, "7:3.1")], Some("7:3.1 2")),
+            (&both, [(1, "7:3.1"), (2, "")], Some("7:3.1x ")),
+            (&both, [(1, "7:3.1"), (2, "7:2.5x")], Some("7:2.5x 2")),
+            // It may have been acknowledged before the first epoch that is known.
+            (&both, [(1, "7:2.2"), (2, "7:2.1")], None),
+            (&before, [(1, "7:2.2"), (2, "7:2.1")], Some("7:2.1 2")),
+            // Only one acted: nobody can contradict.
+            (&[interval(3, &[1], None)], [(1, "7:3.2"), (2, "7:2.1")], None),
+        ];
+        for (intervals, lists, expected) in cases {
+            let fallback = decided(intervals, &lists)[&7].fallback.clone().map(|fallback| {
+                let end = if fallback.newest.tombstone { "x" } else { "" };
+                let sources: Vec<String> = fallback.sources.iter().map(OsdId::to_string).collect();
+                format!("7:{}{end} {}", fallback.newest.version, sources.join(","))
+            });
+            assert_eq!(fallback.as_deref(), expected, "{lists:?}");
+        }
     }
 
     #[test]

@@ -22,6 +22,9 @@ const RETRY: Duration = Duration::from_secs(2);
 impl Osd {
     /// Starts healing more objects, as many as the pace allows; first in the PGs whose objects have the fewest copies.
     pub(crate) fn heal_in_background(&mut self, out: &mut Vec<Effect>) {
+        if self.map.settings.no_recovery {
+            return;
+        }
         let under_way: usize = self.pgs.values().map(|pg| pg.healing.len()).sum();
         let mut room = self.pace.limit().saturating_sub(under_way);
         if room == 0 {
@@ -249,6 +252,9 @@ impl Osd {
             self.continue_lane(id, object, out);
             return self.drop_if_idle(id, object);
         }
+        if error == OpError::Damaged && fall_back(pg, object) {
+            return self.heal(id, object, out);
+        }
         pg.stuck.push_back((now, object));
         let Some(lane) = pg.lanes.remove(&object) else { return };
         for held in lane.held {
@@ -290,6 +296,7 @@ impl Osd {
                 lacking: acting.clone(),
                 renew: true,
                 repair: false,
+                fallback: None,
             }
         } else {
             Missing {
@@ -302,11 +309,36 @@ impl Osd {
                     .filter(|osd| roomless.contains(osd) || damaged.contains(osd))
                     .collect(),
                 renew: false,
+                fallback: None,
             }
         };
         pg.missing.insert(object, missing);
         self.heal(id, object, out);
     }
+}
+
+/// Nothing can be read of a version that was never acknowledged: the one before it takes its place, as a new one. False
+/// if there is none.
+fn fall_back(pg: &mut Pg, object: ObjectId) -> bool {
+    let acting = pg.setting.acting.clone();
+    let Some(missing) = pg.missing.get_mut(&object) else {
+        return false;
+    };
+    let Some(fallback) = missing.fallback.take() else {
+        return false;
+    };
+    *missing = Missing {
+        newest: fallback.newest,
+        sources: fallback.sources,
+        lacking: acting,
+        renew: true,
+        repair: false,
+        fallback: None,
+    };
+    if let Some(lane) = pg.lanes.get_mut(&object) {
+        lane.healing = None;
+    }
+    true
 }
 
 /// Adds to what is gathered the units that are still wanting.

@@ -1,7 +1,6 @@
 //! Peering, the primary's side: fence everybody who may know something, gather listings, decide, become active; and
 //! later, tell the metadata store that the PG is clean.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use trivet_core::keys::{self, Interval};
@@ -10,7 +9,7 @@ use trivet_core::map::encode;
 use trivet_core::message::{Listed, PeerBody, Promise};
 use trivet_core::{Epoch, Now, OsdId, PgId};
 
-use crate::decide::decide;
+use crate::decide::{Authorities, decide};
 use crate::options::mutant;
 use crate::pg::{Pg, Phase, send_all_on};
 use crate::{Effect, Osd, TxnWait};
@@ -124,10 +123,10 @@ impl Osd {
     fn activate(&mut self, id: PgId, out: &mut Vec<Effect>) {
         let Some(mut pg) = self.pgs.remove(&id) else { return };
         let listings = std::mem::take(&mut pg.listings);
-        let mut authorities = pg.authorities();
+        let mut authorities = Authorities::of(&pg.history);
         // A metadata store that knows of no history, but objects: it was lost. Everything counts.
-        if authorities.is_empty() || mutant!(self.options, BelieveStrays) {
-            authorities = listings.keys().copied().collect();
+        if authorities.is_nobody() || mutant!(self.options, BelieveStrays) {
+            authorities = Authorities::everybody(listings.keys().copied());
         }
         pg.missing = decide(&pg.setting.acting, &authorities, &listings, &self.options);
         let deletions = pg.missing.iter().filter(|(_, missing)| missing.newest.tombstone);
@@ -142,6 +141,7 @@ impl Osd {
             epoch,
             acting: pg.setting.acting.clone(),
             active: true,
+            of: None,
         });
         pg.reported = (pg.missing.len() as u64, self.now);
         // The fences were as good as pings: who answered accepted the epoch after they were sent.
@@ -149,7 +149,10 @@ impl Osd {
         pg.pinged_from = self.now;
         pg.phase = Phase::Activating { ticket: self.next };
         let txn = Txn {
-            compare: vec![Compare::ModRevision(keys::history(id), pg.history_revision)],
+            compare: vec![
+                Compare::ModRevision(keys::history(id), pg.history_revision),
+                self.same_generation(id),
+            ],
             changes: vec![
                 Change::put(keys::history(id), encode(&pg.history)),
                 self.claim_change(id, &pg, true),
@@ -207,7 +210,10 @@ impl Osd {
         }
         pg.reported = (pg.missing.len() as u64, self.now);
         pg.reporting = Some(self.next);
-        let compare = vec![Compare::ModRevision(keys::history(id), self.history_revision(id, &pg))];
+        let compare = vec![
+            Compare::ModRevision(keys::history(id), self.history_revision(id, &pg)),
+            self.same_generation(id),
+        ];
         self.pgs.insert(id, pg);
         self.run_txn(Txn { compare, changes }, TxnWait::Report(id), out);
     }
@@ -235,19 +241,21 @@ impl Osd {
 }
 
 impl Pg {
-    /// Who may know of acknowledged writes: the members of every set that acted since the PG was last clean.
-    fn authorities(&self) -> BTreeSet<OsdId> {
-        let active = self.history.intervals.iter().filter(|interval| interval.active);
-        active.flat_map(|interval| interval.acting.iter().copied()).collect()
+    /// Whether the primaries of the last active epochs, of this PG and of those that it takes over from, must have stopped
+    /// answering reads.
+    fn is_freed(&self, now: Now) -> bool {
+        let active = || self.history.intervals.iter().filter(|interval| interval.active);
+        let own = active().rfind(|interval| interval.of.is_none());
+        let inherited = active().filter(|interval| interval.of.is_some());
+        own.into_iter()
+            .chain(inherited)
+            .all(|interval| self.is_over(interval, now))
     }
 
-    /// Whether the primary of the last active epoch can have stopped answering reads: it was heard itself, or one of
-    /// those who had to confirm it keeps no promise any more.
-    fn is_freed(&self, now: Now) -> bool {
-        let Some(last) = self.history.intervals.iter().rfind(|interval| interval.active) else {
-            return true;
-        };
-        let Some((primary, others)) = last.acting.split_first() else {
+    /// Whether an interval's primary must have stopped answering reads: it was heard itself, or one of those who had to
+    /// confirm it keeps no promise any more.
+    fn is_over(&self, interval: &Interval, now: Now) -> bool {
+        let Some((primary, others)) = interval.acting.split_first() else {
             return true;
         };
         let free = |osd: &OsdId| self.promised.get(osd).is_some_and(|until| *until <= now);

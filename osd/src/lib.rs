@@ -37,7 +37,7 @@ use trivet_core::disk::{DiskDone, DiskOp};
 use trivet_core::kv::{LeaseId, Notice, Txn, TxnOutcome};
 use trivet_core::map::ClusterMap;
 use trivet_core::message::{Message, OpDone, OpError, OpValue, Peer, PeerBody, WriteError};
-use trivet_core::{ClientId, Epoch, NodeId, Now, ObjectId, OpId, OsdId, PgId, Version};
+use trivet_core::{ClientId, Epoch, Epochs, NodeId, Now, ObjectId, OpId, OsdId, PgId, Version};
 use trivet_store::api::{ObjectInfo, Output, Reply, Request, StoreError, StoreStats, Ticket};
 use trivet_store::{State, Store};
 
@@ -52,6 +52,7 @@ pub use pg::PgStatus;
 use ping::Reach;
 use presence::{DiskWatch, Presence};
 use promise::Promises;
+use stray::Strays;
 
 /// Who this OSD is.
 #[derive(Clone, Debug)]
@@ -156,7 +157,7 @@ pub struct Osd {
     disk: DiskWatch,
     map: ClusterMap,
     /// The highest epoch accepted per PG, durable or on its way.
-    accepted: BTreeMap<PgId, Epoch>,
+    accepted: Epochs,
     promises: Promises,
     reach: Reach,
     /// Members that had no room for what they lacked.
@@ -167,8 +168,7 @@ pub struct Osd {
     pgs: BTreeMap<PgId, Pg>,
     /// PGs whose objects are being dropped, in the epoch that said so.
     dropping: BTreeMap<PgId, Epoch>,
-    /// When this OSD looked for such PGs last.
-    strays_at: Now,
+    strays: Strays,
     waits: HashMap<Ticket, Wait>,
     txns: BTreeMap<u64, TxnWait>,
     next: u64,
@@ -200,7 +200,7 @@ impl Osd {
             output,
             disk: DiskWatch::default(),
             map: ClusterMap::default(),
-            accepted: BTreeMap::new(),
+            accepted: Epochs::default(),
             promises: Promises::default(),
             reach: Reach::default(),
             full: BTreeMap::new(),
@@ -208,7 +208,7 @@ impl Osd {
             pace: Pace::default(),
             pgs: BTreeMap::new(),
             dropping: BTreeMap::new(),
-            strays_at: Now(0),
+            strays: Strays::default(),
             waits: HashMap::new(),
             txns: BTreeMap::new(),
             next: 1,
@@ -305,11 +305,6 @@ impl Osd {
         self.promises.restarted(self.now);
         self.register(out);
         self.consider_all(out);
-    }
-
-    fn pg_of(&self, object: ObjectId) -> Option<PgId> {
-        let pool = self.map.pools.get(&object.image.pool())?;
-        Some(object.pg(pool.value.pg_count))
     }
 
     fn tick(&mut self, out: &mut Vec<Effect>) {

@@ -18,10 +18,14 @@ impl Osd {
     /// A primary claims an epoch. From here on nothing of a lower one is executed.
     pub(crate) fn fence(&mut self, from: OsdId, pg: PgId, epoch: Epoch, out: &mut Vec<Effect>) {
         let known = self.map.histories.get(&pg).map_or(Epoch(0), |h| h.value.epoch);
-        let accepted = self.accepted.get(&pg).copied().unwrap_or_default();
-        if epoch < accepted.max(known) {
+        let accepted = self.accepted_epoch(pg);
+        if epoch < accepted.max(known) || self.accepted.is_past(pg) {
             let accepted = accepted.max(known);
             self.to_peer(from, pg, epoch, PeerBody::Refused { accepted }, out);
+            return;
+        }
+        // Which objects a PG has is known only with the numbering that it belongs to: the primary asks again.
+        if !self.map.is_current(pg) && !mutant!(self.options, ListByOldCount) {
             return;
         }
         self.accept(from, pg, epoch, out);
@@ -36,13 +40,20 @@ impl Osd {
     /// Takes an epoch that is not lower than the accepted one for the accepted one; it is still to be made durable. This
     /// OSD acts for no lower one any more.
     pub(crate) fn accept(&mut self, from: OsdId, pg: PgId, epoch: Epoch, out: &mut Vec<Effect>) {
-        if self.accepted.get(&pg).is_none_or(|&accepted| epoch > accepted) {
-            self.accepted.insert(pg, epoch);
+        if epoch > self.accepted_epoch(pg) {
+            if self.accepted.accept(pg, epoch) {
+                self.promises.renumbered(pg, self.now);
+            }
             self.promises.accept(pg, from, self.now);
         }
         if self.pgs.get(&pg).is_some_and(|own| own.epoch < epoch) {
             self.depose(pg, out);
         }
+    }
+
+    /// The highest epoch of the PG that was accepted.
+    pub(crate) fn accepted_epoch(&self, pg: PgId) -> Epoch {
+        self.accepted.get(pg).unwrap_or_default()
     }
 
     pub(crate) fn fence_durable(
@@ -53,7 +64,7 @@ impl Osd {
         result: &Result<Reply, StoreError>,
         out: &mut Vec<Effect>,
     ) {
-        if result.is_ok() && self.accepted.get(&pg) == Some(&epoch) {
+        if result.is_ok() && self.accepted_epoch(pg) == epoch {
             self.send_listing(from, pg, epoch, out);
         }
     }
@@ -91,17 +102,22 @@ impl Osd {
         listed
     }
 
-    /// The objects of a PG that the store has, in no particular order.
+    /// The objects of a PG that the store has, in no particular order; none if the PG is not of its pool's present
+    /// generation.
     pub(crate) fn objects_of(&self, pg: PgId) -> impl Iterator<Item = (ObjectId, ObjectInfo)> + '_ {
-        let count = self.map.pools.get(&pg.pool).map(|pool| pool.value.pg_count);
-        self.store
-            .objects()
-            .filter(move |(object, _)| object.image.pool() == pg.pool && count.is_some_and(|n| object.pg(n) == pg))
+        let numbering = self.map.numbering(pg.pool).filter(|_| self.map.is_current(pg));
+        let objects = numbering.into_iter().flat_map(|numbering| {
+            let objects = self.store.objects();
+            objects.map(move |(object, info)| (object, info, numbering))
+        });
+        objects
+            .filter(move |(object, _, numbering)| object.image.pool() == pg.pool && object.pg(*numbering) == pg)
+            .map(|(object, info, _)| (object, info))
     }
 
     /// Whether a request of this epoch may be executed; if not, the sender is told.
     pub(crate) fn admits(&self, from: OsdId, target: Target, out: &mut Vec<Effect>) -> bool {
-        let accepted = self.accepted.get(&target.pg).copied().unwrap_or_default();
+        let accepted = self.accepted_epoch(target.pg);
         let admitted = target.epoch == accepted || mutant!(self.options, AcceptOldEpoch);
         if !admitted {
             self.tell(from, target, PeerBody::Refused { accepted }, out);

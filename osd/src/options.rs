@@ -42,6 +42,10 @@ pub enum Mutant {
     RepairWithZeroes,
     /// What former members bring back counts.
     BelieveStrays,
+    /// A member lists a PG of whose generation it knows nothing yet.
+    ListByOldCount,
+    /// PGs of a new generation do not look at the histories of those they take over from.
+    ForgetParents,
     /// Tombstones are forgotten while a member is away.
     ForgetTombstones,
     /// What got lost on the way is not sent again.
@@ -61,7 +65,7 @@ pub enum Mutant {
 #[cfg(feature = "mutants")]
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 22] = [
+    pub const ALL: [Mutant; 24] = [
         Mutant::AckEarly,
         Mutant::AckWithoutRoom,
         Mutant::AcceptOldEpoch,
@@ -77,6 +81,8 @@ impl Mutant {
         Mutant::IgnoreHistory,
         Mutant::RepairWithZeroes,
         Mutant::BelieveStrays,
+        Mutant::ListByOldCount,
+        Mutant::ForgetParents,
         Mutant::ForgetTombstones,
         Mutant::NeverRepeat,
         Mutant::SkipMerge,

@@ -1,8 +1,9 @@
 //! One PG of which this OSD is, or tries to be, the primary: its phase, and when it has to start over.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use trivet_core::keys::{self, Claim, History, Interval, PgPlan};
+use trivet_core::keys::{self, Claim, History, Interval};
 use trivet_core::kv::{Change, Compare, Revision, Txn, TxnOutcome};
 use trivet_core::map::encode;
 use trivet_core::message::{Listed, OpDone};
@@ -174,18 +175,20 @@ impl Osd {
     /// The PGs that the plan has this OSD lead.
     pub(crate) fn planned(&self) -> impl Iterator<Item = PgId> + '_ {
         let me = Some(self.id());
-        self.map.plans.iter().flat_map(move |(&pool, plan)| {
-            plan.value.pgs.iter().enumerate().filter_map(move |(number, pg)| {
-                let number = u32::try_from(number).ok()?;
-                (pg.primary == me).then_some(PgId { pool, number })
+        let plans = self
+            .map
+            .pools
+            .keys()
+            .filter_map(|&pool| Some((pool, &self.map.plan(pool)?.value)));
+        plans.flat_map(move |(pool, plan)| {
+            let generation = plan.generation;
+            let led = (0..).zip(&plan.pgs).filter(move |(_, pg)| pg.primary == me);
+            led.map(move |(number, _)| PgId {
+                pool,
+                generation,
+                number,
             })
         })
-    }
-
-    /// What the plan says of a PG.
-    pub(crate) fn plan_of(&self, id: PgId) -> Option<&PgPlan> {
-        let number = usize::try_from(id.number).ok()?;
-        self.map.plans.get(&id.pool)?.value.pgs.get(number)
     }
 
     /// Looks at every PG that the plan gives to this OSD, or that it acts for.
@@ -240,8 +243,11 @@ impl Osd {
     /// recorded before the first operation of the epoch.
     fn claim(&mut self, id: PgId, setting: Setting, floor_epoch: Epoch, out: &mut Vec<Effect>) {
         let stored = self.map.histories.get(&id);
-        let mut history = stored.map_or_else(History::default, |h| h.value.clone());
-        let accepted = self.accepted.get(&id).copied().unwrap_or_default();
+        let mut history = self.map.history(id).map_or_else(History::default, Cow::into_owned);
+        if stored.is_none() && mutant!(self.options, ForgetParents) {
+            history.intervals.clear();
+        }
+        let accepted = self.accepted_epoch(id);
         let mut epoch = Epoch(history.epoch.max(accepted).max(floor_epoch).0 + 1);
         if mutant!(self.options, SameEpoch) && history.epoch.0 > 0 {
             epoch = history.epoch;
@@ -253,12 +259,14 @@ impl Osd {
             epoch,
             acting: setting.acting.clone(),
             active: false,
+            of: None,
         });
 
         let mut compare = vec![match stored {
             Some(h) => Compare::ModRevision(keys::history(id), h.revision),
             None => Compare::Absent(keys::history(id)),
         }];
+        compare.push(self.same_generation(id));
         if let Some(plan) = self.map.plans.get(&id.pool) {
             compare.push(Compare::ModRevision(keys::plan(id.pool), plan.revision));
         }
@@ -272,6 +280,16 @@ impl Osd {
         pg.phase = Phase::Claiming { ticket: self.next };
         self.pgs.insert(id, pg);
         self.run_txn(Txn { compare, changes }, TxnWait::Claim(id), out);
+    }
+
+    /// The pool is as this OSD knows it: its PGs are still of the same generation. Every transaction that writes a history
+    /// compares this, so that histories of an earlier generation do not change any more.
+    pub(crate) fn same_generation(&self, id: PgId) -> Compare {
+        match self.map.pools.get(&id.pool).filter(|_| self.map.is_current(id)) {
+            Some(pool) => Compare::ModRevision(keys::pool(id.pool), pool.revision),
+            // Never so: whoever acts for a PG knows its pool, and a pool that was removed refuses everything.
+            None => Compare::ModRevision(keys::pool(id.pool), Revision::MAX),
+        }
     }
 
     /// The put of the claim that says how the PG is.
@@ -315,7 +333,7 @@ impl Osd {
     /// Who must act and who must be asked; none while too few can be reached.
     fn setting(&self, id: PgId) -> Option<Setting> {
         let min_size = self.map.pools.get(&id.pool)?.value.min_size;
-        let plan = self.plan_of(id)?;
+        let plan = self.map.plan_of(id)?;
         let me = self.id();
         let reachable = |osd: &OsdId| self.is_reachable(*osd);
         let mut acting = vec![me];
@@ -328,8 +346,8 @@ impl Osd {
             acting.retain(with_room);
         }
         let mut asked: BTreeSet<OsdId> = acting.iter().copied().collect();
-        if let Some(history) = self.map.histories.get(&id) {
-            for interval in history.value.intervals.iter().filter(|interval| interval.active) {
+        if let Some(history) = self.map.history(id) {
+            for interval in history.intervals.iter().filter(|interval| interval.active) {
                 let present: Vec<OsdId> = interval.acting.iter().copied().filter(reachable).collect();
                 if present.is_empty() && !mutant!(self.options, IgnoreHistory) {
                     return None;

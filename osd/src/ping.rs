@@ -145,20 +145,29 @@ impl Osd {
     fn planned_peers(&self) -> BTreeSet<OsdId> {
         let mut peers = BTreeSet::new();
         for id in self.planned() {
-            peers.extend(self.plan_of(id).into_iter().flat_map(|plan| plan.osds.iter().copied()));
-            let history = self.map.histories.get(&id);
-            let intervals = history.into_iter().flat_map(|h| &h.value.intervals);
-            peers.extend(intervals.flat_map(|interval| interval.acting.iter().copied()));
+            peers.extend(
+                self.map
+                    .plan_of(id)
+                    .into_iter()
+                    .flat_map(|plan| plan.osds.iter().copied()),
+            );
+            if let Some(history) = self.map.history(id) {
+                peers.extend(
+                    history
+                        .intervals
+                        .iter()
+                        .flat_map(|interval| interval.acting.iter().copied()),
+                );
+            }
         }
         peers
     }
 
     /// A primary asks.
     pub(crate) fn pinged(&mut self, from: OsdId, sent: Now, pgs: &[(PgId, Epoch)], out: &mut Vec<Effect>) {
-        let accepted = |pg: &PgId| self.accepted.get(pg).copied().unwrap_or_default();
         let refused: Vec<(PgId, Epoch)> = pgs
             .iter()
-            .map(|(pg, epoch)| (*pg, *epoch, accepted(pg)))
+            .map(|(pg, epoch)| (*pg, *epoch, self.accepted_epoch(*pg)))
             .filter(|(_, epoch, accepted)| epoch != accepted && !mutant!(self.options, AcceptOldEpoch))
             .map(|(pg, _, accepted)| (pg, accepted))
             .collect();

@@ -6,13 +6,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use trivet_core::message::{LEASE, LEASE_MARGIN, Promise};
-use trivet_core::{Now, OsdId, PgId};
+use trivet_core::{Now, OsdId, PgId, PoolId};
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Promises {
     /// What was promised before the restart is not known: until here, anything may have been.
     unknown_until: Now,
+    /// The same of the PGs of pools whose numbering changed: promises to primaries of earlier generations.
+    unknown_of: BTreeMap<PoolId, Now>,
     /// Until when each primary was promised something, for all of its PGs together.
     given: BTreeMap<OsdId, Now>,
     /// Whose epoch was accepted last.
@@ -25,6 +27,15 @@ impl Promises {
     /// The OSD has (re)started.
     pub(crate) fn restarted(&mut self, now: Now) {
         self.unknown_until = now + LEASE + LEASE_MARGIN;
+    }
+
+    /// With this PG a generation takes over: its objects were in other PGs, whose primaries may have been promised
+    /// anything until now.
+    pub(crate) fn renumbered(&mut self, pg: PgId, now: Now) {
+        self.unknown_of.insert(pg.pool, now + LEASE + LEASE_MARGIN);
+        let is_over = |old: &PgId| old.pool == pg.pool && old.generation < pg.generation;
+        self.accepted_by.retain(|old, _| !is_over(old));
+        self.standing.retain(|old, _| !is_over(old));
     }
 
     /// A promise to a primary whose epochs are the accepted ones.
@@ -49,7 +60,10 @@ impl Promises {
                     add(Some(old), until);
                 }
             }
-            None => add(None, self.unknown_until),
+            None => {
+                let unknown = self.unknown_of.get(&pg.pool).copied().unwrap_or_default();
+                add(None, self.unknown_until.max(unknown));
+            }
         }
         match standing {
             Some(standing) => drop(self.standing.insert(pg, standing)),
@@ -70,10 +84,7 @@ impl Promises {
 mod tests {
     use super::*;
 
-    const PG: PgId = PgId {
-        pool: trivet_core::PoolId(1),
-        number: 0,
-    };
+    const PG: PgId = PgId::first(PoolId(1), 0);
 
     fn at(millis: u64) -> Now {
         Now(millis * 1_000_000)
@@ -108,6 +119,26 @@ mod tests {
         promises.give(OsdId(1), at(10));
         promises.accept(PG, OsdId(1), at(20));
         assert_eq!(promises.standing(PG, at(20)), None);
+    }
+
+    #[test]
+    fn a_new_generation_waits_for_what_any_earlier_primary_was_promised() {
+        let mut promises = Promises::default();
+        let left = LEASE + LEASE_MARGIN;
+        promises.accept(PG, OsdId(1), at(0));
+        promises.give(OsdId(1), at(1000));
+        let heir = PgId {
+            generation: 1,
+            number: 7,
+            ..PG
+        };
+        promises.renumbered(heir, at(1100));
+        for (pg, from) in [(heir, OsdId(1)), (PgId { number: 8, ..heir }, OsdId(2))] {
+            promises.accept(pg, from, at(1200));
+            let left = left.saturating_sub(Duration::from_millis(100));
+            assert_eq!(promises.standing(pg, at(1200)), Some(Promise { to: None, left }));
+        }
+        assert_eq!(promises.standing(heir, at(1100) + left), None);
     }
 
     #[test]

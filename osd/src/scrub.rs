@@ -251,6 +251,7 @@ impl Osd {
         let ticket = self.next;
         let Some(pg) = self.pgs.get(&id) else { return };
         let revision = self.history_revision(id, pg);
+        let same_generation = self.same_generation(id);
         let Some(pg) = self.pgs.get_mut(&id) else { return };
         let waits = pg.reporting.is_some() || !pg.missing.is_empty();
         let Some(scrub) = pg.scrub.as_mut().filter(|s| s.reporting.is_none() && !waits) else {
@@ -258,7 +259,7 @@ impl Osd {
         };
         scrub.reporting = Some(ticket);
         let txn = Txn {
-            compare: vec![Compare::ModRevision(keys::history(id), revision)],
+            compare: vec![Compare::ModRevision(keys::history(id), revision), same_generation],
             changes: vec![Change::put(keys::scrub(id), encode(&scrub.report))],
         };
         self.run_txn(txn, TxnWait::Scrub(id), out);

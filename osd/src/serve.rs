@@ -47,7 +47,7 @@ impl Osd {
             Action::Remove { .. } | Action::List { .. } => (0, 1),
         };
         let fits = len > 0 && offset.checked_add(len).is_some_and(|end| end <= OBJECT_SIZE);
-        (fits && self.pg_of(object) == Some(op.pg)).then_some(object)
+        (fits && self.map.pg_of(object) == Some(op.pg)).then_some(object)
     }
 
     fn admit(&mut self, client: ClientId, op: Op, object: ObjectId, out: &mut Vec<Effect>) {

@@ -1,11 +1,14 @@
 //! Strays: objects of PGs in which this OSD has no part any more. It asks the primary whether they may go; the primary
 //! says so when the PG is clean without them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use trivet_core::keys::History;
+use trivet_core::kv::Revision;
 use trivet_core::message::PeerBody;
 use trivet_core::mutation::{Mutation, Ops};
-use trivet_core::{Epoch, ObjectId, OsdId, PgId, UnitMask, Version};
+use trivet_core::{Epoch, Now, ObjectId, OsdId, PgId, UnitMask, Version};
 use trivet_store::api::{Reply, Request, StoreError};
 
 use crate::{Effect, Osd, Wait};
@@ -13,19 +16,34 @@ use crate::{Effect, Osd, Wait};
 /// How often this OSD looks for PGs in which it has no part.
 const INTERVAL: Duration = Duration::from_secs(5);
 
+/// It looks through all of its objects that often, if nothing says that there are strays.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
 /// Objects that are dropped with one tick at most.
 const AT_ONCE: usize = 64;
+
+/// When this OSD looked for strays, and what it found.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Strays {
+    /// When it asked about them last, if there were any.
+    asked: Now,
+    /// When it looked through its objects last, and the latest plan at that time.
+    looked: Option<Now>,
+    plans: Option<Revision>,
+    /// There were objects of PGs whose up sets it is not in.
+    found: bool,
+}
 
 impl Osd {
     /// Asks about strays, and drops those that may go.
     pub(crate) fn drop_strays(&mut self, out: &mut Vec<Effect>) {
-        if self.now.since(self.strays_at) >= INTERVAL {
-            self.strays_at = self.now;
+        if self.now.since(self.strays.asked) >= INTERVAL {
+            self.strays.asked = self.now;
             self.ask_about_strays(out);
         }
         let dropping: Vec<(PgId, Epoch)> = self.dropping.iter().map(|(&pg, &epoch)| (pg, epoch)).collect();
         for (pg, epoch) in dropping {
-            if self.accepted.get(&pg) == Some(&epoch) {
+            if self.accepted_epoch(pg) == epoch {
                 self.drop_some(pg, epoch);
             } else {
                 self.dropping.remove(&pg);
@@ -33,23 +51,45 @@ impl Osd {
         }
     }
 
-    fn ask_about_strays(&self, out: &mut Vec<Effect>) {
-        for &pg in self.accepted.keys().filter(|pg| !self.dropping.contains_key(pg)) {
-            let Some(claim) = self.map.claims.get(&pg).map(|claim| &claim.value) else {
-                continue;
-            };
-            if claim.active && !self.has_part(pg) && self.objects_of(pg).next().is_some() {
+    fn ask_about_strays(&mut self, out: &mut Vec<Effect>) {
+        let plans = self.map.plans.values().map(|plan| plan.revision).max();
+        let looked = self.strays.looked.is_some_and(|at| self.now.since(at) < LOOK_AGAIN);
+        if looked && self.strays.plans == plans && !self.strays.found {
+            return;
+        }
+        let strays = self.unplanned();
+        self.strays = Strays {
+            looked: Some(self.now),
+            plans,
+            found: !strays.is_empty(),
+            ..self.strays
+        };
+        for pg in strays.into_iter().filter(|pg| !self.dropping.contains_key(pg)) {
+            let claim = self.map.claims.get(&pg).map(|claim| &claim.value);
+            if let Some(claim) = claim.filter(|claim| claim.active && !self.has_part(pg)) {
                 self.to_peer(claim.primary, pg, claim.epoch, PeerBody::Stray, out);
             }
         }
     }
 
+    /// The PGs of which this OSD has objects without being in their up sets.
+    fn unplanned(&self) -> BTreeSet<PgId> {
+        let me = self.id();
+        let pgs: BTreeSet<PgId> = self
+            .store
+            .objects()
+            .filter_map(|(object, _)| self.map.pg_of(object))
+            .collect();
+        let is_planned = |pg: &PgId| self.map.plan_of(*pg).is_some_and(|plan| plan.osds.contains(&me));
+        pgs.into_iter().filter(|pg| !is_planned(pg)).collect()
+    }
+
     /// Whether this OSD is in the up set, or in a set that the history still needs.
     fn has_part(&self, pg: PgId) -> bool {
         let me = self.id();
-        let planned = self.plan_of(pg).is_none_or(|plan| plan.osds.contains(&me));
-        let history = self.map.histories.get(&pg).map(|history| &history.value.intervals);
-        planned || history.is_none_or(|intervals| intervals.iter().any(|interval| interval.acting.contains(&me)))
+        let planned = self.map.plan_of(pg).is_none_or(|plan| plan.osds.contains(&me));
+        let acted = |history: &History| history.intervals.iter().any(|interval| interval.acting.contains(&me));
+        planned || self.map.history(pg).is_none_or(|history| acted(&history))
     }
 
     /// Somebody asks whether his objects may go.
@@ -66,8 +106,7 @@ impl Osd {
 
     /// A primary says that the PG is clean without this OSD.
     pub(crate) fn member_drop(&mut self, from: OsdId, pg: PgId, epoch: Epoch, out: &mut Vec<Effect>) {
-        let accepted = self.accepted.get(&pg).copied().unwrap_or_default();
-        if epoch < accepted || self.dropping.get(&pg) == Some(&epoch) {
+        if !self.map.is_current(pg) || epoch < self.accepted_epoch(pg) || self.dropping.get(&pg) == Some(&epoch) {
             return;
         }
         self.accept(from, pg, epoch, out);
@@ -76,7 +115,7 @@ impl Osd {
 
     /// The epoch in which the PG has to go is durable.
     pub(crate) fn may_drop(&mut self, pg: PgId, epoch: Epoch, result: &Result<Reply, StoreError>) {
-        if result.is_ok() && self.accepted.get(&pg) == Some(&epoch) {
+        if result.is_ok() && self.accepted_epoch(pg) == epoch {
             self.dropping.insert(pg, epoch);
         }
     }

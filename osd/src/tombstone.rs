@@ -134,7 +134,8 @@ impl Osd {
         let Some(pg) = self.pgs.get(&id).filter(|pg| pg.is_clean()) else {
             return false;
         };
-        self.plan_of(id)
+        self.map
+            .plan_of(id)
             .is_some_and(|plan| plan.osds.iter().all(|osd| pg.setting.acting.contains(osd)))
     }
 }

@@ -257,6 +257,9 @@ pub enum Setting {
     /// Nothing is moved to an OSD that would be fuller than this, per cent
     #[value(name = "backfill_full_pct")]
     BackfillFullPct,
+    /// 1: objects get their missing copies only when a client works on them; 0: in the background, too
+    #[value(name = "no_recovery")]
+    NoRecovery,
 }
 
 fn word(text: &str) -> Result<String, String> {

@@ -183,6 +183,13 @@ pub(super) fn settings(args: &SettingsArgs) -> anyhow::Result<Request> {
     match name {
         Setting::OsdOutS => patch.osd_out_s = Some(u64::from(*value)),
         Setting::BackfillFullPct => patch.backfill_full_pct = Some(*value),
+        Setting::NoRecovery => {
+            anyhow::ensure!(
+                *value <= 1,
+                "bad no_recovery {value}: give 1 to stop recovery, 0 to let it go on"
+            );
+            patch.no_recovery = Some(*value == 1);
+        }
     }
     Ok(Request {
         method: "PATCH",

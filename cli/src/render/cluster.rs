@@ -109,6 +109,14 @@ pub fn tree(tree: &Tree) -> String {
     table(&header, &tree.rows.iter().map(row).collect::<Vec<_>>())
 }
 
+/// How many PGs a pool has, and will have.
+fn pg_count(pool: &PoolInfo) -> String {
+    match pool.pgs_wanted {
+        Some(wanted) => format!("{} -> {wanted}", pool.pg_count),
+        None => pool.pg_count.to_string(),
+    }
+}
+
 /// `trivet pool ls`.
 pub fn pools(list: &PoolList) -> String {
     let row = |pool: &PoolInfo| {
@@ -117,7 +125,7 @@ pub fn pools(list: &PoolList) -> String {
             pool.id.to_string(),
             if pool.removing { format!("{name} (going)") } else { name },
         ];
-        row.extend([pool.replicas, pool.min_size, u64::from(pool.pg_count)].map(|number| number.to_string()));
+        row.extend([pool.replicas.to_string(), pool.min_size.to_string(), pg_count(pool)]);
         row.push(one_line(&pool.failure_domain));
         row.push(or_dash(pool.root.as_deref()));
         row.extend([
@@ -152,7 +160,7 @@ pub fn pool(pool: &PoolInfo) -> String {
         ("id", Some(pool.id.to_string())),
         ("replicas", Some(pool.replicas.to_string())),
         ("min size", Some(pool.min_size.to_string())),
-        ("pgs", Some(pool.pg_count.to_string())),
+        ("pgs", Some(pg_count(pool))),
         ("failure domain", Some(one_line(&pool.failure_domain))),
         ("root", pool.root.as_deref().map(one_line)),
         ("osd tags", tags(&pool.osd_tags)),
@@ -294,6 +302,7 @@ pub fn settings(settings: &Settings) -> String {
     pairs([
         ("osd_out_s", Some(format!("{out} ({})", duration(out)))),
         ("backfill_full_pct", Some(format!("{} %", settings.backfill_full_pct))),
+        ("no_recovery", Some(settings.no_recovery.to_string())),
     ])
 }
 
@@ -479,7 +488,7 @@ PG   POOL  STATE     UP   ACTING  PRIMARY  EPOCH  MISSING
             gateways(&list),
             "GATEWAY  NAME  HTTP\n0a       g     h:1   answers this\n"
         );
-        let text = "osd_out_s          600 (10m 0s)\nbackfill_full_pct  90 %\n";
+        let text = "osd_out_s          600 (10m 0s)\nbackfill_full_pct  90 %\nno_recovery        false\n";
         assert_eq!(settings(&Settings::default()), text);
     }
 }

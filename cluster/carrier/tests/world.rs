@@ -88,10 +88,7 @@ fn place_of(osd: OsdId) -> usize {
 fn message(from: NodeId, boot: u64, to: NodeId, sequence: u64, filler: usize) -> Message {
     match (from, to) {
         (NodeId::Osd(from), NodeId::Osd(to)) => {
-            let pg = |number| PgId {
-                pool: PoolId(1),
-                number,
-            };
+            let pg = |number| PgId::first(PoolId(1), number);
             let first = (pg(from.0 * 100 + to.0), Epoch(boot));
             let rest = (0..filler).map(|_| (pg(0), Epoch(1)));
             let (sent, pgs) = (Now(sequence), std::iter::once(first).chain(rest).collect());
@@ -99,10 +96,7 @@ fn message(from: NodeId, boot: u64, to: NodeId, sequence: u64, filler: usize) ->
         }
         (NodeId::Client(client), NodeId::Osd(to)) => Message::Op(Op {
             id: OpId { client, sequence },
-            pg: PgId {
-                pool: PoolId(1),
-                number: 0,
-            },
+            pg: PgId::first(PoolId(1), 0),
             epoch: Epoch(boot),
             settled: u64::from(to.0),
             answered: 1,

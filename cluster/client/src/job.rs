@@ -1,11 +1,10 @@
 //! One image operation in progress: which parts are still to be issued, what came back.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 use trivet_core::message::Action;
-use trivet_core::{ImageId, ObjectId, PgId};
+use trivet_core::{ImageId, Numbering, PgId};
 
+use crate::purge::Purge;
 use crate::split::{first_slice, payload, slices};
 use crate::{ImageOp, IoError, Ticket};
 
@@ -33,10 +32,7 @@ enum Work {
         next: u64,
         end: u64,
     },
-    Purge {
-        lists: VecDeque<(PgId, Option<u64>)>,
-        removals: VecDeque<u64>,
-    },
+    Purge(Purge),
 }
 
 /// See the module.
@@ -44,8 +40,8 @@ enum Work {
 pub(crate) struct Job {
     /// The caller's.
     pub ticket: Ticket,
-    image: ImageId,
-    pg_count: u32,
+    pub image: ImageId,
+    pub numbering: Numbering,
     work: Work,
     issued: usize,
     answered: usize,
@@ -55,7 +51,7 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    pub(crate) fn new(ticket: Ticket, image: ImageId, pg_count: u32, op: ImageOp) -> Job {
+    pub(crate) fn new(ticket: Ticket, image: ImageId, numbering: Numbering, op: ImageOp) -> Job {
         let mut results = Vec::new();
         let work = match op {
             ImageOp::Read { offset, len } => {
@@ -76,19 +72,12 @@ impl Job {
                 next: offset,
                 end: offset.saturating_add(len),
             },
-            ImageOp::Purge => {
-                let pool = image.pool();
-                let lists = (0..pg_count).map(|number| (PgId { pool, number }, None)).collect();
-                Work::Purge {
-                    lists,
-                    removals: VecDeque::new(),
-                }
-            }
+            ImageOp::Purge => Work::Purge(Purge::new(image, numbering)),
         };
         Job {
             ticket,
             image,
-            pg_count,
+            numbering,
             work,
             issued: 0,
             answered: 0,
@@ -109,7 +98,7 @@ impl Job {
     }
 
     fn next_action(&mut self) -> Option<(PgId, Action)> {
-        let (image, pg_count) = (self.image, self.pg_count);
+        let (image, numbering) = (self.image, self.numbering);
         match &mut self.work {
             Work::Read { next, end } => {
                 let slice = take(image, next, *end)?.1;
@@ -118,7 +107,7 @@ impl Job {
                     offset: slice.offset,
                     len: slice.len,
                 };
-                Some((slice.object.pg(pg_count), action))
+                Some((slice.object.pg(numbering), action))
             }
             Work::Write { start, next, end, data } => {
                 let (at, slice) = take(image, next, *end)?;
@@ -128,7 +117,7 @@ impl Job {
                     offset: slice.offset,
                     data,
                 };
-                Some((slice.object.pg(pg_count), action))
+                Some((slice.object.pg(numbering), action))
             }
             Work::Zero { next, end } => {
                 let slice = take(image, next, *end)?.1;
@@ -137,16 +126,18 @@ impl Job {
                     offset: slice.offset,
                     len: slice.len,
                 };
-                Some((slice.object.pg(pg_count), action))
+                Some((slice.object.pg(numbering), action))
             }
-            Work::Purge { lists, removals } => {
-                if let Some(number) = removals.pop_front() {
-                    let object = ObjectId { image, number };
-                    return Some((object.pg(pg_count), Action::Remove { object }));
-                }
-                let (pg, after) = lists.pop_front()?;
-                Some((pg, Action::List { image, after }))
-            }
+            Work::Purge(purge) => purge.next(),
+        }
+    }
+
+    /// The pool's objects fall into other PGs now. `dropped` lists of a purge were under way, and are not answered any more.
+    pub(crate) fn renumber(&mut self, numbering: Numbering, dropped: usize) {
+        self.numbering = numbering;
+        self.answered += dropped;
+        if let Work::Purge(purge) = &mut self.work {
+            purge.renumber(numbering);
         }
     }
 
@@ -167,12 +158,8 @@ impl Job {
     /// A PG listed objects of the image that is being purged.
     pub(crate) fn listed(&mut self, pg: PgId, numbers: &[u64], complete: bool) {
         self.answered += 1;
-        let Work::Purge { lists, removals } = &mut self.work else {
-            return;
-        };
-        removals.extend(numbers);
-        if !complete && let Some(&last) = numbers.last() {
-            lists.push_back((pg, Some(last)));
+        if let Work::Purge(purge) = &mut self.work {
+            purge.listed(pg, numbers, complete);
         }
     }
 
@@ -180,7 +167,7 @@ impl Job {
     pub(crate) fn is_complete(&self) -> bool {
         let exhausted = match &self.work {
             Work::Read { next, end } | Work::Write { next, end, .. } | Work::Zero { next, end } => next >= end,
-            Work::Purge { lists, removals } => lists.is_empty() && removals.is_empty(),
+            Work::Purge(purge) => purge.is_exhausted(),
         };
         self.issued == self.answered && (exhausted || self.error.is_some())
     }

@@ -13,6 +13,7 @@
 mod dispatch;
 mod job;
 mod mutant;
+mod purge;
 mod split;
 mod window;
 
@@ -23,7 +24,7 @@ use hashbrown::HashMap;
 use trivet_core::kv::{Event, Notice};
 use trivet_core::map::ClusterMap;
 use trivet_core::message::{LIST_LIMIT, Message, OpDone, OpError, OpValue};
-use trivet_core::{ClientId, Epoch, ImageId, Now, OsdId, keys};
+use trivet_core::{ClientId, Epoch, ImageId, Now, Numbering, OsdId, keys};
 
 use dispatch::{Dispatcher, Pending};
 use job::Job;
@@ -137,7 +138,7 @@ impl Client {
             out.push(Effect::Done(ticket, Err(IoError::NoPool)));
             return;
         };
-        let job = Job::new(ticket, image, pool.value.pg_count, op);
+        let job = Job::new(ticket, image, pool.value.numbering(), op);
         let id = self.next_job;
         self.next_job += 1;
         self.jobs.insert(id, job);
@@ -178,7 +179,45 @@ impl Client {
             Notice::Changes { events, .. } => events.iter().any(concerns_pgs),
         };
         if relevant {
+            self.renumber(now, out);
             self.dispatch_all(now, out);
+        }
+    }
+
+    /// Moves operations of pools whose numbers of PGs changed to the PGs that have their objects now.
+    fn renumber(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let map = &self.dispatcher.map;
+        let stale: Vec<u64> = self
+            .pending
+            .iter()
+            .filter(|(_, pending)| !map.is_current(pending.pg))
+            .map(|(&sequence, _)| sequence)
+            .collect();
+        let mut dropped: BTreeMap<u64, usize> = BTreeMap::new();
+        for sequence in stale {
+            let Some(pending) = self.pending.get_mut(&sequence) else {
+                continue;
+            };
+            match pending.action.object() {
+                Some(object) => pending.pg = map.pg_of(object).unwrap_or(pending.pg),
+                None if map.pools.contains_key(&pending.pg.pool) => {
+                    *dropped.entry(pending.job).or_default() += 1;
+                    self.pending.remove(&sequence);
+                }
+                None => {}
+            }
+        }
+        let mut jobs: Vec<(u64, Numbering)> = Vec::new();
+        for (&id, job) in &self.jobs {
+            let numbering = map.numbering(job.image.pool());
+            jobs.extend(numbering.filter(|now| *now != job.numbering).map(|now| (id, now)));
+        }
+        jobs.sort_unstable();
+        for (id, numbering) in jobs {
+            if let Some(job) = self.jobs.get_mut(&id) {
+                job.renumber(numbering, dropped.get(&id).copied().unwrap_or_default());
+            }
+            self.advance(now, id, out);
         }
     }
 
@@ -277,7 +316,7 @@ fn concerns_pgs(event: &Event) -> bool {
         Event::Put(kv) => &kv.key,
         Event::Delete { key, .. } => key,
     };
-    key.starts_with(keys::PGS)
+    key.starts_with(keys::PGS) || key.starts_with(keys::POOLS)
 }
 
 #[cfg(test)]

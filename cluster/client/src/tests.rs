@@ -39,7 +39,7 @@ fn claims(primary: u32, epoch: u64, active: bool) -> Notice {
             active,
             missing: 0,
         };
-        list.push((keys::claim(PgId { pool: POOL, number }), encode(&claim)));
+        list.push((keys::claim(PgId::first(POOL, number)), encode(&claim)));
     }
     let keys = list
         .into_iter()
@@ -198,7 +198,7 @@ fn without_a_claim_operations_wait() {
     let (mut client, _) = started(Client::new(ClientId(5)), put(1, 0, 10));
     let mut out = Vec::new();
     let event = |number| Event::Delete {
-        key: keys::claim(PgId { pool: POOL, number }),
+        key: keys::claim(PgId::first(POOL, number)),
         revision: 2,
     };
     let gone = Notice::Changes {

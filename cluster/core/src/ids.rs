@@ -77,32 +77,147 @@ impl std::fmt::Display for ObjectId {
     }
 }
 
+/// How a pool's objects fall into PGs. With every change of their number a new generation of PGs takes over: those of
+/// another generation are other PGs, whatever their number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Numbering {
+    /// Counts the changes.
+    pub generation: u16,
+    /// How many PGs there are; 1 to [`Numbering::MAX`].
+    pub count: u32,
+}
+
+impl Numbering {
+    /// PGs of a pool at most: their numbers have 16 bits.
+    pub const MAX: u32 = 1 << 16;
+
+    /// The first numbering of a pool.
+    #[must_use]
+    pub fn first(count: u32) -> Numbering {
+        Numbering { generation: 0, count }
+    }
+
+    /// All PGs of the pool.
+    pub fn pgs(self, pool: PoolId) -> impl Iterator<Item = PgId> {
+        let generation = self.generation;
+        (0..self.count).map(move |number| PgId {
+            pool,
+            generation,
+            number,
+        })
+    }
+
+    /// The numbers among `before` PGs of those whose objects may be in this one: two counts share what is left of a
+    /// hash modulo their greatest common divisor.
+    pub fn parents(self, number: u32, before: u32) -> impl Iterator<Item = u32> {
+        let common = common_divisor(self.count, before);
+        (number % common..before).step_by(common as usize)
+    }
+
+    /// A PG takes over from so many PGs of the generation before at most: their histories become one.
+    pub const MAX_PARENTS: u32 = 16;
+
+    /// Whether `count` PGs can take over from `before` PGs in one step.
+    #[must_use]
+    pub fn can_follow(count: u32, before: u32) -> bool {
+        let valid = (1..=Numbering::MAX).contains(&count);
+        valid && before / common_divisor(count, before) <= Numbering::MAX_PARENTS
+    }
+}
+
+/// Euclid's; 1 at least.
+fn common_divisor(a: u32, b: u32) -> u32 {
+    if b == 0 { a.max(1) } else { common_divisor(b, a % b) }
+}
+
 /// A placement group of a pool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PgId {
     /// The pool.
     pub pool: PoolId,
-    /// 0 <= number < the pool's PG count.
+    /// Of the pool's PGs: see [`Numbering`].
+    pub generation: u16,
+    /// 0 <= number < the generation's PG count.
     pub number: u32,
 }
 
+impl PgId {
+    /// A PG of the pool's first generation.
+    #[must_use]
+    pub const fn first(pool: PoolId, number: u32) -> PgId {
+        PgId {
+            pool,
+            generation: 0,
+            number,
+        }
+    }
+
+    /// Number and generation in 32 bits, as they are on the wire and on disks: the number in the lower half.
+    ///
+    /// # Panics
+    /// If the number has more than 16 bits: no pool has so many PGs.
+    #[must_use]
+    pub fn packed(self) -> u32 {
+        assert!(self.number < Numbering::MAX, "PG numbers have 16 bits");
+        u32::from(self.generation) << 16 | self.number
+    }
+
+    /// The PG whose number and generation are packed so.
+    #[must_use]
+    pub fn unpacked(pool: PoolId, packed: u32) -> PgId {
+        PgId {
+            pool,
+            generation: (packed >> 16) as u16,
+            number: packed & (Numbering::MAX - 1),
+        }
+    }
+}
+
+/// `pool/number`; after changes of the number of PGs `pool.generation/number`.
 impl std::fmt::Display for PgId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.pool, self.number)
+        match self.generation {
+            0 => write!(f, "{}/{}", self.pool, self.number),
+            generation => write!(f, "{}.{generation}/{}", self.pool, self.number),
+        }
+    }
+}
+
+/// As [`Display`](std::fmt::Display) writes it.
+impl std::str::FromStr for PgId {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<PgId, ()> {
+        let (pool, number) = text.split_once('/').ok_or(())?;
+        let (pool, generation) = match pool.split_once('.') {
+            Some((pool, generation)) => (pool, generation.parse().ok().filter(|&g| g > 0)),
+            None => (pool, Some(0)),
+        };
+        Ok(PgId {
+            pool: PoolId(pool.parse().map_err(|_| ())?),
+            generation: generation.ok_or(())?,
+            number: number.parse().ok().filter(|&n| n < Numbering::MAX).ok_or(())?,
+        })
     }
 }
 
 impl ObjectId {
-    /// The PG of this object: hash(image, number) mod `pg_count`, so that the hot first blocks of many
-    /// images spread. `pg_count` > 0.
+    /// The PG of this object: hash(image, number) modulo the number of PGs, so that the hot first blocks of many
+    /// images spread.
     #[must_use]
-    pub fn pg(self, pg_count: u32) -> PgId {
-        let mixed = mix(self.image.0 ^ mix(self.number));
-        let number = u32::try_from(mixed % u64::from(pg_count)).expect("less than pg_count");
+    pub fn pg(self, numbering: Numbering) -> PgId {
         PgId {
             pool: self.image.pool(),
-            number,
+            generation: numbering.generation,
+            number: self.pg_number(numbering.count),
         }
+    }
+
+    /// The number of this object's PG if there are `count` of them, which is not 0.
+    #[must_use]
+    pub fn pg_number(self, count: u32) -> u32 {
+        let mixed = mix(self.image.0 ^ mix(self.number));
+        u32::try_from(mixed % u64::from(count)).expect("less than the count")
     }
 }
 
@@ -308,7 +423,7 @@ mod tests {
                     image: ImageId::new(PoolId(1), image),
                     number,
                 };
-                counts[object.pg(32).number as usize] += 1;
+                counts[object.pg_number(32) as usize] += 1;
             }
         }
         assert!(counts.iter().all(|&n| (60..140).contains(&n)), "{counts:?}");

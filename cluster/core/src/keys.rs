@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ClientId, Epoch, OsdId, PgId, PoolId};
+use crate::ids::{ClientId, Epoch, Numbering, ObjectId, OsdId, PgId, PoolId};
 
 /// `config/cluster`: what the cluster is.
 pub const CLUSTER: &str = "config/cluster";
@@ -75,13 +75,13 @@ pub fn plan(pool: PoolId) -> String {
 /// `pg/<pool>/<n>/claim`, on the primary's lease.
 #[must_use]
 pub fn claim(pg: PgId) -> String {
-    format!("{PGS}{}/{}/claim", pg.pool, pg.number)
+    format!("{PGS}{pg}/claim")
 }
 
 /// `pg/<pool>/<n>/history`.
 #[must_use]
 pub fn history(pg: PgId) -> String {
-    format!("{PGS}{}/{}/history", pg.pool, pg.number)
+    format!("{PGS}{pg}/history")
 }
 
 /// `config/scrub`: the scrub that was asked for last.
@@ -90,7 +90,7 @@ pub const SCRUB: &str = "config/scrub";
 /// `pg/<pool>/<n>/scrub`: the outcome of the PG's last scrub.
 #[must_use]
 pub fn scrub(pg: PgId) -> String {
-    format!("{PGS}{}/{}/scrub", pg.pool, pg.number)
+    format!("{PGS}{pg}/scrub")
 }
 
 /// Value of `config/scrub`.
@@ -134,6 +134,8 @@ pub struct Settings {
     pub osd_out_s: u64,
     /// Nothing is moved to an OSD that would be fuller than this, per cent.
     pub backfill_full_pct: u32,
+    /// Objects get their missing copies only when a client works on them.
+    pub no_recovery: bool,
 }
 
 impl Default for Settings {
@@ -141,6 +143,7 @@ impl Default for Settings {
         Settings {
             osd_out_s: 600,
             backfill_full_pct: 90,
+            no_recovery: false,
         }
     }
 }
@@ -157,6 +160,15 @@ pub struct Pool {
     pub min_size: usize,
     /// How many PGs the pool has.
     pub pg_count: u32,
+    /// How often that was changed: the generation of the PGs.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub generation: u16,
+    /// How many PGs the generation before had, as long as their histories count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pgs_before: Option<u32>,
+    /// How many PGs an administrator wants; the monitor sees to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pgs_wanted: Option<u32>,
     /// Copies of an object are in different places of this level of the placement tree: `osd`, `host`, or a level that
     /// the tree names.
     pub failure_domain: String,
@@ -183,12 +195,40 @@ impl Default for Pool {
             replicas: 2,
             min_size: 1,
             pg_count: 64,
+            generation: 0,
+            pgs_before: None,
+            pgs_wanted: None,
             failure_domain: LEVEL_OSD.to_owned(),
             root: None,
             osd_tags: Vec::new(),
             primary_tags: Vec::new(),
         }
     }
+}
+
+impl Pool {
+    /// How its objects fall into PGs.
+    #[must_use]
+    pub fn numbering(&self) -> Numbering {
+        Numbering {
+            generation: self.generation,
+            count: self.pg_count,
+        }
+    }
+
+    /// How they did before the last change, as long as that counts.
+    #[must_use]
+    pub fn numbering_before(&self) -> Option<Numbering> {
+        Some(Numbering {
+            generation: self.generation.checked_sub(1)?,
+            count: self.pgs_before?,
+        })
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks")]
+fn is_zero(generation: &u16) -> bool {
+    *generation == 0
 }
 
 /// Value of `osd/<n>/config`.
@@ -295,6 +335,9 @@ pub struct OsdState {
 /// Value of `plan/<pool>`: the monitor's decision.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
+    /// The generation of the PGs.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub generation: u16,
     /// Index: the PG's number.
     pub pgs: Vec<PgPlan>,
 }
@@ -341,4 +384,45 @@ pub struct Interval {
     pub acting: Vec<OsdId>,
     /// It was about to serve clients, so it may have acknowledged writes.
     pub active: bool,
+    /// It acted for a PG of an earlier generation: only objects of that one are concerned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<Earlier>,
+}
+
+/// A PG of an earlier generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Earlier {
+    /// How many PGs there were.
+    pub count: u32,
+    /// Its number.
+    pub number: u32,
+}
+
+impl Earlier {
+    /// Whether an object of the pool was in it.
+    #[must_use]
+    pub fn has(self, object: ObjectId) -> bool {
+        self.count > 0 && object.pg_number(self.count) == self.number
+    }
+}
+
+impl History {
+    /// The history of a PG that takes over from those of the generation before, `count` of them: what acted for them
+    /// may have acknowledged writes of its objects.
+    #[must_use]
+    pub fn inherited<'a>(count: u32, parents: impl Iterator<Item = (u32, &'a History)>) -> History {
+        let mut heir = History::default();
+        for (number, history) in parents {
+            heir.epoch = heir.epoch.max(history.epoch);
+            for interval in history.intervals.iter().filter(|interval| interval.active) {
+                let of = interval.of.or(Some(Earlier { count, number }));
+                let interval = Interval { of, ..interval.clone() };
+                if !heir.intervals.contains(&interval) {
+                    heir.intervals.push(interval);
+                }
+            }
+        }
+        heir.intervals.sort_by_key(|interval| interval.epoch);
+        heir
+    }
 }

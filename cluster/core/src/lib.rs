@@ -7,6 +7,7 @@
 pub mod buffer;
 pub mod checksum;
 pub mod disk;
+pub mod epochs;
 pub mod ids;
 pub mod keys;
 pub mod kv;
@@ -16,8 +17,9 @@ pub mod mutation;
 pub mod time;
 pub mod wire;
 
+pub use epochs::Epochs;
 pub use ids::{
-    ClientId, Epoch, ImageId, NodeId, OBJECT_SIZE, ObjectId, OpId, OsdId, PgId, PoolId, UNIT_SIZE, UNITS_PER_OBJECT,
-    UnitMask, Version,
+    ClientId, Epoch, ImageId, NodeId, Numbering, OBJECT_SIZE, ObjectId, OpId, OsdId, PgId, PoolId, UNIT_SIZE,
+    UNITS_PER_OBJECT, UnitMask, Version,
 };
 pub use time::Now;

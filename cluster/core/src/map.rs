@@ -3,15 +3,16 @@
 //! Every role keeps its own, fed by the notices of its metadata client. A mirror may be stale; nothing is
 //! decided by it alone.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
-use crate::ids::{ClientId, OsdId, PgId, PoolId};
+use crate::ids::{ClientId, Numbering, ObjectId, OsdId, PgId, PoolId};
 use crate::keys::{
-    self, Claim, Cluster, GatewayState, History, Leader, MonitorState, OsdConfig, OsdState, OsdStats, Plan, Pool,
-    ScrubReport, ScrubRequest, Settings, TreeNode,
+    self, Claim, Cluster, GatewayState, History, Leader, MonitorState, OsdConfig, OsdState, OsdStats, PgPlan, Plan,
+    Pool, ScrubReport, ScrubRequest, Settings, TreeNode,
 };
 use crate::kv::{Event, KeyValue, Notice, Revision};
 
@@ -120,14 +121,75 @@ impl ClusterMap {
     pub fn pgs(&self) -> impl Iterator<Item = PgId> {
         self.pools
             .iter()
-            .flat_map(|(&pool, config)| (0..config.value.pg_count).map(move |number| PgId { pool, number }))
+            .flat_map(|(&pool, config)| config.value.numbering().pgs(pool))
+    }
+
+    /// How a pool's objects fall into PGs.
+    #[must_use]
+    pub fn numbering(&self, pool: PoolId) -> Option<Numbering> {
+        self.pools.get(&pool).map(|pool| pool.value.numbering())
+    }
+
+    /// The PG of an object, if its pool exists.
+    #[must_use]
+    pub fn pg_of(&self, object: ObjectId) -> Option<PgId> {
+        Some(object.pg(self.numbering(object.image.pool())?))
+    }
+
+    /// Whether a PG is of its pool's present generation.
+    #[must_use]
+    pub fn is_current(&self, pg: PgId) -> bool {
+        self.numbering(pg.pool)
+            .is_some_and(|now| now.generation == pg.generation && pg.number < now.count)
+    }
+
+    /// The plan of a pool, if it is about the present generation of its PGs.
+    #[must_use]
+    pub fn plan(&self, pool: PoolId) -> Option<&Versioned<Plan>> {
+        let plan = self.plans.get(&pool)?;
+        (plan.value.generation == self.pools.get(&pool)?.value.generation).then_some(plan)
+    }
+
+    /// What the plan says of a PG.
+    #[must_use]
+    pub fn plan_of(&self, pg: PgId) -> Option<&PgPlan> {
+        let plan = self.plan(pg.pool).filter(|_| self.is_current(pg))?;
+        plan.value.pgs.get(usize::try_from(pg.number).ok()?)
+    }
+
+    /// The claims of PGs of their pools' present generations.
+    pub fn current_claims(&self) -> impl Iterator<Item = (PgId, &Claim)> {
+        let current = self.claims.iter().filter(|(pg, _)| self.is_current(**pg));
+        current.map(|(&pg, claim)| (pg, &claim.value))
+    }
+
+    /// What may have happened to a PG: its own history, or, until there is one, what it inherits from the PGs of the
+    /// generation before. None of those of a generation that is over changes any more: whoever writes a history
+    /// compares the pool.
+    #[must_use]
+    pub fn history(&self, pg: PgId) -> Option<Cow<'_, History>> {
+        if let Some(own) = self.histories.get(&pg) {
+            return Some(Cow::Borrowed(&own.value));
+        }
+        let pool = &self.pools.get(&pg.pool).filter(|_| self.is_current(pg))?.value;
+        let before = pool.numbering_before()?;
+        let parents = pool.numbering().parents(pg.number, before.count).filter_map(|number| {
+            let parent = PgId {
+                generation: before.generation,
+                number,
+                ..pg
+            };
+            Some((number, &self.histories.get(&parent)?.value))
+        });
+        let heir = History::inherited(before.count, parents);
+        (heir != History::default()).then_some(Cow::Owned(heir))
     }
 
     fn put(&mut self, kv: &KeyValue) {
         let Some(subject) = parse(&kv.key) else { return };
         let decoded = match subject {
             Subject::Cluster => set(&mut self.cluster, kv),
-            Subject::Pool(id) => insert(&mut self.pools, id, kv),
+            Subject::Pool(id) => insert(&mut self.pools, id, kv) && self.has_valid_count(id),
             Subject::Osd(id) => insert(&mut self.osds, id, kv),
             Subject::Member(id) => insert(&mut self.members, id, kv),
             Subject::Gateway(id) => insert(&mut self.gateways, id, kv),
@@ -154,6 +216,16 @@ impl ClusterMap {
             Subject::Scrub(pg) => insert(&mut self.scrubs, pg, kv),
         };
         self.undecodable += u64::from(!decoded);
+    }
+
+    /// Whether the pool has as many PGs as a pool may have; if not, there is no such pool.
+    fn has_valid_count(&mut self, id: PoolId) -> bool {
+        let is_valid = |pool: &Pool| (1..=Numbering::MAX).contains(&pool.pg_count);
+        let valid = self.pools.get(&id).is_some_and(|pool| is_valid(&pool.value));
+        if !valid {
+            self.pools.remove(&id);
+        }
+        valid
     }
 
     fn delete(&mut self, key: &str) {
@@ -200,10 +272,7 @@ fn parse(key: &str) -> Option<Subject> {
         ("tree", name, None, None) => Subject::Tree(name.to_owned()),
         ("plan", id, None, None) => Subject::Plan(PoolId(id.parse().ok()?)),
         ("pg", pool, Some(number), Some(kind)) => {
-            let pg = PgId {
-                pool: PoolId(pool.parse().ok()?),
-                number: number.parse().ok()?,
-            };
+            let pg: PgId = format!("{pool}/{number}").parse().ok()?;
             match kind {
                 "claim" => Subject::Claim(pg),
                 "history" => Subject::History(pg),
@@ -281,10 +350,7 @@ mod tests {
         });
         assert!(map.is_up(OsdId(1)) && !map.is_up(OsdId(2)));
         assert_eq!(map.pgs().count(), 4);
-        let pg = PgId {
-            pool: PoolId(1),
-            number: 2,
-        };
+        let pg = PgId::first(PoolId(1), 2);
         assert_eq!(
             map.histories[&pg],
             Versioned {
@@ -397,10 +463,7 @@ mod tests {
 
     #[test]
     fn every_key_maker_is_parsed() {
-        let pg = PgId {
-            pool: PoolId(3),
-            number: 4,
-        };
+        let pg = PgId::first(PoolId(3), 4);
         let made = [
             keys::CLUSTER.to_string(),
             keys::pool(PoolId(3)),

@@ -150,7 +150,7 @@ pub struct PatchPool {
     /// Writes wait while fewer copies can be made.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub min_size: Option<u32>,
-    /// How many PGs.
+    /// How many PGs. They change while clients go on.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub pg_count: Option<u32>,
     /// Copies are in different places of this level.
@@ -175,7 +175,7 @@ impl PatchPool {
     pub fn change(self, pool: String) -> Result<ClusterChange, AdminError> {
         if self == PatchPool::default() {
             return Err(AdminError::invalid(
-                "nothing to change: give replicas, min_size, failure_domain, root, osd_tags or primary_tags",
+                "nothing to change: give replicas, min_size, pg_count, failure_domain, root, osd_tags or primary_tags",
             ));
         }
         if let Some(replicas) = self.replicas {
@@ -314,6 +314,9 @@ pub struct PatchSettings {
     /// Nothing is moved to an OSD that would be fuller than this, per cent.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub backfill_full_pct: Option<u32>,
+    /// Objects get their missing copies only when a client works on them.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub no_recovery: Option<bool>,
 }
 
 impl PatchSettings {
@@ -322,13 +325,12 @@ impl PatchSettings {
     /// # Errors
     /// `Invalid` when it asks for nothing, or a value makes no sense.
     pub fn change(self) -> Result<ClusterChange, AdminError> {
+        if self == PatchSettings::default() {
+            return Err(AdminError::invalid(
+                "nothing to change: give osd_out_s, backfill_full_pct or no_recovery",
+            ));
+        }
         match self {
-            PatchSettings {
-                osd_out_s: None,
-                backfill_full_pct: None,
-            } => Err(AdminError::invalid(
-                "nothing to change: give osd_out_s or backfill_full_pct",
-            )),
             PatchSettings { osd_out_s: Some(s), .. } if !(1..=MAX_OUT_S).contains(&s) => Err(AdminError::invalid(
                 format!("bad osd_out_s {s}: give 1 to {MAX_OUT_S} seconds; for single OSDs there is noout"),
             )),
@@ -348,6 +350,7 @@ impl PatchSettings {
         let mut settings = settings.clone();
         settings.osd_out_s = self.osd_out_s.unwrap_or(settings.osd_out_s);
         settings.backfill_full_pct = self.backfill_full_pct.unwrap_or(settings.backfill_full_pct);
+        settings.no_recovery = self.no_recovery.unwrap_or(settings.no_recovery);
         settings
     }
 }
@@ -400,6 +403,7 @@ mod tests {
             (r#"{"osd_out_s": 0}"#, false),
             (r#"{"backfill_full_pct": 85}"#, true),
             (r#"{"backfill_full_pct": 101}"#, false),
+            (r#"{"no_recovery": true}"#, true),
         ] {
             let patch: PatchSettings = serde_json::from_str(json).unwrap();
             assert_eq!(patch.change().is_ok(), good, "{json}");

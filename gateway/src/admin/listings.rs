@@ -18,6 +18,9 @@ pub struct PoolInfo {
     pub min_size: u64,
     /// How many PGs.
     pub pg_count: u32,
+    /// How many there will be in a moment.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pgs_wanted: Option<u32>,
     /// Copies are in different places of this level.
     pub failure_domain: String,
     /// Only OSDs below this place.

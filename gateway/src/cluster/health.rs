@@ -31,6 +31,8 @@ pub(crate) struct Findings {
     pub full: Vec<(u32, u64)>,
     /// No monitor makes plans.
     pub leaderless: bool,
+    /// An administrator wants no recovery.
+    pub no_recovery: bool,
     /// Why PGs do not serve, and how many.
     pub inactive: BTreeMap<String, u64>,
 }
@@ -59,6 +61,7 @@ impl Gateway {
             nearly_full: rest.into_iter().filter(|(_, pct)| *pct >= NEARLY_FULL_PCT).collect(),
             full,
             leaderless: map.leader.is_none(),
+            no_recovery: map.settings.no_recovery,
             inactive,
         }
     }
@@ -81,6 +84,9 @@ pub(crate) fn health(found: &Findings, pgs: &PgCounts, scrub: &Scrub) -> (Health
     about_osds(found, &mut reasons);
     if found.leaderless {
         reasons.push("no monitor leads, so nobody plans who takes over; start one with 'trivet mon'".to_owned());
+    }
+    if found.no_recovery {
+        reasons.push("recovery is off: 'trivet settings set no_recovery 0' lets it go on".to_owned());
     }
     if pgs.degraded > 0 {
         reasons.push(format!("{} PGs have too few copies", pgs.degraded));
@@ -185,6 +191,7 @@ mod tests {
             nearly_full: vec![(4, 86)],
             full: vec![(5, 93)],
             leaderless: true,
+            no_recovery: true,
             inactive: [("a".to_owned(), 1), ("b".to_owned(), 5)].into(),
             osds: 5,
         };
@@ -193,6 +200,7 @@ mod tests {
         let text = why.join("\n");
         for part in [
             "6 of 8 PGs do not serve clients\n5 of these: b\n1 of these: a\n",
+            "recovery is off",
             "2 of 5 OSDs are down: 1, 2",
             "too long, and their PGs go to others: 2",
             "taken out: 3",

@@ -32,7 +32,7 @@ impl Gateway {
     fn describe_osd(&self, id: OsdId, config: &OsdConfig) -> OsdInfo {
         let map = self.client.map();
         let planned = map.plans.values().flat_map(|plan| &plan.value.pgs);
-        let leads = map.claims.values().filter(|claim| claim.value.primary == id);
+        let leads = map.current_claims().filter(|(_, claim)| claim.primary == id);
         let usage = self.usage(id).unwrap_or_default();
         OsdInfo {
             id: id.0,
@@ -121,11 +121,7 @@ fn no_osd(osd: u32) -> AdminError {
 
 /// The PGs whose up set has the OSD.
 fn planned_on(map: &ClusterMap, osd: OsdId) -> BTreeSet<PgId> {
-    let on = |pg: &PgId| {
-        let plan = map.plans.get(&pg.pool);
-        let pg = plan.and_then(|plan| plan.value.pgs.get(usize::try_from(pg.number).ok()?));
-        pg.is_some_and(|pg| pg.osds.contains(&osd))
-    };
+    let on = |pg: &PgId| map.plan_of(*pg).is_some_and(|plan| plan.osds.contains(&osd));
     map.pgs().filter(on).collect()
 }
 

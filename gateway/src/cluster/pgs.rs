@@ -1,6 +1,8 @@
 //! PGs as administrators see them: how each one is, and why.
 
-use trivet_core::keys::{Claim, PgPlan, Pool};
+use std::borrow::Cow;
+
+use trivet_core::keys::{Claim, History, PgPlan, Pool};
 use trivet_core::map::ClusterMap;
 use trivet_core::{OsdId, PgId};
 
@@ -36,10 +38,6 @@ pub(crate) fn pg_state(map: &ClusterMap, pg: PgId) -> &'static str {
 fn acting_claim(map: &ClusterMap, pg: PgId) -> Option<&Claim> {
     let claim = &map.claims.get(&pg)?.value;
     map.is_up(claim.primary).then_some(claim)
-}
-
-fn plan_of(map: &ClusterMap, pg: PgId) -> Option<&PgPlan> {
-    map.plans.get(&pg.pool)?.value.pgs.get(usize::try_from(pg.number).ok()?)
 }
 
 fn numbers(osds: &[OsdId]) -> Vec<u32> {
@@ -81,7 +79,7 @@ impl Gateway {
             id: pg_name(pg),
             pool: self.pool_name(pg.pool),
             state: pg_state(map, pg).to_owned(),
-            up: plan_of(map, pg).map_or_else(Vec::new, |plan| numbers(&plan.osds)),
+            up: map.plan_of(pg).map_or_else(Vec::new, |plan| numbers(&plan.osds)),
             acting: claim.map_or_else(Vec::new, |claim| numbers(&claim.acting)),
             primary: claim.map(|claim| claim.primary.0),
             epoch: epoch.map_or(0, |epoch| epoch.0),
@@ -100,9 +98,13 @@ impl Gateway {
             let last = config.value.pg_count.saturating_sub(1);
             return Err(not_found(format!("pool {pool} has the PGs {id}.0 to {id}.{last}")));
         }
-        let pg = PgId { pool: id, number };
-        let intervals = map.histories.get(&pg).map(|history| history.value.intervals.iter());
-        let intervals = intervals.into_iter().flatten().map(|interval| PgInterval {
+        let pg = PgId {
+            pool: id,
+            generation: config.value.generation,
+            number,
+        };
+        let history = map.history(pg).map_or_else(History::default, Cow::into_owned);
+        let intervals = history.intervals.iter().map(|interval| PgInterval {
             epoch: interval.epoch.0,
             acting: numbers(&interval.acting),
             active: interval.active,
@@ -110,7 +112,7 @@ impl Gateway {
         Ok(PgExplained {
             pg: self.pg_info(pg),
             reasons: reasons(map, pg, &config.value),
-            waits_for: lost_intervals(map, pg).into_iter().map(numbers).collect(),
+            waits_for: lost_intervals(map, pg).iter().map(|lost| numbers(lost)).collect(),
             intervals: intervals.collect(),
         })
     }
@@ -124,16 +126,13 @@ pub(crate) fn why_inactive(map: &ClusterMap, pg: PgId) -> String {
 }
 
 /// Acting sets that may have acknowledged writes and of which nobody is up.
-fn lost_intervals(map: &ClusterMap, pg: PgId) -> Vec<&[OsdId]> {
-    let history = map.histories.get(&pg).map(|history| &history.value);
-    let active = history
-        .into_iter()
-        .flat_map(|history| &history.intervals)
-        .filter(|interval| interval.active);
-    let mut lost: Vec<&[OsdId]> = Vec::new();
+fn lost_intervals(map: &ClusterMap, pg: PgId) -> Vec<Vec<OsdId>> {
+    let history = map.history(pg).map_or_else(History::default, Cow::into_owned);
+    let active = history.intervals.into_iter().filter(|interval| interval.active);
+    let mut lost: Vec<Vec<OsdId>> = Vec::new();
     for interval in active.filter(|interval| !interval.acting.iter().any(|osd| map.is_up(*osd))) {
-        if !lost.contains(&interval.acting.as_slice()) {
-            lost.push(&interval.acting);
+        if !lost.contains(&interval.acting) {
+            lost.push(interval.acting);
         }
     }
     lost
@@ -142,13 +141,13 @@ fn lost_intervals(map: &ClusterMap, pg: PgId) -> Vec<&[OsdId]> {
 /// In words, what keeps it from serving first, then what keeps it from being clean.
 fn reasons(map: &ClusterMap, pg: PgId, pool: &Pool) -> Vec<String> {
     let mut reasons = Vec::new();
-    let Some(plan) = plan_of(map, pg).filter(|plan| !plan.osds.is_empty()) else {
+    let Some(plan) = map.plan_of(pg).filter(|plan| !plan.osds.is_empty()) else {
         reasons.push(unplanned(map, pg, pool));
         return reasons;
     };
     missing_osds(map, pool, plan, &mut reasons);
     for lost in lost_intervals(map, pg) {
-        reasons.push(match lost {
+        reasons.push(match lost.as_slice() {
             [only] => format!("OSD {only} alone may have acknowledged the last writes: it must come back"),
             some => format!(
                 "OSDs {} may have acknowledged the last writes, and all of them are down: one of them must come back",
@@ -315,10 +314,7 @@ mod tests {
     type Case<'a> = (&'a [u32], Vec<(&'static str, Value)>, &'a str, &'a str);
 
     fn check(cases: Vec<Case<'_>>) {
-        let pg = PgId {
-            pool: PoolId(1),
-            number: 0,
-        };
+        let pg = PgId::first(PoolId(1), 0);
         for (up, more, state, why) in cases {
             let map = map(up, &more);
             let said = why_inactive(&map, pg);
@@ -403,10 +399,7 @@ mod tests {
                 "no monitor leads: start one",
             ),
         ]);
-        let pg = PgId {
-            pool: PoolId(1),
-            number: 0,
-        };
+        let pg = PgId::first(PoolId(1), 0);
         assert_eq!(
             lost_intervals(&map(&[1], &[history(&[3, 4])]), pg),
             [[OsdId(3), OsdId(4)]]

@@ -9,13 +9,13 @@ use std::collections::BTreeSet;
 use trivet_core::keys::{self, LEVEL_HOST, LEVEL_OSD, Pool};
 use trivet_core::kv::{Change, Compare};
 use trivet_core::map::{ClusterMap, Versioned, encode};
-use trivet_core::{ImageId, OsdId, PoolId};
+use trivet_core::{ImageId, Numbering, OsdId, PoolId};
 
 use super::edits::{Planned, Then};
 use super::marks::{NEXT_POOL, removing_key};
 use super::tree::{Places, level_exists};
 use super::{conflict, listed, not_found};
-use crate::admin::{AdminError, CreatePool, DEFAULT_PGS, ErrorKind, PatchPool, PoolInfo, valid_copies};
+use crate::admin::{AdminError, CreatePool, DEFAULT_PGS, ErrorKind, MAX_PGS, PatchPool, PoolInfo, valid_copies};
 use crate::gateway::Gateway;
 
 /// How to come by a pool.
@@ -100,6 +100,7 @@ impl Gateway {
             root: wanted.root.clone(),
             osd_tags: wanted.osd_tags.clone(),
             primary_tags: wanted.primary_tags.clone(),
+            ..Pool::default()
         };
         let mut planned = Planned::whole(
             vec![self.edits.marks.same_next_pool(), Compare::Absent(keys::pool(id))],
@@ -127,13 +128,11 @@ impl Gateway {
     pub(super) fn plan_pool_modify(&self, text: &str, patch: &PatchPool) -> Result<Planned, AdminError> {
         let map = self.client.map();
         let (id, old) = self.find_pool(text)?;
-        if patch.pg_count.is_some_and(|count| count != old.value.pg_count) {
-            return Err(conflict(format!(
-                "pool {text} has {} PGs, and that number cannot be changed yet; make another pool with the number you want",
-                old.value.pg_count
-            )));
-        }
         let mut new = old.value.clone();
+        if let Some(count) = patch.pg_count {
+            valid_step(text, old.value.pg_count, count)?;
+            new.pgs_wanted = Some(count).filter(|_| count != old.value.pg_count);
+        }
         new.replicas = patch.replicas.map_or(new.replicas, size);
         new.min_size = patch.min_size.map_or(new.min_size, size);
         let copies = [new.replicas, new.min_size].map(|n| u32::try_from(n).unwrap_or(u32::MAX));
@@ -235,6 +234,7 @@ impl Gateway {
             replicas: pool.replicas as u64,
             min_size: pool.min_size as u64,
             pg_count: pool.pg_count,
+            pgs_wanted: pool.pgs_wanted,
             failure_domain: pool.failure_domain.clone(),
             root: pool.root.clone(),
             osd_tags: pool.osd_tags.clone(),
@@ -246,6 +246,21 @@ impl Gateway {
             removing: self.edits.marks.removing(id).is_some(),
         }
     }
+}
+
+/// That a pool of `before` PGs can have `count` of them.
+fn valid_step(pool: &str, before: u32, count: u32) -> Result<(), AdminError> {
+    if Numbering::can_follow(count, before) {
+        return Ok(());
+    }
+    let possible = |count: &u32| Numbering::can_follow(*count, before);
+    let fewer = (1..count).rev().find(possible).unwrap_or(before);
+    let more = (count..=MAX_PGS).find(possible).unwrap_or(before);
+    Err(conflict(format!(
+        "pool {pool} has {before} PGs, and {count} cannot follow in one step: each would take over from more than {} of \
+         them; {fewer} or {more} can",
+        Numbering::MAX_PARENTS
+    )))
 }
 
 fn size(count: u32) -> usize {

@@ -262,6 +262,7 @@ fn settings_are_shown_and_changed() {
         let patch = PatchSettings {
             osd_out_s,
             backfill_full_pct,
+            no_recovery: None,
         };
         AdminCall::Change(patch.change().unwrap())
     };

@@ -9,7 +9,7 @@ use super::world::{POOL, World, status};
 use crate::admin::{AdminAnswer, AdminCall, ErrorKind, Health, Scrub, ScrubAsked};
 
 fn report(world: &mut World, pg: u32, report: &ScrubReport) {
-    let id = PgId { pool: POOL, number: pg };
+    let id = PgId::first(POOL, pg);
     world.commit(&[Change::put(keys::scrub(id), encode(report))]);
     world.run();
 }

@@ -136,7 +136,7 @@ impl World {
                 active: true,
                 missing: 0,
             };
-            self.commit(&[Change::put(keys::claim(PgId { pool: POOL, number }), encode(&claim))]);
+            self.commit(&[Change::put(keys::claim(PgId::first(POOL, number)), encode(&claim))]);
         }
     }
 
@@ -305,7 +305,7 @@ impl World {
                 let numbers = self
                     .objects
                     .keys()
-                    .filter(|object| object.image == image && object.pg(PGS) == pg);
+                    .filter(|object| object.image == image && object.pg(trivet_core::Numbering::first(PGS)) == pg);
                 let numbers = numbers
                     .map(|object| object.number)
                     .filter(|&number| after.is_none_or(|a| number > a));

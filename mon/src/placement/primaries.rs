@@ -119,6 +119,7 @@ mod tests {
         };
         Plan {
             pgs: (0..pgs).map(pg).collect(),
+            ..Plan::default()
         }
     }
 

@@ -11,7 +11,7 @@ fn claim(cluster: &mut Cluster, number: u32, missing: u64) {
         active: true,
         missing,
     };
-    cluster.put(keys::claim(trivet_core::PgId { pool: POOL, number }), claim);
+    cluster.put(keys::claim(trivet_core::PgId::first(POOL, number)), claim);
 }
 
 fn claim_all(cluster: &mut Cluster) {
@@ -153,33 +153,13 @@ fn a_pool_of_too_many_pgs_has_no_plan() {
 }
 
 #[test]
-fn a_pool_with_data_keeps_the_number_of_its_pgs() {
-    for (claimed, expected) in [(None, 16), (Some(PoolId(2)), 16), (Some(POOL), 8)] {
-        let mut cluster = Cluster::new(2);
-        cluster.settle(0);
-        if let Some(pool) = claimed {
-            cluster.put(
-                keys::history(trivet_core::PgId { pool, number: 5 }),
-                keys::History::default(),
-            );
-        }
-        let doubled = keys::Pool { pg_count: 16, ..pool() };
-        cluster.put(keys::pool(POOL), doubled);
-        cluster.join(3);
-        cluster.settle(0);
-        assert_eq!(cluster.plan().pgs.len(), expected, "{claimed:?}");
-        assert!(cluster.held(3) > 0);
-    }
-}
-
-#[test]
 fn nobody_looks_at_plans_for_what_is_no_reason() {
     let mut cluster = Cluster::new(2);
     cluster.settle(0);
     for (key, stirs) in [
         ("ns/1/x".to_owned(), false),
         (keys::gateway_state(trivet_core::ClientId(1)), false),
-        (keys::claim(trivet_core::PgId { pool: POOL, number: 0 }), false),
+        (keys::claim(trivet_core::PgId::first(POOL, 0)), false),
         (keys::osd_stats(OsdId(1)), false),
         (keys::osd_config(OsdId(9)), true),
         (keys::osd_state(OsdId(9)), true),

@@ -12,7 +12,7 @@ fn a_removed_pool_leaves_nothing() {
     cluster.settle(0);
     for id in [POOL, other] {
         for number in 0..40 {
-            let pg = PgId { pool: id, number };
+            let pg = PgId::first(id, number);
             cluster.put(keys::history(pg), keys::History::default());
             cluster.put(keys::scrub(pg), keys::ScrubReport::default());
         }

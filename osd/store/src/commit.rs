@@ -283,12 +283,12 @@ impl Live {
 
     /// Queues an epoch unless it is durable already.
     pub fn submit_epoch(&mut self, ticket: Ticket, pg: PgId, epoch: Epoch, out: &mut Output) {
-        let have = self.epochs.get(&pg);
-        if have.is_some_and(|&have| have >= epoch) {
+        let have = self.epochs.get(pg);
+        if self.epochs.is_past(pg) || have.is_some_and(|have| have >= epoch) {
             return out.done.push((ticket, Ok(Reply::Accepted)));
         }
         if mutant!(self.options, ForgetEpoch) {
-            self.epochs.insert(pg, epoch);
+            self.epochs.accept(pg, epoch);
             return out.done.push((ticket, Ok(Reply::Accepted)));
         }
         if have.is_none() && self.epochs.len() + self.commit.epochs >= self.layout.max_epochs() {
@@ -438,8 +438,7 @@ impl Live {
                 self.commit.ops -= ops::growth(&mutation.ops);
             }
             Action::Epoch(pg, epoch) => {
-                let highest = self.epochs.entry(*pg).or_default();
-                *highest = (*highest).max(*epoch);
+                self.epochs.accept(*pg, *epoch);
                 self.commit.epochs -= 1;
             }
             Action::Forget(object, version) => {

@@ -253,12 +253,7 @@ impl Live {
             } else {
                 Entries::Changed(changed.into_iter())
             },
-            epochs: self
-                .epochs
-                .iter()
-                .map(|(&pg, &epoch)| (pg, epoch))
-                .collect::<Vec<_>>()
-                .into_iter(),
+            epochs: self.epochs.iter().collect::<Vec<_>>().into_iter(),
             late: None,
         }))
     }

@@ -171,17 +171,15 @@ pub fn put_epoch(out: &mut BytesMut, tag: u8, pg: PgId, epoch: Epoch) {
     out.put_u8(tag);
     out.put_u8(0);
     out.put_u16_le(pg.pool.0);
-    out.put_u32_le(pg.number);
+    out.put_u32_le(pg.packed());
     out.put_u64_le(epoch.0);
 }
 
 /// Reads what follows the tag of an accepted epoch; 15 bytes must be there.
 pub fn get_epoch(data: &mut &[u8]) -> (PgId, Epoch) {
     data.advance(1);
-    let pg = PgId {
-        pool: PoolId(data.get_u16_le()),
-        number: data.get_u32_le(),
-    };
+    let pool = PoolId(data.get_u16_le());
+    let pg = PgId::unpacked(pool, data.get_u32_le());
     (pg, Epoch(data.get_u64_le()))
 }
 
@@ -358,14 +356,7 @@ mod tests {
         assert_eq!(out.len(), write_len(&mutation));
         let (deletion, deleted) = deletion();
         put_write(&mut out, &deleted, &deletion, UnitMask::EMPTY);
-        put_accept(
-            &mut out,
-            PgId {
-                pool: PoolId(2),
-                number: 5,
-            },
-            Epoch(9),
-        );
+        put_accept(&mut out, PgId::first(PoolId(2), 5), Epoch(9));
         put_forget(&mut out, object(), head.version);
         assert_eq!(
             out.len(),
@@ -380,13 +371,7 @@ mod tests {
         let records = vec![
             Record::Write(head, mutation.ops.clone(), patches.collect()),
             Record::Write(deleted, deletion.ops, vec![]),
-            Record::Epoch(
-                PgId {
-                    pool: PoolId(2),
-                    number: 5,
-                },
-                Epoch(9),
-            ),
+            Record::Epoch(PgId::first(PoolId(2), 5), Epoch(9)),
             Record::Forget(object(), head.version),
         ];
         (out, records)

@@ -10,11 +10,9 @@
 //! come before any further batch carries the incarnation and does the same. One read or write is in flight
 //! at a time.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
+use trivet_core::Epochs;
 use trivet_core::disk::DiskDone;
-use trivet_core::{Epoch, PgId};
 
 use crate::api::Output;
 use crate::checkpoint::{self, Header, Item};
@@ -29,9 +27,6 @@ use crate::replay::{Need, Replay};
 use crate::slots::Slots;
 use crate::store::{Live, Options};
 use crate::superblock::Superblock;
-
-/// The accepted epochs.
-pub type Epochs = BTreeMap<PgId, Epoch>;
 
 /// No counter of a store comes near this.
 const COUNTER_MAX: u64 = u64::MAX / 4;
@@ -386,7 +381,7 @@ impl Loading {
             superblock,
             active,
             index,
-            epochs: Epochs::new(),
+            epochs: Epochs::default(),
             chunks: 0,
             bytes: 0,
             sum: 0,
@@ -415,7 +410,7 @@ impl Loading {
                 Item::Entry(entry) => self.index.restore(*entry),
                 Item::Removed(object) => self.index.remove(object),
                 Item::Epoch(pg, epoch) => {
-                    self.epochs.insert(pg, epoch);
+                    self.epochs.accept(pg, epoch);
                 }
             }
         }

@@ -13,7 +13,7 @@
 
 use bytes::Bytes;
 use trivet_core::mutation::Ops;
-use trivet_core::{ObjectId, UNIT_SIZE, UnitMask};
+use trivet_core::{Epochs, ObjectId, UNIT_SIZE, UnitMask};
 
 use crate::batch::{self, Prefix};
 use crate::checkpoint::Header;
@@ -22,7 +22,6 @@ use crate::layout::{BLOCK, BLOCK_LEN, Layout};
 use crate::mutant::mutant;
 use crate::read::mismatches;
 use crate::record::{PatchRecord, Record, WriteHead};
-use crate::recovery::Epochs;
 use crate::ring::Ring;
 use crate::store::Options;
 
@@ -404,8 +403,7 @@ impl Replay {
             match record {
                 Record::Write(head, ops, patches) => payload = self.apply_write(&head, &ops, &patches, payload),
                 Record::Epoch(pg, epoch) => {
-                    let highest = self.epochs.entry(pg).or_default();
-                    *highest = (*highest).max(epoch);
+                    self.epochs.accept(pg, epoch);
                 }
                 Record::Forget(object, version) => self.index.forget(object, version),
             }

@@ -1,9 +1,7 @@
 //! The store as its OSD sees it: opening, ready, or failed.
 
-use std::collections::BTreeMap;
-
 use trivet_core::disk::DiskDone;
-use trivet_core::{Epoch, OBJECT_SIZE, ObjectId, OpId, OsdId, PgId, UNITS_PER_OBJECT, Version};
+use trivet_core::{Epoch, Epochs, OBJECT_SIZE, ObjectId, OpId, OsdId, PgId, UNITS_PER_OBJECT, Version};
 
 use crate::api::{ObjectInfo, Output, Reply, Request, StoreError, StoreStats, Ticket};
 use crate::commit::Commit;
@@ -74,7 +72,7 @@ pub struct Live {
     pub index: Index,
     pub slots: Slots,
     pub ring: Ring,
-    pub epochs: BTreeMap<PgId, Epoch>,
+    pub epochs: Epochs,
     pub commit: Commit,
     pub reads: Reads,
     pub cycle: Cycle,
@@ -205,10 +203,7 @@ impl Store {
 
     /// The highest epoch that was accepted of each PG.
     pub fn accepted_epochs(&self) -> impl Iterator<Item = (PgId, Epoch)> {
-        self.live()
-            .into_iter()
-            .flat_map(|live| &live.epochs)
-            .map(|(&pg, &epoch)| (pg, epoch))
+        self.live().into_iter().flat_map(|live| live.epochs.iter())
     }
 
     /// Bytes of new objects that there is room for. None when a write was just refused for lack of space.

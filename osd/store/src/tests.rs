@@ -301,10 +301,7 @@ fn check(bench: &mut Bench, models: &BTreeMap<u64, Model>) {
 }
 
 fn accept(bench: &mut Bench, epoch: u64) {
-    let pg = PgId {
-        pool: PoolId(1),
-        number: 5,
-    };
+    let pg = PgId::first(PoolId(1), 5);
     let epoch = Epoch(epoch);
     assert_eq!(bench.ask(Request::AcceptEpoch { pg, epoch }), Ok(Reply::Accepted));
 }

@@ -276,6 +276,7 @@ impl World {
         };
         let plan = Plan {
             pgs: (0..PGS).map(plan).collect(),
+            ..Plan::default()
         };
         self.put(keys::plan(POOL), encode(&plan), None);
     }

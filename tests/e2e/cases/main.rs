@@ -16,5 +16,6 @@ mod nfs_files;
 mod no_etcd;
 mod osd_outage;
 mod pauses;
+mod pg_count;
 mod rot;
 mod verified_load;

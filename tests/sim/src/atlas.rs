@@ -149,11 +149,7 @@ impl World {
     pub(crate) fn is_clean(&self) -> bool {
         let truth = &self.truth;
         let clean = |pg: PgId| {
-            let plan = truth
-                .plans
-                .get(&pg.pool)
-                .and_then(|plan| plan.value.pgs.get(pg.number as usize));
-            let (Some(plan), Some(claim)) = (plan, truth.claims.get(&pg)) else {
+            let (Some(plan), Some(claim)) = (truth.plan_of(pg), truth.claims.get(&pg)) else {
                 return false;
             };
             let history = truth.histories.get(&pg).map_or(usize::MAX, |h| h.value.intervals.len());

@@ -21,6 +21,7 @@ impl World {
         self.atlas.close();
         let numbers: Vec<OsdId> = self.truth.members.keys().copied().collect();
         numbers.into_iter().for_each(|osd| self.take_out(osd, false));
+        self.heal_nothing(false);
         for place in 0..self.meta() {
             self.processes[place].watch_late = self.now;
             if place < self.osds.len() {
@@ -59,7 +60,31 @@ impl World {
         if !self.is_clean() {
             return Some("not all PGs are clean".into());
         }
+        if let Some(what) = self.unfinished() {
+            return Some(what);
+        }
         self.replicas_differ().or_else(|| self.space_lost())
+    }
+
+    /// A change of the number of PGs that is not over, or left something behind.
+    fn unfinished(&self) -> Option<String> {
+        let truth = &self.truth;
+        let pool = &truth.pools.get(&POOL)?.value;
+        if pool.pgs_wanted.is_some() || pool.pgs_before.is_some() {
+            return Some(format!("the number of PGs is being changed: {pool:?}"));
+        }
+        let known = truth
+            .claims
+            .keys()
+            .chain(truth.histories.keys())
+            .chain(truth.scrubs.keys());
+        let mut over = known.filter(|pg| !truth.is_current(**pg));
+        over.next().map(|pg| format!("keys of PG {pg} are left, which is over"))
+    }
+
+    /// The PG of an object. The pool is never removed.
+    fn pg_of(&self, object: ObjectId) -> PgId {
+        self.truth.pg_of(object).unwrap_or_default()
     }
 
     fn holdings(&self, place: Place) -> BTreeMap<PgId, BTreeMap<ObjectId, Copy>> {
@@ -69,7 +94,7 @@ impl World {
         };
         for (object, info) in machine.objects() {
             let copy = (info.version, info.tombstone, machine.store().digest(object));
-            all.entry(object.pg(self.swarm.pgs)).or_default().insert(object, copy);
+            all.entry(self.pg_of(object)).or_default().insert(object, copy);
         }
         all
     }
@@ -80,8 +105,7 @@ impl World {
         let mut model: BTreeMap<PgId, (OsdId, BTreeMap<ObjectId, Copy>)> = BTreeMap::new();
         for (place, slot) in self.osds.iter().enumerate() {
             let mut holdings = self.holdings(place);
-            for (number, pg) in (0..).zip(&plan.pgs) {
-                let id = PgId { pool: POOL, number };
+            for (id, pg) in self.truth.pgs().zip(&plan.pgs) {
                 let mine = holdings.remove(&id).unwrap_or_default();
                 if !pg.osds.contains(&slot.number) {
                     if let Some(object) = mine.keys().next() {
@@ -103,7 +127,7 @@ impl World {
         self.osds.iter().find_map(|slot| {
             let mut objects = slot.machine.as_ref()?.objects();
             let (object, _) = objects.find(|(_, info)| info.tombstone)?;
-            let pg = object.pg(self.swarm.pgs);
+            let pg = self.pg_of(object);
             Some(format!(
                 "OSD {} still has the tombstone of {object} of PG {pg}",
                 slot.number

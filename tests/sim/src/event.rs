@@ -148,6 +148,8 @@ pub enum Undo {
     Unknown,
     /// The OSD belongs to the placement again.
     Out(OsdId),
+    /// Recovery goes on.
+    NoRecovery,
 }
 
 impl Event {

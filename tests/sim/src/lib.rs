@@ -3,6 +3,7 @@
 //! It runs the machines that production runs on a simulated disk, network, clock and metadata store. The same
 //! seed gives the same run. It opens no files or sockets and reads no clock.
 
+mod administrator;
 mod atlas;
 mod clients;
 mod control;

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use trivet_core::keys::{self, OsdConfig};
-use trivet_core::kv::{Change, Compare, Notice, Revision, Txn};
-use trivet_core::map::encode;
-use trivet_core::{NodeId, Now, OBJECT_SIZE, ObjectId, OsdId};
+use trivet_core::kv::{Notice, Revision};
+use trivet_core::{NodeId, Now, OBJECT_SIZE, ObjectId};
 
 use crate::event::{Doom, End, Event, Undo};
 use crate::network::Place;
@@ -206,7 +204,7 @@ impl World {
             image,
             number: byte / OBJECT_SIZE as u64,
         };
-        let claim = self.truth.claims.get(&object.pg(self.swarm.pgs));
+        let claim = self.truth.pg_of(object).and_then(|pg| self.truth.claims.get(&pg));
         let primary = claim.and_then(|claim| self.place_of(NodeId::Osd(claim.value.primary)));
         let osd = primary.unwrap_or_else(|| random.index(self.osds.len()));
         let cut = self.around(&[osd, self.osds.len() + index]);
@@ -288,6 +286,7 @@ impl World {
             }
             Undo::Unknown => self.metadata.unknown = 0,
             Undo::Out(osd) => self.take_out(osd, false),
+            Undo::NoRecovery => self.heal_nothing(false),
         }
     }
 
@@ -330,6 +329,13 @@ impl World {
                 self.undo_in(lasts, Undo::Out(osd));
                 lasts
             }
+            Trouble::Pgs => return self.want_pgs(random),
+            Trouble::NoRecovery => {
+                let lasts = span(random, Duration::from_secs(5), Duration::from_secs(200));
+                self.heal_nothing(true);
+                self.undo_in(lasts, Undo::NoRecovery);
+                lasts
+            }
             Trouble::LeaseLate => {
                 let lasts = span(random, millis(1000), LONGEST);
                 self.metadata.late_until = self.now + lasts;
@@ -343,24 +349,6 @@ impl World {
             other => return self.trouble_watch(other, place, random),
         };
         Some(lasts)
-    }
-
-    /// An administrator takes an OSD out of the placement, or in again.
-    pub(crate) fn take_out(&mut self, osd: OsdId, out: bool) {
-        let Some(member) = self.truth.members.get(&osd).filter(|member| member.value.out != out) else {
-            return;
-        };
-        let config = OsdConfig {
-            out,
-            ..member.value.clone()
-        };
-        let key = keys::osd_config(osd);
-        let txn = Txn {
-            compare: vec![Compare::ModRevision(key.clone(), member.revision)],
-            changes: vec![Change::put(key, encode(&config))],
-        };
-        self.kv.transact(self.now, &txn);
-        self.committed();
     }
 
     /// Troubles of one watch or lease, over at once.

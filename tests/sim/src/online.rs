@@ -89,10 +89,7 @@ mod tests {
     #[test]
     fn an_epoch_belongs_to_one_osd_and_is_over_after_the_next() {
         let fence = |epoch| {
-            let pg = PgId {
-                pool: PoolId(1),
-                number: 0,
-            };
+            let pg = PgId::first(PoolId(1), 0);
             Message::Peer(Peer {
                 pg,
                 epoch: Epoch(epoch),

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use trivet_core::Now;
+use trivet_core::{Epoch, Now, PgId};
 
 use crate::disk::DiskFaults;
 use crate::mutants::Mutant;
@@ -18,6 +18,8 @@ use crate::world::{Phase, World};
 const CONVERGENCE: Duration = Duration::from_secs(120);
 /// After this time more tombstones are forgotten: they are kept for 60 s.
 const FORGOTTEN: Duration = Duration::from_secs(90);
+/// PGs may begin anew so often while tombstones are waited for.
+const FORGETS: u32 = 5;
 /// If small disks have not come together by then, everything is deleted.
 const FULL: Duration = Duration::from_secs(60);
 /// How long a hostile run goes on without faults.
@@ -143,15 +145,7 @@ impl World {
         if !self.run_until(end, |world| world.apart().is_none()) {
             return self.not_together();
         }
-        if !self.run_until(self.now + FORGOTTEN, |world| world.unforgotten().is_none())
-            && let Some(why) = self.unforgotten()
-        {
-            let state = self.describe();
-            self.fail(format!(
-                "{} s after the PGs are clean {why}: {state}",
-                FORGOTTEN.as_secs()
-            ));
-        }
+        self.forget();
         self.phase = Phase::Scan;
         for step in self.workload.scan() {
             self.submit(0, step);
@@ -160,6 +154,30 @@ impl World {
         if !self.run_until(end, |world| world.waiting() == 0) {
             self.not_together();
         }
+    }
+
+    /// All tombstones go. A slow network may look like an OSD that is gone even now: a PG that then begins anew forgets
+    /// later, and has the whole time once more.
+    fn forget(&mut self) {
+        let mut left = FORGETS;
+        loop {
+            let epochs = self.epochs();
+            let gone = self.run_until(self.now + FORGOTTEN, |world| world.unforgotten().is_none());
+            let Some(why) = self.unforgotten().filter(|_| !gone) else {
+                return;
+            };
+            left -= 1;
+            if epochs == self.epochs() || left == 0 {
+                let (seconds, state) = (FORGOTTEN.as_secs(), self.describe());
+                return self.fail(format!("{seconds} s after the PGs are clean {why}: {state}"));
+            }
+        }
+    }
+
+    /// By PG, the epoch that was claimed last.
+    fn epochs(&self) -> Vec<(PgId, Epoch)> {
+        let histories = self.truth.histories.iter();
+        histories.map(|(&pg, history)| (pg, history.value.epoch)).collect()
     }
 
     fn not_together(&mut self) {

@@ -99,6 +99,10 @@ troubles! {
     StaleRead "stale-read" 40 Metadata;
     /// An administrator takes an OSD out of the placement, for a while: others get its PGs.
     Out "taken-out" 120 Metadata;
+    /// An administrator changes the number of PGs.
+    Pgs "pg-count" 60 Metadata;
+    /// An administrator wants nothing healed in the background, for a while.
+    NoRecovery "no-recovery" 120 Metadata;
     /// A disk is a hundred times slower.
     Slow "slow-disk" 60 Speed;
     /// A disk does not answer.

@@ -319,7 +319,7 @@ fn put_op_id(id: OpId, head: &mut BytesMut) {
 
 fn put_pg(pg: PgId, head: &mut BytesMut) {
     head.put_u16_le(pg.pool.0);
-    head.put_u32_le(pg.number);
+    head.put_u32_le(pg.packed());
 }
 
 /// A length or count; all of ours are far below 2^32.

@@ -80,10 +80,8 @@ impl Fields<'_> {
     }
 
     pub(super) fn pg(&mut self) -> Result<PgId, WireError> {
-        Ok(PgId {
-            pool: PoolId(self.u16()?),
-            number: self.u32()?,
-        })
+        let pool = PoolId(self.u16()?);
+        Ok(PgId::unpacked(pool, self.u32()?))
     }
 
     /// An image of the PG's pool.

@@ -13,7 +13,8 @@ use crate::time::Now;
 
 const PG: PgId = PgId {
     pool: PoolId(3),
-    number: 0x0102_0304,
+    generation: 0x0102,
+    number: 0x0304,
 };
 
 const OP: OpId = OpId {
@@ -255,7 +256,7 @@ fn between_members() -> Vec<(&'static str, Message)> {
 fn pings() -> Vec<(&'static str, Message)> {
     let sent = Now(0xb1b2_b3b4_b5b6_b7b8);
     let free = 0xc1c2_c3c4_c5c6_c7c8;
-    let other = PgId { number: 6, ..PG };
+    let other = PgId::first(PoolId(3), 6);
     let pgs = vec![(PG, Epoch(0x32)), (other, Epoch(1))];
     let refused = vec![(PG, Epoch(0x33))];
     vec![

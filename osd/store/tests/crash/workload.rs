@@ -89,10 +89,7 @@ impl Workload {
             5 => self.delete(model, object, rng),
             6 => self.forget(model, object, rng),
             7 => Request::AcceptEpoch {
-                pg: PgId {
-                    pool: PoolId(1),
-                    number: u32::try_from(rng.below(6)).expect("small"),
-                },
+                pg: PgId::first(PoolId(1), u32::try_from(rng.below(6)).expect("small")),
                 epoch: Epoch(1 + rng.below(1000) as u64),
             },
             8 => {

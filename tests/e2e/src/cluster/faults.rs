@@ -18,6 +18,8 @@ const DELAY: Duration = Duration::from_millis(20);
 /// Recovery of what a host missed, while other things fail.
 const CLEAN_LIMIT: Duration = Duration::from_secs(60);
 const CLEAN_POLL: Duration = Duration::from_millis(250);
+/// Numbers of PGs that can follow each other.
+const PGS: [u32; 5] = [16, 32, 48, 64, 96];
 
 /// What can happen; OSDs, gateways and monitors by their index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,8 @@ enum Fault {
     EtcdLeader(usize),
     Gateway(usize),
     Monitor(usize),
+    /// The pool gets another number of PGs.
+    Pgs(u32),
 }
 
 /// Two kinds of faults go on at the same time.
@@ -205,9 +209,10 @@ impl Faults {
     }
 
     fn draw_control(&mut self, fleet: &Fleet) -> Result<Fault> {
-        Ok(match self.card(Side::Control, 3) {
+        Ok(match self.card(Side::Control, 4) {
             0 => Fault::EtcdLeader(fleet.etcd.wait_leader()?),
             1 => Fault::Gateway(self.rng.index(fleet.gateways.len())),
+            2 => Fault::Pgs(PGS[self.rng.index(PGS.len())]),
             _ => Fault::Monitor(self.rng.index(fleet.monitors.len())),
         })
     }
@@ -228,6 +233,7 @@ impl Fault {
             Self::EtcdLeader(_) => "etcd leader kill",
             Self::Gateway(_) => "gateway kill",
             Self::Monitor(_) => "monitor kill",
+            Self::Pgs(_) => "number of PGs",
         }
     }
 
@@ -265,6 +271,7 @@ impl Fault {
             Self::EtcdLeader(at) => fleet.etcd.members()[at].kill()?,
             Self::Gateway(at) => fleet.gateways[at].process.kill()?,
             Self::Monitor(at) => fleet.monitors[at].kill()?,
+            Self::Pgs(count) => fleet.set_pgs(count)?,
         }
         Ok(())
     }
@@ -276,7 +283,7 @@ impl Fault {
             Self::OsdStop(at) => fleet.osds[at].process.resume()?,
             Self::OsdCut(at) | Self::OsdDelay(at) => fleet.osds[at].inward.iter().for_each(|link| link.heal()),
             Self::OsdFromEtcd(at) => fleet.osds[at].meta.iter().for_each(|link| link.heal()),
-            Self::OsdReset(_) => {}
+            Self::OsdReset(_) | Self::Pgs(_) => {}
             Self::Everything => fleet.start_everything()?,
             Self::EtcdLeader(at) => fleet.etcd.members()[at].start()?,
             Self::Gateway(at) => fleet.gateways[at].process.start()?,

@@ -24,6 +24,8 @@ const CLEAN_LIMIT: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(100);
 /// The cluster's prefix in etcd.
 const PREFIX: &str = "e2e";
+/// The name of its pool.
+const POOL: &str = "data";
 /// Lines of each log that a failure shows.
 const LAST_LINES: usize = 12;
 
@@ -131,12 +133,29 @@ impl Fleet {
     /// When anything does not start, or there is no pool to be made.
     pub fn with_pool(layout: &Layout) -> Result<Self> {
         let fleet = Self::start(layout)?;
-        fleet.admin(
-            0,
-            "pool create data --replicas 2 --min-size 1 --pgs 32 --failure-domain host",
-        )?;
+        let pool = format!("pool create {POOL} --replicas 2 --min-size 1 --pgs 32 --failure-domain host");
+        fleet.admin(0, &pool)?;
         fleet.wait_clean()?;
         Ok(fleet)
+    }
+
+    /// Has the pool get another number of PGs, which takes a moment.
+    ///
+    /// # Errors
+    /// When no gateway runs, or it refuses.
+    pub fn set_pgs(&self, count: u32) -> Result<()> {
+        let gateway = self.gateways.iter().position(|gateway| gateway.process.is_wanted());
+        let modify = format!("pool modify {POOL} --pgs {count}");
+        self.admin(gateway.context("no gateway")?, &modify).map(drop)
+    }
+
+    /// How many PGs the pool has.
+    ///
+    /// # Errors
+    /// When the first gateway does not say.
+    pub fn pgs(&self) -> Result<u64> {
+        let list: Value = serde_json::from_slice(&self.admin(0, "pool ls --json")?.stdout)?;
+        list["pools"][0]["pg_count"].as_u64().context("no pg_count")
     }
 
     /// The value of `--meta`.

@@ -14,10 +14,7 @@ const ID: OpId = OpId {
     client: ClientId(0x1112_1314),
     sequence: 33,
 };
-const PG: PgId = PgId {
-    pool: PoolId(3),
-    number: 5,
-};
+const PG: PgId = PgId::first(PoolId(3), 5);
 const VERSION: Version = Version {
     epoch: Epoch(7),
     counter: 9,
