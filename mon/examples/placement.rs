@@ -8,7 +8,7 @@
     reason = "it measures times and prints numbers"
 )]
 
-#[path = "../tests/scenario/mod.rs"]
+#[path = "../tests/placement/scenario.rs"]
 mod scenario;
 
 use std::time::{Duration, Instant};

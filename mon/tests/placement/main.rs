@@ -6,6 +6,7 @@
     reason = "a test, numbers are small"
 )]
 
+mod linear_program;
 mod scenario;
 
 use scenario::{Scenario, is_valid, moved, must_move, planned, uniformity};
@@ -90,6 +91,7 @@ fn plan(sets: &[&[u32]]) -> Plan {
     };
     Plan {
         pgs: sets.iter().map(pg).collect(),
+        ..Plan::default()
     }
 }
 

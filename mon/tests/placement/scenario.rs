@@ -81,7 +81,10 @@ pub fn planned(old: &Plan, inputs: &Inputs) -> Plan {
     let pgs = place(old, inputs)
         .into_iter()
         .map(|osds| PgPlan { osds, primary: None });
-    Plan { pgs: pgs.collect() }
+    Plan {
+        pgs: pgs.collect(),
+        ..Plan::default()
+    }
 }
 
 /// How many members of PGs each OSD should have: as many per weight everywhere, but no domain more than all PGs.
