@@ -253,7 +253,7 @@ fn valid_step(pool: &str, before: u32, count: u32) -> Result<(), AdminError> {
     if Numbering::can_follow(count, before) {
         return Ok(());
     }
-    let possible = |count: &u32| Numbering::can_follow(*count, before);
+    let possible = |count: &u32| *count != before && Numbering::can_follow(*count, before);
     let fewer = (1..count).rev().find(possible).unwrap_or(before);
     let more = (count..=MAX_PGS).find(possible).unwrap_or(before);
     Err(conflict(format!(
@@ -330,4 +330,19 @@ fn default_domain(map: &ClusterMap, pool: &CreatePool, suitable: &[OsdId]) -> Re
         pool.replicas,
         hosts.len()
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_of_pgs_that_cannot_follow_is_refused_with_those_that_can() {
+        for count in [128, 32, 48, 68, 64] {
+            assert_eq!(valid_step("p", 64, count), Ok(()), "{count}");
+        }
+        let error = valid_step("p", 64, 65).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Conflict);
+        assert!(error.message.contains("60 or 68 can"), "{error}");
+    }
 }

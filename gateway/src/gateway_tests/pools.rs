@@ -158,11 +158,6 @@ fn what_is_wrong_with_pools_is_said() {
         ),
         (modify("test", json!({"min_size": 2})), ErrorKind::Invalid, "min_size 2"),
         (
-            modify("test", json!({"pg_count": 4})),
-            ErrorKind::Conflict,
-            "cannot be changed yet",
-        ),
-        (
             modify("test", json!({"failure_domain": "rack"})),
             ErrorKind::Invalid,
             "level rack",
@@ -176,6 +171,18 @@ fn what_is_wrong_with_pools_is_said() {
         assert!(error.message.contains(why), "{call:?}: {error}");
     }
     assert_eq!(names(&mut world).len(), 1);
+}
+
+#[test]
+fn another_number_of_pgs_is_a_wish_until_the_monitor_grants_it() {
+    let mut world = World::default();
+    for (count, wanted) in [(4, Some(4)), (6, Some(6)), (2, None)] {
+        let answer = world.ask(modify("test", json!({"pg_count": count})));
+        let Ok(AdminAnswer::Pool(pool)) = answer else {
+            panic!("{answer:?}")
+        };
+        assert_eq!((pool.pg_count, pool.pgs_wanted), (2, wanted));
+    }
 }
 
 #[test]
