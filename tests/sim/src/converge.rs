@@ -59,7 +59,9 @@ impl World {
         if !self.is_clean() {
             return Some("not all PGs are clean".into());
         }
-        self.replicas_differ().or_else(|| self.space_lost())
+        self.replicas_differ()
+            .or_else(|| self.space_lost())
+            .or_else(|| self.miscounted())
     }
 
     fn holdings(&self, place: Place) -> BTreeMap<PgId, BTreeMap<ObjectId, Copy>> {
