@@ -56,12 +56,16 @@ pub enum Mutant {
     ScrubOnlyOwn,
     /// Healing does not bring the remembered operations along.
     HealWithoutOps,
+    /// What changes after a PG became active is not counted.
+    CountOnce,
+    /// PGs that others serve are still counted.
+    KeepCounting,
 }
 
 #[cfg(feature = "mutants")]
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 22] = [
+    pub const ALL: [Mutant; 24] = [
         Mutant::AckEarly,
         Mutant::AckWithoutRoom,
         Mutant::AcceptOldEpoch,
@@ -84,6 +88,8 @@ impl Mutant {
         Mutant::NoReadRepair,
         Mutant::ScrubOnlyOwn,
         Mutant::HealWithoutOps,
+        Mutant::CountOnce,
+        Mutant::KeepCounting,
     ];
 }
 

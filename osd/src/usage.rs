@@ -15,6 +15,7 @@ use trivet_core::usage::{self, ImageUsage, ImagesUsage, PoolUsage, PoolsUsage};
 use trivet_core::{ImageId, Now, PgId, PoolId};
 
 use crate::lane::Running;
+use crate::options::mutant;
 use crate::pg::Phase;
 use crate::tally::{Kind, Tally};
 use crate::{Effect, Osd, TxnWait};
@@ -91,7 +92,7 @@ impl Osd {
     pub(crate) fn count_changes(&mut self) {
         let mut changes = std::mem::take(&mut self.output.changed);
         for changed in changes.drain(..) {
-            let pg = self.pg_of(changed.object);
+            let pg = self.pg_of(changed.object).filter(|_| !mutant!(self.options, CountOnce));
             self.usage.tally.changed(pg, &changed, self.now);
         }
         // The room is used again.
@@ -124,6 +125,9 @@ impl Osd {
         let serves = |id: &PgId| self.pgs.get(id).is_some_and(|pg| pg.phase == Phase::Active);
         let gone: Vec<PgId> = self.usage.tally.pgs().filter(|id| !serves(id)).collect();
         for id in gone {
+            if mutant!(self.options, KeepCounting) {
+                continue;
+            }
             self.usage.tally.end(id, self.now);
         }
     }
