@@ -212,10 +212,10 @@ nfs path      /a
             ..OpTotals::default()
         });
         let text = "\
-used          48 KiB (49152 bytes)
+used          48.0 KiB (49152 bytes)
 objects       2
 reads         0
-writes        12 (48 KiB, 250 us each)
+writes        12 (48.0 KiB, 250 us each)
 discards      0
 ";
         assert!(image(&info).contains(text), "{}", image(&info));

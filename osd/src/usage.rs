@@ -12,7 +12,7 @@ use trivet_core::kv::{Change, Compare, LeaseId, Txn, TxnOutcome};
 use trivet_core::map::encode;
 use trivet_core::message::Action;
 use trivet_core::usage::{self, ImageUsage, ImagesUsage, PoolUsage, PoolsUsage};
-use trivet_core::{ImageId, Now, PgId, PoolId};
+use trivet_core::{ImageId, Now, OsdId, PgId, PoolId};
 
 use crate::lane::Running;
 use crate::options::mutant;
@@ -24,41 +24,53 @@ use crate::{Effect, Osd, TxnWait};
 const PERIOD: Duration = Duration::from_secs(5);
 /// A new lease is used after this time: what is said before the PGs are active is not worth much.
 const FIRST_AFTER: Duration = Duration::from_secs(2);
+/// What was to be taken back and may not have been is tried again after this time.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// Parts that one transaction takes back, at most.
+const PARTS_AT_ONCE: usize = 90;
 
 /// What the metadata store shows, and what it has to.
 #[derive(Debug, Default)]
 pub(crate) struct Usage {
     pub(crate) tally: Tally,
-    /// The lease that reports hang on.
+    /// The lease that reports hang on, while there are some.
     lease: Option<LeaseId>,
     /// When the next report may be made.
     next_at: Now,
     pools_due: bool,
     /// Parts that have to be written.
     due: BTreeSet<usize>,
-    /// Parts that may be there.
+    /// Whether the pools, and which parts, may be there.
+    pools_there: bool,
     there: BTreeSet<usize>,
     /// The part that was written last.
     last: usize,
     under_way: Option<Report>,
 }
 
-/// A transaction under way, and what it is about.
+/// A transaction under way.
 #[derive(Debug)]
 struct Report {
     ticket: u64,
-    pools: bool,
-    part: Option<usize>,
+    about: About,
+}
+
+/// What a transaction is about.
+#[derive(Debug)]
+enum About {
+    /// Writes whether the pools, and which part.
+    Write { pools: bool, part: Option<usize> },
+    /// Takes back the pools and these parts.
+    TakeBack(Vec<usize>),
 }
 
 impl Usage {
-    /// With a new lease nothing is there.
+    /// Everything is to be written, on this lease.
     fn begin(&mut self, lease: LeaseId, now: Now) {
         self.lease = Some(lease);
         self.next_at = now + FIRST_AFTER;
         self.pools_due = true;
         self.due = (0..self.tally.parts()).collect();
-        self.there.clear();
         self.under_way = None;
     }
 
@@ -68,14 +80,23 @@ impl Usage {
         next.or_else(|| self.due.first()).copied()
     }
 
-    /// A transaction ended. What did not happen is due again.
+    /// A transaction ended. What may not have happened is due again.
     pub(crate) fn ended(&mut self, ticket: u64, outcome: TxnOutcome) {
         let Some(report) = self.under_way.take_if(|report| report.ticket == ticket) else {
             return;
         };
-        if !matches!(outcome, TxnOutcome::Committed(_)) {
-            self.pools_due |= report.pools;
-            self.due.extend(report.part);
+        let committed = matches!(outcome, TxnOutcome::Committed(_));
+        match report.about {
+            About::Write { pools, part } if !committed => {
+                self.pools_due |= pools;
+                self.due.extend(part);
+                self.there.extend(part);
+            }
+            About::TakeBack(parts) if committed => {
+                self.pools_there = false;
+                self.there.retain(|part| !parts.contains(part));
+            }
+            About::Write { .. } | About::TakeBack(_) => {}
         }
     }
 }
@@ -136,7 +157,7 @@ impl Osd {
     pub(crate) fn report_usage(&mut self, out: &mut Vec<Effect>) {
         self.forget_pgs();
         let Some(lease) = self.lease.filter(|_| self.is_present()) else {
-            return;
+            return self.take_back_usage(out);
         };
         let now = self.now;
         let usage = &mut self.usage;
@@ -156,11 +177,38 @@ impl Osd {
         }
     }
 
+    /// While this OSD does not show that it is up, others serve its PGs, and count them.
+    fn take_back_usage(&mut self, out: &mut Vec<Effect>) {
+        let (me, now) = (self.id(), self.now);
+        let usage = &mut self.usage;
+        let is_shown = usage.pools_there || !usage.there.is_empty();
+        let is_due = usage.lease.take().is_some() || now >= usage.next_at;
+        if self.lease.is_none() || !is_shown || !is_due {
+            return;
+        }
+        let parts: Vec<usize> = usage.there.iter().copied().take(PARTS_AT_ONCE).collect();
+        let keys = parts.iter().filter_map(|&part| part_key(me, part));
+        let keys = std::iter::once(usage::pools(me)).chain(keys);
+        let txn = Txn {
+            compare: vec![Compare::Absent(keys::osd_state(me))],
+            changes: keys.map(Change::Delete).collect(),
+        };
+        usage.next_at = now + TRY_AGAIN;
+        self.run_report(About::TakeBack(parts), txn, out);
+    }
+
+    fn run_report(&mut self, about: About, txn: Txn, out: &mut Vec<Effect>) {
+        let ticket = self.next;
+        self.usage.under_way = Some(Report { ticket, about });
+        self.run_txn(txn, TxnWait::Usage, out);
+    }
+
     fn send_report(&mut self, lease: LeaseId, part: Option<usize>, out: &mut Vec<Effect>) {
         // A later start of this OSD has a state of its own.
         let state = self.map.osds.get(&self.id()).map_or(0, |state| state.revision);
         let compare = vec![Compare::ModRevision(keys::osd_state(self.id()), state)];
         let pools = std::mem::take(&mut self.usage.pools_due);
+        self.usage.pools_there |= pools;
         let mut changes = Vec::new();
         if pools {
             let value = encode(&PoolsUsage {
@@ -176,17 +224,12 @@ impl Osd {
         if changes.is_empty() {
             return;
         }
-        self.usage.under_way = Some(Report {
-            ticket: self.next,
-            pools,
-            part,
-        });
-        self.run_txn(Txn { compare, changes }, TxnWait::Usage, out);
+        self.run_report(About::Write { pools, part }, Txn { compare, changes }, out);
     }
 
     /// A part that is empty need not be there.
     fn part_change(&mut self, lease: LeaseId, part: usize) -> Option<Change> {
-        let key = usage::images(self.id(), u32::try_from(part).ok()?);
+        let key = part_key(self.id(), part)?;
         let images = self.usage.tally.part(part);
         if images.is_empty() {
             return self.usage.there.remove(&part).then_some(Change::Delete(key));
@@ -207,6 +250,10 @@ impl Osd {
     pub fn pool_usage(&self) -> std::collections::BTreeMap<PoolId, PoolUsage> {
         self.usage.tally.pools()
     }
+}
+
+fn part_key(osd: OsdId, part: usize) -> Option<String> {
+    u32::try_from(part).ok().map(|part| usage::images(osd, part))
 }
 
 fn on(lease: LeaseId, key: String, value: bytes::Bytes) -> Change {

@@ -150,3 +150,32 @@ fn reports_are_written_when_something_changed() {
     };
     assert!((1..=3).all(copies));
 }
+
+#[test]
+fn an_osd_whose_disk_does_not_answer_takes_its_reports_back() {
+    let mut world = World::new(24, 3);
+    let image = World::image(1);
+    world.write(image, 0, vec![1; 6 * OBJECT_SIZE]).unwrap();
+    world.heal();
+    pass(&mut world, 60);
+    let before = reports(&world, 2);
+    assert_eq!(before.len(), 2, "{before:?}");
+    world.frozen = Some(OsdId(2));
+    let write = ImageOp::Write {
+        offset: 0,
+        data: vec![vec![2; 6 * OBJECT_SIZE].into()],
+    };
+    let ticket = world.submit(image, write);
+    pass(&mut world, 70);
+    assert!(!world.is_shown(OsdId(2)), "its disk is taken for dead");
+    assert_eq!(reports(&world, 2), []);
+    let others: Vec<_> = [1, 3].into_iter().flat_map(|osd| reports(&world, osd)).collect();
+    assert!(others.len() == 4 && world.is_shown(OsdId(1)), "{others:?}");
+
+    world.frozen = None;
+    world.finish(ticket).unwrap();
+    world.heal();
+    pass(&mut world, 80);
+    assert_eq!(reports(&world, 2).len(), 2);
+    assert_eq!(world.counted(image), (6 * OBJECT, 6));
+}

@@ -89,6 +89,8 @@ pub struct World {
     pub delivered: u64,
     /// How often another OSD, or itself, removed an OSD's state key.
     pub removals: BTreeMap<OsdId, u32>,
+    /// The disk of this OSD does not answer.
+    pub frozen: Option<OsdId>,
 }
 
 const CLIENT: ClientId = ClientId(77);
@@ -116,6 +118,7 @@ impl World {
             ticket: 0,
             delivered: 0,
             removals: BTreeMap::new(),
+            frozen: None,
         };
         let pool = Pool {
             name: "test".into(),
@@ -406,7 +409,7 @@ impl World {
         let disks: Vec<_> = self
             .nodes
             .iter()
-            .filter(|(_, n)| !n.pending.is_empty())
+            .filter(|(osd, n)| !n.pending.is_empty() && self.frozen != Some(**osd))
             .map(|(osd, _)| *osd)
             .collect();
         let choices = links.len() + disks.len() + usize::from(!self.txns.is_empty());
