@@ -5,7 +5,7 @@ mod status;
 
 use std::fmt::Write;
 
-use trivet_gateway::admin::{ImageInfo, ImageList};
+use trivet_gateway::admin::{ImageInfo, ImageList, OpTotal};
 
 pub use cluster::{df, gateways, monitors, osd_df, osds, pg, pgs, pool, pools, settings, tree};
 pub use status::{scrub, scrub_asked, status};
@@ -88,13 +88,28 @@ pub fn image(image: &ImageInfo) -> String {
             Some(format!("{} ({} bytes)", human_size(image.size), image.size)),
         ),
         ("pool", Some(one_line(&image.pool)).filter(|pool| !pool.is_empty())),
-        ("used", image.used.map(human_size)),
+        (
+            "used",
+            image.used.map(|used| format!("{} ({used} bytes)", human_size(used))),
+        ),
+        ("objects", image.objects.map(|objects| objects.to_string())),
+        ("reads", image.ops.map(|ops| operations(&ops.read))),
+        ("writes", image.ops.map(|ops| operations(&ops.write))),
+        ("discards", image.ops.map(|ops| operations(&ops.zero))),
         ("created", image.created.map(date)),
         ("modified", image.modified.map(date)),
         ("nbd export", Some(one_line(&image.nbd))),
         ("iscsi target", image.iscsi.as_deref().map(one_line)),
         ("nfs path", Some(one_line(&image.nfs))),
     ])
+}
+
+/// `12 (48.0 KiB, 250 us each)`.
+fn operations(op: &OpTotal) -> String {
+    match op.time_us.checked_div(op.count) {
+        None => "0".to_owned(),
+        Some(each) => format!("{} ({}, {each} us each)", op.count, human_size(op.bytes)),
+    }
 }
 
 /// `3d 4h`, `4h 5m`, `5m 6s`, `6s`.
@@ -147,6 +162,8 @@ fn leap(year: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use trivet_gateway::admin::OpTotals;
+
     use super::*;
 
     #[test]
@@ -179,6 +196,29 @@ iscsi target  iqn.2026-11.io.trivet:a
 nfs path      /a
 ";
         assert_eq!(image(&info), text);
+    }
+
+    #[test]
+    fn what_an_image_takes_and_how_it_is_used() {
+        let mut info = ImageInfo::new("a", "1", 1 << 20);
+        (info.used, info.objects) = (Some(49_152), Some(2));
+        let write = OpTotal {
+            count: 12,
+            bytes: 49_152,
+            time_us: 3000,
+        };
+        info.ops = Some(OpTotals {
+            write,
+            ..OpTotals::default()
+        });
+        let text = "\
+used          48.0 KiB (49152 bytes)
+objects       2
+reads         0
+writes        12 (48.0 KiB, 250 us each)
+discards      0
+";
+        assert!(image(&info).contains(text), "{}", image(&info));
     }
 
     #[test]

@@ -12,9 +12,9 @@ use trivet_core::keys::Settings;
 use trivet_gateway::admin::metrics::Metrics;
 use trivet_gateway::admin::{
     AdminAnswer, AdminCall, AdminError, AdminResult, ClusterChange, ClusterQuestion, CreatePool, Df, ErrorKind,
-    GatewayList, Health, ImageInfo, ImageList, MonitorList, OsdInfo, OsdList, PatchOsd, PatchPool, PatchSettings,
-    PgExplained, PgFilter, PgList, PoolInfo, PoolList, Scrub, ScrubAsked, SetPlace, Status, Thousandths, Tree, channel,
-    http,
+    GatewayList, Health, ImageInfo, ImageList, MonitorList, OpTotals, OsdInfo, OsdList, PatchOsd, PatchPool,
+    PatchSettings, PgExplained, PgFilter, PgList, PoolInfo, PoolList, Scrub, ScrubAsked, SetPlace, Status, Thousandths,
+    Tree, channel, http,
 };
 
 struct Server {
@@ -56,6 +56,11 @@ fn answer(call: AdminCall, lost: u64) -> AdminResult {
     match call {
         AdminCall::ImageInfo { path } if path == "none" => {
             Err(AdminError::new(ErrorKind::NotFound, "there is no image none\nat all"))
+        }
+        AdminCall::ImageInfo { path } if path == "used" => {
+            let mut used = ImageInfo::new(&path, "1f", 1 << 20);
+            (used.used, used.objects, used.ops) = (Some(8192), Some(2), Some(OpTotals::default()));
+            Ok(AdminAnswer::Image(used))
         }
         AdminCall::ImageInfo { path } => image(&path, 512),
         AdminCall::ImageCreate { path, size, .. } | AdminCall::ImageResize { path, size } => image(&path, size),
@@ -109,7 +114,15 @@ fn told(question: &ClusterQuestion) -> AdminAnswer {
         ClusterQuestion::Pools => AdminAnswer::Pools(PoolList {
             pools: vec![pool("fast")],
         }),
-        ClusterQuestion::Df => AdminAnswer::Df(Df::default()),
+        ClusterQuestion::Df => AdminAnswer::Df(Df {
+            pools: vec![PoolInfo {
+                used: Some(8192),
+                raw_used: Some(4 << 20),
+                objects: Some(16),
+                ..pool("fast")
+            }],
+            ..Df::default()
+        }),
         ClusterQuestion::Tree => AdminAnswer::Tree(Tree::default()),
         ClusterQuestion::Pgs(_) => AdminAnswer::Pgs(PgList::default()),
         ClusterQuestion::Pg { .. } => AdminAnswer::Pg(PgExplained {
@@ -173,7 +186,7 @@ fn image_commands_ask_and_print() {
         from: "a".to_owned(),
         to: "b/c".to_owned(),
     };
-    let table: [(&str, AdminCall, &str); 7] = [
+    let table: [(&str, AdminCall, &str); 8] = [
         (
             "create;/vms/a b;--size;1.5G",
             create("vms/a b", 3 << 29),
@@ -182,6 +195,7 @@ fn image_commands_ask_and_print() {
         ("ls", AdminCall::ImageList, "demo  1.0 GiB     -  1f"),
         ("info;a%2f?b", info("a%2f?b"), "image         a%2f?b"),
         ("info;--;-x", info("-x"), "image         -x"),
+        ("info;used", info("used"), "used          8.0 KiB (8192 bytes)"),
         ("resize;a/b;--size;64K", resize("a/b", 65536), "image         a/b"),
         ("rm;a/ü", remove("a/ü"), "removed a/ü"),
         ("rename;a;b/c", rename, "nfs path      /b/c"),
@@ -379,6 +393,11 @@ fn questions_about_the_cluster_ask_and_print() {
     check_all(&[
         ("df", ask(ClusterQuestion::Df), "all OSDs       0 B   0 B    0 B    -"),
         (
+            "df",
+            ask(ClusterQuestion::Df),
+            "fast         0       0       16          0 B  8.0 KiB   4.0 MiB    0 B",
+        ),
+        (
             "pg ls --pool fast --osd 2 --state inactive",
             ask(ClusterQuestion::Pgs(filter)),
             "PG  POOL  STATE  UP  ACTING  PRIMARY  EPOCH  MISSING",
@@ -431,9 +450,12 @@ fn a_scrub_is_asked_for_and_waited_for() {
 #[test]
 fn json_is_the_api_s() {
     let server = start();
-    let table: [(&[&str], &str, Value); 4] = [
+    let table: [(&[&str], &str, Value); 7] = [
         (&["--json", "image", "ls"], "/images/0/size", Value::from(1u64 << 30)),
         (&["image", "info", "a/b", "--json"], "/path", Value::from("a/b")),
+        (&["image", "info", "used", "--json"], "/used", Value::from(8192)),
+        (&["image", "info", "used", "--json"], "/ops/read/count", Value::from(0)),
+        (&["df", "--json"], "/pools/0/raw_used", Value::from(4 << 20)),
         (&["status", "--json"], "/health", Value::from("ok")),
         (
             &["osd", "stop", "1", "--json"],

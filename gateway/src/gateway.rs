@@ -21,7 +21,7 @@ use crate::admin::metrics::{ExportMetrics, Metrics, Op, Protocol};
 use crate::admin::{AdminCall, AdminReply};
 use crate::background::Background;
 use crate::changes::Changes;
-use crate::cluster::{Edits, Progress};
+use crate::cluster::{Edits, Progress, Usages};
 use crate::iscsi::IscsiSession;
 use crate::nbd::NbdSession;
 use crate::nfs::{NfsServer, NfsSession};
@@ -116,6 +116,7 @@ pub struct Gateway {
     pub(crate) scrubs: Scrubs,
     pub(crate) edits: Edits,
     pub(crate) progress: Progress,
+    pub(crate) usages: Usages,
     pub(crate) osds: BTreeMap<OsdId, OsdReport>,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
@@ -150,6 +151,7 @@ impl Gateway {
             scrubs: Scrubs::default(),
             edits: Edits::default(),
             progress: Progress::default(),
+            usages: Usages::default(),
             osds: BTreeMap::new(),
             clock,
             metrics,
@@ -279,6 +281,7 @@ impl Gateway {
         let known = self.client.map().revision;
         self.scrubs.apply(notice, known);
         self.edits.marks.apply(notice, known);
+        self.usages.apply(notice, known);
         let mut effects = std::mem::take(&mut self.from_client);
         self.client.notice(clock.now, notice, &mut effects);
         self.from_client = effects;

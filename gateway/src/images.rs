@@ -102,6 +102,11 @@ impl Gateway {
         let path = self.namespace.path_of(id).ok_or_else(gone)?;
         let mut info = ImageInfo::new(&String::from_utf8_lossy(&path), id, inode.size);
         info.pool = self.pool_name(id.pool());
+        if let Some(usage) = self.image_usage(id) {
+            info.used = Some(usage.used);
+            info.objects = Some(usage.objects);
+            info.ops = Some(usage.ops.into());
+        }
         info.modified = u64::try_from(inode.mtime.sec).ok();
         Ok(info)
     }

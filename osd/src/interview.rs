@@ -175,6 +175,7 @@ impl Osd {
                 pg.history_revision = revision;
                 pg.phase = Phase::Active;
                 self.note_tombstones(id);
+                self.count_pg(id);
                 self.heal_in_background(out);
             }
             TxnOutcome::Refused(_) | TxnOutcome::Unknown => pg.phase = Phase::Idle,

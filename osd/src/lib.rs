@@ -28,7 +28,9 @@ mod repeat;
 mod scrub;
 mod serve;
 mod stray;
+mod tally;
 mod tombstone;
+mod usage;
 
 use std::collections::BTreeMap;
 
@@ -53,6 +55,7 @@ use ping::Reach;
 use presence::{DiskWatch, Presence};
 use promise::Promises;
 use stray::Strays;
+use usage::Usage;
 
 /// Who this OSD is.
 #[derive(Clone, Debug)]
@@ -143,6 +146,7 @@ enum TxnWait {
     Scrub(PgId),
     Presence,
     Loss(OsdId),
+    Usage,
 }
 
 /// The OSD machine.
@@ -169,6 +173,7 @@ pub struct Osd {
     /// PGs whose objects are being dropped, in the epoch that said so.
     dropping: BTreeMap<PgId, Epoch>,
     strays: Strays,
+    usage: Usage,
     waits: HashMap<Ticket, Wait>,
     txns: BTreeMap<u64, TxnWait>,
     next: u64,
@@ -209,6 +214,7 @@ impl Osd {
             pgs: BTreeMap::new(),
             dropping: BTreeMap::new(),
             strays: Strays::default(),
+            usage: Usage::default(),
             waits: HashMap::new(),
             txns: BTreeMap::new(),
             next: 1,
@@ -289,6 +295,7 @@ impl Osd {
         if !self.loaded && self.map.revision > 0 && self.store.state() == State::Ready {
             self.load(out);
         }
+        self.count_changes();
         while !self.output.done.is_empty() {
             for (ticket, result) in std::mem::take(&mut self.output.done) {
                 self.answered(ticket, result, out);
@@ -303,6 +310,7 @@ impl Osd {
         self.loaded = true;
         self.accepted = self.store.accepted_epochs().collect();
         self.promises.restarted(self.now);
+        self.count_copies();
         self.register(out);
         self.consider_all(out);
     }
@@ -319,6 +327,7 @@ impl Osd {
         self.consider_all(out);
         self.repeat_fences(out);
         self.report_all(out);
+        self.report_usage(out);
         self.drop_strays(out);
         let ids: Vec<PgId> = self.pgs.keys().copied().collect();
         for id in ids {
@@ -425,6 +434,7 @@ impl Osd {
             Some(TxnWait::Scrub(pg)) => self.scrub_reported(pg, ticket, outcome),
             Some(TxnWait::Presence) => self.presence.ended(ticket, outcome),
             Some(TxnWait::Loss(osd)) => self.loss_told(osd, outcome),
+            Some(TxnWait::Usage) => self.usage.ended(ticket, outcome),
             None => {}
         }
     }

@@ -60,6 +60,10 @@ pub enum Mutant {
     ScrubOnlyOwn,
     /// Healing does not bring the remembered operations along.
     HealWithoutOps,
+    /// What changes after a PG became active is not counted.
+    CountOnce,
+    /// PGs that others serve are still counted.
+    KeepCounting,
 }
 
 #[cfg(feature = "mutants")]
@@ -90,6 +94,8 @@ impl Mutant {
         Mutant::NoReadRepair,
         Mutant::ScrubOnlyOwn,
         Mutant::HealWithoutOps,
+        Mutant::CountOnce,
+        Mutant::KeepCounting,
     ];
 }
 

@@ -176,6 +176,7 @@ impl Osd {
         self.pace.ended(self.now.since(running.since));
         match result {
             Ok(Reply::Data { version, segments }) => {
+                self.count_op(&running);
                 let data = slice_segments(&segments, offset % UNIT_SIZE, len);
                 let (client, mask) = (running.client, running.mask);
                 let Some(lane) = self.lane_of(target) else { return };
@@ -279,6 +280,7 @@ impl Osd {
         let merged = std::mem::take(&mut merging.units);
         let Some(change) = change_of(object, &running.op.action, present, &merged) else {
             let running = lane.running.swap_remove(index);
+            self.count_op(&running);
             self.answer(id, running.client, op_id, Ok(OpValue::Changed), out);
             return self.continue_lane(id, object, out);
         };
@@ -395,17 +397,21 @@ impl Osd {
         let Some(running) = lane.take_committing(version) else {
             return;
         };
-        let Stage::Committing(Committing { failed, mutation, .. }) = running.stage else {
+        let Stage::Committing(Committing { failed, mutation, .. }) = &running.stage else {
             return;
         };
+        let (failed, tombstone) = (*failed, mutation.tombstone);
         let acknowledged = failed.is_none();
         lane.acknowledged |= acknowledged;
         self.pace.ended(self.now.since(running.since));
         match failed {
             Some(error) => self.fail(running.client, running.op.id, error, out),
-            None => reply(running.client, running.op.id, Ok(OpValue::Changed), out),
+            None => {
+                self.count_op(&running);
+                reply(running.client, running.op.id, Ok(OpValue::Changed), out);
+            }
         }
-        if mutation.tombstone && acknowledged {
+        if tombstone && acknowledged {
             self.note_tombstone(target.pg, target.object, version);
         }
         self.continue_lane(target.pg, target.object, out);

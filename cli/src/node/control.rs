@@ -14,8 +14,9 @@ use trivet_core::OsdId;
 use trivet_core::keys::{self, GatewayState, OsdStats};
 use trivet_core::kv::{LeaseId, Txn, TxnOutcome};
 use trivet_core::map::encode;
+use trivet_core::usage::USAGE;
 use trivet_gateway::admin::http;
-use trivet_meta::Meta;
+use trivet_meta::{Meta, Watch};
 
 use super::channel::{Ask, Role, Tell, ToData};
 use super::cluster::random;
@@ -77,7 +78,12 @@ pub async fn run(
     duties: Duties,
 ) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    let mut watching = tokio::spawn(watch(Arc::clone(&store), data.clone()));
+    // Only gateways have use for what OSDs say of images.
+    let changes = match duties.gateway {
+        Some(_) => store.watch("", None),
+        None => store.watch_before(USAGE, None),
+    };
+    let mut watching = tokio::spawn(watch(changes, data.clone()));
     let mut helpers = Vec::new();
     let (stop, stopping) = tokio::sync::watch::channel(false);
     let mut held = Vec::new();
@@ -208,9 +214,8 @@ async fn transact(store: Arc<dyn Meta>, data: ToData, role: Role, ticket: u64, t
     data.tell(Tell::Outcome(role, ticket, outcome));
 }
 
-async fn watch(store: Arc<dyn Meta>, data: ToData) {
-    let mut watch = store.watch("", None);
-    while let Some(notice) = watch.next().await {
+async fn watch(mut changes: Box<dyn Watch>, data: ToData) {
+    while let Some(notice) = changes.next().await {
         data.tell(Tell::Notice(notice));
     }
 }

@@ -14,6 +14,7 @@ use trivet_core::keys::{self, OsdState, OsdStats};
 use trivet_core::kv::{LeaseId, Notice, TxnOutcome};
 use trivet_core::map::encode;
 use trivet_core::message::Message;
+use trivet_core::usage::USAGE;
 use trivet_core::{NodeId, Now, OsdId};
 use trivet_gateway::admin::{AdminAnswer, AdminError, AdminReply, ErrorKind};
 use trivet_gateway::status::OsdReport;
@@ -236,7 +237,8 @@ impl Osds {
 
     fn remember(&mut self, notice: &Notice) {
         use trivet_core::kv::Event as Change;
-        let keep = |key: &str| !key.starts_with(trivet_namespace::PREFIX);
+        // No OSD has any use for these.
+        let keep = |key: &str| !key.starts_with(trivet_namespace::PREFIX) && !key.starts_with(USAGE);
         match notice {
             Notice::Snapshot { revision, keys } => {
                 self.mirror = keys

@@ -169,6 +169,11 @@ pub fn pool(pool: &PoolInfo) -> String {
     ])
 }
 
+/// What is not known is a dash.
+fn shown(value: Option<&impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), ToString::to_string)
+}
+
 /// `trivet df`.
 pub fn df(df: &Df) -> String {
     let raw = [df.raw.total, df.raw.used, df.raw.free].map(human_size);
@@ -188,8 +193,10 @@ pub fn df(df: &Df) -> String {
             one_line(&pool.name),
             pool.replicas.to_string(),
             pool.images.to_string(),
+            shown(pool.objects.as_ref()),
             human_size(pool.provisioned),
-            pool.used.map_or_else(|| "-".to_owned(), human_size),
+            shown(pool.used.map(human_size).as_ref()),
+            shown(pool.raw_used.map(human_size).as_ref()),
             human_size(pool.max_avail),
         ]
     };
@@ -197,7 +204,9 @@ pub fn df(df: &Df) -> String {
         ("POOL", false),
         ("REPLICAS", true),
         ("IMAGES", true),
+        ("OBJECTS", true),
         ("PROVISIONED", true),
+        ("USED", true),
         ("RAW USED", true),
         ("AVAIL", true),
     ];
@@ -438,10 +447,29 @@ ID  POOL          REPLICAS  MIN  PGS  DOMAIN  ROOT  OSD TAGS  PRIMARY TAGS  IMAG
 RAW       CAPACITY     USED    AVAIL   USE
 all OSDs   4.0 KiB  1.0 KiB  3.0 KiB  25 %
 
-POOL  REPLICAS  IMAGES  PROVISIONED  RAW USED    AVAIL
-fast         2       3      2.0 KiB         -  1.0 KiB
+POOL  REPLICAS  IMAGES  OBJECTS  PROVISIONED  USED  RAW USED    AVAIL
+fast         2       3        -      2.0 KiB     -         -  1.0 KiB
 ";
         assert_eq!(df(&all), text);
+        let known = PoolInfo {
+            objects: Some(12),
+            used: Some(8192),
+            raw_used: Some(24 << 17),
+            ..list.pools[0].clone()
+        };
+        let text = df(&Df {
+            pools: vec![known],
+            ..all
+        });
+        assert!(
+            text.ends_with(
+                "\
+POOL  REPLICAS  IMAGES  OBJECTS  PROVISIONED     USED  RAW USED    AVAIL
+fast         2       3       12      2.0 KiB  8.0 KiB   3.0 MiB  1.0 KiB
+"
+            ),
+            "{text}"
+        );
         assert!(pool(&list.pools[0]).contains("failure domain  host\nosd tags        ssd\n"));
     }
 

@@ -15,6 +15,7 @@ pub mod map;
 pub mod message;
 pub mod mutation;
 pub mod time;
+pub mod usage;
 pub mod wire;
 
 pub use epochs::Epochs;

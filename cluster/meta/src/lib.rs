@@ -12,6 +12,7 @@
 mod check;
 mod embedded;
 mod etcd;
+mod span;
 #[cfg(test)]
 mod suite;
 
@@ -83,6 +84,9 @@ pub trait Meta: Send + Sync {
     /// last commit that the caller knows completely, it begins with the changes after that one if
     /// the store still has them.
     fn watch(&self, prefix: &str, from: Option<Revision>) -> Box<dyn Watch>;
+
+    /// Watches the keys that sort before `end`, like [`Meta::watch`]: for readers who have no use for what comes behind.
+    fn watch_before(&self, end: &str, from: Option<Revision>) -> Box<dyn Watch>;
 
     /// Makes a lease that lives for `ttl` after now and after each keep-alive.
     fn lease_grant(&self, ttl: Duration) -> Pending<'_, Result<LeaseId, MetaError>>;

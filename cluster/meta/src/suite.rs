@@ -22,6 +22,7 @@ pub(crate) async fn run(make: impl Fn() -> Arc<dyn Meta>, snapshots: RangeInclus
     ranges_keep_to_their_prefix(&*make()).await;
     counters_lose_nothing(make()).await;
     watch_from_a_revision(&*make()).await;
+    watch_before_a_key(&*make()).await;
     watch_sees_commits_whole(&*make()).await;
     mirrors_equal_ranges(make()).await;
     slow_watch_is_resynchronised(make(), snapshots).await;
@@ -204,6 +205,31 @@ async fn watch_from_a_revision(meta: &dyn Meta) {
         revision: c,
     }];
     assert_eq!(next(&mut *fresh).await, Notice::Changes { revision: c, events });
+}
+
+async fn watch_before_a_key(meta: &dyn Meta) {
+    commit(meta, vec![put("a", "1"), put("u/1", "1"), put("v", "1")]).await;
+    let mut watch = meta.watch_before("u/", None);
+    let keys = |notice: Notice| match notice {
+        Notice::Snapshot { keys, .. } => keys.into_iter().map(|row| row.key).collect::<Vec<_>>(),
+        Notice::Changes { events, .. } => events.iter().map(|event| key_of(event).to_owned()).collect(),
+    };
+    assert_eq!(keys(next(&mut *watch).await), ["a"]);
+    commit(meta, vec![put("u/1", "2")]).await;
+    let last = commit(meta, vec![put("u/2", "1"), put("t", "1"), Change::Delete("v".into())]).await;
+    let notice = next(&mut *watch).await;
+    assert!(
+        matches!(notice, Notice::Changes { revision, .. } if revision == last),
+        "{notice:?}"
+    );
+    assert_eq!(keys(notice), ["t"]);
+}
+
+fn key_of(event: &Event) -> &str {
+    match event {
+        Event::Put(row) => &row.key,
+        Event::Delete { key, .. } => key,
+    }
 }
 
 async fn watch_sees_commits_whole(meta: &dyn Meta) {

@@ -35,7 +35,7 @@ use tokio::sync::oneshot;
 
 use super::listener::Bounded;
 use super::metrics::Metrics;
-use super::scrape::scrape;
+use super::scrape::{Shown, scrape};
 use super::{
     AdminAnswer, AdminCall, AdminError, AdminHandle, ClusterQuestion, CreateImage, ErrorKind, Health, PatchImage,
     Status, clean_path, cluster_http, guard,
@@ -185,19 +185,23 @@ async fn healthz(State(api): State<Api>) -> Response {
 }
 
 async fn metrics_text(State(api): State<Api>) -> Response {
-    let status = api.probe().await.ok();
-    let (mut osds, mut pools) = (Vec::new(), Vec::new());
-    if status.is_some() {
-        let list = api.handle.call_within(AdminCall::OsdList, PROBE_DEADLINE);
-        if let Ok(AdminAnswer::Osds(list)) = list.await {
-            osds = list.osds;
+    let mut shown = Shown {
+        status: api.probe().await.ok(),
+        ..Shown::default()
+    };
+    if shown.status.is_some() {
+        let ask = |call| api.handle.call_within(call, PROBE_DEADLINE);
+        if let Ok(AdminAnswer::Osds(list)) = ask(AdminCall::OsdList).await {
+            shown.osds = list.osds;
         }
-        let question = AdminCall::Ask(ClusterQuestion::Pools);
-        if let Ok(AdminAnswer::Pools(list)) = api.handle.call_within(question, PROBE_DEADLINE).await {
-            pools = list.pools;
+        if let Ok(AdminAnswer::Pools(list)) = ask(AdminCall::Ask(ClusterQuestion::Pools)).await {
+            shown.pools = list.pools;
+        }
+        if let Ok(AdminAnswer::Images(list)) = ask(AdminCall::ImageList).await {
+            shown.images = list.images;
         }
     }
-    let text = scrape(api.metrics, status, osds, pools);
+    let text = scrape(api.metrics, shown);
     ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response()
 }
 

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Capacity, OsdInfo};
+use super::{Capacity, OpTotals, OsdInfo};
 
 /// One pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,9 +36,18 @@ pub struct PoolInfo {
     pub images: u64,
     /// Bytes that clients see of them.
     pub provisioned: u64,
-    /// Bytes taken on its OSDs, every copy counted; absent while it shares OSDs with other pools.
+    /// Bytes of data written to its images, each once; absent while not all OSDs have said.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub used: Option<u64>,
+    /// How many objects hold them.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub objects: Option<u64>,
+    /// Bytes that all copies of the objects take on OSDs.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub raw_used: Option<u64>,
+    /// Operations on its images.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ops: Option<OpTotals>,
     /// Bytes that can be written until its fullest OSD is full.
     pub max_avail: u64,
     /// It is being removed: no images can be made in it.

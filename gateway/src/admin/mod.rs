@@ -18,6 +18,8 @@ pub mod metrics;
 mod model;
 mod path;
 mod scrape;
+mod scrape_usage;
+mod totals;
 mod words;
 
 #[cfg(test)]
@@ -45,6 +47,7 @@ pub use model::{
     PatchImage, PgCounts, Recovery, Scrub, ScrubAsked, Status, iscsi_target,
 };
 pub use path::{MAX_COMPONENT, MAX_PATH, clean_path};
+pub use totals::{OpTotal, OpTotals};
 pub use words::{Thousandths, clean_tags, valid_pool_name, valid_word};
 
 /// Sizes of images are multiples of this, bytes: the sector that NBD and iSCSI clients see.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AdminCall, AdminError, MAX_IMAGE_SIZE, SECTOR, Thousandths, clean_path};
+use super::{AdminCall, AdminError, MAX_IMAGE_SIZE, OpTotals, SECTOR, Thousandths, clean_path};
 
 /// The longest iSCSI name, bytes (RFC 7143 section 4.2.7.1).
 const ISCSI_NAME_MAX: usize = 223;
@@ -23,9 +23,15 @@ pub struct ImageInfo {
     /// The name of the pool that it lives in.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub pool: String,
-    /// Bytes of data written to it, before replication; absent when it is not counted.
+    /// Bytes of data written to it, before replication; absent while not all OSDs have said.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub used: Option<u64>,
+    /// How many objects hold them.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub objects: Option<u64>,
+    /// Operations on it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ops: Option<OpTotals>,
     /// When it was made.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub created: Option<u64>,

@@ -12,22 +12,23 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::metrics::{BUCKETS, ExportMetrics, Metrics, Op, Protocol, Reading, bucket_bound};
-use super::{Health, OsdInfo, OsdState, PoolInfo, Scrub, Status};
+use super::scrape_usage::usage;
+use super::{Health, ImageInfo, OsdInfo, OsdState, PoolInfo, Scrub, Status};
 
-/// The text of a scrape; `status` is `None` when the data path did not answer.
-pub(super) fn scrape(
-    metrics: Arc<Metrics>,
-    status: Option<Status>,
-    osds: Vec<OsdInfo>,
-    pools: Vec<PoolInfo>,
-) -> String {
+/// What the data path shows.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    /// Absent when it did not answer.
+    pub(super) status: Option<Status>,
+    pub(super) osds: Vec<OsdInfo>,
+    pub(super) pools: Vec<PoolInfo>,
+    pub(super) images: Vec<ImageInfo>,
+}
+
+/// The text of a scrape.
+pub(super) fn scrape(metrics: Arc<Metrics>, shown: Shown) -> String {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Scrape {
-        metrics,
-        status,
-        osds,
-        pools,
-    }));
+    registry.register_collector(Box::new(Scrape { metrics, shown }));
     let mut text = String::new();
     text::encode(&mut text, &registry).expect("writing to a string does not fail");
     text
@@ -36,23 +37,23 @@ pub(super) fn scrape(
 #[derive(Debug)]
 struct Scrape {
     metrics: Arc<Metrics>,
-    status: Option<Status>,
-    osds: Vec<OsdInfo>,
-    pools: Vec<PoolInfo>,
+    shown: Shown,
 }
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let up = u64::from(self.status.is_some());
+        let shown = &self.shown;
+        let up = u64::from(shown.status.is_some());
         gauge(&mut encoder, "trivet_up", "Whether the data path answers", &up)?;
         operations(&mut encoder, &self.metrics.snapshot())?;
-        if let Some(status) = &self.status {
+        if let Some(status) = &shown.status {
             cluster(&mut encoder, status)?;
             placement(&mut encoder, status)?;
             scrub(&mut encoder, &status.scrub)?;
         }
-        osds(&mut encoder, &self.osds)?;
-        pools(&mut encoder, &self.pools)
+        osds(&mut encoder, &shown.osds)?;
+        pools(&mut encoder, &shown.pools)?;
+        usage(&mut encoder, &shown.pools, &shown.images)
     }
 }
 
@@ -325,7 +326,13 @@ mod tests {
             max_avail: 99,
             ..PoolInfo::default()
         };
-        let text = scrape(metrics, Some(status), vec![osd], vec![pool]);
+        let shown = Shown {
+            status: Some(status),
+            osds: vec![osd],
+            pools: vec![pool],
+            images: Vec::new(),
+        };
+        let text = scrape(metrics, shown);
         let labels = r#"protocol="nbd",export="vms/we\"b",op="read""#;
         has(&text, "trivet_up 1");
         has(&text, &format!("trivet_ops_total{{{labels}}} 2"));
@@ -354,7 +361,7 @@ mod tests {
 
     #[test]
     fn a_stalled_data_path_shows() {
-        let text = scrape(Metrics::new(), None, Vec::new(), Vec::new());
+        let text = scrape(Metrics::new(), Shown::default());
         has(&text, "trivet_up 0");
         assert!(!text.contains("trivet_health{"), "{text}");
     }

@@ -13,12 +13,14 @@ mod pools;
 mod recovery;
 mod space;
 mod tree;
+mod usage;
 
 pub(crate) use edits::Edits;
 pub(crate) use health::health;
 pub(crate) use pgs::pg_state;
 pub(crate) use pools::NO_POOL;
 pub(crate) use recovery::Progress;
+pub(crate) use usage::Usages;
 
 use crate::admin::{
     AdminAnswer, AdminError, AdminResult, ClusterQuestion as Question, Df, ErrorKind, GatewayInfo, GatewayList,

@@ -9,13 +9,15 @@ use std::collections::BTreeSet;
 use trivet_core::keys::{self, LEVEL_HOST, LEVEL_OSD, Pool};
 use trivet_core::kv::{Change, Compare};
 use trivet_core::map::{ClusterMap, Versioned, encode};
-use trivet_core::{ImageId, Numbering, OsdId, PoolId};
+use trivet_core::{ImageId, Numbering, OBJECT_SIZE, OsdId, PoolId};
 
 use super::edits::{Planned, Then};
 use super::marks::{NEXT_POOL, removing_key};
 use super::tree::{Places, level_exists};
 use super::{conflict, listed, not_found};
-use crate::admin::{AdminError, CreatePool, DEFAULT_PGS, ErrorKind, MAX_PGS, PatchPool, PoolInfo, valid_copies};
+use crate::admin::{
+    AdminError, CreatePool, DEFAULT_PGS, ErrorKind, MAX_PGS, OpTotals, PatchPool, PoolInfo, valid_copies,
+};
 use crate::gateway::Gateway;
 
 /// How to come by a pool.
@@ -228,6 +230,7 @@ impl Gateway {
     fn describe_pool(&self, id: PoolId, pool: &Pool, images: &[ImageId]) -> PoolInfo {
         let own: Vec<&ImageId> = images.iter().filter(|image| image.pool() == id).collect();
         let sizes = own.iter().filter_map(|image| self.namespace.inode(**image));
+        let usage = self.pool_usage(id);
         PoolInfo {
             id: id.0,
             name: pool.name.clone(),
@@ -241,7 +244,10 @@ impl Gateway {
             primary_tags: pool.primary_tags.clone(),
             images: own.len() as u64,
             provisioned: sizes.map(|inode| inode.size).fold(0, u64::saturating_add),
-            used: self.pool_used(id),
+            used: usage.map(|usage| usage.used),
+            objects: usage.map(|usage| usage.objects),
+            raw_used: usage.map(|usage| usage.copies.saturating_mul(OBJECT_SIZE as u64)),
+            ops: usage.map(|_| OpTotals::from(self.usages.pool_ops(id))),
             max_avail: self.pool_space(id).free,
             removing: self.edits.marks.removing(id).is_some(),
         }

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use trivet_core::{OsdId, PoolId};
+use trivet_core::usage::PoolUsage;
+use trivet_core::{ImageId, OsdId, PoolId};
 
+use super::usage::ImageSum;
 use crate::admin::Capacity;
 use crate::gateway::Gateway;
 use crate::session::Space;
@@ -71,16 +73,16 @@ impl Gateway {
         }
     }
 
-    /// What a pool's OSDs hold, if they hold nothing else.
-    pub(super) fn pool_used(&self, pool: PoolId) -> Option<u64> {
-        let shares = self.shares(pool);
-        let others = self.client.map().pools.keys().filter(|&&other| other != pool);
-        let shared = others.flat_map(|&other| self.shares(other).into_keys());
-        if shared.into_iter().any(|osd| shares.contains_key(&osd)) {
-            return None;
-        }
-        let used = shares.keys().filter_map(|&osd| self.usage(osd)).map(|usage| usage.used);
-        Some(used.fold(0, u64::saturating_add))
+    /// What the OSDs have of a pool; nothing is known before all that are up have said so.
+    pub(super) fn pool_usage(&self, pool: PoolId) -> Option<PoolUsage> {
+        let complete = self.usages.is_complete(self.client.map());
+        complete.then(|| self.usages.pool(pool))
+    }
+
+    /// What the OSDs have of an image, and the operations on it.
+    pub(crate) fn image_usage(&self, image: ImageId) -> Option<ImageSum> {
+        let complete = self.usages.is_complete(self.client.map());
+        complete.then(|| self.usages.image(image))
     }
 
     /// Reckons anew what clients of file systems are told.

@@ -8,4 +8,5 @@ mod osds;
 mod pools;
 mod scrubs;
 mod sessions;
+mod usage;
 mod world;

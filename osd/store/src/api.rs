@@ -142,11 +142,24 @@ pub struct StoreStats {
     pub commits: u64,
 }
 
-/// What a step of the store wants done and has to say. The caller drains both.
+/// Which units of an object are written has changed, durably.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// Which object.
+    pub object: ObjectId,
+    /// Before; empty if there was nothing of it.
+    pub before: UnitMask,
+    /// After; empty if there is nothing of it any more.
+    pub after: UnitMask,
+}
+
+/// What a step of the store wants done and has to say. The caller drains all of it.
 #[derive(Debug, Default)]
 pub struct Output {
     /// To be submitted; completions come back through `Store::completed`.
     pub disk: Vec<DiskOp>,
     /// Answers.
     pub done: Vec<(Ticket, Result<Reply, StoreError>)>,
+    /// Objects that became larger or smaller since the store is ready, in order.
+    pub changed: Vec<Changed>,
 }

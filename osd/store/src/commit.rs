@@ -12,7 +12,7 @@ use trivet_core::buffer::aligned;
 use trivet_core::mutation::{MAX_OPS, Mutation, Ops};
 use trivet_core::{Epoch, ObjectId, PgId, UNIT_SIZE, UNITS_PER_OBJECT, UnitMask, Version};
 
-use crate::api::{Output, Reply, StoreError, Ticket};
+use crate::api::{Changed, Output, Reply, StoreError, Ticket};
 use crate::batch::{self, Prefix};
 use crate::disk::{BuildMixer, Owner};
 use crate::layout::{BLOCK, BLOCK_LEN, Layout};
@@ -417,7 +417,7 @@ impl Live {
         self.commit.commits += u64::from(!items.is_empty());
         let mut payload = self.ring.block(prefix.position) + prefix.header_blocks;
         for item in items {
-            self.apply(&item.action, payload);
+            out.changed.extend(self.apply(&item.action, payload));
             payload += u32::try_from(item.payload).expect("batches are small");
             if !mutant!(self.options, AckBeforeBatch) {
                 out.done.push((item.ticket, Ok(item.action.reply())));
@@ -425,15 +425,17 @@ impl Live {
         }
     }
 
-    /// Takes a durable request, whose payload starts at block `payload` of the ring, into the index.
-    fn apply(&mut self, action: &Action, payload: u32) {
+    /// Takes a durable request, whose payload starts at block `payload` of the ring, into the index. Says if other units
+    /// of its object are written now.
+    fn apply(&mut self, action: &Action, payload: u32) -> Option<Changed> {
+        let mut changed = None;
         match action {
             Action::Write {
                 head,
                 mutation,
                 slot_units,
             } => {
-                self.apply_write(head, mutation, *slot_units, payload);
+                changed = self.apply_write(head, mutation, *slot_units, payload);
                 self.commit.fulfil(head.object);
                 self.commit.ops -= ops::growth(&mutation.ops);
             }
@@ -446,12 +448,21 @@ impl Live {
                 self.commit.fulfil(*object);
             }
         }
+        changed
     }
 
-    fn apply_write(&mut self, head: &WriteHead, mutation: &Mutation, slot_units: UnitMask, mut payload: u32) {
+    fn apply_write(
+        &mut self,
+        head: &WriteHead,
+        mutation: &Mutation,
+        slot_units: UnitMask,
+        mut payload: u32,
+    ) -> Option<Changed> {
         let drops_version = mutant!(self.options, TombstoneDropsVersion);
         let mut freed = None;
+        let (mut before, mut after) = (UnitMask::EMPTY, UnitMask::EMPTY);
         self.index.change(head.object, |entry| {
+            before = entry.present;
             freed = entry.slot().filter(|&old| Some(old) != head.slot);
             entry.begin(head, &mutation.ops);
             if mutation.tombstone && drops_version {
@@ -465,10 +476,13 @@ impl Live {
                     payload += u32::try_from(patch.units()).expect("at most 32");
                 }
             }
+            after = entry.present;
         });
         if !mutant!(self.options, ReuseSlotEarly) {
             freed.into_iter().for_each(|slot| self.slots.release(slot));
         }
+        let object = head.object;
+        (before != after).then_some(Changed { object, before, after })
     }
 }
 

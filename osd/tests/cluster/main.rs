@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod usage;
 mod world;
 
 use std::collections::BTreeMap;

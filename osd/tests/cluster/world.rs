@@ -11,6 +11,7 @@ use trivet_core::keys::{self, OsdConfig, PgPlan, Plan, Pool};
 use trivet_core::kv::{Change, Compare, Event as Kv, KeyValue, LeaseId, Notice, Txn, TxnOutcome};
 use trivet_core::map::encode;
 use trivet_core::message::Message;
+use trivet_core::usage::ImageUsage;
 use trivet_core::{ClientId, ImageId, NodeId, Now, ObjectId, OsdId, PoolId};
 use trivet_osd::{Effect, Event, Identity, Osd};
 use trivet_store::api::Output;
@@ -88,6 +89,8 @@ pub struct World {
     pub delivered: u64,
     /// How often another OSD, or itself, removed an OSD's state key.
     pub removals: BTreeMap<OsdId, u32>,
+    /// The disk of this OSD does not answer.
+    pub frozen: Option<OsdId>,
 }
 
 const CLIENT: ClientId = ClientId(77);
@@ -115,6 +118,7 @@ impl World {
             ticket: 0,
             delivered: 0,
             removals: BTreeMap::new(),
+            frozen: None,
         };
         let pool = Pool {
             name: "test".into(),
@@ -212,6 +216,27 @@ impl World {
         let mut out = Vec::new();
         self.client.notice(self.now, &self.snapshot(), &mut out);
         self.take_client(out);
+    }
+
+    /// What all OSDs together count of an image: bytes and objects.
+    pub fn counted(&self, image: ImageId) -> (u64, u64) {
+        let machines = self.nodes.values().filter_map(|node| node.osd.as_ref());
+        let found = machines.filter_map(|machine| machine.image_usage().get(&image).copied());
+        found.fold((0, 0), |sum, usage| (sum.0 + usage.used, sum.1 + usage.objects))
+    }
+
+    /// What an OSD counts of an image.
+    pub fn usage(&self, osd: OsdId, image: ImageId) -> ImageUsage {
+        let machine = self.nodes[&osd].osd.as_ref().unwrap();
+        machine.image_usage().get(&image).copied().unwrap_or_default()
+    }
+
+    /// What the metadata store shows below a prefix, and with which commit.
+    pub fn shown(&self, prefix: &str) -> Vec<(String, String, u64)> {
+        let text = |value: &Bytes| String::from_utf8(value.to_vec()).unwrap();
+        let keys = self.kv.iter().filter(|(key, _)| key.starts_with(prefix));
+        keys.map(|(key, (value, revision, _))| (key.clone(), text(value), *revision))
+            .collect()
     }
 
     /// Whether the metadata store shows an OSD.
@@ -385,7 +410,7 @@ impl World {
         let disks: Vec<_> = self
             .nodes
             .iter()
-            .filter(|(_, n)| !n.pending.is_empty())
+            .filter(|(osd, n)| !n.pending.is_empty() && self.frozen != Some(**osd))
             .map(|(osd, _)| *osd)
             .collect();
         let choices = links.len() + disks.len() + usize::from(!self.txns.is_empty());

@@ -63,7 +63,9 @@ impl World {
         if let Some(what) = self.unfinished() {
             return Some(what);
         }
-        self.replicas_differ().or_else(|| self.space_lost())
+        self.replicas_differ()
+            .or_else(|| self.space_lost())
+            .or_else(|| self.miscounted())
     }
 
     /// A change of the number of PGs that is not over, or left something behind.

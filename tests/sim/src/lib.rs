@@ -8,6 +8,7 @@ mod atlas;
 mod clients;
 mod control;
 mod converge;
+mod counted;
 pub mod disk;
 mod event;
 pub mod kv;

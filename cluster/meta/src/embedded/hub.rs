@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::Notify;
 use trivet_core::kv::{Event, Revision};
 
+use crate::span::Span;
+
 /// What the history and each queue may hold, bytes of keys and values (each event counts 100 more).
 const BACKLOG_BYTES: usize = 8 << 20;
 const EVENT_OVERHEAD: usize = 100;
@@ -85,7 +87,7 @@ struct QueueState {
 
 /// The commits that one watch has still to read.
 pub(super) struct Queue {
-    prefix: String,
+    span: Span,
     state: Mutex<QueueState>,
     pub(super) news: Notify,
 }
@@ -103,8 +105,8 @@ pub(super) enum Found {
 }
 
 impl Queue {
-    pub(super) fn prefix(&self) -> &str {
-        &self.prefix
+    pub(super) fn span(&self) -> &Span {
+        &self.span
     }
 
     fn lock(&self) -> MutexGuard<'_, QueueState> {
@@ -146,7 +148,7 @@ impl Queue {
 
     fn push(&self, commit: &Arc<Commit>) {
         let mut state = self.lock();
-        if state.stale || !commit.events.iter().any(|event| key(event).starts_with(&self.prefix)) {
+        if state.stale || !commit.events.iter().any(|event| self.span.has(key(event))) {
             return;
         }
         state.backlog.push(commit);
@@ -228,12 +230,12 @@ impl Hub {
             .for_each(|queue| queue.mark_stale());
     }
 
-    /// A queue for `prefix` that holds what came after `from`, or is marked for a snapshot.
-    pub(super) fn register(&self, prefix: &str, from: Option<Revision>) -> Arc<Queue> {
+    /// A queue for a span that holds what came after `from`, or is marked for a snapshot.
+    pub(super) fn register(&self, span: Span, from: Option<Revision>) -> Arc<Queue> {
         let mut state = self.lock();
         let covered = from.is_some_and(|from| state.covers(from));
         let queue = Arc::new(Queue {
-            prefix: prefix.to_owned(),
+            span,
             state: Mutex::new(QueueState {
                 stale: !covered,
                 closed: state.closed,

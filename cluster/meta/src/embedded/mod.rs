@@ -21,6 +21,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use trivet_core::kv::{KeyValue, LeaseId, Revision, Txn, TxnOutcome};
 
+use crate::span::Span;
 use crate::{Meta, MetaError, Pending, Range, Watch, check};
 use file::{Open, Shared};
 use writer::Request;
@@ -91,7 +92,19 @@ impl Meta for Embedded {
     }
 
     fn watch(&self, prefix: &str, from: Option<Revision>) -> Box<dyn Watch> {
-        Box::new(watch::EmbeddedWatch::new(Arc::clone(&self.shared), prefix, from))
+        Box::new(watch::EmbeddedWatch::new(
+            Arc::clone(&self.shared),
+            Span::prefix(prefix),
+            from,
+        ))
+    }
+
+    fn watch_before(&self, end: &str, from: Option<Revision>) -> Box<dyn Watch> {
+        Box::new(watch::EmbeddedWatch::new(
+            Arc::clone(&self.shared),
+            Span::before(end),
+            from,
+        ))
     }
 
     fn lease_grant(&self, ttl: Duration) -> Pending<'_, Result<LeaseId, MetaError>> {

@@ -9,6 +9,7 @@ use trivet_core::kv::{Event, Notice, Revision};
 use super::file::{Shared, closed};
 use super::hub::{self, Commit, Found, Queue};
 use super::tables;
+use crate::span::Span;
 use crate::{MetaError, Pending, Range, Watch};
 
 /// How long a watch waits after a snapshot failed.
@@ -33,8 +34,8 @@ impl Drop for Attempt<'_> {
 }
 
 impl EmbeddedWatch {
-    pub(super) fn new(shared: Arc<Shared>, prefix: &str, from: Option<Revision>) -> EmbeddedWatch {
-        let queue = shared.hub.register(prefix, from);
+    pub(super) fn new(shared: Arc<Shared>, span: Span, from: Option<Revision>) -> EmbeddedWatch {
+        let queue = shared.hub.register(span, from);
         EmbeddedWatch {
             shared,
             queue,
@@ -55,7 +56,7 @@ impl EmbeddedWatch {
                 Found::Stale => match self.snapshot().await {
                     Ok(notice) => return Some(notice),
                     Err(error) => {
-                        tracing::warn!(%error, prefix = self.queue.prefix(), "no snapshot yet");
+                        tracing::warn!(%error, prefix = self.queue.span().prefix, "no snapshot yet");
                         tokio::time::sleep(RETRY).await;
                     }
                 },
@@ -66,7 +67,9 @@ impl EmbeddedWatch {
     async fn snapshot(&mut self) -> Result<Notice, MetaError> {
         self.queue.begin_snapshot();
         let mut attempt = Attempt(Some(&self.queue));
-        let range = read_range(Arc::clone(&self.shared), self.queue.prefix().to_owned()).await?;
+        let span = self.queue.span();
+        let mut range = read_range(Arc::clone(&self.shared), span.prefix.clone()).await?;
+        range.keys.retain(|row| span.has(&row.key));
         attempt.0 = None;
         drop(attempt);
         self.known = range.revision;
@@ -79,10 +82,10 @@ impl EmbeddedWatch {
     /// What of these the snapshot did not have.
     fn changes(&mut self, commits: &[Arc<Commit>]) -> Option<Notice> {
         let fresh = commits.iter().filter(|commit| commit.revision > self.known);
-        let prefix = self.queue.prefix();
+        let span = self.queue.span();
         let events: Vec<Event> = fresh
             .flat_map(|commit| &commit.events)
-            .filter(|event| hub::key(event).starts_with(prefix))
+            .filter(|event| span.has(hub::key(event)))
             .cloned()
             .collect();
         if events.is_empty() {

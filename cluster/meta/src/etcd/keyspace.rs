@@ -4,6 +4,8 @@ use bytes::Bytes;
 use etcd_client::{Compare as EtcdCompare, CompareOp, PutOptions, Txn as EtcdTxn, TxnOp, proto};
 use trivet_core::kv::{Change, Compare, Event, KeyValue, Revision, Txn};
 
+use crate::span::Span;
+
 /// `Event.EventType.DELETE` of etcd's `mvccpb`.
 const DELETE: i32 = 1;
 
@@ -24,6 +26,14 @@ impl Keyspace {
     /// etcd's name of a key, or of the keys that begin with it.
     pub(super) fn full(&self, key: &str) -> String {
         [&self.prefix, key].concat()
+    }
+
+    /// etcd's name of the end of a span.
+    pub(super) fn end(&self, span: &Span) -> Vec<u8> {
+        match &span.end {
+            Some(end) => self.full(end).into_bytes(),
+            None => end_of(&self.full(&span.prefix)),
+        }
     }
 
     /// A transaction as etcd has it.
@@ -111,7 +121,7 @@ pub(super) fn revision_of(event: &Event) -> Revision {
 
 /// The end of the range of all keys that begin with `prefix`, which is not empty. The last byte of UTF-8 text is
 /// never 0xff.
-pub(super) fn end_of(prefix: &str) -> Vec<u8> {
+fn end_of(prefix: &str) -> Vec<u8> {
     let mut end = prefix.as_bytes().to_vec();
     if let Some(last) = end.last_mut() {
         *last = last.saturating_add(1);
@@ -141,6 +151,9 @@ mod tests {
     #[test]
     fn ends_of_prefixes() {
         assert_eq!(end_of("/a/"), b"/a0");
+        let keyspace = Keyspace::new("a");
+        assert_eq!(keyspace.end(&Span::prefix("b/")), b"/a/b0");
+        assert_eq!(keyspace.end(&Span::before("b/")), b"/a/b/");
         assert_eq!(end_of("/a/\u{10ffff}"), b"/a/\xf4\x8f\xbf\xc0");
     }
 }

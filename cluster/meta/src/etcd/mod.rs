@@ -24,6 +24,7 @@ use trivet_core::kv::{KeyValue, LeaseId, Revision, Txn, TxnOutcome};
 
 pub use url::{MetaUrl, MetaUrlError};
 
+use crate::span::Span;
 use crate::{Meta, MetaError, Pending, Range, Watch, check};
 use connection::{Endpoints, Pool};
 use keyspace::Keyspace;
@@ -65,7 +66,7 @@ impl Meta for Etcd {
     }
 
     fn range<'a>(&'a self, prefix: &'a str) -> Pending<'a, Result<Range, MetaError>> {
-        Box::pin(self.shared.range(prefix))
+        Box::pin(async move { self.shared.range(&Span::prefix(prefix)).await })
     }
 
     fn txn(&self, txn: Txn) -> Pending<'_, Result<TxnOutcome, MetaError>> {
@@ -76,7 +77,13 @@ impl Meta for Etcd {
     }
 
     fn watch(&self, prefix: &str, from: Option<Revision>) -> Box<dyn Watch> {
-        Box::new(watch::EtcdWatch::new(Arc::clone(&self.shared), prefix, from))
+        let span = Span::prefix(prefix);
+        Box::new(watch::EtcdWatch::new(Arc::clone(&self.shared), span, from))
+    }
+
+    fn watch_before(&self, end: &str, from: Option<Revision>) -> Box<dyn Watch> {
+        let span = Span::before(end);
+        Box::new(watch::EtcdWatch::new(Arc::clone(&self.shared), span, from))
     }
 
     fn lease_grant(&self, ttl: Duration) -> Pending<'_, Result<LeaseId, MetaError>> {

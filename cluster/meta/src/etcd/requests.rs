@@ -12,6 +12,7 @@ use trivet_core::kv::{KeyValue, LeaseId, Revision, Txn, TxnOutcome};
 use super::connection::{Endpoints, Pool};
 use super::failure::Failure;
 use super::keyspace::{self, Keyspace};
+use crate::span::Span;
 use crate::{MetaError, Range};
 
 /// How long a transaction may take once it was sent.
@@ -98,11 +99,11 @@ impl Shared {
         Ok(rows.into_iter().find_map(|row| self.keyspace.row(row)))
     }
 
-    pub(super) async fn range(&self, prefix: &str) -> Result<Range, MetaError> {
+    pub(super) async fn range(&self, span: &Span) -> Result<Range, MetaError> {
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.pages(prefix).await {
+            match self.pages(span).await {
                 Err(Failure::NoSuchRevision) if tries < RANGE_TRIES => {}
                 read => return read.map_err(Failure::into_error),
             }
@@ -110,9 +111,9 @@ impl Shared {
     }
 
     /// The first page decides on the revision, the others are read as of it.
-    async fn pages(&self, prefix: &str) -> Result<Range, Failure> {
-        let mut from = self.keyspace.full(prefix).into_bytes();
-        let end = keyspace::end_of(&self.keyspace.full(prefix));
+    async fn pages(&self, span: &Span) -> Result<Range, Failure> {
+        let mut from = self.keyspace.full(&span.prefix).into_bytes();
+        let end = self.keyspace.end(span);
         let (mut revision, mut limit, mut keys) = (0, PAGE_KEYS, Vec::new());
         loop {
             let options = GetOptions::new().with_range(end.clone()).with_limit(limit);

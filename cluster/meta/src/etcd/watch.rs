@@ -18,6 +18,7 @@ use super::commits::Commits;
 use super::connection::Connection;
 use super::failure::Failure;
 use super::requests::{ANSWER_BYTES, Shared, answers, remembers};
+use crate::span::Span;
 use crate::{Pending, Watch};
 
 /// Notices that wait for the reader; each is a snapshot or one message of etcd's (about 2 MiB).
@@ -39,11 +40,11 @@ pub(super) struct EtcdWatch {
 }
 
 impl EtcdWatch {
-    pub(super) fn new(shared: Arc<Shared>, prefix: &str, from: Option<Revision>) -> EtcdWatch {
+    pub(super) fn new(shared: Arc<Shared>, span: Span, from: Option<Revision>) -> EtcdWatch {
         let (out, notices) = mpsc::channel(QUEUE_LENGTH);
         let feed = Feed {
             shared,
-            prefix: prefix.to_owned(),
+            span,
             known: from,
             first: usize::try_from(std::process::id()).unwrap_or(0),
             out,
@@ -70,7 +71,7 @@ impl Watch for EtcdWatch {
 /// The task's side.
 struct Feed {
     shared: Arc<Shared>,
-    prefix: String,
+    span: Span,
     /// Everything up to here was delivered.
     known: Option<Revision>,
     /// The endpoint to begin with.
@@ -112,7 +113,7 @@ impl Feed {
                 End::Unread => return,
                 End::Forgotten => self.known = None,
                 End::Lost(why) => {
-                    tracing::debug!(prefix = self.prefix, why, "watching etcd anew");
+                    tracing::debug!(prefix = self.span.prefix, why, "watching etcd anew");
                     sleep(RETRY).await;
                 }
             }
@@ -159,7 +160,7 @@ impl Feed {
                 return Ok(known);
             }
         }
-        let range = self.shared.range(&self.prefix).await;
+        let range = self.shared.range(&self.span).await;
         let range = range.map_err(|error| End::Lost(error.to_string()))?;
         let (revision, keys) = (range.revision, range.keys);
         self.deliver(Notice::Snapshot { revision, keys }).await?;
@@ -169,14 +170,14 @@ impl Feed {
     async fn open(&self, connection: &Connection, known: Revision) -> Result<WatchStream, End> {
         let from = i64::try_from(known + 1).map_err(|_| End::Forgotten)?;
         let options = WatchOptions::new()
-            .with_prefix()
+            .with_range(self.shared.keyspace.end(&self.span))
             .with_fragment()
             .with_start_revision(from);
         let client = connection.client.watch_client();
         let mut client = client.max_decoding_message_size(ANSWER_BYTES);
         let opened = timeout(
             OPENING,
-            client.watch(self.shared.keyspace.full(&self.prefix), Some(options)),
+            client.watch(self.shared.keyspace.full(&self.span.prefix), Some(options)),
         )
         .await;
         let opened = opened.map_err(|_| End::Lost("etcd does not begin the stream".to_owned()))?;

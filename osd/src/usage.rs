@@ -1,0 +1,268 @@
+//! How this OSD reports what images take and how they are used: on its lease, some of it every few seconds, and only what
+//! changed.
+//!
+//! A report is one transaction: the pools, and one part of the images, the one whose turn it is. So an OSD that has
+//! many busy images writes no more than others, but each of its numbers less often.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use trivet_core::keys;
+use trivet_core::kv::{Change, Compare, LeaseId, Txn, TxnOutcome};
+use trivet_core::map::encode;
+use trivet_core::message::Action;
+use trivet_core::usage::{self, ImageUsage, ImagesUsage, PoolUsage, PoolsUsage};
+use trivet_core::{ImageId, Now, OsdId, PgId, PoolId};
+
+use crate::lane::Running;
+use crate::options::mutant;
+use crate::pg::Phase;
+use crate::tally::{Kind, Tally};
+use crate::{Effect, Osd, TxnWait};
+
+/// How often something is reported, if something changed.
+const PERIOD: Duration = Duration::from_secs(5);
+/// A new lease is used after this time: what is said before the PGs are active is not worth much.
+const FIRST_AFTER: Duration = Duration::from_secs(2);
+/// What was to be taken back and may not have been is tried again after this time.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// Parts that one transaction takes back, at most.
+const PARTS_AT_ONCE: usize = 90;
+
+/// What the metadata store shows, and what it has to.
+#[derive(Debug, Default)]
+pub(crate) struct Usage {
+    pub(crate) tally: Tally,
+    /// The lease that reports hang on, while there are some.
+    lease: Option<LeaseId>,
+    /// When the next report may be made.
+    next_at: Now,
+    pools_due: bool,
+    /// Parts that have to be written.
+    due: BTreeSet<usize>,
+    /// Whether the pools, and which parts, may be there.
+    pools_there: bool,
+    there: BTreeSet<usize>,
+    /// The part that was written last.
+    last: usize,
+    under_way: Option<Report>,
+}
+
+/// A transaction under way.
+#[derive(Debug)]
+struct Report {
+    ticket: u64,
+    about: About,
+}
+
+/// What a transaction is about.
+#[derive(Debug)]
+enum About {
+    /// Writes whether the pools, and which part.
+    Write { pools: bool, part: Option<usize> },
+    /// Takes back the pools and these parts.
+    TakeBack(Vec<usize>),
+}
+
+impl Usage {
+    /// Everything is to be written, on this lease.
+    fn begin(&mut self, lease: LeaseId, now: Now) {
+        self.lease = Some(lease);
+        self.next_at = now + FIRST_AFTER;
+        self.pools_due = true;
+        self.due = (0..self.tally.parts()).collect();
+        self.under_way = None;
+    }
+
+    /// The part whose turn it is.
+    fn next_part(&self) -> Option<usize> {
+        let next = self.due.range(self.last + 1..).next();
+        next.or_else(|| self.due.first()).copied()
+    }
+
+    /// A transaction ended. What may not have happened is due again.
+    pub(crate) fn ended(&mut self, ticket: u64, outcome: TxnOutcome) {
+        let Some(report) = self.under_way.take_if(|report| report.ticket == ticket) else {
+            return;
+        };
+        let committed = matches!(outcome, TxnOutcome::Committed(_));
+        match report.about {
+            About::Write { pools, part } if !committed => {
+                self.pools_due |= pools;
+                self.due.extend(part);
+                self.there.extend(part);
+            }
+            About::TakeBack(parts) if committed => {
+                self.pools_there = false;
+                self.there.retain(|part| !parts.contains(part));
+            }
+            About::Write { .. } | About::TakeBack(_) => {}
+        }
+    }
+}
+
+impl Osd {
+    /// Counts what the store has, once it is open.
+    pub(crate) fn count_copies(&mut self) {
+        for (object, info) in self.store.objects() {
+            self.usage.tally.found_copy(object.image.pool(), info.present);
+        }
+    }
+
+    /// Counts what has become of objects.
+    pub(crate) fn count_changes(&mut self) {
+        let mut changes = std::mem::take(&mut self.output.changed);
+        for changed in changes.drain(..) {
+            let pg = self
+                .map
+                .pg_of(changed.object)
+                .filter(|_| !mutant!(self.options, CountOnce));
+            self.usage.tally.changed(pg, &changed, self.now);
+        }
+        // The room is used again.
+        self.output.changed = changes;
+    }
+
+    /// Counts a PG, which became active.
+    pub(crate) fn count_pg(&mut self, id: PgId) {
+        let objects: Vec<_> = self
+            .objects_of(id)
+            .map(|(object, info)| (object.image, info.present))
+            .collect();
+        self.usage.tally.begin(id, objects.into_iter(), self.now);
+    }
+
+    /// Counts an operation that is answered now. Deletions of whole objects are not asked for by users of images.
+    pub(crate) fn count_op(&mut self, running: &Running) {
+        let (kind, object, bytes) = match &running.op.action {
+            Action::Read { object, len, .. } => (Kind::Read, object, *len),
+            Action::Write { object, data, .. } => (Kind::Write, object, data.iter().map(bytes::Bytes::len).sum()),
+            Action::Zero { object, len, .. } => (Kind::Zero, object, *len),
+            Action::Remove { .. } | Action::List { .. } => return,
+        };
+        let took = self.now.since(running.since);
+        self.usage.tally.answered(object.image, kind, bytes, took, self.now);
+    }
+
+    /// Stops counting PGs that this OSD serves no more.
+    fn forget_pgs(&mut self) {
+        let serves = |id: &PgId| self.pgs.get(id).is_some_and(|pg| pg.phase == Phase::Active);
+        let gone: Vec<PgId> = self.usage.tally.pgs().filter(|id| !serves(id)).collect();
+        for id in gone {
+            if mutant!(self.options, KeepCounting) {
+                continue;
+            }
+            self.usage.tally.end(id, self.now);
+        }
+    }
+
+    /// Reports what is due, when it is time.
+    pub(crate) fn report_usage(&mut self, out: &mut Vec<Effect>) {
+        self.forget_pgs();
+        let Some(lease) = self.lease.filter(|_| self.is_present()) else {
+            return self.take_back_usage(out);
+        };
+        let now = self.now;
+        let usage = &mut self.usage;
+        if usage.lease != Some(lease) {
+            usage.begin(lease, now);
+        }
+        if now < usage.next_at || usage.under_way.is_some() {
+            return;
+        }
+        usage.next_at = now + PERIOD;
+        usage.tally.forget_idle(now);
+        usage.pools_due |= usage.tally.take_pools_changed();
+        usage.due.append(&mut usage.tally.take_changed());
+        let part = usage.next_part();
+        if usage.pools_due || part.is_some() {
+            self.send_report(lease, part, out);
+        }
+    }
+
+    /// While this OSD does not show that it is up, others serve its PGs, and count them.
+    fn take_back_usage(&mut self, out: &mut Vec<Effect>) {
+        let (me, now) = (self.id(), self.now);
+        let usage = &mut self.usage;
+        let is_shown = usage.pools_there || !usage.there.is_empty();
+        let is_due = usage.lease.take().is_some() || now >= usage.next_at;
+        if self.lease.is_none() || !is_shown || !is_due {
+            return;
+        }
+        let parts: Vec<usize> = usage.there.iter().copied().take(PARTS_AT_ONCE).collect();
+        let keys = parts.iter().filter_map(|&part| part_key(me, part));
+        let keys = std::iter::once(usage::pools(me)).chain(keys);
+        let txn = Txn {
+            compare: vec![Compare::Absent(keys::osd_state(me))],
+            changes: keys.map(Change::Delete).collect(),
+        };
+        usage.next_at = now + TRY_AGAIN;
+        self.run_report(About::TakeBack(parts), txn, out);
+    }
+
+    fn run_report(&mut self, about: About, txn: Txn, out: &mut Vec<Effect>) {
+        let ticket = self.next;
+        self.usage.under_way = Some(Report { ticket, about });
+        self.run_txn(txn, TxnWait::Usage, out);
+    }
+
+    fn send_report(&mut self, lease: LeaseId, part: Option<usize>, out: &mut Vec<Effect>) {
+        // A later start of this OSD has a state of its own.
+        let state = self.map.osds.get(&self.id()).map_or(0, |state| state.revision);
+        let compare = vec![Compare::ModRevision(keys::osd_state(self.id()), state)];
+        let pools = std::mem::take(&mut self.usage.pools_due);
+        self.usage.pools_there |= pools;
+        let mut changes = Vec::new();
+        if pools {
+            let value = encode(&PoolsUsage {
+                pools: self.usage.tally.pools(),
+            });
+            changes.push(on(lease, usage::pools(self.id()), value));
+        }
+        if let Some(part) = part {
+            changes.extend(self.part_change(lease, part));
+            self.usage.due.remove(&part);
+            self.usage.last = part;
+        }
+        if changes.is_empty() {
+            return;
+        }
+        self.run_report(About::Write { pools, part }, Txn { compare, changes }, out);
+    }
+
+    /// A part that is empty need not be there.
+    fn part_change(&mut self, lease: LeaseId, part: usize) -> Option<Change> {
+        let key = part_key(self.id(), part)?;
+        let images = self.usage.tally.part(part);
+        if images.is_empty() {
+            return self.usage.there.remove(&part).then_some(Change::Delete(key));
+        }
+        self.usage.there.insert(part);
+        let boot = self.identity.boot;
+        Some(on(lease, key, encode(&ImagesUsage { boot, images })))
+    }
+
+    /// What it counts of images, for checks from outside.
+    #[must_use]
+    pub fn image_usage(&self) -> std::collections::BTreeMap<ImageId, ImageUsage> {
+        self.usage.tally.all()
+    }
+
+    /// What it counts of pools, for checks from outside.
+    #[must_use]
+    pub fn pool_usage(&self) -> std::collections::BTreeMap<PoolId, PoolUsage> {
+        self.usage.tally.pools()
+    }
+}
+
+fn part_key(osd: OsdId, part: usize) -> Option<String> {
+    u32::try_from(part).ok().map(|part| usage::images(osd, part))
+}
+
+fn on(lease: LeaseId, key: String, value: bytes::Bytes) -> Change {
+    Change::Put {
+        key,
+        value,
+        lease: Some(lease),
+    }
+}
