@@ -17,4 +17,5 @@ mod no_etcd;
 mod osd_outage;
 mod pauses;
 mod rot;
+mod usage;
 mod verified_load;
