@@ -18,4 +18,5 @@ mod osd_outage;
 mod pauses;
 mod pg_count;
 mod rot;
+mod usage;
 mod verified_load;
