@@ -193,6 +193,11 @@ impl Osd {
 
     /// Looks at every PG that the plan gives to this OSD, or that it acts for.
     pub(crate) fn consider_all(&mut self, out: &mut Vec<Effect>) {
+        let is_over = |pg: &PgId| !self.map.is_current(*pg);
+        let over: Vec<PgId> = self.pgs.keys().copied().filter(is_over).collect();
+        for pg in over {
+            self.depose(pg, out);
+        }
         if !self.is_ready() || !self.is_present() {
             return;
         }
