@@ -434,7 +434,7 @@ impl Osd {
             Some(TxnWait::Scrub(pg)) => self.scrub_reported(pg, ticket, outcome),
             Some(TxnWait::Presence) => self.presence.ended(ticket, outcome),
             Some(TxnWait::Loss(osd)) => self.loss_told(osd, outcome),
-            Some(TxnWait::Usage) => self.usage.ended(ticket, outcome),
+            Some(TxnWait::Usage) => self.usage.ended(ticket, outcome, self.now),
             None => {}
         }
     }

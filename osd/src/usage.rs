@@ -4,7 +4,7 @@
 //! A report is one transaction: the pools, and one part of the images, the one whose turn it is. So an OSD that has
 //! many busy images writes no more than others, but each of its numbers less often.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use trivet_core::keys;
@@ -26,6 +26,9 @@ const PERIOD: Duration = Duration::from_secs(5);
 const FIRST_AFTER: Duration = Duration::from_secs(2);
 /// What was to be taken back and may not have been is tried again after this time.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// A report of which nobody knows the outcome may still be written, over a later one: after this time, what it was about
+/// is written once more.
+const DOUBTED_FOR: Duration = Duration::from_secs(30);
 /// Parts that one transaction takes back, at most.
 const PARTS_AT_ONCE: usize = 90;
 
@@ -46,6 +49,8 @@ pub(crate) struct Usage {
     /// The part that was written last.
     last: usize,
     under_way: Option<Report>,
+    /// Reports without an outcome, oldest first: when they are over, whether of the pools, and of which part.
+    doubts: VecDeque<(Now, bool, Option<usize>)>,
 }
 
 /// A transaction under way.
@@ -80,8 +85,16 @@ impl Usage {
         next.or_else(|| self.due.first()).copied()
     }
 
+    /// What was in doubt for long enough is due again.
+    fn end_doubts(&mut self, now: Now) {
+        while let Some((_, pools, part)) = self.doubts.pop_front_if(|(until, ..)| *until <= now) {
+            self.pools_due |= pools;
+            self.due.extend(part);
+        }
+    }
+
     /// A transaction ended. What may not have happened is due again.
-    pub(crate) fn ended(&mut self, ticket: u64, outcome: TxnOutcome) {
+    pub(crate) fn ended(&mut self, ticket: u64, outcome: TxnOutcome, now: Now) {
         let Some(report) = self.under_way.take_if(|report| report.ticket == ticket) else {
             return;
         };
@@ -91,6 +104,9 @@ impl Usage {
                 self.pools_due |= pools;
                 self.due.extend(part);
                 self.there.extend(part);
+                if outcome == TxnOutcome::Unknown {
+                    self.doubts.push_back((now + DOUBTED_FOR, pools, part));
+                }
             }
             About::TakeBack(parts) if committed => {
                 self.pools_there = false;
@@ -172,6 +188,7 @@ impl Osd {
         }
         usage.next_at = now + PERIOD;
         usage.tally.forget_idle(now);
+        usage.end_doubts(now);
         usage.pools_due |= usage.tally.take_pools_changed();
         usage.due.append(&mut usage.tally.take_changed());
         let part = usage.next_part();
@@ -264,5 +281,29 @@ fn on(lease: LeaseId, key: String, value: bytes::Bytes) -> Change {
         key,
         value,
         lease: Some(lease),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_written_late_is_written_once_more() {
+        let mut usage = Usage::default();
+        let about = About::Write {
+            pools: true,
+            part: Some(3),
+        };
+        usage.under_way = Some(Report { ticket: 1, about });
+        let began = Now(0) + PERIOD;
+        usage.ended(1, TxnOutcome::Unknown, began);
+        assert!(usage.pools_due && usage.due.contains(&3), "at once");
+        (usage.pools_due, usage.due) = (false, BTreeSet::new());
+        usage.end_doubts(began + DOUBTED_FOR - Duration::from_nanos(1));
+        assert!(!usage.pools_due && usage.due.is_empty());
+        usage.end_doubts(began + DOUBTED_FOR);
+        assert!(usage.pools_due && usage.due.contains(&3), "and again");
+        assert!(usage.doubts.is_empty());
     }
 }
