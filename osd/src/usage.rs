@@ -300,7 +300,7 @@ mod tests {
         usage.ended(1, TxnOutcome::Unknown, began);
         assert!(usage.pools_due && usage.due.contains(&3), "at once");
         (usage.pools_due, usage.due) = (false, BTreeSet::new());
-        usage.end_doubts(began + DOUBTED_FOR - Duration::from_nanos(1));
+        usage.end_doubts(began + DOUBTED_FOR.saturating_sub(Duration::from_nanos(1)));
         assert!(!usage.pools_due && usage.due.is_empty());
         usage.end_doubts(began + DOUBTED_FOR);
         assert!(usage.pools_due && usage.due.contains(&3), "and again");

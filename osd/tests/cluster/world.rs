@@ -288,8 +288,43 @@ impl World {
         self.commit(vec![Change::Put { key, value, lease }]);
     }
 
-    /// The simplest plan: PG n lives on OSDs n and n+1; the first that is up leads.
+    /// An OSD's state key goes, whoever removed it; the plan stays.
+    pub fn hide(&mut self, osd: OsdId) {
+        self.commit(vec![Change::Delete(keys::osd_state(osd))]);
+    }
+
+    fn pool(&self) -> Pool {
+        self.client.map().pools[&POOL].value.clone()
+    }
+
+    /// The pool has another number of PGs from now on.
+    pub fn renumber(&mut self, pg_count: u32) {
+        let old = self.pool();
+        let pool = Pool {
+            pg_count,
+            generation: old.generation + 1,
+            pgs_before: Some(old.pg_count),
+            ..old
+        };
+        let changes = [
+            (keys::plan(POOL), encode(&self.plan(&pool))),
+            (keys::pool(POOL), encode(&pool)),
+        ];
+        self.commit(
+            changes
+                .into_iter()
+                .map(|(key, value)| Change::put(key, value))
+                .collect(),
+        );
+    }
+
     fn replan(&mut self) {
+        let plan = self.plan(&self.pool());
+        self.put(keys::plan(POOL), encode(&plan), None);
+    }
+
+    /// The simplest plan: PG n lives on OSDs n and n+1; the first that is up leads.
+    fn plan(&self, pool: &Pool) -> Plan {
         let count = u32::try_from(self.nodes.len()).unwrap();
         let plan = |number: u32| {
             let osds = vec![OsdId(number % count + 1), OsdId((number + 1) % count + 1)];
@@ -299,11 +334,10 @@ impl World {
                 .find(|osd| self.kv.contains_key(&keys::osd_state(*osd)));
             PgPlan { osds, primary }
         };
-        let plan = Plan {
-            pgs: (0..PGS).map(plan).collect(),
-            ..Plan::default()
-        };
-        self.put(keys::plan(POOL), encode(&plan), None);
+        Plan {
+            generation: pool.generation,
+            pgs: (0..pool.pg_count).map(plan).collect(),
+        }
     }
 
     fn commit(&mut self, changes: Vec<Change>) {
