@@ -105,14 +105,11 @@ impl Osd {
     /// The objects of a PG that the store has, in no particular order; none if the PG is not of its pool's present
     /// generation.
     pub(crate) fn objects_of(&self, pg: PgId) -> impl Iterator<Item = (ObjectId, ObjectInfo)> + '_ {
-        let numbering = self.map.numbering(pg.pool).filter(|_| self.map.is_current(pg));
-        let objects = numbering.into_iter().flat_map(|numbering| {
-            let objects = self.store.objects();
-            objects.map(move |(object, info)| (object, info, numbering))
-        });
-        objects
-            .filter(move |(object, _, numbering)| object.image.pool() == pg.pool && object.pg(*numbering) == pg)
-            .map(|(object, info, _)| (object, info))
+        let numbering = self.map.numbering(pg.pool);
+        let is_own = move |object: &ObjectId| numbering.is_some_and(|numbering| object.pg(numbering) == pg);
+        self.store
+            .objects()
+            .filter(move |(object, _)| object.image.pool() == pg.pool && is_own(object))
     }
 
     /// Whether a request of this epoch may be executed; if not, the sender is told.

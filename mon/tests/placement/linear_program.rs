@@ -8,7 +8,8 @@ use trivet_core::OsdId;
 use trivet_core::keys::Plan;
 use trivet_mon::placement::Inputs;
 
-use crate::scenario::{Scenario, fair, planned};
+use crate::scenario::{fair, planned};
+use crate::scenarios;
 
 /// Space that must be usable, of what the program says.
 const UNIFORM: f64 = 0.96;
@@ -57,24 +58,7 @@ fn held(plan: &Plan) -> BTreeMap<OsdId, f64> {
 
 #[test]
 fn plans_are_as_even_as_a_linear_program_allows() {
-    for (osds, hosts, hosts_per_domain, pgs, replicas) in [
-        (12, 12, 0, 256, 2),
-        (12, 4, 1, 256, 3),
-        (12, 3, 1, 256, 3),
-        (13, 4, 1, 256, 2),
-        (60, 10, 1, 1024, 3),
-        (60, 12, 4, 1024, 3),
-        (60, 12, 3, 1024, 3),
-        (240, 20, 1, 4096, 3),
-        (240, 24, 8, 4096, 3),
-    ] {
-        let scenario = Scenario {
-            osds,
-            hosts,
-            hosts_per_domain,
-            pgs,
-            replicas,
-        };
+    for scenario in scenarios() {
         let mut old = Plan::default();
         let first = ("first", scenario.inputs());
         for (change, inputs) in [first].into_iter().chain(scenario.changes()) {

@@ -22,7 +22,7 @@ fn what_was_written_is_read_through_the_new_pgs() {
         write(&mut world, 1);
         for (byte, count) in (2..).zip(COUNTS) {
             let image = World::image(1);
-            let data = vec![byte.into(); 4096].into();
+            let data = vec![byte; 4096].into();
             let offset = 0;
             let ticket = world.submit(
                 image,
