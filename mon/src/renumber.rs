@@ -23,8 +23,18 @@ impl Monitor {
         let mut ready = pools.filter(|(id, _)| self.map.plan(**id).is_some());
         ready.find_map(|(&id, pool)| match (pool.value.pgs_before, pool.value.pgs_wanted) {
             (Some(_), _) => self.clear_generation(guard, id, pool),
-            (None, Some(wanted)) => self.begin_generation(guard, id, pool, wanted),
-            (None, None) => None,
+            (None, Some(wanted)) if self.is_healed(id) => self.begin_generation(guard, id, pool, wanted),
+            (None, _) => None,
+        })
+    }
+
+    /// Whether every PG serves clients, and every object is where it shall be, as far as members are up. Changes one upon
+    /// the other would leave copies behind faster than they can go, and full disks could not go on.
+    fn is_healed(&self, id: PoolId) -> bool {
+        let mut pgs = self.map.pgs().filter(|pg| pg.pool == id);
+        pgs.all(|pg| {
+            let claim = self.map.claims.get(&pg).map(|claim| &claim.value);
+            claim.is_some_and(|claim| claim.active && claim.missing == 0)
         })
     }
 

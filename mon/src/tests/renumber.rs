@@ -18,7 +18,20 @@ fn claim(cluster: &mut Cluster, numbering: Numbering) {
     for pg in numbering.pgs(POOL) {
         cluster.put(keys::history(pg), keys::History::default());
         cluster.put(keys::scrub(pg), keys::ScrubReport::default());
+        act(cluster, pg, 0);
     }
+}
+
+/// The primary says that so many objects have too few copies.
+fn act(cluster: &mut Cluster, pg: PgId, missing: u64) {
+    let claim = keys::Claim {
+        primary: OsdId(1),
+        epoch: trivet_core::Epoch(1),
+        acting: vec![OsdId(1)],
+        active: true,
+        missing,
+    };
+    cluster.put(keys::claim(pg), claim);
 }
 
 fn want(cluster: &mut Cluster, wanted: u32) {
@@ -89,8 +102,19 @@ fn the_generation_before_goes_when_every_new_pg_was_claimed() {
     cluster.put(keys::history(last), keys::History::default());
     cluster.pass(2);
     let left = |prefix: &str| cluster.store.keys.keys().filter(|key| key.starts_with(prefix)).count();
-    assert_eq!((left("pg/1/"), left("pg/1.1/")), (0, 32));
+    assert_eq!((left("pg/1/"), left("pg/1.1/")), (0, 48));
     assert_eq!(state(&cluster), (2, 32, Some(16), None), "and then there are more");
+}
+
+#[test]
+fn a_change_waits_until_objects_have_all_their_copies() {
+    let mut cluster = wanting(16);
+    let pg = PgId::first(POOL, 3);
+    act(&mut cluster, pg, 1);
+    assert_eq!(cluster.pass(2), 0);
+    act(&mut cluster, pg, 0);
+    assert_eq!(cluster.pass(2), 1);
+    assert_eq!(state(&cluster), (1, 16, Some(8), None));
 }
 
 #[test]
