@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use trivet_core::keys::{self, OsdConfig, Pool, Settings};
-use trivet_core::kv::{Change, Compare, Txn};
+use trivet_core::kv::{Change, Compare, Revision, Txn};
 use trivet_core::map::encode;
 use trivet_core::{Numbering, OsdId};
 
@@ -23,10 +24,14 @@ impl World {
             out,
             ..member.value.clone()
         };
-        let key = keys::osd_config(osd);
+        self.replace_value(keys::osd_config(osd), member.revision, encode(&config));
+    }
+
+    /// A value takes the place of the one that was written by this commit.
+    fn replace_value(&mut self, key: String, revision: Revision, value: Bytes) {
         let txn = Txn {
-            compare: vec![Compare::ModRevision(key.clone(), member.revision)],
-            changes: vec![Change::put(key, encode(&config))],
+            compare: vec![Compare::ModRevision(key.clone(), revision)],
+            changes: vec![Change::put(key, value)],
         };
         self.kv.transact(self.now, &txn);
         self.committed();
@@ -46,13 +51,7 @@ impl World {
             pgs_wanted: Some(wanted),
             ..pool.value.clone()
         };
-        let key = keys::pool(POOL);
-        let txn = Txn {
-            compare: vec![Compare::ModRevision(key.clone(), pool.revision)],
-            changes: vec![Change::put(key, encode(&next))],
-        };
-        self.kv.transact(self.now, &txn);
-        self.committed();
+        self.replace_value(keys::pool(POOL), pool.revision, encode(&next));
         Some(Duration::from_secs(2))
     }
 
