@@ -23,6 +23,15 @@ pub(crate) fn partial_units(action: &Action) -> UnitMask {
     UnitMask::touched(offset, len).minus(UnitMask::covered(offset, len))
 }
 
+/// Whether an operation leaves nothing of the object, whatever is there.
+pub(crate) fn leaves_nothing(action: &Action) -> bool {
+    match action {
+        Action::Remove { .. } => true,
+        Action::Zero { offset, len, .. } => UnitMask::covered(*offset, *len) == UnitMask::ALL,
+        Action::Read { .. } | Action::Write { .. } | Action::List { .. } => false,
+    }
+}
+
 /// The change that an operation makes of an object with these units; none if it changes nothing.
 pub(crate) fn change_of(
     object: ObjectId,

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use trivet_core::keys::{Earlier, History};
 use trivet_core::message::Listed;
-use trivet_core::{Epoch, ObjectId, OsdId, Version};
+use trivet_core::{Epoch, ObjectId, OpId, OsdId, Version};
 
 use crate::options::{Options, mutant};
 
@@ -22,12 +22,34 @@ pub(crate) struct Missing {
     pub sources: Vec<OsdId>,
     /// Members of the acting set that do not, or whose copy is damaged.
     pub lacking: Vec<OsdId>,
+    /// Of a tombstone that has to be made: the operations that it remembers.
+    pub ops: Vec<OpId>,
     /// It gets a new version on its way: some member has a later one that does not count.
     pub renew: bool,
     /// All have it, but some copies are damaged.
     pub repair: bool,
     /// The newest version was not acknowledged, nor seen by anybody: if no copy of it can be read, this one will do.
     pub fallback: Option<Fallback>,
+}
+
+impl Missing {
+    /// The object goes everywhere, whoever has it: a tombstone newer than anything takes its place.
+    pub(crate) fn deletion(of: Listed, acting: &[OsdId], ops: Vec<OpId>) -> Missing {
+        Missing {
+            newest: Listed { tombstone: true, ..of },
+            sources: Vec::new(),
+            lacking: acting.to_vec(),
+            ops,
+            renew: true,
+            repair: false,
+            fallback: None,
+        }
+    }
+
+    /// Nobody has the tombstone that all shall have.
+    pub(crate) fn is_deletion(&self) -> bool {
+        self.sources.is_empty() && self.newest.tombstone
+    }
 }
 
 /// An older version.
@@ -164,14 +186,7 @@ fn compare(
             version: strays.iter().filter_map(version).max()?,
             tombstone: true,
         };
-        return Some(Missing {
-            newest,
-            sources: Vec::new(),
-            lacking: acting.to_vec(),
-            renew: true,
-            repair: false,
-            fallback: None,
-        });
+        return Some(Missing::deletion(newest, acting, Vec::new()));
     };
     let has = |osd: &OsdId| version(osd) == Some(newest.version);
     let renew = acting.iter().any(|osd| version(osd) > Some(newest.version));
@@ -180,6 +195,7 @@ fn compare(
         newest: *newest,
         sources: listings.keys().copied().filter(has).collect(),
         lacking,
+        ops: Vec::new(),
         renew,
         repair: false,
         fallback: authorities.fallback(newest, listings),

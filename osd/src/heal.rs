@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use trivet_core::message::{Action, Listed, Op, OpError, PeerBody, WriteError};
 use trivet_core::mutation::{Mutation, Ops, Patch};
-use trivet_core::{ObjectId, OsdId, PgId, UNIT_SIZE, UnitMask, Version};
+use trivet_core::{ObjectId, OpId, OsdId, PgId, UNIT_SIZE, UnitMask, Version};
 use trivet_store::api::Request;
 
 use crate::decide::Missing;
@@ -81,20 +81,11 @@ impl Osd {
             sources: missing.sources.clone(),
             ..Healing::default()
         });
-        let deletion = missing.sources.is_empty() && missing.newest.tombstone;
-        let version = missing.newest.version;
+        let tombstone = missing.is_deletion().then(|| tombstone(missing));
         pg.healing.insert(object);
-        if deletion {
-            let whole = Mutation {
-                version,
-                ops: Ops::Exactly(Vec::new()),
-                zero: UnitMask::ALL,
-                patches: Vec::new(),
-                tombstone: true,
-            };
-            self.push(target, whole, out);
-        } else {
-            self.fetch(target, out);
+        match tombstone {
+            Some(whole) => self.push(target, whole, out),
+            None => self.fetch(target, out),
         }
     }
 
@@ -129,23 +120,47 @@ impl Osd {
         damaged: UnitMask,
         out: &mut Vec<Effect>,
     ) {
-        let wanted = self.pgs.get(&target.pg).and_then(|pg| pg.missing.get(&target.object));
-        let Some(wanted) = wanted.map(|missing| missing.newest.version) else {
+        let missing = self.pgs.get(&target.pg).and_then(|pg| pg.missing.get(&target.object));
+        let Some((wanted, renew)) = missing.map(|missing| (missing.newest.version, missing.renew)) else {
             return;
         };
+        // An earlier attempt may have renewed it there, but not everywhere.
+        let fits = |version: Version| version == wanted || renew && version.epoch == target.epoch;
         let Some(healing) = self.lane_of(target).and_then(|lane| lane.healing.as_mut()) else {
             return;
         };
         if healing.whole.is_some() || healing.asked != Some(from) {
             return;
         }
-        if let Some(whole) = whole.filter(|whole| whole.version == wanted) {
+        if let Some(whole) = whole.filter(|whole| fits(whole.version)) {
             gather(healing, whole, damaged);
         }
+        if let Some(whole) = self.deletes_instead(target) {
+            return self.push(target, whole, out);
+        }
+        let Some(healing) = self.lane_of(target).and_then(|lane| lane.healing.as_mut()) else {
+            return;
+        };
         match healing.gathered.take_if(|_| healing.wanting.is_empty()) {
             Some(whole) => self.push(target, whole, out),
             None => self.fetch(target, out),
         }
+    }
+
+    /// If an operation waits that leaves nothing of the object, members get no more than its tombstone: even those that
+    /// have no room for the object, and even if no copy can be read. For that, one copy has to say which operations the
+    /// object remembers.
+    fn deletes_instead(&mut self, target: Target) -> Option<Mutation> {
+        let pg = self.pgs.get_mut(&target.pg)?;
+        let lane = pg.lanes.get(&target.object)?;
+        let known = lane.healing.as_ref().and_then(|healing| healing.gathered.as_ref())?;
+        if known.tombstone {
+            return None;
+        }
+        let ops = lane.removal(remembered(known))?;
+        let missing = pg.missing.get_mut(&target.object)?;
+        *missing = Missing::deletion(missing.newest, &pg.setting.acting, ops);
+        Some(tombstone(missing))
     }
 
     /// Sends the whole object to everybody who lacks it.
@@ -209,15 +224,15 @@ impl Osd {
         let Target { pg: id, object, .. } = target;
         let Some(pg) = self.pgs.get_mut(&id) else { return };
         let Some(lane) = pg.lanes.get_mut(&object) else { return };
-        let is_tombstone = lane
-            .healing
-            .take()
-            .and_then(|healing| healing.whole)
-            .is_some_and(|whole| whole.tombstone);
+        let whole = lane.healing.take().and_then(|healing| healing.whole);
+        let blank = whole
+            .filter(|whole| whole.tombstone)
+            .map(|whole| remembered(&whole).to_vec());
+        let is_tombstone = blank.is_some();
         lane.assigned = lane.assigned.max(version);
         lane.chain = version;
         lane.acknowledged = false;
-        lane.is_new = is_tombstone;
+        lane.blank = blank;
         pg.healing.remove(&object);
         if pg.missing.remove(&object).is_some_and(|missing| missing.repair)
             && let Some(scrub) = &mut pg.scrub
@@ -255,8 +270,15 @@ impl Osd {
         if error == OpError::Damaged && fall_back(pg, object) {
             return self.heal(id, object, out);
         }
+        if error == OpError::NoSpace && may_delete_instead(pg, object) {
+            return self.heal(id, object, out);
+        }
         pg.stuck.push_back((now, object));
         let Some(lane) = pg.lanes.remove(&object) else { return };
+        if lane.assigned.epoch == pg.epoch {
+            // A version that some member may have now must not be given to anything else.
+            pg.floor_counter = pg.floor_counter.max(lane.assigned.counter);
+        }
         for held in lane.held {
             send_on(held.client, held.op, out);
         }
@@ -286,20 +308,13 @@ impl Osd {
             tombstone: info.tombstone,
         };
         let acting = &pg.setting.acting;
-        let missing = if lane.is_new && !lane.acknowledged && !roomless.is_empty() {
-            Missing {
-                newest: Listed {
-                    tombstone: true,
-                    ..newest
-                },
-                sources: Vec::new(),
-                lacking: acting.clone(),
-                renew: true,
-                repair: false,
-                fallback: None,
-            }
-        } else {
-            Missing {
+        let undone = lane
+            .blank
+            .as_ref()
+            .filter(|_| !lane.acknowledged && !roomless.is_empty());
+        let missing = match undone {
+            Some(ops) => Missing::deletion(newest, acting, ops.clone()),
+            None => Missing {
                 newest,
                 sources: acting.iter().copied().filter(|osd| !roomless.contains(osd)).collect(),
                 repair: roomless.is_empty(),
@@ -308,9 +323,10 @@ impl Osd {
                     .copied()
                     .filter(|osd| roomless.contains(osd) || damaged.contains(osd))
                     .collect(),
+                ops: Vec::new(),
                 renew: false,
                 fallback: None,
-            }
+            },
         };
         pg.missing.insert(object, missing);
         self.heal(id, object, out);
@@ -331,6 +347,7 @@ fn fall_back(pg: &mut Pg, object: ObjectId) -> bool {
         newest: fallback.newest,
         sources: fallback.sources,
         lacking: acting,
+        ops: Vec::new(),
         renew: true,
         repair: false,
         fallback: None,
@@ -339,6 +356,39 @@ fn fall_back(pg: &mut Pg, object: ObjectId) -> bool {
         lane.healing = None;
     }
     true
+}
+
+/// A member has no room for the object, but an operation came meanwhile that leaves nothing of it: healing begins again,
+/// and will come to that.
+fn may_delete_instead(pg: &mut Pg, object: ObjectId) -> bool {
+    let Some(lane) = pg.lanes.get_mut(&object) else {
+        return false;
+    };
+    let pushed = lane.healing.as_ref().and_then(|healing| healing.whole.as_ref());
+    let may = pushed.is_some_and(|whole| !whole.tombstone && lane.removal(remembered(whole)).is_some());
+    if may {
+        lane.healing = None;
+    }
+    may
+}
+
+/// The tombstone that has to be made.
+fn tombstone(missing: &Missing) -> Mutation {
+    Mutation {
+        version: missing.newest.version,
+        ops: Ops::Exactly(missing.ops.clone()),
+        zero: UnitMask::ALL,
+        patches: Vec::new(),
+        tombstone: true,
+    }
+}
+
+/// What a whole object remembers.
+fn remembered(whole: &Mutation) -> &[OpId] {
+    match &whole.ops {
+        Ops::Exactly(list) => list,
+        Ops::Add { .. } => &[],
+    }
 }
 
 /// Adds to what is gathered the units that are still wanting.

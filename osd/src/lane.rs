@@ -7,8 +7,10 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use trivet_core::message::{Action, Op, OpError};
-use trivet_core::mutation::Mutation;
+use trivet_core::mutation::{Mutation, Ops};
 use trivet_core::{ClientId, Epoch, Now, OpId, OsdId, UNITS_PER_OBJECT, UnitMask, Version};
+
+use crate::change::leaves_nothing;
 
 /// One client operation that was admitted.
 #[derive(Debug)]
@@ -112,8 +114,9 @@ pub(crate) struct Lane {
     pub damaged: Vec<OsdId>,
     /// A mutation was acknowledged since the lane was made.
     pub acknowledged: bool,
-    /// Nothing of the object was written when the lane was made.
-    pub is_new: bool,
+    /// If nothing of the object was there when the lane was made or last healed: the operations that its tombstone
+    /// remembers.
+    pub blank: Option<Vec<OpId>>,
 }
 
 impl Lane {
@@ -222,6 +225,20 @@ impl Lane {
             .partition(|held| self.is_settled(held.mask, held.version));
         self.held = held;
         settled
+    }
+
+    /// The first waiting operation that leaves nothing of the object and that a list does not remember: what that list
+    /// is after it.
+    pub(crate) fn removal(&self, list: &[OpId]) -> Option<Vec<OpId>> {
+        let removes = |op: &Op| leaves_nothing(&op.action) && !Ops::remembers(list, op.id);
+        let (_, op) = self.waiting.iter().find(|(_, op)| removes(op))?;
+        let mut list = list.to_vec();
+        let change = Ops::Add {
+            op: op.id,
+            answered: op.answered,
+        };
+        change.apply(&mut list);
+        Some(list)
     }
 
     /// The operation with this id.

@@ -84,7 +84,7 @@ pub(crate) struct Pg {
     pub scrub: Option<Scrub>,
     /// The last request for a scrub that was answered.
     pub scrubbed: u64,
-    /// Counters of this epoch up to here belong to objects that were forgotten.
+    /// Counters of this epoch up to here belong to objects that were forgotten, or could not be healed.
     pub floor_counter: u64,
     /// What the claim says now, and when a newer word may follow.
     pub reported: (u64, Now),

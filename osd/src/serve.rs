@@ -84,7 +84,7 @@ impl Osd {
         Lane {
             assigned: info.map_or(Version::NONE, |info| info.version),
             chain: something.map_or(Version::NONE, |info| info.version),
-            is_new: something.is_none(),
+            blank: something.is_none().then(|| self.store.ops(object)),
             ..Lane::default()
         }
     }

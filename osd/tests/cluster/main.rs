@@ -309,6 +309,76 @@ fn a_member_that_was_left_out_for_lack_of_room_comes_back_when_it_has_less_to_ho
     assert_replicated(&world);
 }
 
+#[test]
+fn what_a_full_member_lacks_can_be_removed() {
+    let mut world = World::with_sizes(9, &[32 << 20, 5 << 20]);
+    let image = World::image(1);
+    let object = |number| ObjectId { image, number };
+    let at = |number: u64| number * OBJECT_SIZE as u64;
+    world.stop(OsdId(2));
+    for number in 0..100 {
+        world.write(image, at(number), vec![1; 70_000]).unwrap();
+    }
+    world.start(OsdId(2));
+    world.require_both();
+    pass(&mut world, 100);
+    let lacks = |world: &World, number: u64| !world.holdings()[&OsdId(2)].contains_key(&object(number));
+    let lacking: Vec<u64> = (0..100).filter(|&number| lacks(&world, number)).collect();
+    assert!(
+        (20..80).contains(&lacking.len()),
+        "{} of 100 are missing",
+        lacking.len()
+    );
+    let refused = world.write(image, at(lacking[0]), vec![2; 10]);
+    assert!(refused.is_err(), "there is no room for the rest of it");
+    for &number in &lacking {
+        let len = OBJECT_SIZE as u64;
+        let zero = world.submit(
+            image,
+            ImageOp::Zero {
+                offset: at(number),
+                len,
+            },
+        );
+        world.finish(zero).unwrap();
+        assert_eq!(world.read(image, at(number), 70_000).unwrap(), vec![0; 70_000]);
+    }
+    world.heal();
+    assert_replicated(&world);
+}
+
+#[test]
+fn what_is_undone_for_lack_of_room_leaves_the_tombstone_its_memory() {
+    let mut world = World::with_sizes(10, &[32 << 20, 5 << 20]);
+    let image = World::image(1);
+    let len = OBJECT_SIZE as u64;
+    let memory = |world: &World, number| {
+        let object = ObjectId { image, number };
+        [1, 2].map(|osd| world.remembered(OsdId(osd), object))
+    };
+    // OSD 1 leads some of them, and OSD 2 the others.
+    let removed = 0..8;
+    for number in removed.clone() {
+        world.write(image, number * len, vec![1; 70_000]).unwrap();
+        let offset = number * len;
+        let zero = world.submit(image, ImageOp::Zero { offset, len });
+        world.finish(zero).unwrap();
+    }
+    let before: Vec<_> = removed.clone().map(|number| memory(&world, number)).collect();
+    assert!(before.iter().all(|[one, two]| !one.is_empty() && one == two));
+    let written = (8..200).filter(|number| world.write(image, number * len, vec![1; 70_000]).is_ok());
+    assert!(written.count() < 100, "OSD 2 is full");
+    for number in removed.clone() {
+        world.write(image, number * len, vec![2; 70_000]).unwrap_err();
+    }
+    world.heal();
+    let after: Vec<_> = removed.map(|number| memory(&world, number)).collect();
+    assert_eq!(
+        after, before,
+        "a late copy of those is known, one of the write that failed is not"
+    );
+}
+
 const REGION: usize = 40_000;
 const REGIONS: usize = 8;
 

@@ -12,7 +12,7 @@ use trivet_core::kv::{Change, Compare, Event as Kv, KeyValue, LeaseId, Notice, T
 use trivet_core::map::encode;
 use trivet_core::message::Message;
 use trivet_core::usage::ImageUsage;
-use trivet_core::{ClientId, ImageId, NodeId, Now, ObjectId, OsdId, PoolId};
+use trivet_core::{ClientId, ImageId, NodeId, Now, ObjectId, OpId, OsdId, PoolId};
 use trivet_osd::{Effect, Event, Identity, Osd};
 use trivet_store::api::Output;
 use trivet_store::{Format, Options, State, Store, format};
@@ -295,6 +295,21 @@ impl World {
 
     fn pool(&self) -> Pool {
         self.client.map().pools[&POOL].value.clone()
+    }
+
+    /// Nothing is served from now on unless both copies can be reached.
+    pub fn require_both(&mut self) {
+        let pool = Pool {
+            min_size: 2,
+            ..self.pool()
+        };
+        self.put(keys::pool(POOL), encode(&pool), None);
+    }
+
+    /// The operations that an OSD remembers of an object.
+    pub fn remembered(&self, osd: OsdId, object: ObjectId) -> Vec<OpId> {
+        let machine = self.nodes[&osd].osd.as_ref().unwrap();
+        machine.store().ops(object)
     }
 
     /// The pool has another number of PGs from now on.

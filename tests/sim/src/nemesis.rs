@@ -107,8 +107,14 @@ impl World {
         }
         self.plan_strike(index);
         let (trouble, _) = self.swarm.troubles[index];
-        if trouble.group() == Group::Damage && !self.swarm.hostile {
-            return self.atlas.want(trouble);
+        if trouble.group() == Group::Damage {
+            if !self.swarm.hostile {
+                return self.atlas.want(trouble);
+            }
+            // What is lost for good ends most operations: first enough of them are checked.
+            if self.history.answered() < self.swarm.least {
+                return;
+            }
         }
         if self.nemesis.calm || self.atlas.wants_calm(self.swarm.min_size) {
             return;
