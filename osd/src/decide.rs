@@ -4,6 +4,9 @@
 //! the newest version that any *authority* lists, a member of some set that acted since the PG was last clean, is at
 //! least as new as the last acknowledged one; it becomes the object's version on all of the acting set. What only others
 //! have was deleted, or never acknowledged, while they were away: it goes.
+//!
+//! The first of those sets had all that was ever acknowledged when its epoch began. Who came with a later one may still
+//! have, of the time before, what is long deleted: of older versions, only what the first set has counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,6 +49,13 @@ impl Missing {
         }
     }
 
+    /// A member has got it.
+    pub(crate) fn now_has(&mut self, osd: OsdId) {
+        if !self.is_deletion() && !self.sources.contains(&osd) {
+            self.sources.push(osd);
+        }
+    }
+
     /// Nobody has the tombstone that all shall have.
     pub(crate) fn is_deletion(&self) -> bool {
         self.sources.is_empty() && self.newest.tombstone
@@ -66,9 +76,8 @@ pub(crate) struct Fallback {
 /// deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Authorities {
-    by_part: BTreeMap<Option<Earlier>, BTreeSet<OsdId>>,
-    /// Who acted in each epoch.
-    acted: BTreeMap<(Option<Earlier>, Epoch), BTreeSet<OsdId>>,
+    /// Who acted in each epoch, of this PG or of an earlier one.
+    acted: BTreeMap<(Epoch, Option<Earlier>), BTreeSet<OsdId>>,
 }
 
 impl Authorities {
@@ -76,9 +85,7 @@ impl Authorities {
     pub(crate) fn of(history: &History) -> Authorities {
         let mut authorities = Authorities::default();
         for interval in history.intervals.iter().filter(|interval| interval.active) {
-            let part = authorities.by_part.entry(interval.of).or_default();
-            part.extend(interval.acting.iter().copied());
-            let acted = authorities.acted.entry((interval.of, interval.epoch)).or_default();
+            let acted = authorities.acted.entry((interval.epoch, interval.of)).or_default();
             acted.extend(interval.acting.iter().copied());
         }
         authorities
@@ -87,39 +94,42 @@ impl Authorities {
     /// These, for all objects.
     pub(crate) fn everybody(osds: impl Iterator<Item = OsdId>) -> Authorities {
         Authorities {
-            by_part: BTreeMap::from([(None, osds.collect())]),
-            acted: BTreeMap::new(),
+            acted: BTreeMap::from([((Epoch(0), None), osds.collect())]),
         }
     }
 
     pub(crate) fn is_nobody(&self) -> bool {
-        self.by_part.is_empty()
+        self.acted.is_empty()
     }
 
-    /// Whether a version was surely never acknowledged: somebody who acted in its epoch does not have it.
+    /// The sets that acted for an object, and in which epochs, ascending.
+    fn sets(&self, object: ObjectId) -> impl Iterator<Item = (Epoch, &BTreeSet<OsdId>)> {
+        let sets = self.acted.iter().map(|((epoch, of), osds)| (*epoch, *of, osds));
+        let sets = sets.filter(move |(_, of, _)| of.is_none_or(|earlier| earlier.has(object)));
+        sets.map(|(epoch, _, osds)| (epoch, osds))
+    }
+
+    /// Whether a version was surely never acknowledged, nor seen: it is of an epoch that is known, and in that one and in
+    /// each later one, when it may have been brought to all, somebody who acted does not have it.
     fn is_unacknowledged(&self, listed: &Listed, listings: &Listings) -> bool {
-        let lacks = |osd: &OsdId| {
-            let listing = listings.get(osd);
-            listing.is_some_and(|listing| {
-                listing
-                    .get(&listed.object)
-                    .is_none_or(|own| own.version < listed.version)
-            })
-        };
-        let acted = self.acted.iter().filter(|((of, epoch), _)| {
-            *epoch == listed.version.epoch && of.is_none_or(|earlier| earlier.has(listed.object))
-        });
-        acted.flat_map(|(_, osds)| osds).any(lacks)
+        let lacks = |osd: &OsdId| listings.get(osd).is_some_and(|listing| is_older(listing, listed));
+        let of = listed.version.epoch;
+        let mut since = self.sets(listed.object).filter(|(epoch, _)| *epoch >= of).peekable();
+        since.peek().is_some_and(|(epoch, _)| *epoch == of) && since.all(|(_, osds)| osds.iter().any(lacks))
     }
 
-    /// What an object was before this version, as far as anybody knows who counts.
+    /// What an object was before this version: those know that acted in its epoch and do not have it. When a mutation
+    /// begins, the whole acting set has what it rests on.
     fn fallback(&self, listed: &Listed, listings: &Listings) -> Option<Fallback> {
         if !self.is_unacknowledged(listed, listings) {
             return None;
         }
-        let counting = listings.iter().filter(|(osd, _)| self.count(**osd, listed.object));
-        let older = counting.filter_map(|(_, listing)| listing.get(&listed.object));
-        let older = older.filter(|older| older.version < listed.version);
+        let acted = self
+            .sets(listed.object)
+            .filter(|(epoch, _)| *epoch == listed.version.epoch);
+        let heard = acted.flat_map(|(_, osds)| osds).filter_map(|osd| listings.get(osd));
+        let before = heard.filter(|listing| is_older(listing, listed));
+        let older = before.filter_map(|listing| listing.get(&listed.object));
         let Some(newest) = older.max_by_key(|older| older.version) else {
             let newest = Listed {
                 tombstone: true,
@@ -138,12 +148,18 @@ impl Authorities {
     }
 
     /// Whether what this OSD has of an object counts.
-    fn count(&self, osd: OsdId, object: ObjectId) -> bool {
-        let concerns = |of: &Option<Earlier>| of.is_none_or(|earlier| earlier.has(object));
-        self.by_part
-            .iter()
-            .any(|(of, osds)| osds.contains(&osd) && concerns(of))
+    fn count(&self, osd: OsdId, listed: &Listed) -> bool {
+        let mut sets = self.sets(listed.object);
+        let Some((first, complete)) = sets.next() else {
+            return false;
+        };
+        complete.contains(&osd) || listed.version.epoch >= first && sets.any(|(_, osds)| osds.contains(&osd))
     }
+}
+
+/// Whether somebody who listed this does not have a version, nor a newer one.
+fn is_older(listing: &BTreeMap<ObjectId, Listed>, than: &Listed) -> bool {
+    listing.get(&than.object).is_none_or(|own| own.version < than.version)
 }
 
 type Listings = BTreeMap<OsdId, BTreeMap<ObjectId, Listed>>;
@@ -160,7 +176,7 @@ pub(crate) fn decide(
             .iter()
             .flat_map(|(&osd, listing)| listing.values().map(move |listed| (osd, listed)))
     };
-    let counting = all().filter(|(osd, listed)| authorities.count(*osd, listed.object));
+    let counting = all().filter(|(osd, listed)| authorities.count(*osd, listed));
     let newest = newest_versions(counting.map(|(_, listed)| listed), options);
     let everything = newest_versions(all().map(|(_, listed)| listed), options);
     let missing = everything.into_keys().filter_map(|object| {
@@ -317,17 +333,40 @@ mod tests {
     }
 
     #[test]
+    fn who_came_later_does_not_bring_back_what_was_deleted_before() {
+        let later = [interval(5, &[1], None), interval(6, &[1, 2], None)];
+        let found = decided(&later, &[(1, "8:5.3"), (2, "7:1.1 8:6.1")]);
+        assert!(found[&7].is_deletion(), "2 has it from before");
+        assert_eq!(found[&8].newest.version, listed("8:6.1").version);
+        // What was there before and is there still, those know that acted first.
+        let found = decided(&later, &[(1, "7:1.1"), (2, "")]);
+        assert_eq!(found[&7].newest.version, listed("7:1.1").version);
+        // Of several sets that acted for earlier PGs, each was complete for its objects.
+        let of = |count, number| Some((count, number));
+        let object = listed("7:1.1").object;
+        let earlier = of(2, object.pg_number(2));
+        let merged = [interval(5, &[1], earlier), interval(9, &[1, 2], None)];
+        assert!(decided(&merged, &[(1, ""), (2, "7:4.1")])[&7].is_deletion());
+    }
+
+    #[test]
     fn what_was_never_acknowledged_can_be_done_without() {
         let both = [interval(3, &[1, 2], None)];
         let before = [interval(2, &[1, 2], None), interval(3, &[1, 2], None)];
         type Case<'a> = (&'a [Interval], [(u32, &'a str); 2], Option<&'a str>);
-        let cases: [Case; 6] = [
+        let healed = [interval(3, &[1, 2], None), interval(4, &[1, 3], None)];
+        let joined = [interval(5, &[1], None), interval(6, &[1, 2], None)];
+        let cases: [Case; 8] = [
             (&both, [(1, "7:3.2"), (2, "7:3.1")], Some("7:3.1 2")),
             (&both, [(1, "7:3.1"), (2, "")], Some("7:3.1x ")),
             (&both, [(1, "7:3.1"), (2, "7:2.5x")], Some("7:2.5x 2")),
             // It may have been acknowledged before the first epoch that is known.
             (&both, [(1, "7:2.2"), (2, "7:2.1")], None),
             (&before, [(1, "7:2.2"), (2, "7:2.1")], Some("7:2.1 2")),
+            // In epoch 4 it was brought to 3, and may have been acknowledged there.
+            (&healed, [(2, "7:3.1"), (3, "7:3.2")], None),
+            // What 2 has of the time before it came is what the write rested on.
+            (&joined, [(1, "7:6.1"), (2, "7:1.9")], Some("7:1.9 2")),
             // Only one acted: nobody can contradict.
             (&[interval(3, &[1], None)], [(1, "7:3.2"), (2, "7:2.1")], None),
         ];

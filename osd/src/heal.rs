@@ -89,16 +89,23 @@ impl Osd {
         }
     }
 
-    /// Asks the next source for the whole object: this OSD itself first, if it has it.
+    /// Asks the next source for the whole object: this OSD itself first, if it has it. Those that cannot be reached have
+    /// to be waited for.
     fn fetch(&mut self, target: Target, out: &mut Vec<Effect>) {
         let (me, now) = (self.id(), self.now);
-        let Some(healing) = self.lane_of(target).and_then(|lane| lane.healing.as_mut()) else {
-            return;
-        };
-        let own = healing.sources.iter().position(|&osd| osd == me);
-        let Some(index) = own.or(healing.sources.len().checked_sub(1)) else {
-            let wanting = healing.wanting;
-            return self.cannot_heal(target, OpError::Damaged, wanting, out);
+        let sources = self.healing_of(target).map(|healing| healing.sources.clone());
+        let Some(sources) = sources else { return };
+        let own = sources.iter().position(|&osd| osd == me);
+        let next = own.or_else(|| sources.iter().rposition(|&osd| self.is_reachable(osd)));
+        let Some(healing) = self.healing_of(target) else { return };
+        let Some(index) = next else {
+            let error = if sources.is_empty() {
+                OpError::Damaged
+            } else {
+                OpError::NotPrimary
+            };
+            let lost = healing.wanting.union(healing.own_damage);
+            return self.cannot_heal(target, error, lost, out);
         };
         let source = healing.sources.swap_remove(index);
         healing.asked = Some(source);
@@ -108,6 +115,28 @@ impl Osd {
             self.ask(Request::Salvage { object }, Wait::Fetch(me, target));
         } else {
             self.tell(source, target, PeerBody::Fetch { object }, out);
+        }
+    }
+
+    fn healing_of(&mut self, target: Target) -> Option<&mut Healing> {
+        self.lane_of(target)?.healing.as_mut()
+    }
+
+    /// Sources that were asked and cannot be reached any more are left for later.
+    pub(crate) fn ask_others(&mut self, id: PgId, out: &mut Vec<Effect>) {
+        let Some(pg) = self.pgs.get(&id) else { return };
+        let asked = pg.healing.iter().filter_map(|object| {
+            let healing = pg.lanes.get(object)?.healing.as_ref()?;
+            Some((*object, healing.asked.filter(|_| healing.whole.is_none())?))
+        });
+        let gone = asked.filter(|(_, osd)| !self.is_reachable(*osd));
+        let gone: Vec<(Target, OsdId)> = gone.map(|(object, osd)| (pg.target(id, object), osd)).collect();
+        for (target, osd) in gone {
+            if let Some(healing) = self.healing_of(target) {
+                healing.asked = None;
+                healing.sources.push(osd);
+                self.fetch(target, out);
+            }
         }
     }
 
@@ -124,13 +153,15 @@ impl Osd {
         let Some((wanted, renew)) = missing.map(|missing| (missing.newest.version, missing.renew)) else {
             return;
         };
+        let me = self.id();
         // An earlier attempt may have renewed it there, but not everywhere.
         let fits = |version: Version| version == wanted || renew && version.epoch == target.epoch;
-        let Some(healing) = self.lane_of(target).and_then(|lane| lane.healing.as_mut()) else {
-            return;
-        };
+        let Some(healing) = self.healing_of(target) else { return };
         if healing.whole.is_some() || healing.asked != Some(from) {
             return;
+        }
+        if from == me {
+            healing.own_damage = damaged;
         }
         if let Some(whole) = whole.filter(|whole| fits(whole.version)) {
             gather(healing, whole, damaged);
@@ -138,9 +169,7 @@ impl Osd {
         if let Some(whole) = self.deletes_instead(target) {
             return self.push(target, whole, out);
         }
-        let Some(healing) = self.lane_of(target).and_then(|lane| lane.healing.as_mut()) else {
-            return;
-        };
+        let Some(healing) = self.healing_of(target) else { return };
         match healing.gathered.take_if(|_| healing.wanting.is_empty()) {
             Some(whole) => self.push(target, whole, out),
             None => self.fetch(target, out),
@@ -198,14 +227,18 @@ impl Osd {
         result: Result<(), WriteError>,
         out: &mut Vec<Effect>,
     ) {
-        let Some(healing) = self.lane_of(target).and_then(|lane| lane.healing.as_mut()) else {
-            return;
-        };
+        let Some(healing) = self.healing_of(target) else { return };
         if healing.whole.as_ref().is_none_or(|whole| whole.version != version) {
             return;
         }
         match result {
-            Ok(()) => healing.awaited.retain(|&osd| osd != from),
+            Ok(()) => {
+                healing.awaited.retain(|&osd| osd != from);
+                let pg = self.pgs.get_mut(&target.pg);
+                if let Some(missing) = pg.and_then(|pg| pg.missing.get_mut(&target.object)) {
+                    missing.now_has(from);
+                }
+            }
             Err(WriteError::NoSpace) => {
                 self.has_no_room(from);
                 return self.cannot_heal(target, OpError::NoSpace, UnitMask::EMPTY, out);
@@ -214,7 +247,10 @@ impl Osd {
             // Its disk is gone; the map will say so.
             Err(WriteError::Failed | WriteError::Behind) => return,
         }
-        if healing.awaited.is_empty() {
+        if self
+            .healing_of(target)
+            .is_some_and(|healing| healing.awaited.is_empty())
+        {
             self.healed(target, version, out);
         }
     }
@@ -248,8 +284,8 @@ impl Osd {
     }
 
     /// Gives up for a while: operations that need the object on all members fail. What was to be repaired and cannot is
-    /// lost for good, and served without.
-    fn cannot_heal(&mut self, target: Target, error: OpError, wanting: UnitMask, out: &mut Vec<Effect>) {
+    /// lost for good, and served without these units.
+    fn cannot_heal(&mut self, target: Target, error: OpError, units: UnitMask, out: &mut Vec<Effect>) {
         let now = self.now;
         let Target { pg: id, object, .. } = target;
         let Some(pg) = self.pgs.get_mut(&id) else { return };
@@ -257,7 +293,7 @@ impl Osd {
         let lost = error == OpError::Damaged && pg.missing.get(&object).is_some_and(|missing| missing.repair);
         if lost {
             pg.missing.remove(&object);
-            pg.lost.insert(object, wanting);
+            pg.lost.insert(object, units);
             if let Some(scrub) = &mut pg.scrub {
                 scrub.report.lost += 1;
             }

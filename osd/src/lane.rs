@@ -89,6 +89,8 @@ pub(crate) struct Healing {
     /// What was gathered so far, and the units that are still wanting.
     pub gathered: Option<Mutation>,
     pub wanting: UnitMask,
+    /// Units of this OSD's own copy that cannot be read.
+    pub own_damage: UnitMask,
     /// What is sent to those who lack it.
     pub whole: Option<Mutation>,
     /// Who has not answered.

@@ -332,6 +332,7 @@ impl Osd {
         let ids: Vec<PgId> = self.pgs.keys().copied().collect();
         for id in ids {
             self.repeat(id, out);
+            self.ask_others(id, out);
             self.forget_due(id, out);
             self.scrub_more(id, out);
         }

@@ -74,7 +74,7 @@ pub(crate) struct Pg {
     pub healing: BTreeSet<ObjectId>,
     /// Objects of `missing` that could not be healed for now.
     pub stuck: VecDeque<(Now, ObjectId)>,
-    /// Units of which no copy can be read, of objects that were tried to be repaired.
+    /// Of objects that could not be repaired: the units of which no copy can be read, and what else the own copy lacks.
     pub lost: BTreeMap<ObjectId, UnitMask>,
     pub lanes: BTreeMap<ObjectId, Lane>,
     /// Tombstones that every member has, oldest first, and since when.
@@ -163,6 +163,11 @@ impl Pg {
     /// Members other than the primary.
     pub(crate) fn others(&self) -> impl Iterator<Item = OsdId> + '_ {
         self.setting.acting.iter().copied().skip(1)
+    }
+
+    /// The metadata store says that nothing is missing, and names no other interval.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.reporting.is_none() && self.reported.0 == 0 && self.history.intervals.len() == 1
     }
 
     /// Every object is equal on the whole acting set.

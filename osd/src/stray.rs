@@ -98,8 +98,7 @@ impl Osd {
             return;
         }
         let Some(pg) = self.pgs.get(&id) else { return };
-        let recorded = pg.reporting.is_none() && pg.reported.0 == 0 && pg.history.intervals.len() == 1;
-        if pg.epoch == epoch && recorded && !pg.setting.acting.contains(&from) {
+        if pg.epoch == epoch && !pg.setting.acting.contains(&from) {
             self.to_peer(from, id, epoch, PeerBody::Drop, out);
         }
     }

@@ -129,9 +129,9 @@ impl Osd {
         self.ask(Request::Forget { object, version }, Wait::Nobody);
     }
 
-    /// Nothing is missing, and the acting set is the whole up set.
+    /// Nothing is missing, and the acting set is the whole up set; and so the history says: nobody else will be asked.
     pub(crate) fn is_clean_on_up_set(&self, id: PgId) -> bool {
-        let Some(pg) = self.pgs.get(&id).filter(|pg| pg.is_clean()) else {
+        let Some(pg) = self.pgs.get(&id).filter(|pg| pg.is_clean() && pg.is_recorded()) else {
             return false;
         };
         self.map

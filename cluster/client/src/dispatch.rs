@@ -109,6 +109,11 @@ impl Pending {
         self.action.object().filter(|_| self.action.is_mutation())
     }
 
+    /// Whether this is the OSD that it was last sent to.
+    pub(crate) fn is_at(&self, osd: OsdId) -> bool {
+        self.sent.is_some_and(|sent| sent.to.osd == osd)
+    }
+
     /// `from` does not act for the PG, or not in its epoch, which then comes back. Only the OSD that it was last sent to
     /// can put it back into waiting.
     pub(crate) fn refused(&mut self, from: OsdId) -> Option<Epoch> {

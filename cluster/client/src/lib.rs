@@ -153,7 +153,8 @@ impl Client {
         let Some(sequence) = self.dispatcher.sequence(id) else {
             return;
         };
-        let Some(pending) = self.pending.get_mut(&sequence) else {
+        // An OSD that it was sent on from may have done it: so the next one finds, or does it again. Its answer counts.
+        let Some(pending) = self.pending.get_mut(&sequence).filter(|pending| pending.is_at(from)) else {
             return;
         };
         match result {

@@ -3,7 +3,7 @@
 use trivet_client::ImageOp;
 use trivet_core::{OBJECT_SIZE, OsdId};
 
-use crate::world::World;
+use crate::world::{PGS, World};
 use crate::{SIZE, assert_replicated, pass};
 
 /// Numbers of PGs, one after the other.
@@ -84,5 +84,24 @@ fn who_is_not_shown_to_be_up_does_not_answer_for_pgs_that_are_over() {
         for ticket in tickets {
             assert!(world.finish(ticket).is_ok(), "seed {seed}");
         }
+    }
+}
+
+#[test]
+fn a_former_member_that_goes_while_it_is_asked_is_not_waited_for() {
+    for seed in 1..30 {
+        let mut world = World::new(seed, 3);
+        let image = World::image(1);
+        let len = 24 * OBJECT_SIZE as u64;
+        let data = vec![3; 24 * OBJECT_SIZE];
+        world.write(image, 0, data.clone()).unwrap();
+        world.heal();
+        world.renumber(2 * PGS + 1);
+        // Each object has another copy.
+        for _ in 0..8 * seed {
+            world.turn();
+        }
+        world.stop(OsdId(2));
+        assert!(world.read(image, 0, len).unwrap() == data, "seed {seed}");
     }
 }

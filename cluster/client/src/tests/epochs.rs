@@ -107,6 +107,21 @@ fn what_a_former_primary_says_of_its_epoch_changes_nothing() {
 }
 
 #[test]
+fn what_a_former_primary_did_is_for_the_next_one_to_find() {
+    let (mut client, ops) = started(Client::new(ClientId(5)), put(1, 0, 10));
+    let id = ops[0].1.id;
+    let mut out = Vec::new();
+    client.notice(Now(0), &claims(2, 2, true), &mut out);
+    out.clear();
+    // What is on its way to OSD 2 would be done after the client was told that it is over.
+    answer(&mut client, OsdId(1), id, Ok(OpValue::Changed), &mut out);
+    answer(&mut client, OsdId(1), id, Err(OpError::NoSpace), &mut out);
+    assert!(out.is_empty(), "{out:?}");
+    answer(&mut client, OsdId(2), id, Ok(OpValue::Changed), &mut out);
+    assert!(matches!(out.as_slice(), [Effect::Done(1, Ok(_))]), "{out:?}");
+}
+
+#[test]
 fn what_is_settled_rises_with_the_oldest_operation_without_an_answer() {
     let settled = |out: &mut Vec<Effect>| -> Vec<_> {
         let ops = sent(out);
