@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use trivet_core::keys::{self, OsdConfig};
-use trivet_core::kv::{Change, Compare, Txn};
+use trivet_core::kv::{Change, Compare, Event, Notice, Txn};
 use trivet_core::map::{ClusterMap, Versioned, encode};
 use trivet_core::{Now, OsdId};
 
@@ -20,6 +20,19 @@ use crate::{Guard, MAX_CHANGES, Monitor};
 pub(crate) struct Absences(BTreeMap<OsdId, Now>);
 
 impl Absences {
+    /// Forgets those who were up meanwhile, for all that a notice says: they may be down again at its end.
+    pub(crate) fn interrupt(&mut self, notice: &Notice) {
+        match notice {
+            Notice::Snapshot { .. } => self.0.clear(),
+            Notice::Changes { events, .. } => self.0.retain(|&osd, _| {
+                let state = keys::osd_state(osd);
+                !events
+                    .iter()
+                    .any(|event| matches!(event, Event::Put(kv) if kv.key == state))
+            }),
+        }
+    }
+
     /// Looks who is up.
     pub(crate) fn observe(&mut self, map: &ClusterMap, now: Now) {
         self.0

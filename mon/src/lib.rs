@@ -109,6 +109,7 @@ impl Monitor {
         let told = keys_of(notice).is_some_and(|mut keys| keys.any(is_statistics));
         let full = told.then(|| self.full_osds());
         self.map.apply(notice);
+        self.absences.interrupt(notice);
         self.stirred |= stirs(notice) || full.is_some_and(|full| full != self.full_osds());
     }
 

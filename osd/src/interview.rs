@@ -93,6 +93,10 @@ impl Osd {
 
     /// Activates the PG when everybody was heard and no earlier primary can be answering reads any more.
     fn activate_if_heard(&mut self, id: PgId, out: &mut Vec<Effect>) {
+        // A claim without a lease would outlive this OSD.
+        if self.lease.is_none() {
+            return;
+        }
         let now = self.now;
         let heard = |pg: &Pg| pg.setting.asked.keys().all(|osd| pg.listed.contains(osd));
         if self.pgs.get(&id).is_some_and(|pg| heard(pg) && pg.is_freed(now)) {
@@ -184,6 +188,9 @@ impl Osd {
 
     /// Writes to the metadata store how far healing is; the history shrinks when the PG is clean.
     pub(crate) fn report_all(&mut self, out: &mut Vec<Effect>) {
+        if self.lease.is_none() {
+            return;
+        }
         let now = self.now;
         let due: Vec<PgId> = self
             .pgs

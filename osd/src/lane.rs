@@ -229,8 +229,8 @@ impl Lane {
         settled
     }
 
-    /// The first waiting operation that leaves nothing of the object and that a list does not remember: what that list
-    /// is after it.
+    /// The first waiting operation that leaves nothing of the object and that a list does not remember: what is left of that
+    /// list after it.
     pub(crate) fn removal(&self, list: &[OpId]) -> Option<Vec<OpId>> {
         let removes = |op: &Op| leaves_nothing(&op.action) && !Ops::remembers(list, op.id);
         let (_, op) = self.waiting.iter().find(|(_, op)| removes(op))?;
@@ -240,7 +240,7 @@ impl Lane {
             answered: op.answered,
         };
         change.apply(&mut list);
-        Some(list)
+        Some(Ops::bounds(&list))
     }
 
     /// The operation with this id.

@@ -172,6 +172,8 @@ pub struct Osd {
     pgs: BTreeMap<PgId, Pg>,
     /// PGs whose objects are being dropped, in the epoch that said so.
     dropping: BTreeMap<PgId, Epoch>,
+    /// How many listings were sent.
+    listings: u32,
     strays: Strays,
     usage: Usage,
     waits: HashMap<Ticket, Wait>,
@@ -213,6 +215,7 @@ impl Osd {
             pace: Pace::default(),
             pgs: BTreeMap::new(),
             dropping: BTreeMap::new(),
+            listings: 0,
             strays: Strays::default(),
             usage: Usage::default(),
             waits: HashMap::new(),

@@ -14,6 +14,9 @@ use crate::{Effect, Osd, Target, Wait};
 /// Objects per part of a listing.
 const LISTING_PART: usize = 4096;
 
+/// So many parts surely get through to somebody who asks for a listing.
+const LISTING_BURST: u32 = 256;
+
 impl Osd {
     /// A primary claims an epoch. From here on nothing of a lower one is executed.
     pub(crate) fn fence(&mut self, from: OsdId, pg: PgId, epoch: Epoch, out: &mut Vec<Effect>) {
@@ -76,7 +79,10 @@ impl Osd {
         let listed = self.listed(pg);
         let parts = listed.len().div_ceil(LISTING_PART).max(1);
         let parts = u32::try_from(parts).expect("fewer than 2^32 objects");
-        for part in 0..parts {
+        // A link takes only so much at once and drops the rest: the next time other parts come first.
+        let first = self.listings.wrapping_mul(LISTING_BURST) % parts;
+        self.listings = self.listings.wrapping_add(1);
+        for part in (first..parts).chain(0..first) {
             let start = part as usize * LISTING_PART;
             let end = listed.len().min(start + LISTING_PART);
             let body = PeerBody::Listing {
@@ -272,7 +278,7 @@ impl Osd {
     }
 
     /// The object numbers of an image in a PG after `after`, ascending, at most `limit`; those that this OSD still lacks,
-    /// too.
+    /// and those of which it may be that not every member has deleted them, too.
     pub(crate) fn image_objects(&self, pg: PgId, image: ImageId, after: Option<u64>, limit: usize) -> Vec<u64> {
         let wanted = |object: &ObjectId| object.image == image && after.is_none_or(|after| object.number > after);
         let stored = self
@@ -280,8 +286,13 @@ impl Osd {
             .filter(|(_, info)| !info.tombstone)
             .map(|(object, _)| object);
         let missing = self.pgs.get(&pg).into_iter().flat_map(|pg| pg.missing.keys().copied());
+        let lanes = self.pgs.get(&pg).into_iter().flat_map(|pg| &pg.lanes);
+        let changing = lanes
+            .filter(|(_, lane)| !lane.changing().is_empty())
+            .map(|(&object, _)| object);
         let numbers: BTreeSet<u64> = stored
             .chain(missing)
+            .chain(changing)
             .filter(wanted)
             .map(|object| object.number)
             .collect();

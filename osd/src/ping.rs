@@ -171,6 +171,9 @@ impl Osd {
             .filter(|(_, epoch, accepted)| epoch != accepted && !mutant!(self.options, AcceptOldEpoch))
             .map(|(pg, _, accepted)| (pg, accepted))
             .collect();
+        for (pg, _) in pgs.iter().filter(|(pg, _)| !refused.iter().any(|(no, _)| no == pg)) {
+            self.promises.confirmed(*pg, from, self.now);
+        }
         if refused.len() < pgs.len() {
             self.promises.give(from, self.now);
         }
@@ -198,7 +201,8 @@ impl Osd {
             }
         }
         for (id, pg) in &mut self.pgs {
-            let counts = pg.is_pinged() && sent >= pg.pinged_from && pg.setting.acting.contains(&from);
+            // A ping of the same instant may have gone out before, without this PG.
+            let counts = pg.is_pinged() && sent > pg.pinged_from && pg.setting.acting.contains(&from);
             if counts && !refused.iter().any(|(refused, _)| refused == id) {
                 let confirmed = pg.confirmed.entry(from).or_insert(sent);
                 *confirmed = sent.max(*confirmed);

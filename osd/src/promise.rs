@@ -43,6 +43,13 @@ impl Promises {
         self.given.insert(to, now + LEASE + LEASE_MARGIN);
     }
 
+    /// A primary asks about an epoch that is the accepted one: after a restart this shows whose it is.
+    pub(crate) fn confirmed(&mut self, pg: PgId, from: OsdId, now: Now) {
+        if !self.accepted_by.contains_key(&pg) {
+            self.accept(pg, from, now);
+        }
+    }
+
     /// A primary's higher epoch is accepted: nothing more is promised to the one before.
     pub(crate) fn accept(&mut self, pg: PgId, from: OsdId, now: Now) {
         let mut standing = self.standing.get(&pg).copied().filter(|(_, until)| *until > now);
@@ -139,6 +146,24 @@ mod tests {
             assert_eq!(promises.standing(pg, at(1200)), Some(Promise { to: None, left }));
         }
         assert_eq!(promises.standing(heir, at(1100) + left), None);
+    }
+
+    #[test]
+    fn after_a_restart_promises_to_the_same_primary_count() {
+        let mut promises = Promises::default();
+        promises.restarted(at(0));
+        promises.confirmed(PG, OsdId(1), at(300));
+        promises.give(OsdId(1), at(5000));
+        promises.accept(PG, OsdId(2), at(5100));
+        let left = LEASE + LEASE_MARGIN - Duration::from_millis(100);
+        let to = Some(OsdId(1));
+        assert_eq!(promises.standing(PG, at(5100)), Some(Promise { to, left }));
+        // What was promised before the restart counts all the same.
+        let mut promises = Promises::default();
+        promises.restarted(at(0));
+        promises.confirmed(PG, OsdId(1), at(100));
+        promises.accept(PG, OsdId(2), at(200));
+        assert!(promises.standing(PG, at(200)).is_some());
     }
 
     #[test]

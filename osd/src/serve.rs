@@ -288,11 +288,12 @@ impl Osd {
             op: op_id,
             answered: running.op.answered,
         };
-        if lane.chain == Version::NONE {
-            // It rests on nothing, or on a tombstone that members may have forgotten already, and its list with it.
+        if lane.chain == Version::NONE || change.tombstone {
+            // It rests on nothing, or on a tombstone that members may have forgotten already, and its list with it. A
+            // deletion has the object for itself, and leaves a short list.
             let mut list = self.store.ops(object);
             ops.apply(&mut list);
-            ops = Ops::Exactly(list);
+            ops = Ops::Exactly(if change.tombstone { Ops::bounds(&list) } else { list });
         }
         let version = lane.next_version(epoch, floor);
         let mutation = Mutation {

@@ -28,6 +28,12 @@ impl Epochs {
         !over.is_empty()
     }
 
+    /// Whether with this PG a generation would take over from an earlier one, which is then forgotten.
+    #[must_use]
+    pub fn replaces(&self, pg: PgId) -> bool {
+        !self.is_past(pg) && self.0.range(first(pg, 0)..first(pg, pg.generation)).next().is_some()
+    }
+
     /// The epoch that was accepted last.
     #[must_use]
     pub fn get(&self, pg: PgId) -> Option<Epoch> {

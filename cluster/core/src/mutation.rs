@@ -91,6 +91,27 @@ impl Ops {
         }
     }
 
+    /// What a deletion leaves of a list: of each client one bound, above all of its operations. One of them that was not
+    /// executed yet began before the last that was, and may as well be taken as executed just before the deletion: nothing
+    /// of it would be left.
+    #[must_use]
+    pub fn bounds(list: &[OpId]) -> Vec<OpId> {
+        let mut bounds: Vec<OpId> = Vec::new();
+        for op in list {
+            let end = if op.sequence & MARK == 0 {
+                op.sequence + 1
+            } else {
+                op.sequence & !MARK
+            };
+            let sequence = end | MARK;
+            match bounds.iter_mut().find(|bound| bound.client == op.client) {
+                Some(bound) => bound.sequence = bound.sequence.max(sequence),
+                None => bounds.push(OpId { sequence, ..*op }),
+            }
+        }
+        bounds
+    }
+
     /// Whether the list says that an operation was executed.
     #[must_use]
     pub fn remembers(list: &[OpId], op: OpId) -> bool {
@@ -213,6 +234,18 @@ mod tests {
             assert!(known.iter().all(|&s| Ops::remembers(&list, op(1, s))), "{executed:?}");
             assert!(!Ops::remembers(&list, op(2, 1)));
         }
+    }
+
+    #[test]
+    fn a_deletion_leaves_one_bound_of_each_client() {
+        let list = [op(1, 5), op(2, 3 | MARK), op(1, 9), op(2, 4), op(3, 7 | MARK)];
+        let bounds = Ops::bounds(&list);
+        assert_eq!(bounds, [op(1, 10 | MARK), op(2, 5 | MARK), op(3, 7 | MARK)]);
+        assert!([5, 7, 9].iter().all(|&s| Ops::remembers(&bounds, op(1, s))));
+        assert!(!Ops::remembers(&bounds, op(1, 10)) && !Ops::remembers(&bounds, op(4, 1)));
+        let mut after = bounds;
+        add(&mut after, 1, 12, 6);
+        assert_eq!(after, [op(2, 5 | MARK), op(3, 7 | MARK), op(1, 10 | MARK), op(1, 12)]);
     }
 
     #[test]

@@ -291,7 +291,9 @@ impl Live {
             self.epochs.accept(pg, epoch);
             return out.done.push((ticket, Ok(Reply::Accepted)));
         }
-        if have.is_none() && self.epochs.len() + self.commit.epochs >= self.layout.max_epochs() {
+        let is_full = self.epochs.len() + self.commit.epochs >= self.layout.max_epochs();
+        let takes_over = self.commit.epochs == 0 && self.epochs.replaces(pg);
+        if have.is_none() && is_full && !takes_over {
             return out.done.push((ticket, Err(StoreError::NoSpace)));
         }
         self.commit.epochs += 1;

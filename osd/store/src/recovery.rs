@@ -10,8 +10,9 @@
 //! come before any further batch carries the incarnation and does the same. One read or write is in flight
 //! at a time.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use trivet_core::Epochs;
+use trivet_core::buffer::zeroes;
 use trivet_core::disk::DiskDone;
 
 use crate::api::Output;
@@ -43,6 +44,10 @@ pub struct Recovery {
     step: Step,
     /// Where the read in flight began.
     reading: u64,
+    /// And its length.
+    read_len: usize,
+    /// A read that failed is repeated block by block.
+    piecemeal: Option<Piecemeal>,
     /// Valid headers: the best one last.
     found: Vec<(usize, usize, Header)>,
     /// The copy of the superblock that is damaged.
@@ -76,6 +81,15 @@ enum Step {
     Over,
 }
 
+/// What could be read so far of a range that could not be read at once; zeroes for what cannot be read, which are no valid
+/// header, and match no checksum.
+#[derive(Debug)]
+struct Piecemeal {
+    offset: u64,
+    len: usize,
+    data: BytesMut,
+}
+
 /// A checkpoint being loaded.
 #[derive(Debug)]
 struct Loading {
@@ -102,6 +116,8 @@ impl Recovery {
             disk: Disk::default(),
             step: Step::Superblock,
             reading: 0,
+            read_len: 0,
+            piecemeal: None,
             found: Vec::new(),
             bad_copy: None,
             highest: 0,
@@ -112,7 +128,7 @@ impl Recovery {
     }
 
     fn read(&mut self, offset: u64, len: usize, out: &mut Output) {
-        self.reading = offset;
+        (self.reading, self.read_len) = (offset, len);
         self.disk.read(Owner::Recovery, offset, len, out);
     }
 
@@ -124,7 +140,9 @@ impl Recovery {
         if self.disk.finished(done.id).is_none() {
             return Ok(None);
         }
-        let result = done.result.map_err(|error| error.to_string());
+        let Some(result) = self.gathered(done.result.map_err(|error| error.to_string()), out) else {
+            return Ok(None);
+        };
         match std::mem::replace(&mut self.step, Step::Over) {
             Step::Superblock => {
                 self.read(BLOCK, BLOCK_LEN, out);
@@ -156,6 +174,35 @@ impl Recovery {
             Step::Flush(live) => result.map(|_| Some(self.hand_over(live))),
             Step::Over => unreachable!("nothing is in flight"),
         }
+    }
+
+    /// What was read of headers or of the log. One bad block must not cost the store: it is as good as one that rotted.
+    fn gathered(&mut self, result: Result<Bytes, String>, out: &mut Output) -> Option<Result<Bytes, String>> {
+        if !matches!(self.step, Step::Headers(..) | Step::Log(..)) {
+            return Some(result);
+        }
+        let Some(mut piecemeal) = self.piecemeal.take() else {
+            if result.is_err() {
+                self.piecemeal = Some(Piecemeal {
+                    offset: self.reading,
+                    len: self.read_len,
+                    data: BytesMut::with_capacity(self.read_len),
+                });
+                self.read(self.reading, BLOCK_LEN, out);
+                return None;
+            }
+            return Some(result);
+        };
+        piecemeal
+            .data
+            .extend_from_slice(&result.unwrap_or_else(|_| zeroes(BLOCK_LEN)));
+        if piecemeal.data.len() < piecemeal.len {
+            self.read(piecemeal.offset + piecemeal.data.len() as u64, BLOCK_LEN, out);
+            self.piecemeal = Some(piecemeal);
+            return None;
+        }
+        self.reading = piecemeal.offset;
+        Some(Ok(piecemeal.data.freeze()))
     }
 
     fn decode(&self, data: Result<Bytes, String>) -> Result<Superblock, String> {

@@ -49,11 +49,16 @@ impl Bench {
     }
 
     fn open(disk: Vec<u8>, options: Options) -> Bench {
+        Bench::open_without(disk, options, 0..0)
+    }
+
+    /// Opens a disk on which these bytes cannot be read.
+    fn open_without(disk: Vec<u8>, options: Options, unreadable: Range<usize>) -> Bench {
         let mut out = Output::default();
         let store = Store::open(disk.len() as u64, options, &mut out);
         let mut bench = Bench {
             disk,
-            unreadable: 0..0,
+            unreadable,
             store,
             out,
             ticket: 0,

@@ -266,6 +266,34 @@ fn either_copy_of_the_checkpoint_is_enough() {
 }
 
 #[test]
+fn a_block_that_cannot_be_read_is_as_good_as_one_that_rotted() {
+    let layout = Layout::new(SIZE as u64, Some(LOG)).unwrap();
+    let (bench, areas) = with_checkpoint();
+    let headers = areas
+        .iter()
+        .flat_map(|chunks| [chunks - 2 * UNIT_SIZE, chunks - UNIT_SIZE]);
+    let log = (place(layout.log)..place(layout.data)).step_by(UNIT_SIZE);
+    let log = log.take(place(layout.log_blocks()));
+    let found = |mut bench: Bench| {
+        let versions = [2, 3].map(|number| bench.read_version(object(number)));
+        let units = [2, 3].map(|number| matches!(bench.ask(Request::Salvage { object: object(number) }), Ok(_)));
+        (bench.store.state(), versions, units)
+    };
+    let mut ready = 0;
+    let blocks: Vec<usize> = headers.chain(log).collect();
+    for &at in &blocks {
+        let block = at..at + UNIT_SIZE;
+        let mut rotten = bench.disk.clone();
+        rotten[block.clone()].fill(0);
+        let rotten = found(Bench::open(rotten, Options::default()));
+        let unreadable = found(Bench::open_without(bench.disk.clone(), Options::default(), block));
+        assert_eq!(unreadable, rotten, "block at {at}");
+        ready += usize::from(rotten.0 == State::Ready);
+    }
+    assert!(ready + 20 > blocks.len(), "{ready} of {} opened", blocks.len());
+}
+
+#[test]
 fn either_superblock_is_enough_and_mends_the_other() {
     let f = Format {
         size: SIZE as u64,
