@@ -3,7 +3,7 @@
 //! Operations on disjoint units run at the same time; a write that touches a unit waits for every earlier operation
 //! that writes it. Versions are given in the order in which mutations are sent out.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use trivet_core::message::{Action, Op, OpError};
@@ -99,6 +99,28 @@ pub(crate) struct Healing {
     pub sent: Now,
 }
 
+/// A client's mutations of the object that are part of it, in the order in which the client issued them: once all up to
+/// some sequence are, the object need not remember them one by one.
+#[derive(Debug, Default)]
+pub(crate) struct Executed {
+    /// All below were answered, or are part of the object.
+    bound: u64,
+    /// Those beyond that are, and which of the client's was the one before each.
+    ahead: BTreeMap<u64, u64>,
+}
+
+impl Executed {
+    fn note(&mut self, op: &Op) {
+        self.bound = self.bound.max(op.answered);
+        self.ahead.insert(op.id.sequence, op.previous);
+        while let Some(first) = self.ahead.first_entry()
+            && (*first.get() < self.bound || *first.key() < self.bound)
+        {
+            self.bound = self.bound.max(first.remove_entry().0 + 1);
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Lane {
@@ -110,6 +132,8 @@ pub(crate) struct Lane {
     pub waiting: VecDeque<(ClientId, Op)>,
     pub held: Vec<Held>,
     pub healing: Option<Healing>,
+    /// What was executed in this lane, by client.
+    pub executed: BTreeMap<ClientId, Executed>,
     /// Members that had no room for a mutation which others have.
     pub lacking: Vec<OsdId>,
     /// Members whose copy is damaged.
@@ -155,6 +179,26 @@ impl Lane {
             counter: last.max(floor) + 1,
         };
         self.assigned
+    }
+
+    /// Below this, all of the client's operations on the object were answered, or are part of it before `op` is.
+    pub(crate) fn known_below(&self, op: &Op) -> u64 {
+        let bound = self.executed.get(&op.id.client).map_or(0, |executed| executed.bound);
+        let bound = bound.max(op.answered);
+        if op.previous < bound {
+            op.id.sequence.max(bound)
+        } else {
+            bound
+        }
+    }
+
+    /// The mutation with this version is part of the object.
+    pub(crate) fn note_executed(&mut self, version: Version) {
+        let is_it = |stage: &Stage| matches!(stage, Stage::Committing(c) if c.mutation.version == version);
+        if let Some(running) = self.running.iter().find(|running| is_it(&running.stage)) {
+            let executed = self.executed.entry(running.op.id.client).or_default();
+            executed.note(&running.op);
+        }
     }
 
     /// The mutation on its way with this version.
@@ -283,6 +327,7 @@ mod tests {
                 epoch: Epoch(1),
                 settled: 0,
                 answered: 0,
+                previous: 0,
                 action,
             },
         )
@@ -335,6 +380,37 @@ mod tests {
         assert!(!merging.take(8, 21, data(2)) && !merging.take(8, 21, data(3)));
         assert!(merging.take(8, 20, data(4)));
         assert_eq!(merging.units, [(21, data(2)), (20, data(4))]);
+    }
+
+    #[test]
+    fn what_is_executed_in_order_is_remembered_by_a_bound() {
+        // Operations (sequence, answered, previous) in the order of their execution; what is known below each.
+        type Case<'a> = (&'a [(u64, u64, u64)], &'a [u64]);
+        let table: [Case; 5] = [
+            (&[(5, 5, 0), (6, 5, 5), (9, 5, 6)], &[5, 6, 9]),
+            // 6 comes late: until then nothing is known beyond.
+            (
+                &[(5, 5, 0), (7, 5, 6), (8, 5, 7), (6, 5, 5), (9, 5, 8)],
+                &[5, 6, 6, 6, 9],
+            ),
+            // 5 never came here.
+            (&[(6, 5, 5), (7, 5, 6), (8, 8, 0), (9, 8, 8)], &[5, 5, 8, 9]),
+            // 6 was answered, though 5 was not: 7 names 5.
+            (&[(6, 5, 5), (7, 5, 5), (5, 5, 0), (8, 5, 7)], &[5, 5, 5, 8]),
+            // An old copy says less than is known.
+            (&[(5, 5, 0), (6, 6, 0), (7, 5, 6)], &[5, 6, 7]),
+        ];
+        for (ops, expected) in table {
+            let mut lane = Lane::default();
+            let mut known = Vec::new();
+            for &(sequence, answered, previous) in ops {
+                let (_, mut op) = op(sequence, write(0));
+                (op.answered, op.previous) = (answered, previous);
+                known.push(lane.known_below(&op));
+                lane.executed.entry(op.id.client).or_default().note(&op);
+            }
+            assert_eq!(known, expected, "{ops:?}");
+        }
     }
 
     /// Which of the waiting operations start beside a running write of unit 0.

@@ -273,6 +273,7 @@ impl Osd {
         let (epoch, floor) = (pg.epoch, pg.floor_counter);
         let Some(lane) = pg.lanes.get_mut(&object) else { return };
         let Some(index) = lane.find(op_id) else { return };
+        let known_below = lane.known_below(&lane.running[index].op);
         let running = &mut lane.running[index];
         let Stage::Merging(merging) = &mut running.stage else {
             return;
@@ -286,7 +287,7 @@ impl Osd {
         };
         let mut ops = Ops::Add {
             op: op_id,
-            answered: running.op.answered,
+            answered: known_below,
         };
         if lane.chain == Version::NONE || change.tombstone {
             // It rests on nothing, or on a tombstone that members may have forgotten already, and its list with it. A
@@ -338,6 +339,7 @@ impl Osd {
         }
         let after = committing.after;
         lane.chain = version;
+        lane.note_executed(version);
         for osd in others {
             let mutation = mutation.clone();
             let body = PeerBody::Write {

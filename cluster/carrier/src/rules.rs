@@ -46,6 +46,7 @@ mod tests {
             epoch: Epoch(1),
             settled: 0,
             answered: 0,
+            previous: 0,
             action,
         })
     }

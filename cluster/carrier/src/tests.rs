@@ -133,6 +133,7 @@ fn each_fault_closes_its_link_only() {
             epoch: Epoch(1),
             settled: 0,
             answered: 0,
+            previous: 0,
             action: trivet_core::message::Action::List {
                 image: trivet_core::ImageId(1),
                 after: None,

@@ -100,6 +100,7 @@ fn message(from: NodeId, boot: u64, to: NodeId, sequence: u64, filler: usize) ->
             epoch: Epoch(boot),
             settled: u64::from(to.0),
             answered: 1,
+            previous: 0,
             action: Action::List {
                 image: ImageId::new(PoolId(1), 1),
                 after: None,

@@ -210,6 +210,7 @@ impl Dispatcher {
             epoch: target.epoch,
             settled: unanswered.min(sequence),
             answered,
+            previous: self.previous(sequence, pending),
             action: pending.action.clone(),
         };
         out.push(Effect::Send(target.osd, Message::Op(op)));
@@ -226,6 +227,12 @@ impl Dispatcher {
             return Some(sequence + 1);
         }
         Some(answered)
+    }
+
+    /// The mutation of the same object before this one that has no answer, or 0.
+    fn previous(&self, sequence: u64, pending: &Pending) -> u64 {
+        let previous = |object| self.windows.previous(object, sequence);
+        pending.changes().and_then(previous).unwrap_or(0)
     }
 
     fn op_id(&self, sequence: u64, repeated: bool) -> OpId {

@@ -47,6 +47,14 @@ impl Windows {
         window.front().map(|oldest| oldest.sequence)
     }
 
+    /// The last mutation before `sequence` that has no answer.
+    pub(crate) fn previous(&self, object: ObjectId, sequence: u64) -> Option<u64> {
+        let window = self.objects.get(&object)?;
+        let before = window.partition_point(|mutation| mutation.sequence < sequence);
+        let open = window.range(..before).rev().find(|mutation| !mutation.answered);
+        open.map(|mutation| mutation.sequence)
+    }
+
     /// A mutation was answered. Those that need not wait any more come back, ascending.
     pub(crate) fn answered(&mut self, object: ObjectId, sequence: u64) -> Vec<u64> {
         let Entry::Occupied(mut entry) = self.objects.entry(object) else {
@@ -92,6 +100,10 @@ mod tests {
             assert_eq!(windows.unanswered(OBJECT, W - 1), Some(oldest), "{sequence}");
         }
         assert_eq!(windows.unanswered(OBJECT, W + 2), Some(4));
+        assert_eq!(windows.previous(OBJECT, W + 2), Some(W + 1));
+        assert_eq!(windows.answered(OBJECT, 5), [] as [u64; 0]);
+        assert_eq!(windows.previous(OBJECT, 6), Some(4), "5 is answered");
+        assert_eq!(windows.previous(OBJECT, 4), None);
     }
 
     #[test]

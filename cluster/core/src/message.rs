@@ -58,6 +58,8 @@ pub struct Op {
     pub settled: u64,
     /// Operations of this client on the same object below this sequence were answered and will not be repeated.
     pub answered: u64,
+    /// The latest operation of this client on the same object before this one that has no answer; 0 if there is none.
+    pub previous: u64,
     /// What to do.
     pub action: Action,
 }

@@ -245,6 +245,25 @@ fn sub_sector_writes_in_flight_together_all_count() {
 }
 
 #[test]
+fn an_object_that_was_filled_by_many_writes_at_once_remembers_few_of_them() {
+    let mut world = World::new(11, 3);
+    let image = World::image(1);
+    let unit = |number: u64| ImageOp::Write {
+        offset: number * 4096,
+        data: vec![Bytes::from(vec![1; 4096])],
+    };
+    let tickets: Vec<u64> = (0..32).map(|number| world.submit(image, unit(number))).collect();
+    for ticket in tickets {
+        world.finish(ticket).unwrap();
+    }
+    world.heal();
+    let object = ObjectId { image, number: 0 };
+    let lists = (1..=3).map(|osd| world.remembered(OsdId(osd), object).len());
+    let lists: Vec<usize> = lists.filter(|len| *len > 0).collect();
+    assert!(lists.len() == 2 && lists.iter().all(|len| *len <= 2), "{lists:?}");
+}
+
+#[test]
 fn a_full_member_makes_writes_fail_and_nothing_else() {
     let mut world = World::with_sizes(7, &[32 << 20, 10 << 20, 32 << 20]);
     let image = World::image(1);

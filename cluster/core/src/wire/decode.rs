@@ -123,8 +123,8 @@ where
     let id = fields.op_id()?;
     let pg = fields.pg()?;
     let epoch = Epoch(fields.u64()?);
-    let (settled, answered) = (fields.u64()?, fields.u64()?);
-    if (id.sequence | settled | answered) & MARK != 0 {
+    let (settled, answered, previous) = (fields.u64()?, fields.u64()?, fields.u64()?);
+    if (id.sequence | settled | answered | previous) & MARK != 0 {
         return Err(WireError::Field("a sequence that is none"));
     }
     let action = action(fields, pg)?;
@@ -134,6 +134,7 @@ where
         epoch,
         settled,
         answered,
+        previous,
         action,
     }))
 }

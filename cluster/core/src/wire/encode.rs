@@ -78,6 +78,7 @@ fn put_op(op: &Op, head: &mut BytesMut, out: &mut Vec<Bytes>) -> Kind {
     head.put_u64_le(op.epoch.0);
     head.put_u64_le(op.settled);
     head.put_u64_le(op.answered);
+    head.put_u64_le(op.previous);
     match &op.action {
         Action::Read { object, offset, len } => {
             put_range(*object, *offset, *len, head);

@@ -41,6 +41,7 @@ fn op(action: Action) -> Message {
         epoch: Epoch(0x32),
         settled: 0x2019,
         answered: 0x2021,
+        previous: 0x2022,
         action,
     })
 }
@@ -416,6 +417,7 @@ impl Random {
             epoch: Epoch(self.next()),
             settled: self.next() & !MARK,
             answered: self.next() & !MARK,
+            previous: self.next() & !MARK,
             action,
         })
     }

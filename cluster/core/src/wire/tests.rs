@@ -158,7 +158,8 @@ fn forged(name: &str, at: usize, bytes: &[u8]) -> Result<Option<Message>, WireEr
 /// After id, PG and epoch.
 const SETTLED: usize = 30;
 const ANSWERED: usize = SETTLED + 8;
-const OBJECT_OF_OP: usize = ANSWERED + 8;
+const PREVIOUS: usize = ANSWERED + 8;
+const OBJECT_OF_OP: usize = PREVIOUS + 8;
 const OBJECT_OF_PEER: usize = 14;
 const RANGE: usize = OBJECT_OF_OP + 16;
 const LISTING: usize = OBJECT_OF_PEER;
@@ -193,10 +194,11 @@ const IMPOSSIBLE: &[(&str, usize, &[u8], WireError)] = &[
         &[1],
         Field("an absent number that is not zero"),
     ),
-    // Sequences: of the operation, settled, answered.
+    // Sequences: of the operation, settled, answered, previous.
     ("remove", 15, &[0x80], Field("a sequence that is none")),
     ("remove", SETTLED + 7, &[0x80], Field("a sequence that is none")),
     ("remove", ANSWERED + 7, &[0x80], Field("a sequence that is none")),
+    ("remove", PREVIOUS + 7, &[0x80], Field("a sequence that is none")),
     // Answers.
     ("objects", 16, &[3, 0, 0, 0], Short),
     ("objects", 16, &[0xff; 4], Field("more items than the list may have")),

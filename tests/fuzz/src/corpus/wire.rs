@@ -82,6 +82,7 @@ fn messages() -> Vec<Message> {
             epoch: Epoch(7),
             settled: 29,
             answered: 31,
+            previous: 0,
             action,
         })
     });
