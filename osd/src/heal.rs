@@ -334,6 +334,8 @@ impl Osd {
             return;
         };
         let (roomless, damaged) = (std::mem::take(&mut lane.lacking), std::mem::take(&mut lane.damaged));
+        // What failed may be undone.
+        lane.executed.clear();
         // What was read of a mutation that failed is read again.
         for held in std::mem::take(&mut lane.held) {
             send_on(held.client, held.op, out);
