@@ -34,6 +34,10 @@ pub use mutant::Mutant;
 /// seconds of ticks. Asking too early does no harm.
 const PATIENCE: u32 = 50;
 
+/// So many times it waits for what made a transaction fail. The store says only which commit was the last, which may be
+/// one that monitors are not told of.
+const PATIENCE_REFUSED: u32 = 2;
+
 /// How often it looks for what only time brings.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -57,8 +61,8 @@ pub struct Monitor {
     lease: Option<LeaseId>,
     map: ClusterMap,
     awaited: Awaited,
-    /// How often it has been waited for.
-    waited: u32,
+    /// How often it may still be waited for.
+    patience: u32,
     /// Something came that may call for something to be done.
     stirred: bool,
     /// When it looks for what only time brings.
@@ -78,7 +82,7 @@ impl Monitor {
             lease: Some(lease),
             map: ClusterMap::default(),
             awaited: Awaited::Nothing,
-            waited: 0,
+            patience: 0,
             stirred: true,
             look: Now::default(),
             absences: Absences::default(),
@@ -128,33 +132,33 @@ impl Monitor {
             return None;
         }
         let txn = self.wanted(now)?;
-        self.wait_for(Awaited::Outcome);
+        self.wait_for(Awaited::Outcome, PATIENCE);
         Some(txn)
     }
 
     /// What became of the transaction that [`Monitor::next`] returned last.
     pub fn ended(&mut self, outcome: TxnOutcome) {
-        self.wait_for(match outcome {
-            TxnOutcome::Committed(revision) | TxnOutcome::Refused(revision) => Awaited::Commit(revision),
-            TxnOutcome::Unknown => Awaited::Nothing,
-        });
+        match outcome {
+            TxnOutcome::Committed(revision) => self.wait_for(Awaited::Commit(revision), PATIENCE),
+            TxnOutcome::Refused(revision) => self.wait_for(Awaited::Commit(revision), PATIENCE_REFUSED),
+            TxnOutcome::Unknown => self.wait_for(Awaited::Nothing, 0),
+        }
     }
 
-    fn wait_for(&mut self, awaited: Awaited) {
-        self.awaited = awaited;
-        self.waited = 0;
+    fn wait_for(&mut self, awaited: Awaited, patience: u32) {
+        (self.awaited, self.patience) = (awaited, patience);
     }
 
     fn has_to_wait(&mut self) -> bool {
-        self.waited += 1;
         let came = match self.awaited {
             Awaited::Nothing => true,
             Awaited::Outcome => false,
             Awaited::Commit(revision) => self.map.revision >= revision,
         };
-        if came || self.waited > PATIENCE {
-            self.wait_for(Awaited::Nothing);
+        if came || self.patience == 0 {
+            self.wait_for(Awaited::Nothing, 0);
         }
+        self.patience = self.patience.saturating_sub(1);
         self.awaited != Awaited::Nothing
     }
 

@@ -46,7 +46,7 @@ pub enum Mutant {
     ListByOldCount,
     /// PGs of a new generation do not look at the histories of those they take over from.
     ForgetParents,
-    /// Tombstones are forgotten while a member is away.
+    /// Tombstones are forgotten at once, whoever lacks them.
     ForgetTombstones,
     /// What got lost on the way is not sent again.
     NeverRepeat,

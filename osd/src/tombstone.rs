@@ -55,15 +55,17 @@ impl Osd {
 
     /// Drops old tombstones on all members, while the PG is clean on its whole up set.
     pub(crate) fn forget_due(&mut self, id: PgId, out: &mut Vec<Effect>) {
-        if !self.is_clean_on_up_set(id) && !mutant!(self.options, ForgetTombstones) {
+        let at_once = mutant!(self.options, ForgetTombstones);
+        if !self.is_clean_on_up_set(id) && !at_once {
             return;
         }
+        let kept = if at_once { Duration::ZERO } else { KEPT };
         let now = self.now;
         let Some(pg) = self.pgs.get_mut(&id) else { return };
         let epoch = pg.epoch;
         let others: Vec<OsdId> = pg.others().collect();
         while pg.forgetting.len() < AT_ONCE
-            && let Some((_, object, version)) = pg.tombstones.pop_front_if(|first| now.since(first.0) >= KEPT)
+            && let Some((_, object, version)) = pg.tombstones.pop_front_if(|first| now.since(first.0) >= kept)
         {
             if pg.lanes.contains_key(&object) {
                 // Whatever is under way on it counts on it.
