@@ -458,7 +458,7 @@ impl Carrier {
         if let Some(osd) = osd_of(node) {
             out.push(Effect::Lost { osd, gone });
         }
-        if broken && link.is_standing() {
+        if broken && link.was_connected() {
             self.probe(now, node, out);
         }
     }

@@ -78,6 +78,16 @@ impl Link {
         matches!(self.state, State::Standing { .. })
     }
 
+    /// Whether there was somebody at the other end. A peer that is just ending may still take a dial, and break it off
+    /// before it greets.
+    pub(crate) fn was_connected(&self) -> bool {
+        match self.state {
+            State::Dialing { .. } => false,
+            State::Greeting { .. } => !self.incoming,
+            State::Standing { .. } => true,
+        }
+    }
+
     pub(crate) fn was_useful(&self, now: Now) -> bool {
         matches!(self.state, State::Standing { since, .. } if now.since(since) >= STABLE)
     }

@@ -241,6 +241,26 @@ fn a_break_is_told_at_once_and_asked_after() {
 }
 
 #[test]
+fn who_takes_a_dial_and_ends_before_it_greets_is_asked_after_again() {
+    let mut carrier = one();
+    let link = standing(&mut carrier, START);
+    let mut out = Vec::new();
+    carrier.closed(later(1500), link, false, &mut out);
+    // Its listener was still open.
+    let again = dials(&out)[0];
+    carrier.connected(later(1500), again, &mut out);
+    carrier.closed(later(1508), again, false, &mut out);
+    out.clear();
+    carrier.tick(later(1700), &mut out);
+    let last = dials(&out)[0];
+    out.clear();
+    carrier.closed(later(1701), last, true, &mut out);
+    assert_eq!(losses(&out), [true], "though nothing was to be sent");
+    carrier.tick(later(9000), &mut out);
+    assert!(dials(&out).is_empty());
+}
+
+#[test]
 fn a_link_that_breaks_at_once_is_dialed_again_after_a_while() {
     let mut carrier = one();
     let link = standing(&mut carrier, START);
