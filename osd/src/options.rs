@@ -46,8 +46,6 @@ pub enum Mutant {
     ListByOldCount,
     /// PGs of a new generation do not look at the histories of those they take over from.
     ForgetParents,
-    /// Tombstones are forgotten at once, whoever lacks them.
-    ForgetTombstones,
     /// What got lost on the way is not sent again.
     NeverRepeat,
     /// The rest of a unit that is written in part becomes zero.
@@ -69,7 +67,7 @@ pub enum Mutant {
 #[cfg(feature = "mutants")]
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 26] = [
+    pub const ALL: [Mutant; 25] = [
         Mutant::AckEarly,
         Mutant::AckWithoutRoom,
         Mutant::AcceptOldEpoch,
@@ -87,7 +85,6 @@ impl Mutant {
         Mutant::BelieveStrays,
         Mutant::ListByOldCount,
         Mutant::ForgetParents,
-        Mutant::ForgetTombstones,
         Mutant::NeverRepeat,
         Mutant::SkipMerge,
         Mutant::SameEpoch,

@@ -7,7 +7,6 @@ use trivet_core::message::PeerBody;
 use trivet_core::{Now, ObjectId, OsdId, PgId, Version};
 use trivet_store::api::Request;
 
-use crate::options::mutant;
 use crate::{Effect, Osd, Target, Wait};
 
 /// How long a tombstone is kept after every member has it. Far longer than clients take to repeat an operation.
@@ -55,17 +54,15 @@ impl Osd {
 
     /// Drops old tombstones on all members, while the PG is clean on its whole up set.
     pub(crate) fn forget_due(&mut self, id: PgId, out: &mut Vec<Effect>) {
-        let at_once = mutant!(self.options, ForgetTombstones);
-        if !self.is_clean_on_up_set(id) && !at_once {
+        if !self.is_clean_on_up_set(id) {
             return;
         }
-        let kept = if at_once { Duration::ZERO } else { KEPT };
         let now = self.now;
         let Some(pg) = self.pgs.get_mut(&id) else { return };
         let epoch = pg.epoch;
         let others: Vec<OsdId> = pg.others().collect();
         while pg.forgetting.len() < AT_ONCE
-            && let Some((_, object, version)) = pg.tombstones.pop_front_if(|first| now.since(first.0) >= kept)
+            && let Some((_, object, version)) = pg.tombstones.pop_front_if(|first| now.since(first.0) >= KEPT)
         {
             if pg.lanes.contains_key(&object) {
                 // Whatever is under way on it counts on it.
