@@ -112,7 +112,11 @@ pub(crate) struct Executed {
 impl Executed {
     fn note(&mut self, op: &Op) {
         self.bound = self.bound.max(op.answered);
-        self.ahead.insert(op.id.sequence, op.previous);
+        if op.previous >= self.bound {
+            self.ahead.insert(op.id.sequence, op.previous);
+            return;
+        }
+        self.bound = self.bound.max(op.id.sequence + 1);
         while let Some(first) = self.ahead.first_entry()
             && (*first.get() < self.bound || *first.key() < self.bound)
         {

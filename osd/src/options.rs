@@ -46,6 +46,8 @@ pub enum Mutant {
     ListByOldCount,
     /// PGs of a new generation do not look at the histories of those they take over from.
     ForgetParents,
+    /// Tombstones are forgotten while a member is away.
+    ForgetTombstones,
     /// What got lost on the way is not sent again.
     NeverRepeat,
     /// The rest of a unit that is written in part becomes zero.
@@ -67,7 +69,7 @@ pub enum Mutant {
 #[cfg(feature = "mutants")]
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 25] = [
+    pub const ALL: [Mutant; 26] = [
         Mutant::AckEarly,
         Mutant::AckWithoutRoom,
         Mutant::AcceptOldEpoch,
@@ -85,6 +87,7 @@ impl Mutant {
         Mutant::BelieveStrays,
         Mutant::ListByOldCount,
         Mutant::ForgetParents,
+        Mutant::ForgetTombstones,
         Mutant::NeverRepeat,
         Mutant::SkipMerge,
         Mutant::SameEpoch,

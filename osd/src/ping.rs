@@ -165,14 +165,14 @@ impl Osd {
 
     /// A primary asks.
     pub(crate) fn pinged(&mut self, from: OsdId, sent: Now, pgs: &[(PgId, Epoch)], out: &mut Vec<Effect>) {
-        let refused: Vec<(PgId, Epoch)> = pgs
-            .iter()
-            .map(|(pg, epoch)| (*pg, *epoch, self.accepted_epoch(*pg)))
-            .filter(|(_, epoch, accepted)| epoch != accepted && !mutant!(self.options, AcceptOldEpoch))
-            .map(|(pg, _, accepted)| (pg, accepted))
-            .collect();
-        for (pg, _) in pgs.iter().filter(|(pg, _)| !refused.iter().any(|(no, _)| no == pg)) {
-            self.promises.confirmed(*pg, from, self.now);
+        let mut refused = Vec::new();
+        for &(pg, epoch) in pgs {
+            let accepted = self.accepted_epoch(pg);
+            if epoch == accepted || mutant!(self.options, AcceptOldEpoch) {
+                self.promises.confirmed(pg, from, self.now);
+            } else {
+                refused.push((pg, accepted));
+            }
         }
         if refused.len() < pgs.len() {
             self.promises.give(from, self.now);

@@ -7,6 +7,7 @@ use trivet_core::message::PeerBody;
 use trivet_core::{Now, ObjectId, OsdId, PgId, Version};
 use trivet_store::api::Request;
 
+use crate::options::mutant;
 use crate::{Effect, Osd, Target, Wait};
 
 /// How long a tombstone is kept after every member has it. Far longer than clients take to repeat an operation.
@@ -54,7 +55,7 @@ impl Osd {
 
     /// Drops old tombstones on all members, while the PG is clean on its whole up set.
     pub(crate) fn forget_due(&mut self, id: PgId, out: &mut Vec<Effect>) {
-        if !self.is_clean_on_up_set(id) {
+        if !self.is_clean_on_up_set(id) && !mutant!(self.options, ForgetTombstones) {
             return;
         }
         let now = self.now;

@@ -122,6 +122,16 @@ fn standing(carrier: &mut Carrier, now: Now) -> LinkId {
     link
 }
 
+/// A link that stood for a while broke: the dial that asks whether OSD 2 is still there.
+fn asking() -> (Carrier, LinkId) {
+    let mut carrier = one();
+    let link = standing(&mut carrier, START);
+    let mut out = Vec::new();
+    carrier.closed(later(1500), link, false, &mut out);
+    assert_eq!(losses(&out), [false]);
+    (carrier, dials(&out)[0])
+}
+
 #[test]
 fn each_fault_closes_its_link_only() {
     let good = hello(TWO, ONE, 1);
@@ -225,13 +235,8 @@ fn a_dialer_greets_and_sends_at_once_and_wants_the_right_answer() {
 
 #[test]
 fn a_break_is_told_at_once_and_asked_after() {
-    let mut carrier = one();
-    let link = standing(&mut carrier, START);
+    let (mut carrier, again) = asking();
     let mut out = Vec::new();
-    carrier.closed(later(1500), link, false, &mut out);
-    assert_eq!(losses(&out), [false]);
-    let again = dials(&out)[0];
-    out.clear();
     carrier.closed(later(1501), again, true, &mut out);
     assert_eq!((losses(&out), dials(&out).len()), (vec![true], 0));
     carrier.tick(later(9000), &mut out);
@@ -242,12 +247,9 @@ fn a_break_is_told_at_once_and_asked_after() {
 
 #[test]
 fn who_takes_a_dial_and_ends_before_it_greets_is_asked_after_again() {
-    let mut carrier = one();
-    let link = standing(&mut carrier, START);
+    let (mut carrier, again) = asking();
     let mut out = Vec::new();
-    carrier.closed(later(1500), link, false, &mut out);
     // Its listener was still open.
-    let again = dials(&out)[0];
     carrier.connected(later(1500), again, &mut out);
     carrier.closed(later(1508), again, false, &mut out);
     out.clear();

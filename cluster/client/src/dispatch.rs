@@ -192,7 +192,7 @@ impl Dispatcher {
         if pending.sent.is_some_and(|sent| !sent.is_due(now, target)) {
             return;
         }
-        let Some(answered) = self.answered(sequence, pending) else {
+        let Some((answered, previous)) = self.unanswered(sequence, pending) else {
             return;
         };
         let repeated = pending.sent.is_some();
@@ -210,29 +210,23 @@ impl Dispatcher {
             epoch: target.epoch,
             settled: unanswered.min(sequence),
             answered,
-            previous: self.previous(sequence, pending),
+            previous,
             action: pending.action.clone(),
         };
         out.push(Effect::Send(target.osd, Message::Op(op)));
     }
 
-    /// The smallest sequence of a mutation of the same object that has no answer; none while this one has to wait.
-    /// What changes nothing is not remembered, and claims nothing.
-    fn answered(&self, sequence: u64, pending: &Pending) -> Option<u64> {
+    /// The smallest sequence of a mutation of the same object that has no answer, and the last one before this; none while
+    /// this one has to wait. What changes nothing is not remembered, and claims nothing.
+    fn unanswered(&self, sequence: u64, pending: &Pending) -> Option<(u64, u64)> {
         let Some(object) = pending.changes() else {
-            return Some(0);
+            return Some((0, 0));
         };
-        let answered = self.windows.unanswered(object, sequence)?;
+        let (answered, previous) = self.windows.unanswered(object, sequence)?;
         if mutant!(self, AnsweredTooHigh) {
-            return Some(sequence + 1);
+            return Some((sequence + 1, previous));
         }
-        Some(answered)
-    }
-
-    /// The mutation of the same object before this one that has no answer, or 0.
-    fn previous(&self, sequence: u64, pending: &Pending) -> u64 {
-        let previous = |object| self.windows.previous(object, sequence);
-        pending.changes().and_then(previous).unwrap_or(0)
+        Some((answered, previous))
     }
 
     fn op_id(&self, sequence: u64, repeated: bool) -> OpId {

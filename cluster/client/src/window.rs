@@ -38,21 +38,17 @@ impl Windows {
         self.objects.entry(object).or_default().push_back(mutation);
     }
 
-    /// The smallest sequence without an answer; none while the mutation `sequence` has to wait.
-    pub(crate) fn unanswered(&self, object: ObjectId, sequence: u64) -> Option<u64> {
+    /// The smallest sequence without an answer, and the largest one before the mutation `sequence`, or 0; none while that
+    /// has to wait.
+    pub(crate) fn unanswered(&self, object: ObjectId, sequence: u64) -> Option<(u64, u64)> {
         let window = self.objects.get(&object)?;
         if window.get(WINDOW).is_some_and(|first| first.sequence <= sequence) {
             return None;
         }
-        window.front().map(|oldest| oldest.sequence)
-    }
-
-    /// The last mutation before `sequence` that has no answer.
-    pub(crate) fn previous(&self, object: ObjectId, sequence: u64) -> Option<u64> {
-        let window = self.objects.get(&object)?;
         let before = window.partition_point(|mutation| mutation.sequence < sequence);
         let open = window.range(..before).rev().find(|mutation| !mutation.answered);
-        open.map(|mutation| mutation.sequence)
+        let previous = open.map_or(0, |mutation| mutation.sequence);
+        window.front().map(|oldest| (oldest.sequence, previous))
     }
 
     /// A mutation was answered. Those that need not wait any more come back, ascending.
@@ -91,19 +87,18 @@ mod tests {
     fn the_window_begins_with_the_oldest_without_an_answer() {
         let mut windows = Windows::default();
         (0..W + 3).for_each(|sequence| windows.issued(OBJECT, sequence));
-        assert_eq!(windows.unanswered(OBJECT, W - 1), Some(0));
+        assert_eq!(windows.unanswered(OBJECT, W - 1), Some((0, W - 2)));
         assert_eq!(windows.unanswered(OBJECT, W), None);
         // Answered, what comes back, the oldest without an answer.
         let table: [(u64, &[u64], u64); 4] = [(1, &[], 0), (2, &[], 0), (0, &[W, W + 1, W + 2], 3), (3, &[], 4)];
         for (sequence, admitted, oldest) in table {
             assert_eq!(windows.answered(OBJECT, sequence), admitted, "{sequence}");
-            assert_eq!(windows.unanswered(OBJECT, W - 1), Some(oldest), "{sequence}");
+            assert_eq!(windows.unanswered(OBJECT, W - 1), Some((oldest, W - 2)), "{sequence}");
         }
-        assert_eq!(windows.unanswered(OBJECT, W + 2), Some(4));
-        assert_eq!(windows.previous(OBJECT, W + 2), Some(W + 1));
+        assert_eq!(windows.unanswered(OBJECT, W + 2), Some((4, W + 1)));
         assert_eq!(windows.answered(OBJECT, 5), [] as [u64; 0]);
-        assert_eq!(windows.previous(OBJECT, 6), Some(4), "5 is answered");
-        assert_eq!(windows.previous(OBJECT, 4), None);
+        assert_eq!(windows.unanswered(OBJECT, 6), Some((4, 4)), "5 is answered");
+        assert_eq!(windows.unanswered(OBJECT, 4), Some((4, 0)));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::index::Index;
 use crate::layout::{AREA_HEADERS, BLOCK, BLOCK_LEN, Layout};
 use crate::mutant::mutant;
 use crate::read::Reads;
-use crate::replay::{Need, Replay};
+use crate::replay::{Need, Replay, Window};
 use crate::slots::Slots;
 use crate::store::{Live, Options};
 use crate::superblock::Superblock;
@@ -48,6 +48,8 @@ pub struct Recovery {
     read_len: usize,
     /// A read that failed is repeated block by block.
     piecemeal: Option<Piecemeal>,
+    /// The blocks of the last read that cannot be read.
+    holes: Vec<u64>,
     /// Valid headers: the best one last.
     found: Vec<(usize, usize, Header)>,
     /// The copy of the superblock that is damaged.
@@ -82,12 +84,13 @@ enum Step {
 }
 
 /// What could be read so far of a range that could not be read at once; zeroes for what cannot be read, which are no valid
-/// header, and match no checksum.
+/// header.
 #[derive(Debug)]
 struct Piecemeal {
     offset: u64,
     len: usize,
     data: BytesMut,
+    holes: Vec<u64>,
 }
 
 /// A checkpoint being loaded.
@@ -118,6 +121,7 @@ impl Recovery {
             reading: 0,
             read_len: 0,
             piecemeal: None,
+            holes: Vec::new(),
             found: Vec::new(),
             bad_copy: None,
             highest: 0,
@@ -156,7 +160,11 @@ impl Recovery {
             Step::Headers(superblock, area) => self.headers(superblock, area, result, out),
             Step::Chunks(loading) => self.chunks(loading, result.ok(), out),
             Step::Log(superblock, active, replay) => {
-                let window = (self.reading, result?);
+                let window = Window {
+                    offset: self.reading,
+                    data: result?,
+                    holes: std::mem::take(&mut self.holes),
+                };
                 self.log(superblock, active, replay, Some(window), out)
             }
             Step::Repair(live) => {
@@ -176,7 +184,7 @@ impl Recovery {
         }
     }
 
-    /// What was read of headers or of the log. One bad block must not cost the store: it is as good as one that rotted.
+    /// What was read of headers or of the log: one bad block where nothing is needed must not cost the store.
     fn gathered(&mut self, result: Result<Bytes, String>, out: &mut Output) -> Option<Result<Bytes, String>> {
         if !matches!(self.step, Step::Headers(..) | Step::Log(..)) {
             return Some(result);
@@ -187,21 +195,24 @@ impl Recovery {
                     offset: self.reading,
                     len: self.read_len,
                     data: BytesMut::with_capacity(self.read_len),
+                    holes: Vec::new(),
                 });
                 self.read(self.reading, BLOCK_LEN, out);
                 return None;
             }
             return Some(result);
         };
-        piecemeal
-            .data
-            .extend_from_slice(&result.unwrap_or_else(|_| zeroes(BLOCK_LEN)));
+        if result.is_err() {
+            piecemeal.holes.push(self.reading);
+        }
+        let block = result.unwrap_or_else(|_| zeroes(BLOCK_LEN));
+        piecemeal.data.extend_from_slice(&block);
         if piecemeal.data.len() < piecemeal.len {
             self.read(piecemeal.offset + piecemeal.data.len() as u64, BLOCK_LEN, out);
             self.piecemeal = Some(piecemeal);
             return None;
         }
-        self.reading = piecemeal.offset;
+        (self.reading, self.holes) = (piecemeal.offset, piecemeal.holes);
         Some(Ok(piecemeal.data.freeze()))
     }
 
@@ -345,7 +356,7 @@ impl Recovery {
         superblock: Superblock,
         active: Active,
         mut replay: Box<Replay>,
-        window: Option<(u64, Bytes)>,
+        window: Option<Window>,
         out: &mut Output,
     ) -> Progress {
         match replay.go_on(window)? {

@@ -31,6 +31,37 @@ const WINDOW: u64 = 2 << 20;
 /// Bytes of the disk: offset and length.
 type Range = (u64, usize);
 
+/// A part of the disk that was read.
+#[derive(Debug, Default)]
+pub struct Window {
+    /// Where it begins.
+    pub offset: u64,
+    /// What is there, with zeroes for what cannot be read.
+    pub data: Bytes,
+    /// The blocks that cannot be read.
+    pub holes: Vec<u64>,
+}
+
+impl Window {
+    /// These bytes, if the window has them.
+    fn get(&self, offset: u64, len: usize) -> Option<Bytes> {
+        let start = usize::try_from(offset.checked_sub(self.offset)?).ok()?;
+        let end = start.checked_add(len)?;
+        (end <= self.data.len()).then(|| self.data.slice(start..end))
+    }
+
+    /// Whether these bytes are what is there. What cannot be read must not be taken for what was never written.
+    fn check(&self, offset: u64, len: usize) -> Result<(), String> {
+        let inside = |hole: &&u64| **hole < offset + len as u64 && offset < **hole + BLOCK;
+        match self.holes.iter().find(inside) {
+            Some(hole) => Err(format!(
+                "byte {hole} of the disk cannot be read: the end of the log may be there"
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
 /// A batch of the chain.
 type Found = (Prefix, Vec<Record>);
 
@@ -69,7 +100,7 @@ pub struct Replay {
     seen: u64,
     /// The last batch found, not yet taken into the index, and where the chain ended before it.
     held: Option<(Prefix, Vec<Record>, u64)>,
-    window: (u64, Bytes),
+    window: Window,
     step: Step,
 }
 
@@ -120,7 +151,7 @@ impl Replay {
             incarnation: header.incarnation,
             seen: header.seen,
             held: None,
-            window: (0, Bytes::new()),
+            window: Window::default(),
             step: Step::Walk { skipped: false },
         }
     }
@@ -134,7 +165,7 @@ impl Replay {
     ///
     /// # Errors
     /// When the log is damaged.
-    pub fn go_on(&mut self, data: Option<(u64, Bytes)>) -> Result<Need, String> {
+    pub fn go_on(&mut self, data: Option<Window>) -> Result<Need, String> {
         if let Some(window) = data {
             self.window = window;
         }
@@ -142,7 +173,7 @@ impl Replay {
             let need = match &mut self.step {
                 Step::Walk { skipped } => {
                     let skipped = *skipped;
-                    self.walk(skipped)
+                    self.walk(skipped)?
                 }
                 Step::Search { position, highest } => {
                     let (position, highest) = (*position, *highest);
@@ -161,35 +192,45 @@ impl Replay {
     fn log_bytes(&self, position: u64, len: usize) -> Result<Bytes, Range> {
         let within = position % self.layout.log_size;
         let offset = self.layout.log + within;
-        let start = offset
-            .checked_sub(self.window.0)
-            .and_then(|start| usize::try_from(start).ok());
-        if let Some(start) = start.filter(|start| start.saturating_add(len) <= self.window.1.len()) {
-            return Ok(self.window.1.slice(start..start + len));
+        if let Some(bytes) = self.window.get(offset, len) {
+            return Ok(bytes);
         }
         let more = WINDOW.min(self.layout.log_size - within).max(len as u64);
         Err((offset, usize::try_from(more).expect("windows are small")))
     }
 
     /// One step along the chain.
-    fn walk(&mut self, skipped: bool) -> Option<Range> {
+    fn walk(&mut self, skipped: bool) -> Result<Option<Range>, String> {
         let position = if skipped {
             self.ring().lap_after(self.head)
         } else {
             self.head
         };
         match self.batch_at(position) {
-            Err(read) => return Some(read),
+            Err(read) => return Ok(Some(read)),
             Ok(Some((prefix, records))) => self.take(prefix, records),
-            Ok(None) if skipped || self.head.is_multiple_of(self.layout.log_size) => {
-                self.step = Step::Search {
-                    position: self.head,
-                    highest: 0,
-                };
-            }
-            Ok(None) => self.step = Step::Walk { skipped: true },
+            Ok(None) => return self.no_batch_at(position, skipped).map(|()| None),
         }
-        None
+        Ok(None)
+    }
+
+    /// The chain ends, or goes on in the next lap.
+    fn no_batch_at(&mut self, position: u64, skipped: bool) -> Result<(), String> {
+        let offset = self.layout.log + position % self.layout.log_size;
+        let prefix = self.window.get(offset, BLOCK_LEN);
+        let prefix = prefix.and_then(|block| Prefix::get(&block, &self.secret));
+        let prefix = prefix.filter(|prefix| self.is_next(prefix, position));
+        let len = prefix.map_or(BLOCK_LEN, |prefix| prefix.header_len());
+        self.window.check(offset, len)?;
+        self.step = if skipped || self.head.is_multiple_of(self.layout.log_size) {
+            Step::Search {
+                position: self.head,
+                highest: 0,
+            }
+        } else {
+            Step::Walk { skipped: true }
+        };
+        Ok(())
     }
 
     /// The next batch of the chain, if it is at `position`.
@@ -359,11 +400,7 @@ impl Replay {
             return Ok(None);
         };
         let len = check.sums.len() * UNIT_SIZE;
-        let inside = check
-            .offset
-            .checked_sub(self.window.0)
-            .and_then(|start| usize::try_from(start).ok());
-        let Some(data) = inside.and_then(|start| self.window.1.get(start..start + len)) else {
+        let Some(data) = self.window.get(check.offset, len) else {
             let in_log = check.offset < self.layout.data;
             let end = self.layout.log + self.layout.log_size;
             let more = if in_log {
@@ -373,7 +410,8 @@ impl Replay {
             };
             return Ok(Some((check.offset, usize::try_from(more).expect("windows are small"))));
         };
-        if mismatches(check.object, check.first, data, &check.sums).is_empty() {
+        self.window.check(check.offset, len)?;
+        if mismatches(check.object, check.first, &data, &check.sums).is_empty() {
             checks.pop();
             return Ok(None);
         }
