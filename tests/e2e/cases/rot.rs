@@ -4,6 +4,8 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use trivet_e2e::nbd::Nbd;
@@ -21,6 +23,10 @@ const OBJECTS: u64 = 128;
 /// The sequence number of all stamps.
 const SEQUENCE: u64 = 77;
 const SECTORS_PER_OBJECT: u64 = (OBJECT / SECTOR) as u64;
+/// OSD 2's share of 32 PGs on 3 OSDs is 11; so many have objects for sure.
+const ENOUGH_LED: usize = 5;
+/// Within this time the monitor has handed over PGs.
+const HANDED_OVER: Duration = Duration::from_secs(60);
 
 /// Writes whole objects full of stamps.
 fn fill(server: &Server) -> Result<()> {
@@ -124,9 +130,27 @@ fn a_scrub_repairs_what_a_disk_has_lost() -> Result<()> {
     Ok(())
 }
 
+/// How many PGs OSD 2 is primary of.
+fn led(server: &Server) -> Result<usize> {
+    let list = server.json("pg ls --osd 2")?;
+    let pgs = list["pgs"].as_array().context("PGs")?;
+    Ok(pgs.iter().filter(|pg| pg["primary"] == 2).count())
+}
+
+/// Reads go to primaries. An OSD that came last leads nothing at first, until the monitor hands PGs over to it.
+fn wait_until_it_leads(server: &Server) -> Result<()> {
+    let started = Instant::now();
+    while led(server)? < ENOUGH_LED {
+        ensure!(started.elapsed() < HANDED_OVER, "OSD 2 leads {} PGs", led(server)?);
+        thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
 #[test]
 fn reading_repairs_what_a_disk_has_lost() -> Result<()> {
     let (_cluster, server, damaged) = damaged_cluster()?;
+    wait_until_it_leads(&server)?;
     let sectors = read_all(&server)?;
     assert_eq!(read_all(&server)?, sectors);
     let left = scrub(&server)?;

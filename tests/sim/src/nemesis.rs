@@ -205,7 +205,7 @@ impl World {
         let writers = *random
             .pick(&[Writers::All, Writers::Only(exiled), Writers::AllBut(exiled)])
             .unwrap_or(&Writers::All);
-        let (image, byte) = self.workload.obsess(self.now + obsessed, writers);
+        let (image, byte) = self.workload.obsess(self.now, self.now + obsessed, writers);
         let object = ObjectId {
             image,
             number: byte / OBJECT_SIZE as u64,
@@ -421,6 +421,7 @@ impl World {
                 self.end_by(osd, Doom::All(clients), random);
             }
             Trouble::Storm => return Some(self.storm(random)),
+            Trouble::Maintenance => return Some(self.maintain(osd, random)),
             Trouble::Pause => return self.pause(osd, random),
             Trouble::PauseClient => return self.pause(client, random),
             Trouble::PauseMonitor => return self.pause(monitor, random),
@@ -447,6 +448,16 @@ impl World {
                 self.kill_by(place, End::Power, down);
             }
         }
+    }
+
+    /// An administrator works on a machine: what is deleted meanwhile has to stay deleted when its OSD comes back.
+    fn maintain(&mut self, osd: Place, random: &mut Random) -> Duration {
+        let away = random.duration(LONGEST..=4 * LONGEST);
+        self.heal_nothing(true);
+        self.kill(osd, away);
+        let lasts = away + random.duration(Duration::ZERO..=LONGEST / 2);
+        self.undo_in(lasts, Undo::NoRecovery);
+        lasts
     }
 
     fn storm(&mut self, random: &mut Random) -> Duration {

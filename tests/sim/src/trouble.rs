@@ -137,6 +137,8 @@ troubles! {
     Pause "pause" 40 Process;
     /// OSDs are restarted again and again.
     Storm "restart-storm" 150 Process;
+    /// An OSD is down for minutes, and nothing is healed in the background before it is back.
+    Maintenance "maintenance" 150 Process;
     /// A client dies and is replaced.
     KillClient "kill-client" 80 Process;
     /// A client is stopped and goes on later.

@@ -21,6 +21,8 @@ const MAX_SECTORS: u64 = 512;
 const HOT_FOR: u64 = 200;
 /// Waiting times in a burst are so many times shorter.
 const BURST: u32 = 50;
+/// How long, in seconds, a deleted image is only read, as it is with users: nobody writes over what deletion left.
+const RESTS: (u64, u64) = (60, 400);
 /// Operations in 100 that go to the place that all clients are obsessed with.
 const OBSESSED: u64 = 80;
 
@@ -143,6 +145,8 @@ pub struct Workload {
     sequence: u64,
     /// An image's number and a sector that operations like now.
     hot: (usize, u64),
+    /// By an image's number: until then it is only read.
+    resting: Vec<Now>,
     /// Operations left of the burst.
     burst: u64,
     obsession: Option<Obsession>,
@@ -192,6 +196,7 @@ impl Workload {
             "images have blocks"
         );
         let mut workload = Workload {
+            resting: vec![Now(0); options.images.len()],
             options,
             random,
             sequence: 0,
@@ -199,7 +204,7 @@ impl Workload {
             burst: 0,
             obsession: None,
         };
-        workload.heat();
+        workload.heat(Now(0));
         workload
     }
 
@@ -215,9 +220,9 @@ impl Workload {
         self.sequence
     }
 
-    /// All clients work on one block until then; which one it is, is drawn and returned: the image and the byte.
-    pub fn obsess(&mut self, until: Now, writers: Writers) -> (ImageId, u64) {
-        self.heat();
+    /// All clients work on one block from now until then; which one it is, is drawn and returned: the image and the byte.
+    pub fn obsess(&mut self, now: Now, until: Now, writers: Writers) -> (ImageId, u64) {
+        self.heat(now);
         let (number, sector) = self.hot;
         let first = sector / BLOCK * BLOCK;
         self.obsession = Some(Obsession {
@@ -241,14 +246,15 @@ impl Workload {
             && self.random.chance(OBSESSED, 100)
         {
             let (image, _) = self.options.images[obsession.number];
-            let writes = obsession.writers.include(client) && self.random.one_in(2);
+            let may_write = obsession.writers.include(client) && !self.rests(obsession.number, now);
+            let writes = may_write && self.random.one_in(2);
             return match writes {
                 true => self.write(writer, image, obsession.first, BLOCK),
                 false => Step::read(image, obsession.first, BLOCK),
             };
         }
         if self.random.one_in(HOT_FOR) {
-            self.heat();
+            self.heat(now);
         }
         let WorkloadOptions {
             reads,
@@ -258,13 +264,16 @@ impl Workload {
             ..
         } = self.options;
         let kind = self.random.weighted(&[reads, writes, zeroes, purges]);
-        let (number, first, sectors) = self.place();
+        let (number, first, sectors) = self.place(now, kind > 0);
         let (image, size) = self.options.images[number];
         match kind {
             0 => Step::read(image, first, sectors),
             1 => self.write(writer, image, first, sectors),
             2 => zero(image, first, sectors),
-            _ => purge(image, size),
+            _ => {
+                self.rest(number, now);
+                purge(image, size)
+            }
         }
     }
 
@@ -309,18 +318,45 @@ impl Workload {
             .collect()
     }
 
-    fn heat(&mut self) {
-        let number = self.random.index(self.options.images.len());
+    fn heat(&mut self, now: Now) {
+        let number = self.awake(now);
         let sectors = sectors_of(self.options.images[number].1);
         self.hot = (number, self.random.below(sectors));
     }
 
+    /// This image is deleted now: half of them are only read for a while, unless all others are.
+    fn rest(&mut self, number: usize, now: Now) {
+        let all = |workload: &Workload| {
+            (0..workload.resting.len()).all(|other| other == number || workload.rests(other, now))
+        };
+        if all(self) || self.random.one_in(2) {
+            return;
+        }
+        self.resting[number] = now + Duration::from_secs(self.random.range(RESTS.0..=RESTS.1));
+        if self.hot.0 == number {
+            self.heat(now);
+        }
+    }
+
+    fn rests(&self, number: usize, now: Now) -> bool {
+        now < self.resting[number]
+    }
+
+    /// Any image that does not rest.
+    fn awake(&mut self, now: Now) -> usize {
+        let awake: Vec<usize> = (0..self.resting.len())
+            .filter(|&number| !self.rests(number, now))
+            .collect();
+        self.random.pick(&awake).copied().unwrap_or(0)
+    }
+
     /// An image's number, the first sector in it, and how many.
-    fn place(&mut self) -> (usize, u64, u64) {
-        let hot = self.random.chance(self.options.hot, 100);
-        let number = match hot {
-            true => self.hot.0,
-            false => self.random.index(self.options.images.len()),
+    fn place(&mut self, now: Now, changes: bool) -> (usize, u64, u64) {
+        let hot = self.random.chance(self.options.hot, 100) && !(changes && self.rests(self.hot.0, now));
+        let number = match (hot, changes) {
+            (true, _) => self.hot.0,
+            (false, true) => self.awake(now),
+            (false, false) => self.random.index(self.options.images.len()),
         };
         let end = sectors_of(self.options.images[number].1);
         let aligned = self.random.chance(self.options.aligned, 100);
@@ -486,12 +522,37 @@ mod tests {
     }
 
     #[test]
+    fn a_deleted_image_is_often_only_read_for_a_while_but_never_all_are() {
+        let mut workload = workload(3);
+        let (mut deleted, mut rested) = (0, 0);
+        for second in 0..40_000 {
+            let now = Now(second * 1_000_000_000);
+            let resting: Vec<bool> = (0..3).map(|number| workload.rests(number, now)).collect();
+            assert!(resting.contains(&false));
+            let step = workload.next(now, 0, 1);
+            let number = images().iter().position(|(image, _)| *image == step.image).unwrap();
+            assert!(
+                step.action == Action::Read || !resting[number],
+                "{step:?} while it rests"
+            );
+            if step.op == ImageOp::Purge {
+                deleted += 1;
+                rested += usize::from(workload.rests(number, now + Duration::from_secs(59)));
+            }
+        }
+        assert!(
+            deleted > 20 && rested > deleted / 4 && rested < deleted,
+            "{rested} of {deleted}"
+        );
+    }
+
+    #[test]
     fn the_mix_is_as_ordered_with_blocks_odd_places_and_hot_spots() {
         let mut workload = workload(2);
         let (mut kinds, mut aligned, mut blocks, mut meetings) = ([0; 4], 0, 0, 0);
         let mut before: Option<Step> = None;
-        for _ in 0..20_000 {
-            let step = workload.next(Now(0), 0, 1);
+        for second in 0..20_000 {
+            let step = workload.next(Now(second * 1_000_000_000), 0, 1);
             kinds[match step.op {
                 ImageOp::Read { .. } => 0,
                 ImageOp::Write { .. } => 1,
