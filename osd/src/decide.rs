@@ -148,13 +148,12 @@ impl Authorities {
     }
 
     /// Whether what this OSD has of an object counts.
-    fn count(&self, osd: OsdId, listed: &Listed, options: &Options) -> bool {
+    fn count(&self, osd: OsdId, listed: &Listed) -> bool {
         let mut sets = self.sets(listed.object);
         let Some((first, complete)) = sets.next() else {
             return false;
         };
-        let saw = listed.version.epoch >= first || mutant!(options, BelieveLatecomers);
-        complete.contains(&osd) || saw && sets.any(|(_, osds)| osds.contains(&osd))
+        complete.contains(&osd) || listed.version.epoch >= first && sets.any(|(_, osds)| osds.contains(&osd))
     }
 }
 
@@ -177,7 +176,7 @@ pub(crate) fn decide(
             .iter()
             .flat_map(|(&osd, listing)| listing.values().map(move |listed| (osd, listed)))
     };
-    let counting = all().filter(|(osd, listed)| authorities.count(*osd, listed, options));
+    let counting = all().filter(|(osd, listed)| authorities.count(*osd, listed));
     let newest = newest_versions(counting.map(|(_, listed)| listed), options);
     let everything = newest_versions(all().map(|(_, listed)| listed), options);
     let missing = everything.into_keys().filter_map(|object| {

@@ -42,8 +42,6 @@ pub enum Mutant {
     RepairWithZeroes,
     /// What former members bring back counts.
     BelieveStrays,
-    /// Who came later counts for the time before, too.
-    BelieveLatecomers,
     /// A member lists a PG of whose generation it knows nothing yet.
     ListByOldCount,
     /// PGs of a new generation do not look at the histories of those they take over from.
@@ -71,7 +69,7 @@ pub enum Mutant {
 #[cfg(feature = "mutants")]
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 27] = [
+    pub const ALL: [Mutant; 26] = [
         Mutant::AckEarly,
         Mutant::AckWithoutRoom,
         Mutant::AcceptOldEpoch,
@@ -87,7 +85,6 @@ impl Mutant {
         Mutant::IgnoreHistory,
         Mutant::RepairWithZeroes,
         Mutant::BelieveStrays,
-        Mutant::BelieveLatecomers,
         Mutant::ListByOldCount,
         Mutant::ForgetParents,
         Mutant::ForgetTombstones,

@@ -8,7 +8,7 @@ use trivet_core::{ClientId, OBJECT_SIZE, ObjectId, OpId, OsdId, PgId, UNIT_SIZE,
 use trivet_store::api::{Reply, Request, StoreError};
 
 use crate::callers::Known;
-use crate::change::{change_of, partial_units};
+use crate::change::{change_of, leaves_nothing, partial_units};
 use crate::lane::{Committing, Held, Lane, Merging, Running, Stage, mask_of};
 use crate::options::mutant;
 use crate::pg::{Pg, Phase};
@@ -279,6 +279,7 @@ impl Osd {
             return;
         };
         let merged = std::mem::take(&mut merging.units);
+        let deletes = leaves_nothing(&running.op.action);
         let Some(change) = change_of(object, &running.op.action, present, &merged) else {
             let running = lane.running.swap_remove(index);
             self.count_op(&running);
@@ -290,11 +291,11 @@ impl Osd {
             answered: known_below,
         };
         if lane.chain == Version::NONE || change.tombstone {
-            // It rests on nothing, or on a tombstone that members may have forgotten already, and its list with it. A
-            // deletion has the object for itself, and leaves a short list.
+            // It rests on nothing, or on a tombstone that members may have forgotten already, and its list with it. What
+            // deletes whatever there is has the object for itself, and leaves a short list.
             let mut list = self.store.ops(object);
             ops.apply(&mut list);
-            ops = Ops::Exactly(if change.tombstone { Ops::bounds(&list) } else { list });
+            ops = Ops::Exactly(if deletes { Ops::bounds(&list) } else { list });
         }
         let version = lane.next_version(epoch, floor);
         let mutation = Mutation {

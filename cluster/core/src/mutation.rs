@@ -91,9 +91,9 @@ impl Ops {
         }
     }
 
-    /// What a deletion leaves of a list: of each client one bound, above all of its operations. One of them that was not
-    /// executed yet began before the last that was, and may as well be taken as executed just before the deletion: nothing
-    /// of it would be left.
+    /// What the deletion of a whole object leaves of a list: of each client one bound, above all of its operations. One of
+    /// them that was not executed yet began before the last that was, and may as well be taken as executed just before the
+    /// deletion: nothing of it would be left. Not so when units become zero that happen to be all there are.
     #[must_use]
     pub fn bounds(list: &[OpId]) -> Vec<OpId> {
         let mut bounds: Vec<OpId> = Vec::new();

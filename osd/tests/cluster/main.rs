@@ -398,6 +398,24 @@ fn what_is_undone_for_lack_of_room_leaves_the_tombstone_its_memory() {
     );
 }
 
+#[test]
+fn what_overtakes_a_write_and_leaves_nothing_else_does_not_answer_it() {
+    let mut world = World::new(12, 3);
+    let image = World::image(1);
+    world.write(image, 0, vec![1; 4096]).unwrap();
+    let data = vec![Bytes::from(vec![2; 4096])];
+    let write = world.submit(image, ImageOp::Write { offset: 86_016, data });
+    assert_eq!(world.lose_writes(), 1);
+    // All that there is becomes zero, but not all that there could be.
+    let zero = world.submit(image, ImageOp::Zero { offset: 0, len: 32_768 });
+    world.finish(zero).unwrap();
+    assert!(!world.done.contains_key(&write));
+    world.finish(write).unwrap();
+    assert_eq!(world.read(image, 86_016, 4096).unwrap(), vec![2; 4096]);
+    world.heal();
+    assert_replicated(&world);
+}
+
 const REGION: usize = 40_000;
 const REGIONS: usize = 8;
 

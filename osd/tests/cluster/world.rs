@@ -10,7 +10,7 @@ use trivet_core::disk::{DiskDone, DiskOp, DiskOpKind};
 use trivet_core::keys::{self, OsdConfig, PgPlan, Plan, Pool};
 use trivet_core::kv::{Change, Compare, Event as Kv, KeyValue, LeaseId, Notice, Txn, TxnOutcome};
 use trivet_core::map::encode;
-use trivet_core::message::Message;
+use trivet_core::message::{Action, Message};
 use trivet_core::usage::ImageUsage;
 use trivet_core::{ClientId, ImageId, NodeId, Now, ObjectId, OpId, OsdId, PoolId};
 use trivet_osd::{Effect, Event, Identity, Osd};
@@ -304,6 +304,18 @@ impl World {
             ..self.pool()
         };
         self.put(keys::pool(POOL), encode(&pool), None);
+    }
+
+    /// Writes of clients that are on their way get lost; returns how many.
+    pub fn lose_writes(&mut self) -> usize {
+        let is_write =
+            |message: &Message| matches!(message, Message::Op(op) if matches!(op.action, Action::Write { .. }));
+        let lost = |link: &VecDeque<Message>| link.iter().filter(|message| is_write(message)).count();
+        let count = self.links.values().map(lost).sum();
+        self.links
+            .values_mut()
+            .for_each(|link| link.retain(|message| !is_write(message)));
+        count
     }
 
     /// The operations that an OSD remembers of an object.
