@@ -189,11 +189,8 @@ impl Lane {
     pub(crate) fn known_below(&self, op: &Op) -> u64 {
         let bound = self.executed.get(&op.id.client).map_or(0, |executed| executed.bound);
         let bound = bound.max(op.answered);
-        if op.previous < bound {
-            op.id.sequence.max(bound)
-        } else {
-            bound
-        }
+        // Not more than that, even of an operation that was answered long ago: what is above is not below it.
+        if op.previous < bound { op.id.sequence } else { bound }
     }
 
     /// The mutation with this version is part of the object.
@@ -257,12 +254,13 @@ impl Lane {
     }
 
     /// Whether a read of `mask` that saw `version` may be answered: no mutation up to that version is still on its way
-    /// to a member.
+    /// to a member, or has failed at one.
     pub(crate) fn is_settled(&self, mask: UnitMask, version: Version) -> bool {
-        !self.running.iter().any(|running| {
+        let is_on_its_way = |running: &Running| {
             matches!(&running.stage, Stage::Committing(c) if c.mutation.version <= version)
                 && running.mask.intersects(mask)
-        })
+        };
+        !self.is_unequal() && !self.running.iter().any(is_on_its_way)
     }
 
     /// Takes the held reads that may be answered now.
@@ -387,10 +385,22 @@ mod tests {
     }
 
     #[test]
+    fn what_a_member_had_no_room_for_is_not_read() {
+        let version = Version {
+            epoch: Epoch(1),
+            counter: 7,
+        };
+        let mut lane = Lane::default();
+        assert!(lane.is_settled(UnitMask(1), version));
+        lane.lacking.push(OsdId(2));
+        assert!(!lane.is_settled(UnitMask(1), version));
+    }
+
+    #[test]
     fn what_is_executed_in_order_is_remembered_by_a_bound() {
         // Operations (sequence, answered, previous) in the order of their execution; what is known below each.
         type Case<'a> = (&'a [(u64, u64, u64)], &'a [u64]);
-        let table: [Case; 5] = [
+        let table: [Case; 6] = [
             (&[(5, 5, 0), (6, 5, 5), (9, 5, 6)], &[5, 6, 9]),
             // 6 comes late: until then nothing is known beyond.
             (
@@ -401,6 +411,8 @@ mod tests {
             (&[(6, 5, 5), (7, 5, 6), (8, 8, 0), (9, 8, 8)], &[5, 5, 8, 9]),
             // 6 was answered, though 5 was not: 7 names 5.
             (&[(6, 5, 5), (7, 5, 5), (5, 5, 0), (8, 5, 7)], &[5, 5, 5, 8]),
+            // 7 failed and was answered; a copy of it ran meanwhile.
+            (&[(8, 8, 0), (7, 7, 0), (9, 8, 8)], &[8, 7, 9]),
             // An old copy says less than is known.
             (&[(5, 5, 0), (6, 6, 0), (7, 5, 6)], &[5, 6, 7]),
         ];
