@@ -54,27 +54,26 @@ fn read_all(server: &Server) -> Result<u64> {
     Ok(sectors)
 }
 
-/// The object that a slot holds, if it is one of ours.
-fn object_in(slot: &[u8]) -> Option<u64> {
-    (0..OBJECTS).find(|object| {
-        let first = object * SECTORS_PER_OBJECT;
-        stamp::read(&slot[..SECTOR], first) == Found::Stamp(SEQUENCE)
-    })
+/// The object whose first sector this is, if it is one of ours.
+fn object_of(sector: &[u8]) -> Option<u64> {
+    let is_first_of = |object: &u64| stamp::read(sector, object * SECTORS_PER_OBJECT) == Found::Stamp(SEQUENCE);
+    (0..OBJECTS).find(is_first_of)
 }
 
 /// Changes a byte in some sectors of every object in the file; returns the objects.
 fn damage(disk: &Path) -> Result<u64> {
     let file = File::options().read(true).write(true).open(disk)?;
     let len = file.metadata()?.len();
-    let mut slot = vec![0; OBJECT];
+    let (mut first, mut byte) = ([0; SECTOR], [0]);
     let mut damaged = 0;
     for at in (0..len / OBJECT as u64).map(|slot| slot * OBJECT as u64) {
-        file.read_exact_at(&mut slot, at)?;
-        let Some(object) = object_in(&slot) else { continue };
+        file.read_exact_at(&mut first, at)?;
+        let Some(object) = object_of(&first) else { continue };
         // One sector at the start, in the middle or at the end.
         let sector = [0, SECTORS_PER_OBJECT / 2, SECTORS_PER_OBJECT - 1][usize::try_from(object % 3)?];
-        let byte = usize::try_from(sector)? * SECTOR + 100;
-        file.write_all_at(&[slot[byte] ^ 0x40], at + byte as u64)?;
+        let place = at + sector * SECTOR as u64 + 100;
+        file.read_exact_at(&mut byte, place)?;
+        file.write_all_at(&[byte[0] ^ 0x40], place)?;
         damaged += 1;
     }
     file.sync_all()?;
