@@ -54,7 +54,9 @@ pub fn compare(original: &Path, copy: &Path) -> Result<u64> {
             ensure!(got == 0, "{} ends at {at}", copy.display());
             return Ok(at);
         }
-        if let Some(differs) = (0..copied).find(|i| a[*i] != b[*i]) {
+        if a[..copied] != b[..copied]
+            && let Some(differs) = (0..copied).find(|i| a[*i] != b[*i])
+        {
             bail!("{} differs at byte {}", copy.display(), at + u64::try_from(differs)?);
         }
         ensure!(got <= copied, "{} is shorter", copy.display());

@@ -326,10 +326,8 @@ impl Workload {
 
     /// This image is deleted now: half of them are only read for a while, unless all others are.
     fn rest(&mut self, number: usize, now: Now) {
-        let all = |workload: &Workload| {
-            (0..workload.resting.len()).all(|other| other == number || workload.rests(other, now))
-        };
-        if all(self) || self.random.one_in(2) {
+        let is_last = (0..self.resting.len()).all(|other| other == number || self.rests(other, now));
+        if is_last || self.random.one_in(2) {
             return;
         }
         self.resting[number] = now + Duration::from_secs(self.random.range(RESTS.0..=RESTS.1));
