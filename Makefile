@@ -11,7 +11,7 @@ CARGO ?= cargo
 SEED ?= 1
 N ?= 300
 
-E2E = RUST_BACKTRACE=0 TRIVET_BIN=$(CURDIR)/target/release/trivet $(CARGO) test -q -p trivet-e2e --lib --test e2e -- --test-threads=1 --show-output
+E2E = RUST_BACKTRACE=0 TRIVET_BIN=$(CURDIR)/target/release/trivet $(CARGO) test -q -p trivet-e2e --lib --test e2e -- --test-threads=2 --show-output
 
 .PHONY: help up build test check unit sim mutants e2e bench guest long
 

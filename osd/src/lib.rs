@@ -312,7 +312,8 @@ impl Osd {
     fn load(&mut self, out: &mut Vec<Effect>) {
         self.loaded = true;
         self.accepted = self.store.accepted_epochs().collect();
-        self.promises.restarted(self.now);
+        self.promises
+            .restarted(self.accepted.iter().map(|(pg, _)| pg), self.now);
         self.count_copies();
         self.register(out);
         self.consider_all(out);

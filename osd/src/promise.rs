@@ -11,10 +11,9 @@ use trivet_core::{Now, OsdId, PgId, PoolId};
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Promises {
-    /// What was promised before the restart is not known: until here, anything may have been.
-    unknown_until: Now,
-    /// The same of the PGs of pools whose numbering changed: promises to primaries of earlier generations.
-    unknown_of: BTreeMap<PoolId, Now>,
+    /// Of a pool's PGs it is not known what was promised: until here, anything may have been, before the restart or to
+    /// primaries of earlier generations.
+    unknown_until: BTreeMap<PoolId, Now>,
     /// Until when each primary was promised something, for all of its PGs together.
     given: BTreeMap<OsdId, Now>,
     /// Whose epoch was accepted last.
@@ -24,15 +23,16 @@ pub(crate) struct Promises {
 }
 
 impl Promises {
-    /// The OSD has (re)started.
-    pub(crate) fn restarted(&mut self, now: Now) {
-        self.unknown_until = now + LEASE + LEASE_MARGIN;
+    /// The OSD has restarted, and had accepted epochs of these PGs; of pools that it had no part in, nothing was promised.
+    pub(crate) fn restarted(&mut self, accepted: impl IntoIterator<Item = PgId>, now: Now) {
+        let until = now + LEASE + LEASE_MARGIN;
+        self.unknown_until = accepted.into_iter().map(|pg| (pg.pool, until)).collect();
     }
 
     /// With this PG a generation takes over: its objects were in other PGs, whose primaries may have been promised
     /// anything until now.
     pub(crate) fn renumbered(&mut self, pg: PgId, now: Now) {
-        self.unknown_of.insert(pg.pool, now + LEASE + LEASE_MARGIN);
+        self.unknown_until.insert(pg.pool, now + LEASE + LEASE_MARGIN);
         let is_over = |old: &PgId| old.pool == pg.pool && old.generation < pg.generation;
         self.accepted_by.retain(|old, _| !is_over(old));
         self.standing.retain(|old, _| !is_over(old));
@@ -68,8 +68,7 @@ impl Promises {
                 }
             }
             None => {
-                let unknown = self.unknown_of.get(&pg.pool).copied().unwrap_or_default();
-                add(None, self.unknown_until.max(unknown));
+                add(None, self.unknown_until.get(&pg.pool).copied().unwrap_or_default());
             }
         }
         match standing {
@@ -151,7 +150,7 @@ mod tests {
     #[test]
     fn after_a_restart_promises_to_the_same_primary_count() {
         let mut promises = Promises::default();
-        promises.restarted(at(0));
+        promises.restarted([PG], at(0));
         promises.confirmed(PG, OsdId(1), at(300));
         promises.give(OsdId(1), at(5000));
         promises.accept(PG, OsdId(2), at(5100));
@@ -160,7 +159,7 @@ mod tests {
         assert_eq!(promises.standing(PG, at(5100)), Some(Promise { to, left }));
         // What was promised before the restart counts all the same.
         let mut promises = Promises::default();
-        promises.restarted(at(0));
+        promises.restarted([PG], at(0));
         promises.confirmed(PG, OsdId(1), at(100));
         promises.accept(PG, OsdId(2), at(200));
         assert!(promises.standing(PG, at(200)).is_some());
@@ -169,12 +168,19 @@ mod tests {
     #[test]
     fn after_a_restart_anything_may_have_been_promised() {
         let mut promises = Promises::default();
-        promises.restarted(at(0));
+        promises.restarted([PG], at(0));
         promises.accept(PG, OsdId(1), at(100));
         let promise = promises.standing(PG, at(100)).unwrap();
         assert_eq!(
             (promise.to, promise.left),
             (None, LEASE + LEASE_MARGIN - Duration::from_millis(100))
+        );
+        let new = PgId::first(PoolId(2), 0);
+        promises.accept(new, OsdId(1), at(100));
+        assert_eq!(
+            promises.standing(new, at(100)),
+            None,
+            "the OSD had no part in this pool"
         );
     }
 }

@@ -1,12 +1,15 @@
 //! The parameter list of UNMAP (SBC-3 clause 5.28.2).
 
+use std::ops::Range;
+
 use crate::device::BackendOp;
 use crate::{BLOCK, MAX_UNMAP_BLOCKS, MAX_UNMAP_DESCRIPTORS, Sense, Unit};
 
 const HEADER: usize = 8;
 const DESCRIPTOR: usize = 16;
 
-/// The ranges to free. All are checked before any is returned. A list shorter than its header names nothing.
+/// The ranges to free, ascending, with what overlaps or adjoins made one: initiators cut what they free into many
+/// descriptors. All are checked before any is returned. A list shorter than its header names nothing.
 pub(crate) fn ranges(list: &[u8], unit: &Unit) -> Result<Vec<BackendOp>, Sense> {
     if list.is_empty() {
         return Ok(Vec::new());
@@ -20,7 +23,7 @@ pub(crate) fn ranges(list: &[u8], unit: &Unit) -> Result<Vec<BackendOp>, Sense> 
     if descriptors.len() > MAX_UNMAP_DESCRIPTORS as usize {
         return Err(Sense::invalid_list(2));
     }
-    let mut out = Vec::with_capacity(descriptors.len());
+    let mut ranges = Vec::with_capacity(descriptors.len());
     let mut total = 0u64;
     for bytes in descriptors {
         let (lba, rest) = bytes.split_first_chunk::<8>().ok_or(Sense::LIST_LENGTH)?;
@@ -31,18 +34,34 @@ pub(crate) fn ranges(list: &[u8], unit: &Unit) -> Result<Vec<BackendOp>, Sense> 
         }
         total += blocks;
         if blocks > 0 {
-            let block = u64::from(BLOCK);
-            out.push(BackendOp::Zero {
-                offset: lba * block,
-                len: blocks * block,
-                unmap: true,
-            });
+            ranges.push(lba..lba + blocks);
         }
     }
     if total > u64::from(MAX_UNMAP_BLOCKS) {
         return Err(Sense::invalid_list(8));
     }
-    Ok(out)
+    Ok(joined(ranges).into_iter().map(zero).collect())
+}
+
+fn joined(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    ranges.sort_unstable_by_key(|range| range.start);
+    ranges.dedup_by(|next, last| {
+        let joins = next.start <= last.end;
+        if joins {
+            last.end = last.end.max(next.end);
+        }
+        joins
+    });
+    ranges
+}
+
+fn zero(blocks: Range<u64>) -> BackendOp {
+    let block = u64::from(BLOCK);
+    BackendOp::Zero {
+        offset: blocks.start * block,
+        len: (blocks.end - blocks.start) * block,
+        unmap: true,
+    }
 }
 
 #[cfg(test)]
@@ -72,13 +91,31 @@ mod tests {
 
     #[test]
     fn ranges_become_operations() {
-        let ops = ranges(&list(&[(8, 16), (3, 0), (100, 1)]), &UNIT).unwrap();
-        let zero = |offset, len| BackendOp::Zero {
-            offset,
-            len,
-            unmap: true,
-        };
-        assert_eq!(ops, [zero(4096, 8192), zero(51_200, 512)]);
+        type Blocks = &'static [(u64, u32)];
+        let table: [(Blocks, Blocks); 5] = [
+            (&[(8, 16), (3, 0), (100, 1)], &[(8, 16), (100, 1)]),
+            (&[(0, 1), (1, 1), (2, 1), (4, 1)], &[(0, 3), (4, 1)]),
+            (&[(9, 1), (5, 2), (7, 2)], &[(5, 5)]),
+            (&[(0, 10), (2, 3), (4, 1), (9, 2)], &[(0, 11)]),
+            (&[(5, 1), (5, 1)], &[(5, 1)]),
+        ];
+        for (descriptors, expected) in table {
+            let expected: Vec<BackendOp> = expected
+                .iter()
+                .map(|&(lba, blocks)| zero(lba..lba + u64::from(blocks)))
+                .collect();
+            assert_eq!(ranges(&list(descriptors), &UNIT).unwrap(), expected);
+        }
+        let [op] = ranges(&list(&[(8, 16)]), &UNIT).unwrap().try_into().unwrap();
+        let (offset, len) = (4096, 8192);
+        assert_eq!(
+            op,
+            BackendOp::Zero {
+                offset,
+                len,
+                unmap: true
+            }
+        );
     }
 
     #[test]

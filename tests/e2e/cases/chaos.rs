@@ -79,7 +79,7 @@ fn chaos_loses_no_acknowledged_write() -> Result<()> {
 /// older write, and they say so.
 #[test]
 fn the_clients_notice_a_sector_that_went_back() -> Result<()> {
-    let cluster = Cluster::new()?;
+    let cluster = Cluster::alone()?;
     let mut server = cluster.start()?;
     let (ports, pulse) = ([server.ports.nbd], Pulse::default());
     let mut clients = crowd(&ports, &["demo"], 2, 1);

@@ -44,7 +44,7 @@ fn names(server: &Server) -> Result<Value> {
 
 #[test]
 fn up_prints_commands_and_ready_and_makes_demo() -> Result<()> {
-    let cluster = Cluster::new()?;
+    let cluster = Cluster::new()?.plain();
     let server = cluster.start()?;
     let said = server.said.join("\n");
     for port in [server.ports.nbd, server.ports.iscsi, server.ports.nfs] {
@@ -233,7 +233,7 @@ fn bad_arguments_of_up_are_refused() -> Result<()> {
         ("--replicas 0", &["replicas"]),
     ];
     for (args, mentions) in table {
-        let cluster = Cluster::new()?.with(args);
+        let cluster = Cluster::new()?.plain().with(args);
         let mut up = Tool::new(binary()?).within(30);
         for arg in cluster.up_args() {
             up = up.arg(arg);
@@ -292,7 +292,7 @@ pub fn http(server: &Server, path: &str) -> Result<String> {
 
 #[test]
 fn sigterm_under_load_stops_in_time_and_keeps_everything() -> Result<()> {
-    let cluster = Cluster::new()?;
+    let cluster = Cluster::alone()?;
     let server = cluster.start()?;
     let port = server.ports.nbd;
     let mut ledger = trivet_e2e::ledger::Ledger::new(0, 16 * 1024);

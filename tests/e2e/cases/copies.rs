@@ -18,7 +18,7 @@ fn same(original: &Path, path: &Path, data: &[u8]) -> Result<u64> {
 
 #[test]
 fn a_disk_image_is_the_same_through_all_three() -> Result<()> {
-    let cluster = Cluster::new()?;
+    let cluster = Cluster::alone()?;
     let server = cluster.start()?;
     let (original, copy) = (cluster.scratch("ext4.img"), cluster.scratch("copy"));
     image_file::make_ext4(&original, &cluster.scratch("tree"), IMAGE_MIB)?;

@@ -53,7 +53,7 @@ fn compare(cluster: &Cluster, ledgers: &mut [Ledger]) -> Result<(u64, Duration)>
 
 #[test]
 fn no_acknowledged_write_is_lost_by_kills() -> Result<()> {
-    let cluster = Cluster::new()?;
+    let cluster = Cluster::alone()?;
     let mut rng = Rng::new(2026);
     let mut ledgers: Vec<Ledger> = (0..CONNECTIONS)
         .map(|number| Ledger::new(number * SECTORS, SECTORS))
@@ -80,7 +80,7 @@ fn no_acknowledged_write_is_lost_by_kills() -> Result<()> {
 /// The comparison above would notice: a sector is changed behind the ledger's back, another is zeroed.
 #[test]
 fn the_comparison_notices_lost_and_foreign_sectors() -> Result<()> {
-    let cluster = Cluster::new()?;
+    let cluster = Cluster::alone()?;
     let mut ledgers = [Ledger::new(0, SECTORS)];
     storm_and_kill(&cluster, &mut ledgers, &mut Rng::new(1))?;
     compare(&cluster, &mut ledgers)?;

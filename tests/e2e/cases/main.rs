@@ -1,7 +1,7 @@
 //! The end-to-end cases: the real binary, clients that others wrote, real kills.
 //!
-//! Each case starts its own cluster; clusters run one at a time, so that
-//! what is measured is measured alone. Figures are printed (`--show-output`).
+//! Each case starts its own cluster. Light ones run in twos; what measures time or loads the disk runs alone
+//! (`Cluster::alone`, `Fleet`). Figures are printed (`--show-output`).
 
 mod chaos;
 mod command_line;

@@ -41,7 +41,7 @@ pub fn wait_clean(server: &Server) -> Result<Duration> {
 
 #[test]
 fn io_goes_on_without_an_osd_and_its_return_is_complete() -> Result<()> {
-    let cluster = Cluster::new()?;
+    let cluster = Cluster::alone()?.plain();
     let mut server = cluster.start()?;
     server.expect_log("OSD ");
     server.admin("image create verified --size 2G")?;

@@ -48,7 +48,7 @@ fn pause_under_load(server: &Server, ledgers: &mut [Ledger], rng: &mut Rng) -> R
 
 #[test]
 fn a_pause_longer_than_the_leases_loses_nothing() -> Result<()> {
-    let cluster = Cluster::new()?;
+    let cluster = Cluster::alone()?;
     let mut server = cluster.start()?;
     // What hung on leases that ran out is refused: "lease N was lost", "lease N does not exist".
     server.expect_log("lease ");

@@ -82,7 +82,7 @@ fn damage(disk: &Path) -> Result<u64> {
 
 /// A cluster whose OSD 2 was damaged while it was stopped, running again; and how many objects it has that are.
 fn damaged_cluster() -> Result<(Cluster, Server, u64)> {
-    let cluster = Cluster::new()?;
+    let cluster = Cluster::alone()?;
     let server = cluster.start()?;
     fill(&server)?;
     ensure!(

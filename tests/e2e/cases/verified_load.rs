@@ -41,7 +41,7 @@ pub fn finish(fio: Running) -> Result<(u64, u64)> {
 
 #[test]
 fn fio_verifies_four_connections_of_mixed_sizes() -> Result<()> {
-    let cluster = Cluster::new()?;
+    let cluster = Cluster::alone()?.plain();
     let server = cluster.start()?;
     server.admin("image create verified --size 2G")?;
     let (written, checked) = finish(fio(&server, "verified", "").start()?)?;
@@ -57,7 +57,7 @@ fn fio_verifies_four_connections_of_mixed_sizes() -> Result<()> {
 /// The check above would notice a wrong byte: one is put there behind fio's back.
 #[test]
 fn fio_notices_a_changed_sector() -> Result<()> {
-    let cluster = Cluster::new()?;
+    let cluster = Cluster::alone()?.plain();
     let server = cluster.start()?;
     server.admin("image create verified --size 2G")?;
     finish(fio(&server, "verified", "--do_verify=0").start()?)?;

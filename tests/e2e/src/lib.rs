@@ -17,6 +17,7 @@ pub mod rpc;
 pub mod server;
 pub mod stamp;
 pub mod storm;
+mod turn;
 
 pub use command::{Tool, client};
 pub use rng::Rng;

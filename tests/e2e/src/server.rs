@@ -2,11 +2,10 @@
 //! collected, its unexpected warnings turned into failures.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,20 +13,17 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::cluster::process::free_port;
 use crate::command::{Ended, Tool, repository};
+use crate::turn::Turn;
 
 /// A start on an old data folder replays its logs; longer than this is a hang.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// The contract: SIGTERM stops within 5 s.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// Only one cluster at a time: the tests measure time and share two cores.
-static ALONE: Mutex<()> = Mutex::new(());
-
-/// Waits for other tests' clusters to go.
-pub(crate) fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
+/// OSDs of a test that says nothing are small: their logs are written and read at every start.
+const SMALL: &str = "--osd-size 1G";
 
 /// Where the four servers listen, all on 127.0.0.1.
 #[derive(Clone, Copy, Debug)]
@@ -43,20 +39,16 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Four ports that were free a moment ago.
+    /// Four ports that nobody listens on.
     ///
     /// # Errors
-    /// When the system has none.
+    /// When none are found.
     pub fn free() -> Result<Self> {
-        let held: Vec<TcpListener> = (0..4)
-            .map(|_| TcpListener::bind("127.0.0.1:0"))
-            .collect::<std::io::Result<_>>()?;
-        let port = |at: usize| held[at].local_addr().map(|addr| addr.port());
         Ok(Self {
-            nbd: port(0)?,
-            iscsi: port(1)?,
-            nfs: port(2)?,
-            http: port(3)?,
+            nbd: free_port()?,
+            iscsi: free_port()?,
+            nfs: free_port()?,
+            http: free_port()?,
         })
     }
 }
@@ -84,23 +76,42 @@ pub struct Cluster {
     /// Where it listens.
     pub ports: Ports,
     args: Vec<String>,
-    _alone: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 impl Cluster {
-    /// A new folder; nothing runs yet. Waits for other tests' clusters to go.
+    /// A new folder; nothing runs yet. For light tests, which may run beside others.
     ///
     /// # Errors
     /// When there is no folder or no port to be had.
     pub fn new() -> Result<Self> {
-        let alone = alone();
+        Self::in_turn(Turn::shared())
+    }
+
+    /// The same for tests that measure time or load the disk: waits for other tests' clusters to go.
+    ///
+    /// # Errors
+    /// When there is no folder or no port to be had.
+    pub fn alone() -> Result<Self> {
+        Self::in_turn(Turn::alone())
+    }
+
+    fn in_turn(turn: Turn) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("trivet-e2e-").tempdir()?;
-        Ok(Self {
+        let cluster = Self {
             folder,
             ports: Ports::free()?,
             args: Vec::new(),
-            _alone: alone,
-        })
+            _turn: turn,
+        };
+        Ok(cluster.with(SMALL))
+    }
+
+    /// Without arguments but the folder and the ports: OSDs of the usual size.
+    #[must_use]
+    pub fn plain(mut self) -> Self {
+        self.args.clear();
+        self
     }
 
     /// More arguments for `trivet up`, separated by spaces.

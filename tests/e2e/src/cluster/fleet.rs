@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::MutexGuard;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,8 @@ use super::etcd::{self, Etcd};
 use super::process::{Process, free_port};
 use super::proxy::Proxy;
 use crate::command::{Ended, Tool};
-use crate::server::{Ports, alone, binary};
+use crate::server::{Ports, binary};
+use crate::turn::Turn;
 
 /// A start on an old disk replays its log; longer than this is a hang.
 pub const START_LIMIT: Duration = Duration::from_secs(60);
@@ -93,7 +93,7 @@ pub struct Fleet {
     pub gateways: Vec<Gateway>,
     finished: bool,
     folder: TempDir,
-    _alone: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 impl Fleet {
@@ -102,7 +102,7 @@ impl Fleet {
     /// # Errors
     /// When anything does not start.
     pub fn start(layout: &Layout) -> Result<Self> {
-        let alone = alone();
+        let turn = Turn::alone();
         let mut folder = tempfile::Builder::new().prefix("trivet-fleet-").tempdir()?;
         folder.disable_cleanup(std::env::var_os("TRIVET_KEEP").is_some());
         let mut fleet = Self {
@@ -112,7 +112,7 @@ impl Fleet {
             gateways: Vec::new(),
             finished: false,
             folder,
-            _alone: alone,
+            _turn: turn,
         };
         for host in layout.hosts {
             fleet.add_osd(host, layout.proxies)?;
@@ -177,7 +177,7 @@ impl Fleet {
     /// Formats a disk for one more OSD, which is not started.
     fn add_osd(&mut self, host: &'static str, proxies: bool) -> Result<()> {
         let disk = self.scratch(&format!("disk.{}", self.osds.len()));
-        let format = format!("osd format {} --meta {} --size 2G", disk.display(), self.meta());
+        let format = format!("osd format {} --meta {} --size 1G", disk.display(), self.meta());
         let number: u64 = trivet(&format)?.text().trim().parse().context("the OSD's number")?;
         let listen = free_port()?;
         let mut args = format!("osd run {} --host {host} --listen 127.0.0.1:{listen}", disk.display());
@@ -215,7 +215,8 @@ impl Fleet {
     }
 
     fn add_gateway(&mut self, at: usize) -> Result<()> {
-        let [nbd, iscsi, nfs, http] = [free_port()?, free_port()?, free_port()?, free_port()?];
+        let ports = Ports::free()?;
+        let Ports { nbd, iscsi, nfs, http } = ports;
         let name = format!("gateway.{at}");
         let args = format!(
             "gateway --meta {} --name {name} --nbd 127.0.0.1:{nbd} --iscsi 127.0.0.1:{iscsi} \
@@ -223,7 +224,6 @@ impl Fleet {
             self.meta()
         );
         let process = self.process(&name, &args)?;
-        let ports = Ports { nbd, iscsi, nfs, http };
         self.gateways.push(Gateway { process, ports });
         Ok(())
     }
