@@ -1,14 +1,17 @@
 //! The received bytes of a connection and where the next ones go.
 //!
 //! Slices that a machine split off keep their memory alive; so a buffer that is used up is not moved or zeroed
-//! but left to them, and a fresh one takes only the unconsumed rest along. Buffers start at
-//! [`FIRST_CHUNK`] and grow while receives fill them: thousands of idle connections stay small.
+//! but left to them, and a fresh one takes only the unconsumed rest along. For an announced message it begins at an
+//! aligned address: a large payload that is announced once its header is consumed is written to a disk from where it was
+//! received. Buffers start at [`FIRST_CHUNK`] and grow while receives fill them: thousands of idle connections stay small.
 
 use std::os::fd::AsFd;
 
 use bytes::BytesMut;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
+
+use crate::disk::aligned_buffer;
 
 /// Bytes of the first buffer.
 const FIRST_CHUNK: usize = 16 * 1024;
@@ -80,7 +83,10 @@ impl Inbox {
             return;
         }
         let size = (held + self.chunk).max(self.hint + HINT_SLACK);
-        let mut fresh = BytesMut::with_capacity(size);
+        let mut fresh = match self.hint {
+            0 => BytesMut::with_capacity(size),
+            _ => aligned_buffer(size),
+        };
         fresh.extend_from_slice(&self.data);
         self.data = fresh;
     }
@@ -89,6 +95,7 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::BLOCK_SIZE;
     use std::io::Write;
     use std::os::unix::net::UnixStream;
 
@@ -128,6 +135,7 @@ mod tests {
             inbox.receive(&theirs);
         }
         assert_eq!(inbox.data.as_ptr(), place);
+        assert_eq!(place.align_offset(BLOCK_SIZE), 0, "a disk can take it as it is");
         assert_eq!(inbox.hint, 0);
     }
 

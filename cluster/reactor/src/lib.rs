@@ -19,6 +19,7 @@ mod conn;
 mod disk;
 mod event;
 mod inbox;
+mod memory;
 mod outbox;
 mod poller;
 mod preempt;
@@ -30,5 +31,6 @@ mod waker;
 
 pub use disk::{BLOCK_SIZE, Disk, DiskBackend, DiskOp, OpenDisk};
 pub use event::{CloseReason, Config, ConnId, DiskToken, Event, ListenerToken};
+pub use memory::keep_freed_buffers;
 pub use reactor::Reactor;
 pub use waker::Waker;
