@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
-use crate::disk::aligned_buffer;
+use crate::memory::aligned_buffer;
 
 /// Bytes of the first buffer.
 const FIRST_CHUNK: usize = 16 * 1024;
@@ -95,7 +95,7 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::BLOCK_SIZE;
+    use crate::memory::ALIGNMENT;
     use std::io::Write;
     use std::os::unix::net::UnixStream;
 
@@ -135,7 +135,7 @@ mod tests {
             inbox.receive(&theirs);
         }
         assert_eq!(inbox.data.as_ptr(), place);
-        assert_eq!(place.align_offset(BLOCK_SIZE), 0, "a disk can take it as it is");
+        assert_eq!(place.align_offset(ALIGNMENT), 0, "a disk can take it as it is");
         assert_eq!(inbox.hint, 0);
     }
 

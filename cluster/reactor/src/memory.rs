@@ -1,5 +1,9 @@
-//! What becomes of large buffers that were given back.
+//! Large buffers: where they begin, and what becomes of them when they are given back.
 
+use bytes::{Buf, BytesMut};
+
+/// What `O_DIRECT` asks of memory, bytes.
+pub(crate) const ALIGNMENT: usize = 4096;
 /// Larger allocations are mappings of their own, bytes.
 #[cfg(target_env = "gnu")]
 const OWN_MAPPING: libc::c_int = 32 << 20;
@@ -7,7 +11,16 @@ const OWN_MAPPING: libc::c_int = 32 << 20;
 #[cfg(target_env = "gnu")]
 const KEPT: libc::c_int = 256 << 20;
 
-/// Lets the process keep the memory of freed buffers for the next ones, up to 256 MiB. By default glibc gives that
+/// An empty buffer at an aligned address with room for `len` bytes, which are not zeroed.
+pub(crate) fn aligned_buffer(len: usize) -> BytesMut {
+    let mut buffer = BytesMut::with_capacity(len + ALIGNMENT);
+    let pad = buffer.as_ptr().align_offset(ALIGNMENT);
+    buffer.resize(pad, 0);
+    buffer.advance(pad);
+    buffer
+}
+
+/// Lets the process keep the memory of freed buffers for the next ones, up to 256 MiB per arena. By default glibc gives that
 /// of every large buffer back at once, and the kernel has to find and clear fresh pages for each transfer.
 /// Elsewhere than with glibc this does nothing.
 pub fn keep_freed_buffers() {
@@ -15,5 +28,19 @@ pub fn keep_freed_buffers() {
     for (parameter, value) in [(libc::M_MMAP_THRESHOLD, OWN_MAPPING), (libc::M_TRIM_THRESHOLD, KEPT)] {
         // SAFETY: takes two integers and touches nothing of ours. If it refuses, buffers are merely slower to get.
         unsafe { libc::mallopt(parameter, value) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_aligned_and_large_enough() {
+        for len in [4096, 8192, 1 << 20] {
+            let buffer = aligned_buffer(len);
+            assert_eq!(buffer.as_ptr().align_offset(ALIGNMENT), 0);
+            assert!(buffer.is_empty() && buffer.capacity() >= len);
+        }
     }
 }

@@ -28,7 +28,6 @@ use crate::event::{Config, DiskToken, Event};
 use crate::slots::Slots;
 use crate::waker::Waker;
 use inline::Inline;
-pub(crate) use job::aligned_buffer;
 use job::{Done, Job};
 use pool::Pool;
 use uring::Ring;

@@ -12,7 +12,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::OpenDisk;
-use super::aligned_buffer;
+use crate::memory::aligned_buffer;
 
 /// `f_type` of a tmpfs (linux/magic.h).
 const TMPFS_MAGIC: i64 = 0x0102_1994;
