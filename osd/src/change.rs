@@ -18,7 +18,9 @@ pub(crate) fn partial_units(action: &Action) -> UnitMask {
     let (offset, len) = match action {
         Action::Write { offset, data, .. } => (*offset, data.iter().map(Bytes::len).sum()),
         Action::Zero { offset, len, .. } => (*offset, *len),
-        Action::Read { .. } | Action::Remove { .. } | Action::List { .. } => return UnitMask::EMPTY,
+        Action::Read { .. } | Action::Remove { .. } | Action::List { .. } | Action::Barrier { .. } => {
+            return UnitMask::EMPTY;
+        }
     };
     UnitMask::touched(offset, len).minus(UnitMask::covered(offset, len))
 }
@@ -28,7 +30,7 @@ pub(crate) fn leaves_nothing(action: &Action) -> bool {
     match action {
         Action::Remove { .. } => true,
         Action::Zero { offset, len, .. } => UnitMask::covered(*offset, *len) == UnitMask::ALL,
-        Action::Read { .. } | Action::Write { .. } | Action::List { .. } => false,
+        Action::Read { .. } | Action::Write { .. } | Action::List { .. } | Action::Barrier { .. } => false,
     }
 }
 
@@ -69,7 +71,7 @@ pub(crate) fn change_of(
             patches: Vec::new(),
             tombstone: true,
         }),
-        Action::Read { .. } | Action::List { .. } => None,
+        Action::Read { .. } | Action::List { .. } | Action::Barrier { .. } => None,
     }
 }
 

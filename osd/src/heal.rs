@@ -10,8 +10,9 @@ use trivet_store::api::Request;
 
 use crate::decide::Missing;
 use crate::lane::Healing;
+use crate::late::Order;
 use crate::pg::{Pg, Phase};
-use crate::{Effect, Osd, Target, Wait, send_on};
+use crate::{Effect, Osd, Target, Wait, reply, send_on};
 
 /// Objects of one PG that are healed at the same time in the background.
 const WINDOW: usize = 16;
@@ -166,7 +167,7 @@ impl Osd {
         if let Some(whole) = whole.filter(|whole| fits(whole.version)) {
             gather(healing, whole, damaged);
         }
-        if let Some(whole) = self.deletes_instead(target) {
+        if let Some(whole) = self.deletes_instead(target, out) {
             return self.push(target, whole, out);
         }
         let Some(healing) = self.healing_of(target) else { return };
@@ -179,14 +180,26 @@ impl Osd {
     /// If an operation waits that leaves nothing of the object, members get no more than its tombstone: even those that
     /// have no room for the object, and even if no copy can be read. For that, one copy has to say which operations the
     /// object remembers.
-    fn deletes_instead(&mut self, target: Target) -> Option<Mutation> {
-        let pg = self.pgs.get_mut(&target.pg)?;
-        let lane = pg.lanes.get(&target.object)?;
+    fn deletes_instead(&mut self, target: Target, out: &mut Vec<Effect>) -> Option<Mutation> {
+        let lane = self.pgs.get(&target.pg)?.lanes.get(&target.object)?;
         let known = lane.healing.as_ref().and_then(|healing| healing.gathered.as_ref())?;
         if known.tombstone {
             return None;
         }
-        let ops = lane.removal(remembered(known))?;
+        let removal = lane.removal(remembered(known))?;
+        let order = Order {
+            client: removal.client,
+            stamp: removal.stamp,
+            units: UnitMask::ALL,
+        };
+        if let Err(why) = self.order(target, &order) {
+            // It must not wait for what only it could bring about.
+            self.lane_of(target)?.waiting.retain(|(_, op)| op.id != removal.op);
+            reply(removal.client, removal.op, Err(why), out);
+            return None;
+        }
+        let ops = removal.left;
+        let pg = self.pgs.get_mut(&target.pg)?;
         let missing = pg.missing.get_mut(&target.object)?;
         *missing = Missing::deletion(missing.newest, &pg.setting.acting, ops);
         Some(tombstone(missing))

@@ -178,6 +178,7 @@ impl Osd {
             TxnOutcome::Committed(revision) => {
                 pg.history_revision = revision;
                 pg.phase = Phase::Active;
+                (pg.served_from, pg.active_since) = (revision, self.now);
                 self.note_tombstones(id);
                 self.count_pg(id);
                 self.heal_in_background(out);

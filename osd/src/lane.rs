@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use trivet_core::message::{Action, Op, OpError};
 use trivet_core::mutation::{Mutation, Ops};
-use trivet_core::{ClientId, Epoch, Now, OpId, OsdId, UNITS_PER_OBJECT, UnitMask, Version};
+use trivet_core::{ClientId, Epoch, Now, OpId, OsdId, Tick, UNITS_PER_OBJECT, UnitMask, Version};
 
 use crate::change::leaves_nothing;
 
@@ -22,6 +22,13 @@ pub(crate) struct Running {
     /// When it was admitted.
     pub since: Now,
     pub stage: Stage,
+}
+
+impl Running {
+    /// Whether it is a change on its way to the members.
+    pub(crate) fn has_version(&self) -> bool {
+        matches!(self.stage, Stage::Committing(_))
+    }
 }
 
 /// How far an operation is.
@@ -123,6 +130,16 @@ impl Executed {
             self.bound = self.bound.max(first.remove_entry().0 + 1);
         }
     }
+}
+
+/// An operation that leaves nothing of the object.
+#[derive(Debug)]
+pub(crate) struct Removal {
+    pub client: ClientId,
+    pub op: OpId,
+    pub stamp: Tick,
+    /// What is left of the list of remembered operations after it.
+    pub left: Vec<OpId>,
 }
 
 /// See the module.
@@ -275,18 +292,22 @@ impl Lane {
         settled
     }
 
-    /// The first waiting operation that leaves nothing of the object and that a list does not remember: what is left of that
-    /// list after it.
-    pub(crate) fn removal(&self, list: &[OpId]) -> Option<Vec<OpId>> {
+    /// The first waiting operation that leaves nothing of the object and that a list does not remember.
+    pub(crate) fn removal(&self, list: &[OpId]) -> Option<Removal> {
         let removes = |op: &Op| leaves_nothing(&op.action) && !Ops::remembers(list, op.id);
-        let (_, op) = self.waiting.iter().find(|(_, op)| removes(op))?;
+        let &(client, ref op) = self.waiting.iter().find(|(_, op)| removes(op))?;
         let mut list = list.to_vec();
         let change = Ops::Add {
             op: op.id,
             answered: op.answered,
         };
         change.apply(&mut list);
-        Some(Ops::bounds(&list))
+        Some(Removal {
+            client,
+            op: op.id,
+            stamp: op.stamp,
+            left: Ops::bounds(&list),
+        })
     }
 
     /// The operation with this id.
@@ -310,7 +331,7 @@ pub(crate) fn mask_of(action: &Action) -> UnitMask {
         Action::Read { offset, len, .. } => UnitMask::touched(*offset, *len),
         Action::Write { offset, data, .. } => UnitMask::touched(*offset, data.iter().map(Bytes::len).sum()),
         Action::Zero { .. } | Action::Remove { .. } => UnitMask::range(0, UNITS_PER_OBJECT),
-        Action::List { .. } => UnitMask::EMPTY,
+        Action::List { .. } | Action::Barrier { .. } => UnitMask::EMPTY,
     }
 }
 
@@ -330,6 +351,7 @@ mod tests {
                 settled: 0,
                 answered: 0,
                 previous: 0,
+                stamp: Tick::default(),
                 action,
             },
         )

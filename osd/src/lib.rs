@@ -16,6 +16,7 @@ mod full;
 mod heal;
 mod interview;
 mod lane;
+mod late;
 mod loss;
 mod member;
 mod options;
@@ -39,12 +40,13 @@ use trivet_core::disk::{DiskDone, DiskOp};
 use trivet_core::kv::{LeaseId, Notice, Txn, TxnOutcome};
 use trivet_core::map::ClusterMap;
 use trivet_core::message::{Message, OpDone, OpError, OpValue, Peer, PeerBody, WriteError};
-use trivet_core::{ClientId, Epoch, Epochs, NodeId, Now, ObjectId, OpId, OsdId, PgId, Version};
+use trivet_core::{ClientId, Epoch, Epochs, NodeId, Now, ObjectId, OpId, OsdId, PgId, Tick, Version};
 use trivet_store::api::{ObjectInfo, Output, Reply, Request, StoreError, StoreStats, Ticket};
 use trivet_store::{State, Store};
 
 use callers::Callers;
 use full::Full;
+use late::Recent;
 #[cfg(feature = "mutants")]
 pub use options::Mutant;
 pub use options::Options;
@@ -167,6 +169,7 @@ pub struct Osd {
     /// Members that had no room for what they lacked.
     full: BTreeMap<OsdId, Full>,
     callers: Callers,
+    recent: Recent,
     pace: Pace,
     /// The PGs that this OSD acts for, or tries to.
     pgs: BTreeMap<PgId, Pg>,
@@ -212,6 +215,7 @@ impl Osd {
             reach: Reach::default(),
             full: BTreeMap::new(),
             callers: Callers::default(),
+            recent: Recent::default(),
             pace: Pace::default(),
             pgs: BTreeMap::new(),
             dropping: BTreeMap::new(),
@@ -263,6 +267,7 @@ impl Osd {
     /// Takes one event. Messages that arrive before the store is open are dropped: their senders repeat them.
     pub fn step(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {
         self.now = now;
+        let first = out.len();
         match event {
             Event::Disk(done) => {
                 self.disk.ended(now);
@@ -281,12 +286,25 @@ impl Osd {
             Event::Tick => self.tick(out),
         }
         self.settle(out);
+        self.date(&mut out[first..]);
     }
 
     /// Ends a batch of steps: what was gathered goes to the disk.
     pub fn flush(&mut self, out: &mut Vec<Effect>) {
+        let first = out.len();
         self.store.pump(&mut self.output);
         self.settle(out);
+        self.date(&mut out[first..]);
+    }
+
+    /// Every answer to a client says what the clock is.
+    fn date(&self, out: &mut [Effect]) {
+        let tick = self.tick_now();
+        for effect in out {
+            if let Effect::Send(_, Message::OpDone(done)) = effect {
+                done.tick = tick;
+            }
+        }
     }
 
     fn is_ready(&self) -> bool {
@@ -348,10 +366,11 @@ impl Osd {
     fn message(&mut self, from: NodeId, message: Message, out: &mut Vec<Effect>) {
         match (from, message) {
             (NodeId::Client(client), Message::Op(op)) => self.client_op(client, op, out),
+            (NodeId::Client(_), Message::TickRequest) => out.push(Effect::Send(from, Message::Tick(self.tick_now()))),
             (NodeId::Osd(osd), Message::Peer(peer)) => self.peer(osd, peer, out),
             (NodeId::Osd(osd), Message::Ping { sent, pgs }) => self.pinged(osd, sent, &pgs, out),
             (NodeId::Osd(osd), Message::Pong { sent, free, refused }) => self.ponged(osd, sent, free, &refused, out),
-            (_, Message::Op(_) | Message::OpDone(_) | Message::Peer(_))
+            (_, Message::Op(_) | Message::OpDone(_) | Message::Peer(_) | Message::TickRequest | Message::Tick(_))
             | (NodeId::Client(_), Message::Ping { .. } | Message::Pong { .. }) => {}
         }
     }
@@ -455,12 +474,11 @@ impl Osd {
     }
 }
 
-/// Answers a client.
+/// Answers a client; [`Osd::date`] says when.
 fn reply(client: ClientId, id: OpId, result: Result<OpValue, OpError>, out: &mut Vec<Effect>) {
-    out.push(Effect::Send(
-        NodeId::Client(client),
-        Message::OpDone(OpDone { id, result }),
-    ));
+    let tick = Tick::default();
+    let done = Message::OpDone(OpDone { id, result, tick });
+    out.push(Effect::Send(NodeId::Client(client), done));
 }
 
 /// Sends a client on: it looks at its map and asks again.

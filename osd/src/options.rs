@@ -64,12 +64,24 @@ pub enum Mutant {
     CountOnce,
     /// PGs that others serve are still counted.
     KeepCounting,
+    /// Changes are executed for clients that are not registered any more.
+    ExecuteForFenced,
+    /// Changes are executed however long ago their callers were heard of.
+    ExecuteOutdated,
+    /// Changes are executed over what another client changed meanwhile.
+    ExecuteOvertaken,
+    /// After a failover nobody was overtaken.
+    ForgetOvertaking,
+    /// A new primary serves before it knows who was fenced meanwhile.
+    ServeBehind,
+    /// A barrier is passed by who does not know yet of its commit.
+    BarrierBehind,
 }
 
 #[cfg(feature = "mutants")]
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 26] = [
+    pub const ALL: [Mutant; 32] = [
         Mutant::AckEarly,
         Mutant::AckWithoutRoom,
         Mutant::AcceptOldEpoch,
@@ -96,6 +108,12 @@ impl Mutant {
         Mutant::HealWithoutOps,
         Mutant::CountOnce,
         Mutant::KeepCounting,
+        Mutant::ExecuteForFenced,
+        Mutant::ExecuteOutdated,
+        Mutant::ExecuteOvertaken,
+        Mutant::ForgetOvertaking,
+        Mutant::ServeBehind,
+        Mutant::BarrierBehind,
     ];
 }
 

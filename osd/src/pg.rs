@@ -49,6 +49,9 @@ pub(crate) struct Pg {
     /// As this OSD wrote it last.
     pub history: History,
     pub history_revision: Revision,
+    /// The commit that made it active, and when this OSD heard of it.
+    pub served_from: Revision,
+    pub active_since: Now,
     /// Higher epochs that members reported.
     pub floor_epoch: Epoch,
     /// What was listed so far.
@@ -114,6 +117,8 @@ impl Pg {
             setting,
             history,
             history_revision: 0,
+            served_from: 0,
+            active_since: Now(0),
             floor_epoch: Epoch(0),
             listings: BTreeMap::new(),
             parts: BTreeMap::new(),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use trivet_core::message::{LEASE, Message, OpDone, OpError, OpValue, PING_LIMIT};
-use trivet_core::{ClientId, Epoch, NodeId, Now, OpId, OsdId, PgId};
+use trivet_core::{ClientId, Epoch, NodeId, Now, OpId, OsdId, PgId, Tick};
 
 use crate::callers::Callers;
 use crate::options::mutant;
@@ -223,10 +223,12 @@ impl Osd {
         let Some(pg) = self.pgs.get_mut(&id) else {
             return crate::send_on(client, op, out);
         };
+        let tick = Tick::default();
+        let done = OpDone { id: op, result, tick };
         if pg.is_confirmed(self.now) || mutant!(self.options, ReadWithoutLease) {
-            return give(&mut self.callers, client, OpDone { id: op, result }, out);
+            return give(&mut self.callers, client, done, out);
         }
-        pg.unconfirmed.push((client, OpDone { id: op, result }));
+        pg.unconfirmed.push((client, done));
     }
 }
 

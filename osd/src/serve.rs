@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use trivet_core::buffer::{join, slice_segments};
+use trivet_core::kv::Revision;
 use trivet_core::message::{Action, LIST_LIMIT, Op, OpError, OpValue, PeerBody, WriteError};
 use trivet_core::mutation::{Mutation, Ops};
 use trivet_core::{ClientId, OBJECT_SIZE, ObjectId, OpId, OsdId, PgId, UNIT_SIZE, UnitMask, Version};
@@ -10,6 +11,7 @@ use trivet_store::api::{Reply, Request, StoreError};
 use crate::callers::Known;
 use crate::change::{change_of, leaves_nothing, partial_units};
 use crate::lane::{Committing, Held, Lane, Merging, Running, Stage, mask_of};
+use crate::late::Order;
 use crate::options::mutant;
 use crate::pg::{Pg, Phase};
 use crate::{Effect, Osd, Target, Wait, reply, send_on};
@@ -23,6 +25,10 @@ impl Osd {
         if op.epoch != pg.epoch {
             return reply(client, op.id, Err(OpError::OtherEpoch(pg.epoch)), out);
         }
+        // Who was fenced before the PG became active is known from then on.
+        if self.map.revision < pg.served_from && !mutant!(self.options, ServeBehind) {
+            return send_on(client, op.id, out);
+        }
         match self.callers.heard(op.id, op.settled, self.now) {
             Known::No => {}
             Known::Settled => return,
@@ -32,10 +38,23 @@ impl Osd {
             let numbers = self.image_objects(op.pg, image, after, LIST_LIMIT);
             return self.answer(op.pg, client, op.id, Ok(OpValue::Objects(numbers)), out);
         }
+        if let Action::Barrier { revision } = op.action {
+            return self.barrier(client, &op, revision, out);
+        }
         let Some(object) = self.checked_object(&op) else {
             return reply(client, op.id, Err(OpError::Malformed), out);
         };
         self.admit(client, op, object, out);
+    }
+
+    /// Is asked again until it holds.
+    fn barrier(&mut self, client: ClientId, op: &Op, revision: Revision, out: &mut Vec<Effect>) {
+        let holds = self.map.revision >= revision && !self.runs_for_fenced(op.pg);
+        if holds || mutant!(self.options, BarrierBehind) {
+            self.answer(op.pg, client, op.id, Ok(OpValue::Passed), out);
+        } else {
+            send_on(client, op.id, out);
+        }
     }
 
     /// The object of a well-formed operation.
@@ -44,7 +63,7 @@ impl Osd {
         let (offset, len) = match &op.action {
             Action::Read { offset, len, .. } | Action::Zero { offset, len, .. } => (*offset, *len),
             Action::Write { offset, data, .. } => (*offset, data.iter().map(Bytes::len).sum()),
-            Action::Remove { .. } | Action::List { .. } => (0, 1),
+            Action::Remove { .. } | Action::List { .. } | Action::Barrier { .. } => (0, 1),
         };
         let fits = len > 0 && offset.checked_add(len).is_some_and(|end| end <= OBJECT_SIZE);
         (fits && self.map.pg_of(object) == Some(op.pg)).then_some(object)
@@ -263,9 +282,15 @@ impl Osd {
         }
     }
 
-    /// Gives the operation its version and sends it to every member.
+    /// Gives the operation its version, if it is not too late, and sends it to every member.
     fn mutate(&mut self, target: Target, op_id: OpId, out: &mut Vec<Effect>) {
         let Target { pg: id, object, .. } = target;
+        let Some(lane) = self.lane_of(target) else { return };
+        let Some(index) = lane.find(op_id) else { return };
+        let order = Order::of(&lane.running[index]);
+        if let Err(why) = self.order(target, &order) {
+            return self.give_back(target, op_id, why, out);
+        }
         let info = self.store.info(object);
         let present = info.map_or(UnitMask::EMPTY, |info| info.present);
         let now = self.now;
@@ -313,6 +338,15 @@ impl Osd {
             sent: now,
         });
         self.send_mutation(target, mutation, out);
+    }
+
+    /// A change is not executed, and has no outcome: its client knows what to do.
+    fn give_back(&mut self, target: Target, op_id: OpId, why: OpError, out: &mut Vec<Effect>) {
+        let Some(lane) = self.lane_of(target) else { return };
+        let Some(index) = lane.find(op_id) else { return };
+        let running = lane.running.swap_remove(index);
+        reply(running.client, op_id, Err(why), out);
+        self.continue_lane(target.pg, target.object, out);
     }
 
     /// To this OSD's own store first: if it has no room, the mutation never leaves.

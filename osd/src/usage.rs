@@ -154,7 +154,7 @@ impl Osd {
             Action::Read { object, len, .. } => (Kind::Read, object, *len),
             Action::Write { object, data, .. } => (Kind::Write, object, data.iter().map(bytes::Bytes::len).sum()),
             Action::Zero { object, len, .. } => (Kind::Zero, object, *len),
-            Action::Remove { .. } | Action::List { .. } => return,
+            Action::Remove { .. } | Action::List { .. } | Action::Barrier { .. } => return,
         };
         let took = self.now.since(running.since);
         self.usage.tally.answered(object.image, kind, bytes, took, self.now);

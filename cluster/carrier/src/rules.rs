@@ -11,6 +11,8 @@ const CLIENT_FRAME: usize = 256 << 10;
 pub(crate) fn allowed(from: NodeId, to: NodeId, message: &Message) -> bool {
     match (from, to, message) {
         (NodeId::Client(client), NodeId::Osd(_), Message::Op(op)) => op.id.client == client,
+        (NodeId::Client(_), NodeId::Osd(_), Message::TickRequest) => true,
+        (NodeId::Osd(_), NodeId::Client(_), Message::Tick(_)) => true,
         (NodeId::Osd(_), NodeId::Client(client), Message::OpDone(done)) => done.id.client == client,
         (NodeId::Osd(_), NodeId::Osd(_), Message::Peer(_) | Message::Ping { .. } | Message::Pong { .. }) => from != to,
         _ => false,
@@ -30,7 +32,7 @@ pub(crate) fn limits(a: NodeId, b: NodeId) -> Limits {
 mod tests {
     use super::*;
     use trivet_core::message::{Action, Op, OpDone, OpValue, Peer, PeerBody};
-    use trivet_core::{ClientId, Epoch, ImageId, Now, OpId, OsdId, PgId};
+    use trivet_core::{ClientId, Epoch, ImageId, Now, OpId, OsdId, PgId, Tick};
 
     const ME: ClientId = ClientId(7);
     const OTHER: ClientId = ClientId(8);
@@ -47,6 +49,7 @@ mod tests {
             settled: 0,
             answered: 0,
             previous: 0,
+            stamp: Tick::default(),
             action,
         })
     }
@@ -54,7 +57,8 @@ mod tests {
     fn done(client: ClientId) -> Message {
         let id = OpId { client, sequence: 1 };
         let result = Ok(OpValue::Changed);
-        Message::OpDone(OpDone { id, result })
+        let tick = Tick(2);
+        Message::OpDone(OpDone { id, result, tick })
     }
 
     #[test]
@@ -71,14 +75,33 @@ mod tests {
             refused: Vec::new(),
         };
         let ping = Message::Ping { sent, pgs: Vec::new() };
-        let all = [op(ME), op(OTHER), done(ME), done(OTHER), peer, ping, pong];
+        let tick = Message::Tick(Tick(3));
+        let all = [
+            op(ME),
+            op(OTHER),
+            done(ME),
+            done(OTHER),
+            peer,
+            ping,
+            pong,
+            Message::TickRequest,
+            tick,
+        ];
         let (osd, other, client) = (NodeId::Osd(OsdId(1)), NodeId::Osd(OsdId(2)), NodeId::Client(ME));
         let table = [
-            (client, osd, [true, false, false, false, false, false, false]),
-            (osd, client, [false, false, true, false, false, false, false]),
-            (osd, other, [false, false, false, false, true, true, true]),
-            (osd, osd, [false; 7]),
-            (client, NodeId::Client(OTHER), [false; 7]),
+            (
+                client,
+                osd,
+                [true, false, false, false, false, false, false, true, false],
+            ),
+            (
+                osd,
+                client,
+                [false, false, true, false, false, false, false, false, true],
+            ),
+            (osd, other, [false, false, false, false, true, true, true, false, false]),
+            (osd, osd, [false; 9]),
+            (client, NodeId::Client(OTHER), [false; 9]),
         ];
         for (from, to, expected) in table {
             let found = all.each_ref().map(|message| allowed(from, to, message));

@@ -9,7 +9,7 @@ use trivet_core::kv::Revision;
 use trivet_core::map::Versioned;
 use trivet_core::message::{Message, Op, OpDone, OpValue};
 use trivet_core::wire::{WireError, encode};
-use trivet_core::{ClientId, Epoch, NodeId, Now, OpId, OsdId, PgId};
+use trivet_core::{ClientId, Epoch, NodeId, Now, OpId, OsdId, PgId, Tick};
 
 use crate::{Carrier, Effect, Fault, HELLO, Hello, LinkId, Me, Next};
 
@@ -144,6 +144,7 @@ fn each_fault_closes_its_link_only() {
             settled: 0,
             answered: 0,
             previous: 0,
+            stamp: Tick::default(),
             action: trivet_core::message::Action::List {
                 image: trivet_core::ImageId(1),
                 after: None,
@@ -412,6 +413,7 @@ fn a_client_that_does_not_read_is_not_read_from() {
             sequence: 1,
         },
         result: Ok(OpValue::Changed),
+        tick: Tick::default(),
     });
     let mut out = Vec::new();
     carrier.send(START, client, &done, &mut out);

@@ -14,7 +14,7 @@ use trivet_core::keys::OsdState;
 use trivet_core::kv::Revision;
 use trivet_core::map::Versioned;
 use trivet_core::message::{Action, Message, Op, OpDone, OpError};
-use trivet_core::{ClientId, Epoch, ImageId, NodeId, Now, OpId, OsdId, PgId, PoolId};
+use trivet_core::{ClientId, Epoch, ImageId, NodeId, Now, OpId, OsdId, PgId, PoolId, Tick};
 
 const OSDS: usize = 3;
 const NODES: usize = 5;
@@ -101,6 +101,7 @@ fn message(from: NodeId, boot: u64, to: NodeId, sequence: u64, filler: usize) ->
             settled: u64::from(to.0),
             answered: 1,
             previous: 0,
+            stamp: Tick::default(),
             action: Action::List {
                 image: ImageId::new(PoolId(1), 1),
                 after: None,
@@ -109,6 +110,7 @@ fn message(from: NodeId, boot: u64, to: NodeId, sequence: u64, filler: usize) ->
         (NodeId::Osd(from), NodeId::Client(client)) => Message::OpDone(OpDone {
             id: OpId { client, sequence },
             result: Err(OpError::OtherEpoch(Epoch(boot * 100 + u64::from(from.0)))),
+            tick: Tick::default(),
         }),
         _ => unreachable!("clients do not talk to each other"),
     }

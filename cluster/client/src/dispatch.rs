@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use trivet_core::map::ClusterMap;
 use trivet_core::message::{Action, Message, Op};
-use trivet_core::{ClientId, Epoch, Now, ObjectId, OpId, OsdId, PgId};
+use trivet_core::{ClientId, Epoch, Now, ObjectId, OpId, OsdId, PgId, Tick};
 
 #[cfg(any(test, feature = "mutants"))]
 use crate::Mutant;
 use crate::job::Part;
+use crate::stamps::{Caller, Stamps};
 use crate::window::Windows;
 use crate::{Effect, mutant};
 
@@ -29,6 +30,8 @@ pub(crate) struct Pending {
     pub part: Part,
     pub pg: PgId,
     pub action: Action,
+    /// Who wants it.
+    pub caller: Caller,
     sent: Option<Sent>,
 }
 
@@ -50,11 +53,18 @@ struct Sent {
     refused: bool,
     /// It had been refused there for its epoch before.
     prompted: bool,
+    /// What it said of its caller.
+    stamp: Tick,
+    /// That was too long ago: it waits for another stamp.
+    late: bool,
 }
 
 impl Sent {
-    /// Whether it may be sent to `target` now.
-    fn is_due(&self, now: Now, target: Target) -> bool {
+    /// Whether it may be sent to `target` now, with this stamp.
+    fn is_due(&self, now: Now, target: Target, stamp: Tick) -> bool {
+        if self.late && self.to.osd == target.osd {
+            return self.stamp != stamp;
+        }
         now.since(self.at) >= self.pause(target)
     }
 
@@ -69,7 +79,7 @@ impl Sent {
     }
 
     /// The same operation goes to `target` now.
-    fn repeated(&self, now: Now, target: Target) -> Sent {
+    fn repeated(&self, now: Now, target: Target, stamp: Tick) -> Sent {
         let lost = self.to == target && !self.refused;
         Sent {
             again: if lost {
@@ -78,28 +88,31 @@ impl Sent {
                 RESEND_AFTER
             },
             prompted: self.refused && self.to.osd == target.osd,
-            ..Sent::first(now, target)
+            ..Sent::first(now, target, stamp)
         }
     }
 
-    fn first(now: Now, to: Target) -> Sent {
+    fn first(now: Now, to: Target, stamp: Tick) -> Sent {
         Sent {
             to,
             at: now,
             again: RESEND_AFTER,
             refused: false,
             prompted: false,
+            stamp,
+            late: false,
         }
     }
 }
 
 impl Pending {
-    pub(crate) fn new(job: u64, part: Part, pg: PgId, action: Action) -> Pending {
+    pub(crate) fn new(job: u64, part: Part, pg: PgId, action: Action, caller: Caller) -> Pending {
         Pending {
             job,
             part,
             pg,
             action,
+            caller,
             sent: None,
         }
     }
@@ -121,6 +134,13 @@ impl Pending {
         sent.refused = true;
         Some(sent.to.epoch)
     }
+
+    /// What it said of its caller was too old: it waits until there is more to say.
+    pub(crate) fn is_late(&mut self) {
+        if let Some(sent) = &mut self.sent {
+            sent.late = true;
+        }
+    }
 }
 
 /// What it takes to send operations.
@@ -129,6 +149,7 @@ pub(crate) struct Dispatcher {
     pub id: ClientId,
     pub map: ClusterMap,
     pub windows: Windows,
+    pub stamps: Stamps,
     /// Epochs beyond those of the map's claims, as the OSDs say that act in them.
     hints: BTreeMap<PgId, Target>,
     #[cfg(any(test, feature = "mutants"))]
@@ -141,6 +162,7 @@ impl Dispatcher {
             id,
             map: ClusterMap::default(),
             windows: Windows::default(),
+            stamps: Stamps::default(),
             hints: BTreeMap::new(),
             #[cfg(any(test, feature = "mutants"))]
             mutant: None,
@@ -189,7 +211,11 @@ impl Dispatcher {
         let Some(target) = self.target(pending.pg) else {
             return;
         };
-        if pending.sent.is_some_and(|sent| !sent.is_due(now, target)) {
+        let stamp = match pending.action.is_mutation() {
+            true => self.stamps.stamp(target.osd, pending.caller),
+            false => Tick::default(),
+        };
+        if pending.sent.is_some_and(|sent| !sent.is_due(now, target, stamp)) {
             return;
         }
         let Some((answered, previous)) = self.unanswered(sequence, pending) else {
@@ -200,8 +226,8 @@ impl Dispatcher {
             return;
         }
         let sent = match &pending.sent {
-            Some(sent) => sent.repeated(now, target),
-            None => Sent::first(now, target),
+            Some(sent) => sent.repeated(now, target, stamp),
+            None => Sent::first(now, target, stamp),
         };
         pending.sent = Some(sent);
         let op = Op {
@@ -211,6 +237,7 @@ impl Dispatcher {
             settled: unanswered.min(sequence),
             answered,
             previous,
+            stamp,
             action: pending.action.clone(),
         };
         out.push(Effect::Send(target.osd, Message::Op(op)));

@@ -1,11 +1,15 @@
 //! One image operation in progress: which parts are still to be issued, what came back.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
+use trivet_core::kv::Revision;
 use trivet_core::message::Action;
-use trivet_core::{ImageId, Numbering, PgId};
+use trivet_core::{ImageId, Numbering, PgId, PoolId};
 
 use crate::purge::Purge;
 use crate::split::{first_slice, payload, slices};
+use crate::stamps::Caller;
 use crate::{ImageOp, IoError, Ticket};
 
 /// Object operations of one image operation that are under way at once: covers the largest request of every
@@ -33,6 +37,8 @@ enum Work {
         end: u64,
     },
     Purge(Purge),
+    /// The PGs that are still to be asked.
+    Barrier(VecDeque<PgId>, Revision),
 }
 
 /// See the module.
@@ -42,6 +48,8 @@ pub(crate) struct Job {
     pub ticket: Ticket,
     pub image: ImageId,
     pub numbering: Numbering,
+    /// Who wants it.
+    pub caller: Caller,
     work: Work,
     issued: usize,
     answered: usize,
@@ -51,7 +59,7 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    pub(crate) fn new(ticket: Ticket, image: ImageId, numbering: Numbering, op: ImageOp) -> Job {
+    pub(crate) fn new(ticket: Ticket, image: ImageId, numbering: Numbering, op: ImageOp, caller: Caller) -> Job {
         let mut results = Vec::new();
         let work = match op {
             ImageOp::Read { offset, len } => {
@@ -75,13 +83,28 @@ impl Job {
             ImageOp::Purge => Work::Purge(Purge::new(image, numbering)),
         };
         Job {
+            results,
+            caller,
+            ..Job::of(ticket, image, numbering, work)
+        }
+    }
+
+    /// A barrier of all PGs of a pool.
+    pub(crate) fn barrier(ticket: Ticket, pool: PoolId, numbering: Numbering, revision: Revision) -> Job {
+        let work = Work::Barrier(numbering.pgs(pool).collect(), revision);
+        Job::of(ticket, ImageId::new(pool, 0), numbering, work)
+    }
+
+    fn of(ticket: Ticket, image: ImageId, numbering: Numbering, work: Work) -> Job {
+        Job {
             ticket,
             image,
             numbering,
+            caller: Caller::Own,
             work,
             issued: 0,
             answered: 0,
-            results,
+            results: Vec::new(),
             error: None,
         }
     }
@@ -129,15 +152,21 @@ impl Job {
                 Some((slice.object.pg(numbering), action))
             }
             Work::Purge(purge) => purge.next(),
+            Work::Barrier(pgs, revision) => {
+                let revision = *revision;
+                Some((pgs.pop_front()?, Action::Barrier { revision }))
+            }
         }
     }
 
-    /// The pool's objects fall into other PGs now. `dropped` lists of a purge were under way, and are not answered any more.
+    /// The pool's objects fall into other PGs now. `dropped` lists or barriers were under way, and are not answered any more.
     pub(crate) fn renumber(&mut self, numbering: Numbering, dropped: usize) {
         self.numbering = numbering;
         self.answered += dropped;
-        if let Work::Purge(purge) = &mut self.work {
-            purge.renumber(numbering);
+        match &mut self.work {
+            Work::Purge(purge) => purge.renumber(numbering),
+            Work::Barrier(pgs, _) => *pgs = numbering.pgs(self.image.pool()).collect(),
+            Work::Read { .. } | Work::Write { .. } | Work::Zero { .. } => {}
         }
     }
 
@@ -168,6 +197,7 @@ impl Job {
         let exhausted = match &self.work {
             Work::Read { next, end } | Work::Write { next, end, .. } | Work::Zero { next, end } => next >= end,
             Work::Purge(purge) => purge.is_exhausted(),
+            Work::Barrier(pgs, _) => pgs.is_empty(),
         };
         self.issued == self.answered && (exhausted || self.error.is_some())
     }

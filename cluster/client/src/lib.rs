@@ -15,23 +15,26 @@ mod job;
 mod mutant;
 mod purge;
 mod split;
+mod stamps;
 mod window;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use hashbrown::HashMap;
-use trivet_core::kv::{Event, Notice};
+use trivet_core::kv::{Event, Notice, Revision};
 use trivet_core::map::ClusterMap;
 use trivet_core::message::{LIST_LIMIT, Message, OpDone, OpError, OpValue};
-use trivet_core::{ClientId, Epoch, ImageId, Now, Numbering, OsdId, keys};
+use trivet_core::{ClientId, Epoch, ImageId, Now, Numbering, OsdId, PoolId, keys};
 
 use dispatch::{Dispatcher, Pending};
 use job::Job;
 use mutant::mutant;
+use stamps::ASK_EVERY;
 
 #[cfg(any(test, feature = "mutants"))]
 pub use mutant::Mutant;
+pub use stamps::Caller;
 
 /// An operation on the bytes of an image. Ranges may have any alignment and length.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +88,17 @@ pub enum Effect {
     Send(OsdId, Message),
     /// An operation ended: the data of a read, nothing for the others.
     Done(Ticket, Result<Vec<Bytes>, IoError>),
+    /// A change was not executed for now: its caller has to be seen after this instant.
+    Late(Ticket, Late),
+}
+
+/// Why a change came too late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Late {
+    /// Its caller was not seen for long: it may have turned to somebody else.
+    Outdated,
+    /// Another client has changed the same bytes since its caller was seen.
+    Overtaken,
 }
 
 /// The client machine of one gateway.
@@ -94,7 +108,10 @@ pub struct Client {
     sequence: u64,
     next_job: u64,
     jobs: HashMap<u64, Job>,
+    tickets: HashMap<Ticket, u64>,
     pending: BTreeMap<u64, Pending>,
+    /// When OSDs were asked for their clocks last.
+    asked_clocks: Now,
 }
 
 impl Client {
@@ -107,7 +124,9 @@ impl Client {
             sequence: 0,
             next_job: 0,
             jobs: HashMap::new(),
+            tickets: HashMap::new(),
             pending: BTreeMap::new(),
+            asked_clocks: Now(0),
         }
     }
 
@@ -132,24 +151,87 @@ impl Client {
         self.pending.len()
     }
 
-    /// Starts an operation; it ends with an [`Effect::Done`] that carries `ticket`.
-    pub fn submit(&mut self, now: Now, ticket: Ticket, image: ImageId, op: ImageOp, out: &mut Vec<Effect>) {
-        let Some(pool) = self.dispatcher.map.pools.get(&image.pool()) else {
-            out.push(Effect::Done(ticket, Err(IoError::NoPool)));
-            return;
-        };
-        let job = Job::new(ticket, image, pool.value.numbering(), op);
+    /// Starts an operation for a caller; it ends with an [`Effect::Done`] that carries `ticket`.
+    pub fn submit(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        image: ImageId,
+        op: ImageOp,
+        caller: Caller,
+        out: &mut Vec<Effect>,
+    ) {
+        match self.dispatcher.map.numbering(image.pool()) {
+            Some(numbering) => self.begin(now, Job::new(ticket, image, numbering, op, caller), out),
+            None => out.push(Effect::Done(ticket, Err(IoError::NoPool))),
+        }
+    }
+
+    /// Asks all PGs of a pool whether they know the metadata store up to a commit. It ends when all do, and nothing of a
+    /// client that was not registered then will be executed there any more.
+    pub fn barrier(&mut self, now: Now, ticket: Ticket, pool: PoolId, revision: Revision, out: &mut Vec<Effect>) {
+        match self.dispatcher.map.numbering(pool) {
+            Some(numbering) => self.begin(now, Job::barrier(ticket, pool, numbering, revision), out),
+            None => out.push(Effect::Done(ticket, Err(IoError::NoPool))),
+        }
+    }
+
+    fn begin(&mut self, now: Now, job: Job, out: &mut Vec<Effect>) {
         let id = self.next_job;
         self.next_job += 1;
+        self.tickets.insert(job.ticket, id);
         self.jobs.insert(id, job);
         self.advance(now, id, out);
     }
 
-    /// Takes a message from an OSD.
-    pub fn message(&mut self, now: Now, from: OsdId, message: Message, out: &mut Vec<Effect>) {
-        let Message::OpDone(OpDone { id, result }) = message else {
+    /// Whoever wants this operation was there after `at`: what came too late is sent again if that says more.
+    pub fn seen(&mut self, now: Now, ticket: Ticket, at: Now, out: &mut Vec<Effect>) {
+        let Some((&id, job)) = self
+            .tickets
+            .get(&ticket)
+            .and_then(|id| Some((id, self.jobs.get_mut(id)?)))
+        else {
             return;
         };
+        let Caller::Seen(before) = job.caller else { return };
+        job.caller = Caller::Seen(before.max(at));
+        let caller = job.caller;
+        let unanswered = self.unanswered();
+        for (&sequence, pending) in self.pending.iter_mut().filter(|(_, pending)| pending.job == id) {
+            pending.caller = caller;
+            self.dispatcher.dispatch(now, unanswered, sequence, pending, out);
+        }
+    }
+
+    /// Nobody wants these operations any more: nothing of them is sent from now on, and they do not end. What is under way
+    /// may be executed, but not after anything that this client begins later on the same bytes.
+    pub fn forsake(&mut self, now: Now, tickets: &[Ticket], out: &mut Vec<Effect>) {
+        let jobs: BTreeSet<u64> = tickets
+            .iter()
+            .filter_map(|ticket| self.tickets.remove(ticket))
+            .collect();
+        jobs.iter().for_each(|id| drop(self.jobs.remove(id)));
+        let of_them = |pending: &Pending| jobs.contains(&pending.job);
+        let gone: Vec<(u64, Pending)> = self.pending.extract_if(.., |_, pending| of_them(pending)).collect();
+        for (sequence, pending) in gone {
+            self.leave_window(now, sequence, &pending, out);
+        }
+    }
+
+    /// Takes a message from an OSD.
+    pub fn message(&mut self, now: Now, from: OsdId, message: Message, out: &mut Vec<Effect>) {
+        match message {
+            Message::Tick(tick) => self.dispatcher.stamps.heard(now, from, tick),
+            Message::OpDone(done) => {
+                self.dispatcher.stamps.heard(now, from, done.tick);
+                self.op_done(now, from, done, out);
+            }
+            _ => {}
+        }
+    }
+
+    fn op_done(&mut self, now: Now, from: OsdId, done: OpDone, out: &mut Vec<Effect>) {
+        let OpDone { id, result, .. } = done;
         let Some(sequence) = self.dispatcher.sequence(id) else {
             return;
         };
@@ -158,16 +240,31 @@ impl Client {
             return;
         };
         match result {
-            Err(OpError::NotPrimary) => {
+            Err(OpError::NotPrimary | OpError::Unregistered) => {
                 pending.refused(from);
                 return;
             }
+            Err(OpError::Outdated) => return self.late(now, sequence, Late::Outdated, out),
+            Err(OpError::Overtaken) => return self.late(now, sequence, Late::Overtaken, out),
             Err(OpError::OtherEpoch(epoch)) => return self.other_epoch(now, sequence, from, epoch, out),
             _ => {}
         }
         if let Some(pending) = self.pending.remove(&sequence) {
             self.leave_window(now, sequence, &pending, out);
             self.ended(now, pending, result, out);
+        }
+    }
+
+    /// The caller of an operation was seen too long ago. This client itself always knows that it is there.
+    fn late(&mut self, now: Now, sequence: u64, why: Late, out: &mut Vec<Effect>) {
+        let unanswered = self.unanswered();
+        let Some(pending) = self.pending.get_mut(&sequence) else {
+            return;
+        };
+        pending.is_late();
+        match (pending.caller, self.jobs.get(&pending.job)) {
+            (Caller::Seen(_), Some(job)) => out.push(Effect::Late(job.ticket, why)),
+            _ => self.dispatcher.dispatch(now, unanswered, sequence, pending, out),
         }
     }
 
@@ -232,6 +329,11 @@ impl Client {
     /// Call it several times a second: waiting operations are tried again.
     pub fn tick(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.dispatch_all(now, out);
+        if now.since(self.asked_clocks) >= ASK_EVERY {
+            self.asked_clocks = now;
+            let osds = self.dispatcher.map.osds.keys();
+            out.extend(osds.map(|&osd| Effect::Send(osd, Message::TickRequest)));
+        }
     }
 
     fn dispatch_all(&mut self, now: Now, out: &mut Vec<Effect>) {
@@ -276,7 +378,7 @@ impl Client {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         while let Some((part, pg, action)) = job.next_part() {
             self.sequence += 1;
-            let mut pending = Pending::new(id, part, pg, action);
+            let mut pending = Pending::new(id, part, pg, action, job.caller);
             if let Some(object) = pending.changes() {
                 self.dispatcher.windows.issued(object, self.sequence);
             }
@@ -288,6 +390,7 @@ impl Client {
         if (job.is_complete() || early)
             && let Some(job) = self.jobs.remove(&id)
         {
+            self.tickets.remove(&job.ticket);
             let backwards = mutant!(self.dispatcher, ReadSpliceWrong);
             out.push(Effect::Done(job.ticket, job.into_result(backwards)));
         }
@@ -298,15 +401,20 @@ impl Client {
             return;
         };
         match result {
-            Ok(OpValue::Changed) => job.part_done(pending.part, Vec::new()),
+            Ok(OpValue::Changed | OpValue::Passed) => job.part_done(pending.part, Vec::new()),
             Ok(OpValue::Data(data)) => job.part_done(pending.part, data),
             Ok(OpValue::Objects(numbers)) => {
                 job.listed(pending.pg, &numbers, numbers.len() < LIST_LIMIT);
             }
             Err(OpError::NoSpace) => job.part_failed(IoError::NoSpace),
-            Err(OpError::Damaged | OpError::Malformed | OpError::NotPrimary | OpError::OtherEpoch(_)) => {
-                job.part_failed(IoError::Damaged)
-            }
+            Err(OpError::Damaged | OpError::Malformed) => job.part_failed(IoError::Damaged),
+            Err(
+                OpError::NotPrimary
+                | OpError::OtherEpoch(_)
+                | OpError::Unregistered
+                | OpError::Outdated
+                | OpError::Overtaken,
+            ) => unreachable!("an operation that was sent on has not ended"),
         }
         self.advance(now, pending.job, out);
     }

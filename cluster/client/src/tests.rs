@@ -7,7 +7,7 @@ use trivet_core::keys::{self, Claim, Pool};
 use trivet_core::kv::KeyValue;
 use trivet_core::map::encode;
 use trivet_core::message::{Action, Op};
-use trivet_core::{Epoch, OBJECT_SIZE, ObjectId, OpId, PgId, PoolId};
+use trivet_core::{Epoch, OBJECT_SIZE, ObjectId, OpId, PgId, PoolId, Tick};
 
 use super::*;
 use dispatch::{REFUSED_AFTER, RESEND_AFTER};
@@ -65,7 +65,8 @@ fn sent(out: &mut Vec<Effect>) -> Vec<(OsdId, Op)> {
 }
 
 fn answer(client: &mut Client, from: OsdId, id: OpId, result: Result<OpValue, OpError>, out: &mut Vec<Effect>) {
-    client.message(Now(0), from, Message::OpDone(OpDone { id, result }), out);
+    let tick = Tick::default();
+    client.message(Now(0), from, Message::OpDone(OpDone { id, result, tick }), out);
 }
 
 #[test]
@@ -82,6 +83,7 @@ fn a_read_over_three_objects_is_assembled_in_order() {
             offset,
             len: OBJECT_SIZE as u64 + 2,
         },
+        Caller::Own,
         &mut out,
     );
     let mut ops = sent(&mut out);
@@ -116,7 +118,14 @@ fn operations_wait_for_an_active_primary_and_follow_it() {
     let mut out = Vec::new();
     client.notice(Now(0), &claims(1, 1, false), &mut out);
     let data = vec![Bytes::from_static(b"xyz")];
-    client.submit(Now(0), 1, image(), ImageOp::Write { offset: 9, data }, &mut out);
+    client.submit(
+        Now(0),
+        1,
+        image(),
+        ImageOp::Write { offset: 9, data },
+        Caller::Own,
+        &mut out,
+    );
     assert!(out.is_empty(), "the PG is not active");
 
     client.notice(Now(0), &claims(1, 1, true), &mut out);
@@ -160,7 +169,7 @@ fn put(byte: u8, offset: u64, len: usize) -> ImageOp {
 fn started(client: Client, op: ImageOp) -> (Client, Vec<(OsdId, Op)>) {
     let (mut client, mut out) = (client, Vec::new());
     client.notice(Now(0), &claims(1, 1, true), &mut out);
-    client.submit(Now(0), 1, image(), op, &mut out);
+    client.submit(Now(0), 1, image(), op, Caller::Own, &mut out);
     (client, sent(&mut out))
 }
 
@@ -217,7 +226,7 @@ fn each_mutation_says_what_was_answered_before_it() {
     let mut out = Vec::new();
     let other = OBJECT_SIZE as u64;
     for (ticket, offset) in [(2, 0), (3, other), (4, 0)] {
-        client.submit(Now(0), ticket, image(), put(1, offset, 10), &mut out);
+        client.submit(Now(0), ticket, image(), put(1, offset, 10), Caller::Own, &mut out);
     }
     let answered =
         |ops: &[(OsdId, Op)]| -> Vec<_> { ops.iter().map(|(_, op)| (op.id.sequence, op.answered)).collect() };
@@ -243,9 +252,16 @@ fn more_mutations_of_an_object_than_it_can_remember_wait_in_order() {
     let mut out = Vec::new();
     let all = WINDOW as u64 + 10;
     for ticket in 2..=all {
-        client.submit(Now(0), ticket, image(), put(1, 0, 10), &mut out);
+        client.submit(Now(0), ticket, image(), put(1, 0, 10), Caller::Own, &mut out);
     }
-    client.submit(Now(0), 1000, image(), ImageOp::Read { offset: 0, len: 1 }, &mut out);
+    client.submit(
+        Now(0),
+        1000,
+        image(),
+        ImageOp::Read { offset: 0, len: 1 },
+        Caller::Own,
+        &mut out,
+    );
     ops.extend(sent(&mut out));
     assert_eq!(ops.len(), WINDOW + 1);
     assert_eq!(ops[WINDOW].1.id.sequence, all + 1, "reads do not wait");
@@ -270,7 +286,7 @@ fn behaviour(client: impl Fn() -> Client) -> (bool, usize, Vec<u8>, bool, u64) {
     writer.tick(millis(1000), &mut out);
     ops.extend(sent(&mut out));
     let same_id = ops.last().unwrap().1.id == ops[1].1.id;
-    writer.submit(Now(0), 2, image(), put(1, OBJECT_SIZE as u64, 2), &mut out);
+    writer.submit(Now(0), 2, image(), put(1, OBJECT_SIZE as u64, 2), Caller::Own, &mut out);
     let claimed = sent(&mut out)[0].1.answered;
 
     out.clear();
@@ -318,6 +334,7 @@ fn a_trim_of_a_huge_range_is_windowed() {
             offset: 0,
             len: 1000 * OBJECT_SIZE as u64,
         },
+        Caller::Own,
         &mut out,
     );
     let mut executed = 0;
@@ -346,6 +363,7 @@ fn a_failed_part_fails_the_whole_after_the_rest_is_answered() {
             offset: 0,
             len: 2 * OBJECT_SIZE as u64,
         },
+        Caller::Own,
         &mut out,
     );
     let ops = sent(&mut out);
@@ -360,7 +378,7 @@ fn a_purge_removes_what_every_pg_lists() {
     let mut client = Client::new(ClientId(5));
     let mut out = Vec::new();
     client.notice(Now(0), &claims(1, 1, true), &mut out);
-    client.submit(Now(0), 1, image(), ImageOp::Purge, &mut out);
+    client.submit(Now(0), 1, image(), ImageOp::Purge, Caller::Own, &mut out);
     let mut removed = Vec::new();
     while !matches!(out.as_slice(), [Effect::Done(..)]) {
         for (to, op) in sent(&mut out) {
@@ -388,10 +406,24 @@ fn a_purge_removes_what_every_pg_lists() {
 fn empty_ranges_and_unknown_pools_are_answered_at_once() {
     let mut client = Client::new(ClientId(5));
     let mut out = Vec::new();
-    client.submit(Now(0), 1, image(), ImageOp::Read { offset: 0, len: 1 }, &mut out);
+    client.submit(
+        Now(0),
+        1,
+        image(),
+        ImageOp::Read { offset: 0, len: 1 },
+        Caller::Own,
+        &mut out,
+    );
     assert!(matches!(out.as_slice(), [Effect::Done(1, Err(IoError::NoPool))]));
     out.clear();
     client.notice(Now(0), &claims(1, 1, true), &mut out);
-    client.submit(Now(0), 2, image(), ImageOp::Read { offset: 7, len: 0 }, &mut out);
+    client.submit(
+        Now(0),
+        2,
+        image(),
+        ImageOp::Read { offset: 7, len: 0 },
+        Caller::Own,
+        &mut out,
+    );
     assert!(matches!(out.as_slice(), [Effect::Done(2, Ok(_))]));
 }

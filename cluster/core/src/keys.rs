@@ -13,6 +13,8 @@ pub const POOLS: &str = "pool/";
 pub const OSDS: &str = "osd/";
 /// Prefix of what gateways say about themselves.
 pub const GATEWAYS: &str = "gateway/";
+/// Prefix of the clients for which OSDs execute operations.
+pub const CLIENTS: &str = "client/";
 /// `config/settings`: what an administrator may change while the cluster runs.
 pub const SETTINGS: &str = "config/settings";
 /// Prefix of the placement tree.
@@ -46,6 +48,12 @@ pub fn osd_config(id: OsdId) -> String {
 #[must_use]
 pub fn gateway_state(id: ClientId) -> String {
     format!("{GATEWAYS}{:016x}/state", id.0)
+}
+
+/// `client/<id>`, without a lease: OSDs execute changes of the clients that have such a key; the id is hexadecimal.
+#[must_use]
+pub fn client(id: ClientId) -> String {
+    format!("{CLIENTS}{:016x}", id.0)
 }
 
 /// `mon/<id>/state`, on the monitor's lease; the id is hexadecimal.
@@ -311,6 +319,13 @@ pub struct GatewayState {
     /// Where its admin API is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<String>,
+}
+
+/// Value of `client/<id>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientState {
+    /// Of the gateway, for people.
+    pub name: String,
 }
 
 /// Value of `mon/leader`.

@@ -23,4 +23,4 @@ pub use ids::{
     ClientId, Epoch, ImageId, NodeId, Numbering, OBJECT_SIZE, ObjectId, OpId, OsdId, PgId, PoolId, UNIT_SIZE,
     UNITS_PER_OBJECT, UnitMask, Version,
 };
-pub use time::Now;
+pub use time::{Now, Tick};

@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 
 use crate::ids::{ClientId, Numbering, ObjectId, OsdId, PgId, PoolId};
 use crate::keys::{
-    self, Claim, Cluster, GatewayState, History, Leader, MonitorState, OsdConfig, OsdState, OsdStats, PgPlan, Plan,
-    Pool, ScrubReport, ScrubRequest, Settings, TreeNode,
+    self, Claim, ClientState, Cluster, GatewayState, History, Leader, MonitorState, OsdConfig, OsdState, OsdStats,
+    PgPlan, Plan, Pool, ScrubReport, ScrubRequest, Settings, TreeNode,
 };
 use crate::kv::{Event, KeyValue, Notice, Revision};
 
@@ -42,6 +42,8 @@ pub struct ClusterMap {
     pub leader: Option<Versioned<Leader>>,
     /// `gateway/<id>/state`: the gateways that are up.
     pub gateways: BTreeMap<ClientId, Versioned<GatewayState>>,
+    /// `client/<id>`: the clients that OSDs execute changes for.
+    pub clients: BTreeMap<ClientId, Versioned<ClientState>>,
     /// `mon/<id>/state`: the monitors that run.
     pub monitors: BTreeMap<u64, Versioned<MonitorState>>,
     /// `tree/<name>`.
@@ -76,6 +78,7 @@ enum Subject {
     Monitor(u64),
     Tree(String),
     Gateway(ClientId),
+    Client(ClientId),
     Plan(PoolId),
     Claim(PgId),
     History(PgId),
@@ -193,6 +196,7 @@ impl ClusterMap {
             Subject::Osd(id) => insert(&mut self.osds, id, kv),
             Subject::Member(id) => insert(&mut self.members, id, kv),
             Subject::Gateway(id) => insert(&mut self.gateways, id, kv),
+            Subject::Client(id) => insert(&mut self.clients, id, kv),
             Subject::Monitor(id) => insert(&mut self.monitors, id, kv),
             Subject::Tree(name) => insert(&mut self.tree, name, kv),
             Subject::Stats(id) => insert(&mut self.stats, id, kv),
@@ -235,6 +239,7 @@ impl ClusterMap {
             Some(Subject::Osd(id)) => drop(self.osds.remove(&id)),
             Some(Subject::Member(id)) => drop(self.members.remove(&id)),
             Some(Subject::Gateway(id)) => drop(self.gateways.remove(&id)),
+            Some(Subject::Client(id)) => drop(self.clients.remove(&id)),
             Some(Subject::Monitor(id)) => drop(self.monitors.remove(&id)),
             Some(Subject::Tree(name)) => drop(self.tree.remove(&name)),
             Some(Subject::Stats(id)) => drop(self.stats.remove(&id)),
@@ -266,6 +271,7 @@ fn parse(key: &str) -> Option<Subject> {
         ("osd", id, Some("state"), None) => Subject::Osd(OsdId(id.parse().ok()?)),
         ("osd", id, Some("config"), None) => Subject::Member(OsdId(id.parse().ok()?)),
         ("gateway", id, Some("state"), None) => Subject::Gateway(ClientId(u64::from_str_radix(id, 16).ok()?)),
+        ("client", id, None, None) => Subject::Client(ClientId(u64::from_str_radix(id, 16).ok()?)),
         ("osd", id, Some("stats"), None) => Subject::Stats(OsdId(id.parse().ok()?)),
         ("mon", "leader", None, None) => Subject::Leader,
         ("mon", id, Some("state"), None) => Subject::Monitor(u64::from_str_radix(id, 16).ok()?),

@@ -7,8 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::ids::{Epoch, ImageId, ObjectId, OpId, OsdId, PgId, UnitMask, Version};
+use crate::kv::Revision;
 use crate::mutation::Mutation;
-use crate::time::Now;
+use crate::time::{Now, Tick};
 
 /// A message between two nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,10 @@ pub enum Message {
     Op(Op),
     /// Primary to client.
     OpDone(OpDone),
+    /// Client to OSD: what does your clock say?
+    TickRequest,
+    /// The answer.
+    Tick(Tick),
     /// Primary to member, or its answer.
     Peer(Peer),
     /// Primary to member: are you there, and are these still the epochs that you accepted?
@@ -42,6 +47,8 @@ pub enum Message {
 pub const LEASE: Duration = Duration::from_millis(600);
 /// What a member adds to [`LEASE`] for clocks that do not run alike.
 pub const LEASE_MARGIN: Duration = Duration::from_millis(60);
+/// A change is not executed if it is not known of its client that it was there within this time of the primary's clock.
+pub const STAMP_LIFE: Duration = Duration::from_secs(3);
 /// The PGs of one [`Message::Ping`] at most.
 pub const PING_LIMIT: usize = 65_536;
 
@@ -60,6 +67,9 @@ pub struct Op {
     pub answered: u64,
     /// The latest operation of this client on the same object before this one that has no answer; 0 if there is none.
     pub previous: u64,
+    /// Of a change: what the OSD that it is sent to said its clock was, before something that shows that whoever wants the
+    /// change was still there. Default: nothing is known.
+    pub stamp: Tick,
     /// What to do.
     pub action: Action,
 }
@@ -106,13 +116,19 @@ pub enum Action {
         /// Only larger object numbers; none lists from the start.
         after: Option<u64>,
     },
+    /// Changes nothing: is answered when the primary knows the metadata store up to a commit, and nothing of a client that
+    /// was not registered then waits or runs in the PG, or ever will.
+    Barrier {
+        /// Which commit.
+        revision: Revision,
+    },
 }
 
 impl Action {
     /// Whether it changes anything.
     #[must_use]
     pub fn is_mutation(&self) -> bool {
-        !matches!(self, Action::Read { .. } | Action::List { .. })
+        !matches!(self, Action::Read { .. } | Action::List { .. } | Action::Barrier { .. })
     }
 
     /// The object that it is about.
@@ -123,7 +139,7 @@ impl Action {
             | Action::Write { object, .. }
             | Action::Zero { object, .. }
             | Action::Remove { object } => Some(object),
-            Action::List { .. } => None,
+            Action::List { .. } | Action::Barrier { .. } => None,
         }
     }
 }
@@ -138,6 +154,8 @@ pub struct OpDone {
     pub id: OpId,
     /// Its outcome.
     pub result: Result<OpValue, OpError>,
+    /// The OSD's clock.
+    pub tick: Tick,
 }
 
 /// What an operation yields.
@@ -149,6 +167,8 @@ pub enum OpValue {
     Data(Vec<Bytes>),
     /// Object numbers, ascending; fewer than [`LIST_LIMIT`] means that there are no more.
     Objects(Vec<u64>),
+    /// The barrier holds.
+    Passed,
 }
 
 /// Why an operation was not executed.
@@ -160,6 +180,15 @@ pub enum OpError {
     /// This OSD acts for the PG, but in this epoch: ask again, for this one.
     #[error("not the epoch, which is {0}")]
     OtherEpoch(Epoch),
+    /// The client is not registered, as far as the OSD knows: it has just been, or it is fenced.
+    #[error("the client is not registered")]
+    Unregistered,
+    /// Not executed: too long ago, whoever wants the change was known to be there.
+    #[error("nothing was heard of the caller lately")]
+    Outdated,
+    /// Not executed: another client has changed the same bytes since whoever wants the change was known to be there.
+    #[error("overtaken by another client")]
+    Overtaken,
     /// A disk of the PG is full.
     #[error("no space left")]
     NoSpace,

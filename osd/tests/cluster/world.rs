@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use trivet_client::{Client, Effect as FromClient, ImageOp, IoError};
+use trivet_client::{Caller, Client, Effect as FromClient, ImageOp, IoError};
 use trivet_core::disk::{DiskDone, DiskOp, DiskOpKind};
-use trivet_core::keys::{self, OsdConfig, PgPlan, Plan, Pool};
+use trivet_core::keys::{self, ClientState, OsdConfig, PgPlan, Plan, Pool};
 use trivet_core::kv::{Change, Compare, Event as Kv, KeyValue, LeaseId, Notice, Txn, TxnOutcome};
 use trivet_core::map::encode;
 use trivet_core::message::{Action, Message};
@@ -128,6 +128,7 @@ impl World {
             ..Pool::default()
         };
         world.put(keys::pool(POOL), encode(&pool), None);
+        world.register();
         let osds = || (1..).map(OsdId).zip(sizes.iter().copied());
         for (osd, size) in osds() {
             world.put(
@@ -164,6 +165,12 @@ impl World {
             world.start(osd);
         }
         world
+    }
+
+    /// OSDs execute operations of the client.
+    fn register(&mut self) {
+        let state = ClientState { name: "test".into() };
+        self.put(keys::client(self.client_id), encode(&state), None);
     }
 
     pub fn image(number: u64) -> ImageId {
@@ -213,6 +220,7 @@ impl World {
     pub fn restart_client(&mut self) {
         self.client_id.0 += 1;
         self.client = Client::new(self.client_id);
+        self.register();
         let mut out = Vec::new();
         self.client.notice(self.now, &self.snapshot(), &mut out);
         self.take_client(out);
@@ -445,6 +453,7 @@ impl World {
                     let link = (NodeId::Client(self.client_id), NodeId::Osd(osd));
                     self.links.entry(link).or_default().push_back(message);
                 }
+                FromClient::Late(..) => unreachable!("the caller is the client itself"),
                 FromClient::Done(ticket, result) => {
                     assert!(self.done.insert(ticket, result).is_none(), "answered twice");
                 }
@@ -455,7 +464,8 @@ impl World {
     pub fn submit(&mut self, image: ImageId, op: ImageOp) -> u64 {
         self.ticket += 1;
         let mut out = Vec::new();
-        self.client.submit(self.now, self.ticket, image, op, &mut out);
+        self.client
+            .submit(self.now, self.ticket, image, op, Caller::Own, &mut out);
         self.take_client(out);
         self.ticket
     }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use trivet_client::{Client, Effect, IoError};
+use trivet_client::{Caller, Client, Effect, IoError};
 use trivet_core::kv::Notice;
 use trivet_core::message::Message;
 use trivet_core::{ClientId, NodeId, Now, OsdId};
 
+use crate::callers::{Fence, patience};
 use crate::event::{Event, Life};
 use crate::mutants;
 use crate::network::Place;
@@ -25,11 +26,18 @@ const EAGER: usize = 6;
 const MAX_PARTS: usize = 256;
 
 /// An operation that a client has under way.
-struct Running {
+#[derive(Clone, Debug)]
+pub struct Running {
     op: OpRef,
-    step: (u64, u64, u64),
-    action: Action,
+    pub(crate) step: (u64, u64, u64),
+    pub(crate) action: Action,
     since: Now,
+    /// When its caller gives up.
+    until: Option<Now>,
+    /// The operations that were asked for the same before, and this one.
+    pub(crate) attempts: Vec<OpRef>,
+    /// Nobody waits for it any more.
+    left: bool,
 }
 
 /// A place for a client: one process after the other, each with an id of its own.
@@ -40,6 +48,7 @@ pub struct ClientSlot {
     writer: u32,
     ticket: u64,
     running: BTreeMap<u64, Running>,
+    fences: BTreeMap<u64, Fence>,
 }
 
 impl ClientSlot {
@@ -52,6 +61,7 @@ impl ClientSlot {
             writer: 0,
             ticket: 0,
             running: BTreeMap::new(),
+            fences: BTreeMap::new(),
         }
     }
 
@@ -63,10 +73,52 @@ impl ClientSlot {
             .is_some_and(|client| !client.map().pools.is_empty())
     }
 
-    /// Operations without an answer.
+    /// Operations without an answer that somebody waits for.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.running.len()
+        self.running.values().filter(|running| !running.left).count()
+    }
+
+    /// Who writes what the client at this index writes.
+    pub(crate) fn writer(&self, index: usize) -> u32 {
+        u32::try_from(index).expect("few clients") << 16 | self.writer
+    }
+
+    /// The operations whose callers give up now.
+    pub(crate) fn impatient(&self, now: Now) -> Vec<u64> {
+        let gives_up = |running: &Running| !running.left && running.until.is_some_and(|until| until <= now);
+        let running = self.running.iter().filter(|(_, running)| gives_up(running));
+        running.map(|(&ticket, _)| ticket).collect()
+    }
+
+    /// The caller of an operation leaves.
+    pub(crate) fn leave(&mut self, ticket: u64) -> Running {
+        let running = self.running.get_mut(&ticket).expect("an operation under way");
+        running.left = true;
+        running.clone()
+    }
+
+    /// Whether somebody waits for an operation.
+    pub(crate) fn is_wanted(&self, ticket: u64) -> bool {
+        self.running.get(&ticket).is_some_and(|running| !running.left)
+    }
+
+    /// The client will hear no more of an operation.
+    pub(crate) fn forget(&mut self, ticket: u64) {
+        self.running.remove(&ticket);
+    }
+
+    /// The ticket of a fence.
+    pub(crate) fn new_fence(&mut self, fence: Fence) -> u64 {
+        self.ticket += 1;
+        self.fences.insert(self.ticket, fence);
+        self.ticket
+    }
+
+    /// All operations that somebody waits for, with those before them, which are forgotten.
+    pub(crate) fn take_running(&mut self) -> Vec<OpRef> {
+        let running = std::mem::take(&mut self.running).into_values();
+        running.filter(|r| !r.left).flat_map(|r| r.attempts).collect()
     }
 }
 
@@ -83,22 +135,36 @@ impl World {
         slot.id = id;
         slot.writer += 1;
         slot.machine = Some(mutants::client(self.mutant, id));
+        self.register(index);
     }
 
     pub(crate) fn client_died(&mut self, index: usize) {
         let slot = &mut self.clients[index];
         slot.machine = None;
+        slot.fences.clear();
         for running in std::mem::take(&mut slot.running).into_values() {
-            self.history.end_unknown(running.op);
+            self.lost_client(index, running);
         }
     }
 
-    fn client_place(&self, index: usize) -> Place {
+    /// The connection breaks: some callers turn to another client at once.
+    fn lost_client(&mut self, index: usize, running: Running) {
+        if running.left {
+            return;
+        }
+        let turns = self.swarm.callers_turn && self.phase == Phase::Safety && self.random.one_in(2);
+        match self.another_client(index).filter(|_| turns) {
+            Some(other) => self.repeat(other, running.action, running.step, running.attempts),
+            None => running.attempts.into_iter().for_each(|op| self.history.end_unknown(op)),
+        }
+    }
+
+    pub(crate) fn client_place(&self, index: usize) -> Place {
         self.osds.len() + index
     }
 
     /// One step of the machine, and what comes of it.
-    fn client_step(&mut self, index: usize, step: impl FnOnce(&mut Client, Now, &mut Vec<Effect>)) {
+    pub(crate) fn client_step(&mut self, index: usize, step: impl FnOnce(&mut Client, Now, &mut Vec<Effect>)) {
         let now = self.local(self.client_place(index));
         let Some(machine) = self.clients[index].machine.as_mut() else {
             return;
@@ -111,6 +177,7 @@ impl World {
                     let me = NodeId::Client(self.clients[index].id);
                     self.send(self.client_place(index), me, NodeId::Osd(osd), message);
                 }
+                Effect::Late(ticket, why) => self.came_late(index, ticket, why),
                 Effect::Done(ticket, result) => self.ended(index, ticket, result),
             }
         }
@@ -141,17 +208,42 @@ impl World {
         }
         self.schedule
             .at(self.now + self.workload.pause(self.now), Event::Submit(place, life));
-        let slot = &self.clients[index];
-        let eager = if self.workload.is_obsessed(self.now) { EAGER } else { 0 };
-        if slot.is_ready() && slot.running.len() < self.swarm.depth + eager {
-            let client = u32::try_from(index).expect("few clients");
-            let step = self.workload.next(self.now, client, client << 16 | slot.writer);
+        if let Some(step) = self.next_step(index) {
             self.submit(index, step);
         }
     }
 
+    /// What a client does next, if it has room for more.
+    pub(crate) fn next_step(&mut self, index: usize) -> Option<Step> {
+        let slot = &self.clients[index];
+        let eager = if self.workload.is_obsessed(self.now) { EAGER } else { 0 };
+        let room = slot.is_ready() && slot.running.len() < self.swarm.depth + eager;
+        let client = u32::try_from(index).expect("few clients");
+        let writer = slot.writer(index);
+        room.then(|| self.workload.next(self.now, client, writer))
+    }
+
     /// A client begins an operation.
     pub(crate) fn submit(&mut self, index: usize, step: Step) {
+        self.submit_again(index, step, Vec::new());
+    }
+
+    /// The same, after so many attempts elsewhere.
+    pub(crate) fn submit_again(&mut self, index: usize, step: Step, attempts: Vec<OpRef>) {
+        let ticket = self.invoke(index, &step, attempts);
+        let now = self.local(self.client_place(index));
+        self.begin(index, ticket, step, now);
+    }
+
+    /// The machine hears of an operation whose caller was there after `seen`, by its clock.
+    pub(crate) fn begin(&mut self, index: usize, ticket: u64, step: Step, seen: Now) {
+        self.client_step(index, |client, now, out| {
+            client.submit(now, ticket, step.image, step.op, Caller::Seen(seen), out);
+        });
+    }
+
+    /// A caller wants an operation: the history knows, the machine does not yet.
+    pub(crate) fn invoke(&mut self, index: usize, step: &Step, mut attempts: Vec<OpRef>) -> u64 {
         let op = step.invoke(self.now, &mut self.history);
         let slot = &mut self.clients[index];
         slot.ticket += 1;
@@ -164,16 +256,19 @@ impl World {
                 step.action
             ),
         );
+        attempts.push(op);
+        let until = patience(self.now, &mut self.random).filter(|_| self.swarm.callers_turn);
         let running = Running {
             op,
             step: (image.0, first, sectors),
             action: step.action,
             since: self.now,
+            until,
+            attempts,
+            left: false,
         };
-        slot.running.insert(ticket, running);
-        self.client_step(index, |client, now, out| {
-            client.submit(now, ticket, image, step.op, out)
-        });
+        self.clients[index].running.insert(ticket, running);
+        ticket
     }
 
     /// An operation was answered.
@@ -181,9 +276,22 @@ impl World {
         let outcome = result.as_ref().map(|_| "ok");
         self.trace
             .line(self.now, format_args!("client {index} ends {ticket}: {outcome:?}"));
-        let Some(running) = self.clients[index].running.remove(&ticket) else {
+        if let Some(fence) = self.clients[index].fences.remove(&ticket) {
+            return self.fenced(fence);
+        }
+        let Some(mut running) = self.clients[index].running.remove(&ticket) else {
             return self.fail(format!("client {index}: operation {ticket} answered twice"));
         };
+        if running.left {
+            return;
+        }
+        running.attempts.pop();
+        for before in std::mem::take(&mut running.attempts) {
+            match result {
+                Ok(_) => self.history.end_unknown_by(before, self.now),
+                Err(_) => self.history.end_unknown(before),
+            }
+        }
         match result {
             Err(error) => self.refused(index, &running, error),
             Ok(segments) if running.action == Action::Read => self.was_read(&running, &segments),
@@ -234,12 +342,15 @@ impl World {
             self.quiet_since = self.now;
         }
         let parts = |slot: &ClientSlot| slot.machine.as_ref().map_or(0, Client::in_flight);
-        let oldest = self.clients.iter().flat_map(|slot| slot.running.values());
+        let oldest = self
+            .clients
+            .iter()
+            .flat_map(|slot| slot.running.values().filter(|running| !running.left));
         let oldest = oldest.map(|running| (running.since, running.step)).min();
         if let Some(slot) = self
             .clients
             .iter()
-            .find(|slot| parts(slot) > slot.running.len() * MAX_PARTS)
+            .find(|slot| parts(slot) > (slot.running.len() + slot.fences.len()) * MAX_PARTS)
         {
             let parts = parts(slot);
             self.fail(format!("a client has {parts} parts of operations under way"));

@@ -10,6 +10,7 @@ use trivet_core::{NodeId, Now, OsdId};
 
 use crate::network::Place;
 use crate::random::mix;
+use crate::workload::Step;
 
 /// Counts the lives of the process at a place: what was meant for an earlier one is nobody's business any more.
 pub type Life = u32;
@@ -41,6 +42,12 @@ pub enum Event {
     Watch(Place, Life),
     /// A client thinks of an operation.
     Submit(Place, Life),
+    /// A client that goes on finds a request that came while it was stopped.
+    Request(Place, Life, u64, Box<Step>),
+    /// A client sees that the caller of an operation is still there.
+    Seen(Place, Life, u64),
+    /// A client hears that the caller of an operation has left.
+    Left(Place, Life, u64),
     /// A process starts, if this is still the life before it.
     Start(Place, Life),
     /// A process goes on.
@@ -179,6 +186,9 @@ impl Event {
             Event::Doom(..) => 20,
             Event::Exile { .. } => 21,
             Event::Lost(..) => 22,
+            Event::Seen(..) => 23,
+            Event::Left(..) => 24,
+            Event::Request(..) => 25,
         }
     }
 
@@ -194,6 +204,9 @@ impl Event {
             | Event::GiveUp(place, life, _)
             | Event::Watch(place, life)
             | Event::Submit(place, life)
+            | Event::Request(place, life, ..)
+            | Event::Seen(place, life, _)
+            | Event::Left(place, life, _)
             | Event::Lost(place, life, _) => Some((*place, Some(*life))),
             Event::Deliver(delivery) => Some((delivery.to, None)),
             _ => None,
@@ -210,6 +223,7 @@ impl Event {
             Event::Done(_, _, done) => done.id.0 << 1 | u64::from(done.result.is_ok()),
             Event::Ask(_, _, _, _, Ask::Txn(ticket, _)) | Event::Answer(_, _, _, _, Answer::Txn(ticket, _)) => *ticket,
             Event::Strike(index) => *index as u64,
+            Event::Request(_, _, ticket, _) | Event::Seen(_, _, ticket) | Event::Left(_, _, ticket) => *ticket,
             _ => 0,
         }
     }
@@ -224,6 +238,8 @@ fn digest(message: &Message) -> u64 {
             object ^ u64::from(peer.pg.number) << 32 ^ peer.epoch.0 ^ (name_of(&peer.body).len() as u64) << 56
         }
         Message::Ping { sent, .. } | Message::Pong { sent, .. } => sent.0,
+        Message::TickRequest => 1,
+        Message::Tick(tick) => tick.0,
     }
 }
 
@@ -287,6 +303,8 @@ impl fmt::Display for Brief<'_> {
                 write!(f, "pg {} epoch {} ", peer.pg, peer.epoch)?;
                 brief_body(&peer.body, f)
             }
+            Message::TickRequest => write!(f, "what is your clock?"),
+            Message::Tick(tick) => write!(f, "clock {}", tick.0),
             Message::Ping { sent, pgs } => write!(f, "ping {} {pgs:?}", sent.0),
             Message::Pong { sent, free, refused } => write!(f, "pong {} free {free} refused {refused:?}", sent.0),
         }

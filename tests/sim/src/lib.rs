@@ -5,6 +5,7 @@
 
 mod administrator;
 mod atlas;
+mod callers;
 mod clients;
 mod control;
 mod converge;

@@ -425,6 +425,7 @@ impl World {
             Trouble::Pause => return self.pause(osd, random),
             Trouble::PauseClient => return self.pause(client, random),
             Trouble::PauseMonitor => return self.pause(monitor, random),
+            Trouble::Fence => return self.fence(client - self.osds.len()),
             _ => return None,
         }
         Some(down)
@@ -477,7 +478,7 @@ impl World {
         if !process.alive || process.paused {
             return None;
         }
-        process.paused = true;
+        (process.paused, process.paused_at) = (true, self.now);
         let lasts = span(random, millis(10), LONGEST);
         self.schedule.at(self.now + lasts, Event::Resume(place, process.life));
         Some(lasts)

@@ -44,6 +44,8 @@ pub struct Process {
     pub alive: bool,
     /// It is stopped and what happens to it waits.
     pub paused: bool,
+    /// When it was stopped last.
+    pub paused_at: Now,
     /// What happened while it was stopped.
     pub backlog: Vec<Event>,
     /// Its clock.
@@ -69,6 +71,7 @@ impl Process {
             life: 0,
             alive: false,
             paused: false,
+            paused_at: Now(0),
             backlog: Vec::new(),
             clock: Clock::draw(random, drift),
             watch: None,

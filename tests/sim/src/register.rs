@@ -56,6 +56,8 @@ struct Op {
     returned: Option<Point>,
     /// It ended without saying whether it happened.
     unknown: bool,
+    /// If it happened, then before this.
+    latest: Option<Point>,
 }
 
 /// A write with the reads of its value, of one sector.
@@ -99,6 +101,8 @@ pub struct Stats {
     pub operations: u64,
     /// Of these, those that did not end or ended with an unknown outcome.
     pub indeterminate: u64,
+    /// Of these, those that were repeated elsewhere or fenced: they must not happen later.
+    pub bounded: u64,
     /// Sectors with at least one operation.
     pub sectors: u64,
     /// Sectors written.
@@ -149,7 +153,10 @@ impl fmt::Display for Op {
         )?;
         match self.returned {
             Some(point) => write!(f, ", returned at {}", seconds(point)),
-            None if self.unknown => write!(f, ", outcome unknown"),
+            None if self.unknown => match self.latest {
+                Some(point) => write!(f, ", outcome unknown, not after {}", seconds(point)),
+                None => write!(f, ", outcome unknown"),
+            },
             None => write!(f, ", never returned"),
         }
     }
@@ -188,6 +195,7 @@ impl History {
             invoked,
             returned: None,
             unknown: false,
+            latest: None,
         });
         OpRef(number)
     }
@@ -268,6 +276,13 @@ impl History {
     /// An operation will never be answered, or its answer did not say what happened.
     pub fn end_unknown(&mut self, op: OpRef) {
         self.ops[op.0 as usize].unknown = true;
+    }
+
+    /// Whether an operation happened will never be known; but if it did not by now, it will not.
+    pub fn end_unknown_by(&mut self, op: OpRef, now: Now) {
+        self.end_unknown(op);
+        self.ops[op.0 as usize].latest = Some(self.point(now));
+        self.checked.bounded += 1;
     }
 
     /// An operation was answered with an error; it may have happened, wholly or in part.

@@ -65,6 +65,8 @@ pub struct Swarm {
     pub depth: usize,
     /// Mean time between two operations of a client.
     pub think: Duration,
+    /// Callers give up after a while, and ask another client for the same.
+    pub callers_turn: bool,
 }
 
 impl Swarm {
@@ -104,6 +106,7 @@ impl Swarm {
             drift: *random.pick(&[0, 50, 500]).unwrap_or(&0),
             depth: 1 + random.index(8),
             think: Duration::from_millis(clients * random.range(50..=120)),
+            callers_turn: root.fork("callers").one_in(2),
         };
         swarm.troubles = draw_troubles(&mut random, replicas, hostile);
         swarm

@@ -143,6 +143,8 @@ troubles! {
     KillClient "kill-client" 80 Process;
     /// A client is stopped and goes on later.
     PauseClient "pause-client" 60 Process;
+    /// A client is taken for dead by another one, and fenced.
+    Fence "fence" 40 Process;
     /// A monitor is killed.
     KillMonitor "kill-monitor" 60 Process;
     /// A monitor is stopped and goes on later.

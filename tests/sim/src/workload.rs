@@ -405,6 +405,11 @@ impl Workload {
         }
     }
 
+    /// The same sectors as an earlier write, with a value of its own.
+    pub(crate) fn write_again(&mut self, writer: u32, (image, first, sectors): (u64, u64, u64)) -> Step {
+        self.write(writer, ImageId(image), first, sectors)
+    }
+
     /// Front ends hand data on as it came from the network: sometimes in two pieces.
     fn cut(&mut self, mut data: Bytes) -> Vec<Bytes> {
         if !self.random.one_in(4) {

@@ -242,7 +242,10 @@ impl World {
             return;
         }
         if process.paused {
-            process.backlog.push(event);
+            match event {
+                Event::Submit(..) if self.swarm.callers_turn => self.ask_stopped(place),
+                event => process.backlog.push(event),
+            }
             return;
         }
         self.trace.event(self.now, place, event.kind(), event.digest());
@@ -268,6 +271,9 @@ impl World {
             Event::Watch(_, life) => self.watch(place, life),
             Event::Submit(_, life) => self.think(place, life),
             Event::Lost(_, _, osd) => self.hears_of_loss(place, osd),
+            Event::Request(_, _, ticket, step) => self.request_found(place, ticket, *step),
+            Event::Seen(_, _, ticket) => self.caller_seen(place, ticket),
+            Event::Left(_, _, ticket) => self.caller_left(place, ticket),
             _ => {}
         }
     }
@@ -381,6 +387,7 @@ impl World {
     fn chores(&mut self) {
         self.schedule.at(self.now + CHORES, Event::Chores);
         self.expire_leases();
+        self.lose_patience();
         self.tend_atlas();
         if self.schedule.len() > MAX_EVENTS {
             self.fail(format!("{} events wait", self.schedule.len()));

@@ -26,11 +26,11 @@ fn a_later_epoch_is_asked_at_once_and_for_other_operations_as_well() {
     );
     // Another operation of the PG knows it, also while the map says that nobody is active.
     client.notice(Now(0), &claims(1, 2, false), &mut out);
-    client.submit(Now(0), 2, image(), put(2, 0, 10), &mut out);
+    client.submit(Now(0), 2, image(), put(2, 0, 10), Caller::Own, &mut out);
     assert_eq!(epochs(&mut out), [(OsdId(1), 2, 3)]);
     // Once the map knows as much, it has the word.
     client.notice(Now(0), &claims(1, 3, false), &mut out);
-    client.submit(Now(0), 3, image(), put(3, 0, 10), &mut out);
+    client.submit(Now(0), 3, image(), put(3, 0, 10), Caller::Own, &mut out);
     assert!(epochs(&mut out).is_empty(), "the map knows the epoch, as not active");
     client.notice(Now(0), &claims(1, 3, true), &mut out);
     assert_eq!(epochs(&mut out), [(OsdId(1), 3, 3)], "the others are there already");
@@ -77,7 +77,7 @@ fn an_earlier_epoch_is_no_reason_to_ask_for_it() {
         let mut client = Client::new(ClientId(5));
         let mut out = Vec::new();
         client.notice(Now(0), &claims(1, 5, true), &mut out);
-        client.submit(Now(0), 1, image(), put(1, 0, 10), &mut out);
+        client.submit(Now(0), 1, image(), put(1, 0, 10), Caller::Own, &mut out);
         let id = sent(&mut out)[0].1.id;
         answer(&mut client, OsdId(1), id, other_epoch(epoch), &mut out);
         client.tick(Now(0) + (REFUSED_AFTER - Duration::from_millis(1)), &mut out);
@@ -131,8 +131,22 @@ fn what_is_settled_rises_with_the_oldest_operation_without_an_answer() {
     let mut out = Vec::new();
     client.notice(Now(0), &claims(1, 1, true), &mut out);
     // Two parts, and a read: what changes nothing is settled like the rest.
-    client.submit(Now(0), 1, image(), put(1, OBJECT_SIZE as u64 - 1, 2), &mut out);
-    client.submit(Now(0), 2, image(), ImageOp::Read { offset: 0, len: 1 }, &mut out);
+    client.submit(
+        Now(0),
+        1,
+        image(),
+        put(1, OBJECT_SIZE as u64 - 1, 2),
+        Caller::Own,
+        &mut out,
+    );
+    client.submit(
+        Now(0),
+        2,
+        image(),
+        ImageOp::Read { offset: 0, len: 1 },
+        Caller::Own,
+        &mut out,
+    );
     assert_eq!(settled(&mut out), [(1, 1), (2, 1), (3, 1)]);
     let client_id = ClientId(5);
     let mut now = Now(0);
@@ -151,6 +165,6 @@ fn what_is_settled_rises_with_the_oldest_operation_without_an_answer() {
         sequence: 3,
     };
     answer(&mut client, OsdId(1), id, Ok(OpValue::Data(vec![])), &mut out);
-    client.submit(now, 3, image(), put(1, 0, 1), &mut out);
+    client.submit(now, 3, image(), put(1, 0, 1), Caller::Own, &mut out);
     assert_eq!(settled(&mut out), [(4, 4)], "its own at most");
 }

@@ -8,7 +8,7 @@ use super::frame::{HEADER, Header, Kind, Limits, WireError};
 use crate::ids::{Epoch, ObjectId, PgId, UNIT_SIZE, UNITS_PER_OBJECT, UnitMask};
 use crate::message::{Action, Message, Op, OpDone, OpError, OpValue, PING_LIMIT, Peer, PeerBody};
 use crate::mutation::{MARK, Mutation, Patch};
-use crate::time::Now;
+use crate::time::{Now, Tick};
 
 /// Takes the next frame off `input`; none, and `input` as it was, while it is not there as a whole (see
 /// [`needed`](super::needed)).
@@ -46,10 +46,14 @@ fn body(kind: Kind, fields: &mut Fields, data: Bytes) -> Result<Message, WireErr
         }),
         Kind::Remove => op(fields, |f, pg| Ok(Action::Remove { object: f.object(pg)? })),
         Kind::List => op(fields, list_action),
+        Kind::Barrier => op(fields, |f, _| Ok(Action::Barrier { revision: f.u64()? })),
         Kind::Changed => done(fields, |_| Ok(Ok(OpValue::Changed))),
         Kind::Data => done(fields, |_| Ok(Ok(OpValue::Data(vec![data])))),
         Kind::Objects => done(fields, |f| f.numbers().map(|n| Ok(OpValue::Objects(n)))),
+        Kind::Passed => done(fields, |_| Ok(Ok(OpValue::Passed))),
         Kind::Failed => done(fields, |f| f.op_error().map(Err)),
+        Kind::TickRequest => Ok(Message::TickRequest),
+        Kind::Tick => Ok(Message::Tick(Tick(fields.u64()?))),
         Kind::Ping => Ok(Message::Ping {
             sent: Now(fields.u64()?),
             pgs: claimed(fields)?,
@@ -127,6 +131,7 @@ where
     if (id.sequence | settled | answered | previous) & MARK != 0 {
         return Err(WireError::Field("a sequence that is none"));
     }
+    let stamp = Tick(fields.u64()?);
     let action = action(fields, pg)?;
     Ok(Message::Op(Op {
         id,
@@ -135,6 +140,7 @@ where
         settled,
         answered,
         previous,
+        stamp,
         action,
     }))
 }
@@ -144,8 +150,9 @@ where
     F: FnOnce(&mut Fields) -> Result<Result<OpValue, OpError>, WireError>,
 {
     let id = fields.op_id()?;
+    let tick = Tick(fields.u64()?);
     let result = result(fields)?;
-    Ok(Message::OpDone(OpDone { id, result }))
+    Ok(Message::OpDone(OpDone { id, result, tick }))
 }
 
 fn peer<F>(fields: &mut Fields, body: F) -> Result<Message, WireError>

@@ -29,6 +29,11 @@ pub fn encode(message: &Message, out: &mut Vec<Bytes>) {
     let kind = match message {
         Message::Op(op) => put_op(op, &mut head, out),
         Message::OpDone(done) => put_done(done, &mut head, out),
+        Message::TickRequest => Kind::TickRequest,
+        Message::Tick(tick) => {
+            head.put_u64_le(tick.0);
+            Kind::Tick
+        }
         Message::Peer(peer) => put_peer(peer, &mut head, out),
         Message::Ping { sent, pgs } => {
             head.put_u64_le(sent.0);
@@ -60,7 +65,7 @@ fn room(message: &Message) -> usize {
             _ => 0,
         },
         Message::Ping { pgs, .. } | Message::Pong { refused: pgs, .. } => CLAIMED * pgs.len(),
-        Message::Op(_) | Message::OpDone(_) => 0,
+        Message::Op(_) | Message::OpDone(_) | Message::TickRequest | Message::Tick(_) => 0,
     };
     BODY + list
 }
@@ -79,6 +84,7 @@ fn put_op(op: &Op, head: &mut BytesMut, out: &mut Vec<Bytes>) -> Kind {
     head.put_u64_le(op.settled);
     head.put_u64_le(op.answered);
     head.put_u64_le(op.previous);
+    head.put_u64_le(op.stamp.0);
     match &op.action {
         Action::Read { object, offset, len } => {
             put_range(*object, *offset, *len, head);
@@ -104,13 +110,19 @@ fn put_op(op: &Op, head: &mut BytesMut, out: &mut Vec<Bytes>) -> Kind {
             head.put_u64_le(after.unwrap_or(0));
             Kind::List
         }
+        Action::Barrier { revision } => {
+            head.put_u64_le(*revision);
+            Kind::Barrier
+        }
     }
 }
 
 fn put_done(done: &OpDone, head: &mut BytesMut, out: &mut Vec<Bytes>) -> Kind {
     put_op_id(done.id, head);
+    head.put_u64_le(done.tick.0);
     match &done.result {
         Ok(OpValue::Changed) => Kind::Changed,
+        Ok(OpValue::Passed) => Kind::Passed,
         Ok(OpValue::Data(data)) => {
             put_segments(data, out);
             Kind::Data
@@ -134,6 +146,9 @@ fn put_op_error(error: OpError, head: &mut BytesMut) {
         OpError::Damaged => 3,
         OpError::Malformed => 4,
         OpError::OtherEpoch(_) => 5,
+        OpError::Unregistered => 6,
+        OpError::Outdated => 7,
+        OpError::Overtaken => 8,
     });
     if let OpError::OtherEpoch(epoch) = error {
         head.put_u64_le(epoch.0);

@@ -185,6 +185,9 @@ impl Fields<'_> {
             3 => Ok(OpError::Damaged),
             4 => Ok(OpError::Malformed),
             5 => Ok(OpError::OtherEpoch(Epoch(self.u64()?))),
+            6 => Ok(OpError::Unregistered),
+            7 => Ok(OpError::Outdated),
+            8 => Ok(OpError::Overtaken),
             _ => Err(WireError::Field("the error of an operation")),
         }
     }

@@ -9,7 +9,7 @@ use crate::ids::OBJECT_SIZE;
 /// The first bytes of every frame.
 pub const MAGIC: [u8; 4] = *b"TRVT";
 /// The format that this code speaks. A field is never added to a kind without raising it.
-pub const FORMAT: u8 = 4;
+pub const FORMAT: u8 = 5;
 /// Bytes of the header.
 pub const HEADER: usize = 24;
 /// Largest frame, header included, bytes.
@@ -110,11 +110,15 @@ pub(super) enum Kind {
     Ping = 23,
     Pong = 24,
     Forgotten = 25,
+    Barrier = 26,
+    Passed = 27,
+    TickRequest = 28,
+    Tick = 29,
 }
 
 impl Kind {
     /// In the order of their numbers, from 1.
-    pub(super) const ALL: [Kind; 25] = [
+    pub(super) const ALL: [Kind; 29] = [
         Kind::Read,
         Kind::Write,
         Kind::Zero,
@@ -140,6 +144,10 @@ impl Kind {
         Kind::Ping,
         Kind::Pong,
         Kind::Forgotten,
+        Kind::Barrier,
+        Kind::Passed,
+        Kind::TickRequest,
+        Kind::Tick,
     ];
 
     fn of(number: u8) -> Option<Kind> {

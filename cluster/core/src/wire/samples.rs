@@ -9,7 +9,7 @@ use crate::ids::{
 };
 use crate::message::{Action, Listed, Message, Op, OpDone, OpError, OpValue, Peer, PeerBody, Promise, WriteError};
 use crate::mutation::{MARK, MAX_OPS, Mutation, Ops, Patch};
-use crate::time::Now;
+use crate::time::{Now, Tick};
 
 const PG: PgId = PgId {
     pool: PoolId(3),
@@ -21,6 +21,8 @@ const OP: OpId = OpId {
     client: ClientId(0x1112_1314_1516_1718),
     sequence: 0x2122,
 };
+
+const STAMP: Tick = Tick(0xd1d2_d3d4_d5d6_d7d8);
 
 const VERSION: Version = Version {
     epoch: Epoch(0x31),
@@ -42,12 +44,17 @@ fn op(action: Action) -> Message {
         settled: 0x2019,
         answered: 0x2021,
         previous: 0x2022,
+        stamp: STAMP,
         action,
     })
 }
 
 fn done(result: Result<OpValue, OpError>) -> Message {
-    Message::OpDone(OpDone { id: OP, result })
+    Message::OpDone(OpDone {
+        id: OP,
+        result,
+        tick: STAMP,
+    })
 }
 
 fn peer(body: PeerBody) -> Message {
@@ -127,6 +134,8 @@ fn client_operations() -> Vec<(&'static str, Message)> {
         ("remove", op(Action::Remove { object })),
         ("list", op(list(None))),
         ("list after", op(list(Some(9)))),
+        ("barrier", op(Action::Barrier { revision: 0x2324 })),
+        ("tick request", Message::TickRequest),
     ]
 }
 
@@ -137,11 +146,16 @@ fn answers() -> Vec<(&'static str, Message)> {
         ("data", done(Ok(data))),
         ("objects", done(Ok(OpValue::Objects(vec![1, 5])))),
         ("no objects", done(Ok(OpValue::Objects(vec![])))),
+        ("passed", done(Ok(OpValue::Passed))),
         ("not primary", done(Err(OpError::NotPrimary))),
         ("no space", done(Err(OpError::NoSpace))),
         ("damaged", done(Err(OpError::Damaged))),
         ("malformed", done(Err(OpError::Malformed))),
         ("other epoch", done(Err(OpError::OtherEpoch(Epoch(0x33))))),
+        ("unregistered", done(Err(OpError::Unregistered))),
+        ("outdated", done(Err(OpError::Outdated))),
+        ("overtaken", done(Err(OpError::Overtaken))),
+        ("tick", Message::Tick(STAMP)),
     ]
 }
 
@@ -418,6 +432,7 @@ impl Random {
             settled: self.next() & !MARK,
             answered: self.next() & !MARK,
             previous: self.next() & !MARK,
+            stamp: Tick(self.next()),
             action,
         })
     }

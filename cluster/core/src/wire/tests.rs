@@ -71,7 +71,7 @@ fn golden_bytes_of_every_kind() {
     assert_eq!(lines, GOLDEN, "the format changed: raise FORMAT");
     let all: BTreeSet<u8> = Kind::ALL.iter().map(|&kind| kind as u8).collect();
     assert_eq!(kinds, all, "a kind without a sample");
-    assert!(all.into_iter().eq(1..=25), "kinds are numbered from 1");
+    assert!(all.into_iter().eq(1..=29), "kinds are numbered from 1");
 }
 
 #[test]
@@ -159,7 +159,10 @@ fn forged(name: &str, at: usize, bytes: &[u8]) -> Result<Option<Message>, WireEr
 const SETTLED: usize = 30;
 const ANSWERED: usize = SETTLED + 8;
 const PREVIOUS: usize = ANSWERED + 8;
-const OBJECT_OF_OP: usize = PREVIOUS + 8;
+const STAMP: usize = PREVIOUS + 8;
+const OBJECT_OF_OP: usize = STAMP + 8;
+/// After id and clock.
+const RESULT: usize = 24;
 const OBJECT_OF_PEER: usize = 14;
 const RANGE: usize = OBJECT_OF_OP + 16;
 const LISTING: usize = OBJECT_OF_PEER;
@@ -200,14 +203,19 @@ const IMPOSSIBLE: &[(&str, usize, &[u8], WireError)] = &[
     ("remove", ANSWERED + 7, &[0x80], Field("a sequence that is none")),
     ("remove", PREVIOUS + 7, &[0x80], Field("a sequence that is none")),
     // Answers.
-    ("objects", 16, &[3, 0, 0, 0], Short),
-    ("objects", 16, &[0xff; 4], Field("more items than the list may have")),
-    ("objects", 16, &[1, 0, 0, 0], Trailing(8)),
-    ("objects", 20, &[5], Field("object numbers")),
-    ("damaged", 16, &[0], Field("the error of an operation")),
-    ("damaged", 16, &[5], Short),
-    ("damaged", 16, &[6], Field("the error of an operation")),
-    ("other epoch", 16, &[1], Trailing(8)),
+    ("objects", RESULT, &[3, 0, 0, 0], Short),
+    (
+        "objects",
+        RESULT,
+        &[0xff; 4],
+        Field("more items than the list may have"),
+    ),
+    ("objects", RESULT, &[1, 0, 0, 0], Trailing(8)),
+    ("objects", RESULT + 4, &[5], Field("object numbers")),
+    ("damaged", RESULT, &[0], Field("the error of an operation")),
+    ("damaged", RESULT, &[5], Short),
+    ("damaged", RESULT, &[9], Field("the error of an operation")),
+    ("other epoch", RESULT, &[1], Trailing(8)),
     ("written", OF_OBJECT + 16, &[5], Field("the outcome of a write")),
     ("written", OF_OBJECT + 8, &[0; 8], Field("a version without a write")),
     // Listings: part, parts, promise, the count, objects of 33 bytes.
@@ -299,8 +307,12 @@ const IMPOSSIBLE: &[(&str, usize, &[u8], WireError)] = &[
     ("ping", 8, &[0, 0, 1, 0], Short),
     ("pong", 16, &[0], Trailing(14)),
     // Bodies that go on.
-    ("changed", 16, &[0], Trailing(1)),
-    ("data", 16, &[0, 0], Trailing(2)),
+    ("tick request", 0, &[0], Trailing(1)),
+    ("tick", 8, &[0], Trailing(1)),
+    ("barrier", OBJECT_OF_OP + 8, &[0], Trailing(1)),
+    ("passed", RESULT, &[0], Trailing(1)),
+    ("changed", RESULT, &[0], Trailing(1)),
+    ("data", RESULT, &[0, 0], Trailing(2)),
     ("fence", OBJECT_OF_PEER, &[0], Trailing(1)),
     ("refused", OBJECT_OF_PEER + 8, &[0], Trailing(1)),
     ("forget", OF_OBJECT + 16, &[0; 3], Trailing(3)),
@@ -335,7 +347,7 @@ fn headers_are_checked_before_anything_is_awaited() {
         ("read", 0, b"GET ", WireError::Magic(*b"GET ")),
         ("read", 4, &[1], WireError::Format(1)),
         ("read", 5, &[0], WireError::Kind(0)),
-        ("read", 5, &[26], WireError::Kind(26)),
+        ("read", 5, &[30], WireError::Kind(30)),
         ("read", 6, &[1, 2], WireError::Reserved(0x0201)),
         (
             "read",

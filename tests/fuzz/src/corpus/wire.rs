@@ -8,7 +8,7 @@ use trivet_core::message::{
 };
 use trivet_core::mutation::{Mutation, Ops, Patch};
 use trivet_core::wire::{HEADER, encode};
-use trivet_core::{ClientId, Epoch, ImageId, Now, ObjectId, OpId, OsdId, PgId, PoolId, UNIT_SIZE, UnitMask, Version};
+use trivet_core::{ClientId, Epoch, ImageId, Now, ObjectId, OpId, OsdId, PgId, PoolId, Tick, UNIT_SIZE, UnitMask, Version};
 
 const ID: OpId = OpId {
     client: ClientId(0x1112_1314),
@@ -67,11 +67,13 @@ fn messages() -> Vec<Message> {
         },
         Action::Remove { object },
         Action::List { image, after: Some(2) },
+        Action::Barrier { revision: 77 },
     ];
     let results = [
         Ok(OpValue::Changed),
         Ok(OpValue::Data(data)),
         Ok(OpValue::Objects(vec![1, 2, 9])),
+        Ok(OpValue::Passed),
         Err(OpError::NotPrimary),
         Err(OpError::OtherEpoch(Epoch(8))),
     ];
@@ -83,12 +85,14 @@ fn messages() -> Vec<Message> {
             settled: 29,
             answered: 31,
             previous: 0,
+            stamp: Tick::default(),
             action,
         })
     });
-    let answers = results
-        .into_iter()
-        .map(|result| Message::OpDone(OpDone { id: ID, result }));
+    let answers = results.into_iter().map(|result| {
+        let tick = Tick(41);
+        Message::OpDone(OpDone { id: ID, result, tick })
+    });
     let peers = bodies().into_iter().map(|body| {
         Message::Peer(Peer {
             pg: PG,
@@ -96,7 +100,8 @@ fn messages() -> Vec<Message> {
             body,
         })
     });
-    ops.chain(answers).chain(peers).chain(pings()).collect()
+    let clocks = [Message::TickRequest, Message::Tick(Tick(43))];
+    ops.chain(clocks).chain(answers).chain(peers).chain(pings()).collect()
 }
 
 fn pings() -> [Message; 2] {

@@ -73,7 +73,9 @@ fn zone(ops: &[Op], cluster: Cluster) -> Option<Zone> {
     let write = &ops[cluster.write as usize];
     let (mut first_return, mut last_invocation) = (returned(write), write.invoked.tick);
     if let (Some(first), Some(last)) = (ops.get(cluster.first as usize), ops.get(cluster.last as usize)) {
-        first_return = first_return.min(returned(first));
+        // It happened, then: if it had a time by which it must have, that counts as its return.
+        let latest = write.latest.map_or(NEVER, |point| point.tick);
+        first_return = first_return.min(returned(first)).min(latest);
         last_invocation = last_invocation.max(last.invoked.tick);
     }
     (first_return != NEVER).then_some(Zone {
