@@ -13,6 +13,7 @@ use rustix::net::{
 
 use crate::inbox::{Inbox, Received};
 use crate::outbox::Outbox;
+use crate::presence::{Looks, Quiet};
 
 /// Bytes thrown away per turn while a closing connection waits for the peer's end.
 const DISCARD: usize = 16 * 1024;
@@ -43,13 +44,19 @@ pub(crate) struct Conn {
     pub(crate) dirty: bool,
     /// What epoll was last told.
     pub(crate) armed: EventFlags,
+    /// Its end is told when it is seen, and what was not received before is dropped.
+    pub(crate) ends_at_once: bool,
+    pub(crate) quiet: Quiet,
 }
 
 /// The end of one readiness event.
 pub(crate) enum Outcome {
     Nothing,
     Connected,
-    Readable,
+    /// More bytes came, none of them before `quiet`.
+    Readable {
+        quiet: u64,
+    },
     Drained,
     /// `None`: the peer ended it in order.
     Closed(Option<Errno>),
@@ -58,7 +65,7 @@ pub(crate) enum Outcome {
 }
 
 impl Conn {
-    pub(crate) fn new(fd: OwnedFd, phase: Phase, read_chunk: usize) -> Conn {
+    pub(crate) fn new(fd: OwnedFd, phase: Phase, read_chunk: usize, looks: Looks) -> Conn {
         let mut conn = Conn {
             fd,
             phase,
@@ -68,6 +75,8 @@ impl Conn {
             stalled: false,
             dirty: false,
             armed: EventFlags::empty(),
+            ends_at_once: false,
+            quiet: Quiet::new(looks),
         };
         conn.armed = conn.wanted();
         conn
@@ -83,6 +92,7 @@ impl Conn {
             Phase::Connecting | Phase::Flushing => false,
         };
         flags.set(EventFlags::IN, reading);
+        flags.set(EventFlags::RDHUP, self.ends_at_once && self.phase == Phase::Open);
         flags
     }
 
@@ -92,7 +102,7 @@ impl Conn {
     }
 
     /// Acts on what epoll reported. At most two outcomes: a drain and whatever reading brought.
-    pub(crate) fn ready(&mut self, flags: EventFlags, mut tell: impl FnMut(Outcome)) {
+    pub(crate) fn ready(&mut self, flags: EventFlags, looks: Looks, mut tell: impl FnMut(Outcome)) {
         match self.phase {
             Phase::Connecting => tell(self.connected()),
             Phase::Open => {
@@ -103,7 +113,7 @@ impl Conn {
                         drained => tell(drained),
                     }
                 }
-                tell(self.read_or_hang_up(flags));
+                tell(self.read_or_hang_up(flags, looks));
             }
             Phase::Flushing => {
                 tell(if flags.intersects(EventFlags::ERR | EventFlags::HUP) {
@@ -116,7 +126,10 @@ impl Conn {
         }
     }
 
-    fn read_or_hang_up(&mut self, flags: EventFlags) -> Outcome {
+    fn read_or_hang_up(&mut self, flags: EventFlags, looks: Looks) -> Outcome {
+        if self.ends_at_once && flags.contains(EventFlags::RDHUP) {
+            return Outcome::Closed(self.pending_error());
+        }
         let gone = flags.intersects(EventFlags::ERR | EventFlags::HUP);
         if self.paused {
             // Nothing may be read, and epoll would report this for ever.
@@ -129,8 +142,15 @@ impl Conn {
         if !gone && !flags.contains(EventFlags::IN) {
             return Outcome::Nothing;
         }
+        self.quiet.found(looks);
         match self.inbox.receive(&self.fd) {
-            Received::Data => Outcome::Readable,
+            Received::Data { drained } => {
+                let quiet = self.quiet.at();
+                if drained {
+                    self.quiet.drained(looks);
+                }
+                Outcome::Readable { quiet }
+            }
             Received::Nothing => Outcome::Nothing,
             Received::End => Outcome::Closed(None),
             Received::Failed(error) => Outcome::Closed(Some(error)),

@@ -92,6 +92,8 @@ pub enum Event {
     Readable {
         /// The connection.
         conn: ConnId,
+        /// A time, in ns, at which none of them were here yet.
+        quiet: u64,
     },
     /// A connection whose peer did not keep up has sent all that was queued.
     Drained {

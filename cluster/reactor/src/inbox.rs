@@ -24,7 +24,10 @@ const MAX_HINT: usize = (64 << 20) + HINT_SLACK;
 
 /// What a receive brought.
 pub(crate) enum Received {
-    Data,
+    /// Some; whether that was all there was.
+    Data {
+        drained: bool,
+    },
     Nothing,
     End,
     Failed(Errno),
@@ -73,7 +76,9 @@ impl Inbox {
         if self.data.len() >= self.hint {
             self.hint = 0;
         }
-        Received::Data
+        Received::Data {
+            drained: taken < offered,
+        }
     }
 
     fn make_room(&mut self) {
@@ -110,7 +115,7 @@ mod tests {
         let mut kept = Vec::new();
         for round in 0..20u8 {
             ours.write_all(&[round; 1000]).unwrap();
-            assert!(matches!(inbox.receive(&theirs), Received::Data));
+            assert!(matches!(inbox.receive(&theirs), Received::Data { .. }));
             let whole = inbox.data.len() - 300;
             kept.push((inbox.data.split_to(whole).freeze(), round));
         }

@@ -23,6 +23,7 @@ mod memory;
 mod outbox;
 mod poller;
 mod preempt;
+mod presence;
 mod reactor;
 mod slots;
 mod sockets;

@@ -83,6 +83,11 @@ impl Poller {
         }
     }
 
+    /// Whether so many ready sources are all that there were.
+    pub(crate) fn is_all(&self, ready: usize) -> bool {
+        ready < self.ready.capacity()
+    }
+
     /// The `i`th ready source of the last wait.
     pub(crate) fn ready(&self, i: usize) -> (Source, EventFlags) {
         let event = self.ready[i];

@@ -121,6 +121,25 @@ impl Reactor {
         self.sockets.pause_reading(&self.poller, conn, pause, &mut self.late);
     }
 
+    /// From now on the end of a connection is told as soon as it is seen, and what was not received before is dropped;
+    /// and its peer is asked every second whether it is there.
+    pub fn attend(&mut self, conn: ConnId) {
+        self.sockets.attend(&self.poller, conn, &mut self.late);
+    }
+
+    /// The latest time, in ns, at which a connection is known to have had nothing unread, and no end.
+    #[must_use]
+    pub fn quiet(&self, conn: ConnId) -> Option<u64> {
+        self.sockets.quiet(conn)
+    }
+
+    /// A time, in ns, after which the kernel of the peer has acknowledged something or answered a probe; none if it cannot
+    /// be told, or an end was seen.
+    #[must_use]
+    pub fn heard(&self, conn: ConnId) -> Option<u64> {
+        self.sockets.heard(conn, now())
+    }
+
     /// Closes after what is queued was sent, or when `linger` is over. Nothing is received any more.
     pub fn close(&mut self, conn: ConnId) {
         self.sockets.close(conn, now(), &mut self.late);
@@ -209,7 +228,9 @@ impl Reactor {
 
     /// Takes whatever is ready, waiting up to `nanos` for a socket, the ring or a wake-up.
     fn look(&mut self, events: &mut Vec<Event>, nanos: Option<u64>) -> io::Result<()> {
+        self.sockets.looks.begin(now());
         let ready = self.poller.wait(nanos)?;
+        self.sockets.looks.saw_all = self.poller.is_all(ready);
         for i in 0..ready {
             let (source, flags) = self.poller.ready(i);
             match source {

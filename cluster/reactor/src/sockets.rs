@@ -14,6 +14,7 @@ use rustix::net::{SocketFlags, acceptfrom_with, bind, getsockname, listen};
 use crate::conn::{Conn, Outcome, Phase, dial, named, stream_socket, tune};
 use crate::event::{CloseReason, ConnId, Event, ListenerToken};
 use crate::poller::{Poller, Source};
+use crate::presence::{Looks, heard, probe};
 use crate::slots::Slots;
 
 /// Connections the kernel holds for us before we accept them.
@@ -36,6 +37,7 @@ pub(crate) struct Sockets {
     closing: VecDeque<(u64, u64)>,
     resting: VecDeque<(u64, u64)>,
     nothing: BytesMut,
+    pub(crate) looks: Looks,
     read_chunk: usize,
     max_connections: usize,
     linger: u64,
@@ -50,6 +52,7 @@ impl Sockets {
             closing: VecDeque::new(),
             resting: VecDeque::new(),
             nothing: BytesMut::new(),
+            looks: Looks::default(),
             read_chunk,
             max_connections,
             linger,
@@ -84,7 +87,7 @@ impl Sockets {
     }
 
     fn adopt(&mut self, poller: &Poller, fd: OwnedFd, phase: Phase) -> io::Result<ConnId> {
-        let key = self.conns.insert(Conn::new(fd, phase, self.read_chunk));
+        let key = self.conns.insert(Conn::new(fd, phase, self.read_chunk, self.looks));
         let conn = self.conns.get(key).expect("just inserted");
         if let Err(error) = poller.add(&conn.fd, Source::Conn(key), conn.armed) {
             self.conns.remove(key);
@@ -146,7 +149,7 @@ impl Sockets {
         };
         let mut outcomes = [Outcome::Nothing, Outcome::Nothing];
         let mut count = 0;
-        conn.ready(flags, |outcome| {
+        conn.ready(flags, self.looks, |outcome| {
             outcomes[count] = outcome;
             count += 1;
         });
@@ -164,7 +167,7 @@ impl Sockets {
                 out.push(Event::Connected { conn });
                 self.mark_dirty(key);
             }
-            Outcome::Readable => out.push(Event::Readable { conn }),
+            Outcome::Readable { quiet } => out.push(Event::Readable { conn, quiet }),
             Outcome::Drained => out.push(Event::Drained { conn }),
             Outcome::Finished => return self.end(key, CloseReason::Local, out),
             Outcome::Closed(None) => return self.end(key, CloseReason::Peer, out),
@@ -182,6 +185,9 @@ impl Sockets {
         let wanted = conn.wanted();
         if wanted == conn.armed {
             return;
+        }
+        if wanted.contains(EventFlags::IN) && !conn.armed.contains(EventFlags::IN) {
+            conn.quiet.resumed(self.looks);
         }
         conn.armed = wanted;
         if let Err(error) = poller.modify(&conn.fd, Source::Conn(key), wanted) {
@@ -265,6 +271,30 @@ impl Sockets {
             found.paused = pause;
             self.rearm(poller, conn.0, out);
         }
+    }
+
+    /// From now on the end of a connection is told as soon as it is seen, and the peer is asked whether it is there.
+    pub(crate) fn attend(&mut self, poller: &Poller, conn: ConnId, out: &mut Vec<Event>) {
+        if let Some(found) = self.conns.get_mut(conn.0) {
+            found.ends_at_once = true;
+            match probe(&found.fd) {
+                Ok(()) => self.rearm(poller, conn.0, out),
+                Err(error) => self.end(conn.0, CloseReason::Failed(error.into()), out),
+            }
+        }
+    }
+
+    pub(crate) fn quiet(&self, conn: ConnId) -> Option<u64> {
+        let found = self.conns.get(conn.0)?;
+        let looked_at = found.armed.contains(EventFlags::IN);
+        Some(match looked_at {
+            true => found.quiet.as_of(self.looks.last()),
+            false => found.quiet.at(),
+        })
+    }
+
+    pub(crate) fn heard(&self, conn: ConnId, now: u64) -> Option<u64> {
+        self.conns.get(conn.0).and_then(|found| heard(&found.fd, now))
     }
 
     pub(crate) fn input(&mut self, conn: ConnId) -> &mut BytesMut {
