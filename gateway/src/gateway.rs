@@ -17,8 +17,8 @@ use trivet_core::message::Message;
 use trivet_core::{ClientId, ImageId, Now, OsdId};
 use trivet_namespace::{Namespace, Numbers, Time};
 
-use crate::admin::metrics::{ExportMetrics, Metrics, Op, Protocol};
-use crate::admin::{AdminCall, AdminReply};
+use crate::admin::metrics::{ExportList, ExportMetrics, Metrics, Op, Protocol};
+use crate::admin::{AdminCall, AdminResult, CallId};
 use crate::background::Background;
 use crate::changes::Changes;
 use crate::cluster::{Edits, Progress, Usages};
@@ -65,6 +65,10 @@ pub enum Effect {
     ToOsd(OsdId, Message),
     /// Run a metadata transaction and report with [`Gateway::txn_ended`].
     Txn(u64, Txn),
+    /// Answer an administrator's call.
+    Answered(CallId, AdminResult),
+    /// Other exports are counted than before.
+    Exports(ExportList),
 }
 
 /// One client connection.
@@ -112,14 +116,14 @@ pub struct Gateway {
     pub(crate) client: Client,
     pub(crate) changes: Changes,
     pub(crate) background: Background,
-    pub(crate) calls: BTreeMap<u64, (AdminCall, AdminReply)>,
+    pub(crate) calls: BTreeMap<u64, (AdminCall, CallId)>,
     pub(crate) scrubs: Scrubs,
     pub(crate) edits: Edits,
     pub(crate) progress: Progress,
     pub(crate) usages: Usages,
     pub(crate) osds: BTreeMap<OsdId, OsdReport>,
     pub(crate) clock: Clock,
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) metrics: Metrics,
     nfs: Rc<NfsServer>,
     /// The cluster's number: part of the identity of SCSI units.
     cluster: u64,
@@ -130,6 +134,8 @@ pub struct Gateway {
     requests: Vec<(Ticket, Request)>,
     /// Answers that wait for their sessions.
     answers: VecDeque<(ConnKey, Ticket, Finished)>,
+    /// Answers to administrators, which leave with what else is to be done.
+    answered: Vec<(CallId, AdminResult)>,
     from_client: Vec<trivet_client::Effect>,
     next: u64,
     last_tick: Now,
@@ -138,7 +144,7 @@ pub struct Gateway {
 impl Gateway {
     /// A gateway without a map: operations wait for the first notice. `id` is drawn at random for every start.
     #[must_use]
-    pub fn new(id: ClientId, clock: Clock, metrics: Arc<Metrics>, nfs: NfsServer, cluster: u64) -> Gateway {
+    pub fn new(id: ClientId, clock: Clock, nfs: NfsServer, cluster: u64) -> Gateway {
         Gateway {
             id,
             started: clock.now,
@@ -154,7 +160,7 @@ impl Gateway {
             usages: Usages::default(),
             osds: BTreeMap::new(),
             clock,
-            metrics,
+            metrics: Metrics::default(),
             nfs: Rc::new(nfs),
             cluster,
             connections: HashMap::new(),
@@ -162,6 +168,7 @@ impl Gateway {
             ios: HashMap::new(),
             requests: Vec::new(),
             answers: VecDeque::new(),
+            answered: Vec::new(),
             from_client: Vec::new(),
             next: 1,
             last_tick: clock.now,
@@ -294,19 +301,21 @@ impl Gateway {
     /// A metadata transaction of this gateway ended.
     pub fn txn_ended(&mut self, clock: Clock, ticket: u64, outcome: TxnOutcome, out: &mut Vec<Effect>) {
         self.clock = clock;
-        if !self.scrubs.txn_ended(ticket, outcome) && !self.edit_txn_ended(ticket, outcome, out) {
+        if let Some((call, answer)) = self.scrubs.txn_ended(ticket, outcome) {
+            self.answer_call(call, answer);
+        } else if !self.edit_txn_ended(ticket, outcome, out) {
             self.change_txn_ended(ticket, outcome, out);
         }
         self.work(out);
     }
 
-    /// An administrator calls.
-    pub fn admin(&mut self, clock: Clock, call: AdminCall, reply: AdminReply, out: &mut Vec<Effect>) {
+    /// An administrator calls; [`Effect::Answered`] follows under the same `id`, now or later.
+    pub fn admin(&mut self, clock: Clock, id: CallId, call: AdminCall, out: &mut Vec<Effect>) {
         self.clock = clock;
         match call {
-            AdminCall::Scrub => self.ask_scrub(reply, out),
-            AdminCall::Change(change) => self.change_cluster(change, reply, out),
-            call => self.admin_call(call, reply, out),
+            AdminCall::Scrub => self.ask_scrub(id, out),
+            AdminCall::Change(change) => self.change_cluster(id, change, out),
+            call => self.admin_call(id, call, out),
         }
         self.work(out);
     }
@@ -326,6 +335,7 @@ impl Gateway {
             self.write_touched(out);
             self.tick_sessions(out);
         }
+        out.extend(self.metrics.take_changed().map(Effect::Exports));
         self.work(out);
     }
 
@@ -398,7 +408,7 @@ impl Gateway {
             }
             let Some((conn, ticket, finished)) = self.answers.pop_front() else {
                 if self.from_client.is_empty() {
-                    return;
+                    break;
                 }
                 continue;
             };
@@ -409,6 +419,8 @@ impl Gateway {
                 out.push(Effect::Again(conn));
             }
         }
+        let answered = self.answered.drain(..);
+        out.extend(answered.map(|(call, result)| Effect::Answered(call, result)));
     }
 
     fn io_ended(&mut self, ticket: u64, result: Result<Vec<Bytes>, IoError>, out: &mut Vec<Effect>) {
@@ -422,6 +434,11 @@ impl Gateway {
             Origin::Trim(image) => self.trim_io_ended(image, result.is_ok(), out),
             Origin::Admin(_) | Origin::Touch(_) | Origin::Numbers => {}
         }
+    }
+
+    /// Leaves an answer for an administrator.
+    pub(crate) fn answer_call(&mut self, call: CallId, result: AdminResult) {
+        self.answered.push((call, result));
     }
 
     /// Leaves an answer for a session.

@@ -10,12 +10,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch::Receiver;
 use tokio::task::JoinHandle;
+use trivet_control::http;
 use trivet_core::OsdId;
 use trivet_core::keys::{self, GatewayState, OsdStats};
 use trivet_core::kv::{LeaseId, Txn, TxnOutcome};
 use trivet_core::map::encode;
 use trivet_core::usage::USAGE;
-use trivet_gateway::admin::http;
 use trivet_meta::{Meta, Watch};
 
 use super::channel::{Ask, Role, Tell, ToData};
@@ -163,8 +163,8 @@ async fn serve_api(duty: GatewayDuty, mut stopping: Receiver<bool>) -> anyhow::R
         // A sender that is gone means stopping, too.
         let _ = stopping.wait_for(|stop| *stop).await;
     };
-    let FrontHandles { admin, metrics, .. } = duty.handles;
-    http::serve(listener, admin, metrics, until)
+    let FrontHandles { admin, counters, .. } = duty.handles;
+    http::serve(listener, admin, counters, until)
         .await
         .context("the admin API failed")
 }

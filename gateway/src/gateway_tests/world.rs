@@ -13,8 +13,8 @@ use trivet_core::message::{Action, LIST_LIMIT, Message, Op, OpDone, OpError, OpV
 use trivet_core::{ClientId, Epoch, ImageId, Now, OBJECT_SIZE, ObjectId, OsdId, PgId, PoolId};
 use trivet_namespace::{Caller, Context, Inode, Namespace, Numbers, Operation, Time};
 
-use crate::admin::metrics::{Metrics, Protocol};
-use crate::admin::{AdminAnswer, AdminCall, AdminError, AdminResult, ErrorKind, Status};
+use crate::admin::metrics::Protocol;
+use crate::admin::{AdminAnswer, AdminCall, AdminError, AdminResult, CallId, ErrorKind, Status};
 use crate::gateway::{Clock, ConnKey, Effect, Gateway};
 use crate::nfs::{Export, NfsServer, Settings, Squash};
 use crate::session::Ending;
@@ -38,6 +38,9 @@ pub(super) struct World {
     pub(super) ops: VecDeque<Op>,
     pub(super) objects: BTreeMap<ObjectId, Vec<u8>>,
     pub(super) effects: Vec<Effect>,
+    /// Administrators who wait for an answer.
+    pub(super) callers: BTreeMap<CallId, oneshot::Sender<AdminResult>>,
+    pub(super) calls: u64,
     pub(super) connections: u64,
     /// Input that a session left over.
     pub(super) inputs: BTreeMap<ConnKey, BytesMut>,
@@ -74,7 +77,7 @@ impl World {
             now: Now(0),
             wall: Time { sec: 1_000, nsec: 0 },
         };
-        let gateway = Gateway::new(OWN, clock, Metrics::new(), NfsServer::new(settings()), 1);
+        let gateway = Gateway::new(OWN, clock, NfsServer::new(settings()), 1);
         let mut world = World {
             gateway,
             clock,
@@ -86,6 +89,8 @@ impl World {
             ops: VecDeque::new(),
             objects: BTreeMap::new(),
             effects: Vec::new(),
+            callers: BTreeMap::new(),
+            calls: 0,
             connections: 0,
             inputs: BTreeMap::new(),
             sent: BTreeMap::new(),
@@ -164,6 +169,12 @@ impl World {
                 }
                 Effect::ToOsd(OSD, Message::Op(op)) => self.ops.push_back(op),
                 Effect::Txn(ticket, txn) => self.txns.push_back((ticket, txn)),
+                Effect::Answered(call, answer) => {
+                    let caller = self.callers.remove(&call).expect("each call is answered once");
+                    // One that has given up is no concern of ours.
+                    let _ = caller.send(answer);
+                }
+                Effect::Exports(_) => {}
                 other => panic!("unexpected: {other:?}"),
             }
         }
@@ -366,7 +377,10 @@ impl World {
     /// What an administrator asks for; the answer may be under way.
     pub(super) fn call(&mut self, call: AdminCall) -> oneshot::Receiver<AdminResult> {
         let (reply, answer) = oneshot::channel();
-        self.gateway.admin(self.clock, call, reply, &mut self.effects);
+        self.calls += 1;
+        let id = CallId(self.calls);
+        self.callers.insert(id, reply);
+        self.gateway.admin(self.clock, id, call, &mut self.effects);
         self.run();
         answer
     }

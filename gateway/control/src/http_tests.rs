@@ -2,16 +2,18 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use trivet_gateway::admin::metrics::{Metrics, Op, Protocol};
+use trivet_gateway::admin::*;
 
-use super::http::serve;
-use super::metrics::{Metrics, Op, Protocol};
-use super::*;
+use crate::calls::{AdminHandle, channel};
+use crate::counters::Counters;
+use crate::http::serve;
 
 /// What the data path was asked, and how it answers.
 type DataPath = fn(AdminCall) -> AdminResult;
@@ -21,6 +23,8 @@ struct Server {
     address: SocketAddr,
     stop: oneshot::Sender<()>,
     served: tokio::task::JoinHandle<std::io::Result<()>>,
+    /// Its counters are seen as long as it is there.
+    _metrics: Metrics,
 }
 
 fn start(data_path: DataPath) -> Server {
@@ -40,18 +44,21 @@ fn start_with(handle: AdminHandle) -> Server {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
-    let metrics = Metrics::new();
+    let mut metrics = Metrics::default();
     metrics
         .export(Protocol::Nbd, "demo")
         .record(Op::Flush, 0, Duration::ZERO, false);
+    let counters = Arc::new(Counters::default());
+    counters.list(metrics.take_changed().unwrap());
     let (stop, stopped) = oneshot::channel::<()>();
     let shutdown = async { drop(stopped.await) };
-    let served = runtime.spawn(serve(listener, handle, metrics, shutdown));
+    let served = runtime.spawn(serve(listener, handle, counters, shutdown));
     Server {
         runtime,
         address,
         stop,
         served,
+        _metrics: metrics,
     }
 }
 
