@@ -11,6 +11,7 @@ mod copies;
 mod failover;
 mod gateways;
 mod kills;
+mod log;
 mod malformed;
 mod nfs_files;
 mod no_etcd;
