@@ -9,6 +9,7 @@ pub mod admin;
 mod background;
 mod changes;
 mod cluster;
+pub mod fresh;
 pub mod gateway;
 #[cfg(test)]
 mod gateway_tests;

@@ -246,6 +246,11 @@ impl Data {
         while let Ok(tell) = self.inbox.try_recv() {
             match tell {
                 Tell::Notice(notice) => self.notice(clock, &notice),
+                Tell::Heard(heard) => {
+                    if let Some(front) = &mut self.front {
+                        front.heard(clock, &heard, output!(self));
+                    }
+                }
                 Tell::Outcome(Role::Gateway, ticket, outcome) => {
                     if let Some(front) = &mut self.front {
                         front.txn_ended(clock, ticket, outcome, output!(self));

@@ -13,6 +13,7 @@ use trivet_core::message::Message;
 use trivet_core::{ClientId, NodeId, Now, OsdId};
 use trivet_gateway::admin::metrics::Protocol;
 use trivet_gateway::admin::{AdminCall, AdminResult, CallId, ErrorKind};
+use trivet_gateway::fresh::Heard;
 use trivet_gateway::gateway::{Clock, ConnKey, Effect, Gateway};
 use trivet_gateway::nfs::{Export, NfsServer, Settings, Squash};
 use trivet_gateway::session::Ending;
@@ -222,6 +223,12 @@ impl Front {
     /// The metadata store changed.
     pub fn notice(&mut self, clock: Clock, notice: &Notice, out: &mut Output<'_>) {
         self.gateway.notice(clock, notice, &mut self.effects);
+        self.carry_out(out);
+    }
+
+    /// The metadata store said something of itself, or did not.
+    pub fn heard(&mut self, clock: Clock, heard: &Heard, out: &mut Output<'_>) {
+        self.gateway.heard(clock, heard, &mut self.effects);
         self.carry_out(out);
     }
 

@@ -8,6 +8,7 @@ pub mod channel;
 pub mod cluster;
 pub mod control;
 pub mod data;
+mod fresh;
 mod front;
 pub mod leases;
 mod links;

@@ -10,7 +10,8 @@
 //! | `GET /api/v1/status`, `GET /api/v1/osds` | show |
 //! | `POST /api/v1/osds/N/stop`, `.../start` | stop, start |
 //! | `POST /api/v1/scrub` | ask for a scrub |
-//! | `GET /healthz` | 200 `ok` when data can be served |
+//! | `GET /healthz` | 200 `ok` while this gateway serves what is open |
+//! | `GET /readyz` | 200 `ok` while it also opens images for new clients |
 //! | `GET /metrics` | OpenMetrics text |
 //!
 //! What the cluster is made of has its routes in `cluster_http`. Every failure is `{"error": {"kind", "message"}}`. Who
@@ -33,7 +34,8 @@ use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use trivet_gateway::admin::{
-    AdminAnswer, AdminCall, AdminError, ClusterQuestion, CreateImage, ErrorKind, Health, PatchImage, Status, clean_path,
+    AdminAnswer, AdminCall, AdminError, ClusterQuestion, CreateImage, ErrorKind, GatewayStatus, PatchImage, Status,
+    clean_path,
 };
 
 use crate::calls::AdminHandle;
@@ -45,7 +47,7 @@ use crate::{cluster_http, guard};
 
 /// The largest request body, bytes.
 const BODY_LIMIT: usize = 1 << 20;
-/// How long `/healthz` and `/metrics` wait for the data path: probes have short deadlines of their own.
+/// How long `/healthz`, `/readyz` and `/metrics` wait for the data path: probes have short deadlines of their own.
 const PROBE_DEADLINE: Duration = Duration::from_secs(2);
 /// How long requests under way may take once the gateway is told to stop.
 const GRACE: Duration = Duration::from_secs(2);
@@ -100,6 +102,7 @@ fn router(handle: AdminHandle, counters: Arc<Counters>, local: bool) -> Router {
         .route("/api/v1/osds/{osd}/start", post(osd_start))
         .route("/api/v1/scrub", post(scrub))
         .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text));
     cluster_http::routes(router)
         .fallback(no_route)
@@ -178,8 +181,17 @@ async fn scrub(State(api): State<Api>) -> Answer {
 }
 
 async fn healthz(State(api): State<Api>) -> Response {
-    let why = match api.probe().await {
-        Ok(status) if status.health != Health::Error => return "ok".into_response(),
+    judged(api.probe().await, |gateway| gateway.serves)
+}
+
+async fn readyz(State(api): State<Api>) -> Response {
+    judged(api.probe().await, |gateway| gateway.opens)
+}
+
+/// What a probe is told: about this gateway, not about the cluster, which others could not serve better.
+fn judged(status: Result<Status, AdminError>, good: fn(&GatewayStatus) -> bool) -> Response {
+    let why = match status {
+        Ok(status) if good(&status.gateway) => return "ok".into_response(),
         Ok(status) => status.reasons.join("\n"),
         Err(error) => error.message,
     };

@@ -3,6 +3,7 @@
 //! A gateway whose data path does not answer still gives its counters, and says `trivet_up 0`.
 
 use std::fmt;
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text;
@@ -10,7 +11,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use trivet_gateway::admin::metrics::{BUCKETS, Op, Reading, bucket_bound};
-use trivet_gateway::admin::{Health, ImageInfo, OsdInfo, OsdState, PoolInfo, Scrub, Status};
+use trivet_gateway::admin::{GatewayStatus, Health, ImageInfo, OsdInfo, OsdState, PoolInfo, Scrub, Status};
 
 use crate::counters::{Counters, Export};
 use crate::scrape_usage::usage;
@@ -51,6 +52,7 @@ impl Collector for Scrape {
         operations(&mut encoder, &self.exports)?;
         if let Some(status) = &shown.status {
             cluster(&mut encoder, status)?;
+            gateway(&mut encoder, &status.gateway)?;
             placement(&mut encoder, status)?;
             scrub(&mut encoder, &status.scrub)?;
         }
@@ -169,6 +171,26 @@ fn cluster(encoder: &mut DescriptorEncoder, status: &Status) -> fmt::Result {
     let clients = &status.clients;
     let clients = [("nbd", clients.nbd), ("iscsi", clients.iscsi), ("nfs", clients.nfs)];
     gauges(encoder, ("trivet_clients", "Clients connected"), "protocol", clients)
+}
+
+fn gateway(encoder: &mut DescriptorEncoder, gateway: &GatewayStatus) -> fmt::Result {
+    let opens = u64::from(gateway.opens);
+    gauge(encoder, "trivet_opens", "Whether the gateway opens images", &opens)?;
+    if let Some(age) = gateway.metadata_age_ms {
+        let name = "trivet_metadata_age_seconds";
+        seconds(encoder, (name, "How old the gateway's copy of the metadata is"), age)?;
+    }
+    let name = "trivet_metadata_latency_seconds";
+    let help = "How long the metadata store takes to answer";
+    seconds(encoder, (name, help), gateway.metadata_latency_ms)
+}
+
+/// A gauge of a time in milliseconds.
+fn seconds(encoder: &mut DescriptorEncoder, (name, help): (&str, &str), millis: u64) -> fmt::Result {
+    let value = Duration::from_millis(millis).as_secs_f64();
+    encoder
+        .encode_descriptor(name, help, None, MetricType::Gauge)?
+        .encode_gauge(&value)
 }
 
 fn placement(encoder: &mut DescriptorEncoder, status: &Status) -> fmt::Result {

@@ -26,8 +26,8 @@ pub use listings::{
     PoolList, Tree, TreeRow,
 };
 pub use model::{
-    Capacity, ClientCounts, CreateImage, Health, ImageInfo, ImageList, OsdCounts, OsdInfo, OsdList, OsdState,
-    PatchImage, PgCounts, Recovery, Scrub, ScrubAsked, Status, iscsi_target,
+    Capacity, ClientCounts, CreateImage, GatewayStatus, Health, ImageInfo, ImageList, OsdCounts, OsdInfo, OsdList,
+    OsdState, PatchImage, PgCounts, Recovery, Scrub, ScrubAsked, Status, iscsi_target,
 };
 pub use path::{MAX_COMPONENT, MAX_PATH, clean_path};
 pub use totals::{OpTotal, OpTotals};

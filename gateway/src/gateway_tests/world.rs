@@ -15,6 +15,7 @@ use trivet_namespace::{Caller, Context, Inode, Namespace, Numbers, Operation, Ti
 
 use crate::admin::metrics::Protocol;
 use crate::admin::{AdminAnswer, AdminCall, AdminError, AdminResult, CallId, ErrorKind, Status};
+use crate::fresh::{Answer, Heard};
 use crate::gateway::{Clock, ConnKey, Effect, Gateway};
 use crate::nfs::{Export, NfsServer, Settings, Squash};
 use crate::session::Ending;
@@ -58,6 +59,8 @@ pub(super) struct World {
     pub(super) hold_osd: bool,
     /// Notices overtake the outcomes of their transactions.
     pub(super) notices_first: bool,
+    /// The control plane hears nothing of the metadata store.
+    pub(super) deaf: bool,
     /// The next transactions are lost on their way, which the gateway hears of as unknown.
     pub(super) lose_txns: usize,
     /// The OSD answers all operations with this.
@@ -103,6 +106,7 @@ impl World {
             hold_txns: false,
             hold_osd: false,
             notices_first: false,
+            deaf: false,
             lose_txns: 0,
             fail: None,
         };
@@ -269,7 +273,24 @@ impl World {
             keys,
         };
         self.gateway.notice(self.clock, &notice, &mut self.effects);
+        self.hear();
         self.run();
+    }
+
+    /// The control plane asks the store what its last commit is.
+    pub(super) fn hear(&mut self) {
+        if self.deaf {
+            return;
+        }
+        let heard = Heard {
+            asked: self.clock.now,
+            took: Duration::from_millis(1),
+            answer: Ok(Answer {
+                revision: self.revision,
+                full: false,
+            }),
+        };
+        self.gateway.heard(self.clock, &heard, &mut self.effects);
     }
 
     fn execute_op(&mut self) -> bool {
@@ -369,6 +390,7 @@ impl World {
                 sec: 1_000 + i64::try_from(since.as_secs()).unwrap(),
                 nsec: since.subsec_nanos(),
             };
+            self.hear();
             self.gateway.tick(self.clock, &mut self.effects);
             self.run();
         }
