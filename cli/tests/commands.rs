@@ -4,17 +4,17 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 use std::process::{Command, Output};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use serde_json::Value;
 use tokio::net::TcpListener;
+use trivet_control::{Counters, channel, http};
 use trivet_core::keys::Settings;
-use trivet_gateway::admin::metrics::Metrics;
 use trivet_gateway::admin::{
     AdminAnswer, AdminCall, AdminError, AdminResult, ClusterChange, ClusterQuestion, CreatePool, Df, ErrorKind,
     GatewayList, Health, ImageInfo, ImageList, MonitorList, OpTotals, OsdInfo, OsdList, PatchOsd, PatchPool,
     PatchSettings, PgExplained, PgFilter, PgList, PoolInfo, PoolList, Scrub, ScrubAsked, SetPlace, Status, Thousandths,
-    Tree, channel, http,
+    Tree,
 };
 
 struct Server {
@@ -43,7 +43,12 @@ fn start_with(lost: u64) -> Server {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let api = format!("http://{}", listener.local_addr().unwrap());
-    runtime.spawn(http::serve(listener, handle, Metrics::new(), std::future::pending()));
+    runtime.spawn(http::serve(
+        listener,
+        handle,
+        Arc::<Counters>::default(),
+        std::future::pending(),
+    ));
     Server {
         api,
         asked,

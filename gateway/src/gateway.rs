@@ -17,11 +17,12 @@ use trivet_core::message::Message;
 use trivet_core::{ClientId, ImageId, Now, OsdId};
 use trivet_namespace::{Namespace, Numbers, Time};
 
-use crate::admin::metrics::{ExportMetrics, Metrics, Op, Protocol};
-use crate::admin::{AdminCall, AdminReply};
+use crate::admin::metrics::{ExportList, ExportMetrics, Metrics, Op, Protocol};
+use crate::admin::{AdminCall, AdminResult, CallId};
 use crate::background::Background;
 use crate::changes::Changes;
-use crate::cluster::{Edits, Progress, Usages};
+use crate::cluster::{Edits, Moving, Progress, Usages};
+use crate::fresh::Freshness;
 use crate::iscsi::IscsiSession;
 use crate::nbd::NbdSession;
 use crate::nfs::{NfsServer, NfsSession};
@@ -65,18 +66,24 @@ pub enum Effect {
     ToOsd(OsdId, Message),
     /// Run a metadata transaction and report with [`Gateway::txn_ended`].
     Txn(u64, Txn),
+    /// Answer an administrator's call.
+    Answered(CallId, AdminResult),
+    /// Other exports are counted than before.
+    Exports(ExportList),
 }
 
 /// One client connection.
-struct Connection {
-    session: Box<dyn Session>,
+pub(crate) struct Connection {
+    pub(crate) session: Box<dyn Session>,
     protocol: Protocol,
     local: SocketAddr,
-    paused: bool,
+    pub(crate) paused: bool,
     leftover: bool,
+    /// Since when it waits, with what it sent, because it would open something and the mirror is too old.
+    pub(crate) held: Option<Now>,
     /// The client is gone; the session stays until its requests are answered, so that what it keeps for repeated
     /// requests is complete.
-    gone: bool,
+    pub(crate) gone: bool,
 }
 
 /// Who asked for an operation.
@@ -112,24 +119,30 @@ pub struct Gateway {
     pub(crate) client: Client,
     pub(crate) changes: Changes,
     pub(crate) background: Background,
-    pub(crate) calls: BTreeMap<u64, (AdminCall, AdminReply)>,
+    pub(crate) calls: BTreeMap<u64, (AdminCall, CallId)>,
     pub(crate) scrubs: Scrubs,
     pub(crate) edits: Edits,
     pub(crate) progress: Progress,
+    pub(crate) moving: Moving,
     pub(crate) usages: Usages,
+    pub(crate) freshness: Freshness,
     pub(crate) osds: BTreeMap<OsdId, OsdReport>,
     pub(crate) clock: Clock,
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) metrics: Metrics,
     nfs: Rc<NfsServer>,
     /// The cluster's number: part of the identity of SCSI units.
     cluster: u64,
-    connections: HashMap<ConnKey, Connection>,
+    pub(crate) connections: HashMap<ConnKey, Connection>,
     exports: HashMap<(u8, ImageId), Arc<ExportMetrics>>,
     ios: HashMap<u64, Io>,
+    /// When sessions asked for changes that are not answered.
+    changing: BTreeMap<(ConnKey, Ticket), Now>,
     /// Requests that sessions left and nobody has looked at yet.
     requests: Vec<(Ticket, Request)>,
     /// Answers that wait for their sessions.
     answers: VecDeque<(ConnKey, Ticket, Finished)>,
+    /// Answers to administrators, which leave with what else is to be done.
+    answered: Vec<(CallId, AdminResult)>,
     from_client: Vec<trivet_client::Effect>,
     next: u64,
     last_tick: Now,
@@ -138,7 +151,7 @@ pub struct Gateway {
 impl Gateway {
     /// A gateway without a map: operations wait for the first notice. `id` is drawn at random for every start.
     #[must_use]
-    pub fn new(id: ClientId, clock: Clock, metrics: Arc<Metrics>, nfs: NfsServer, cluster: u64) -> Gateway {
+    pub fn new(id: ClientId, clock: Clock, nfs: NfsServer, cluster: u64) -> Gateway {
         Gateway {
             id,
             started: clock.now,
@@ -151,17 +164,21 @@ impl Gateway {
             scrubs: Scrubs::default(),
             edits: Edits::default(),
             progress: Progress::default(),
+            moving: Moving::default(),
             usages: Usages::default(),
+            freshness: Freshness::default(),
             osds: BTreeMap::new(),
             clock,
-            metrics,
+            metrics: Metrics::default(),
             nfs: Rc::new(nfs),
             cluster,
             connections: HashMap::new(),
             exports: HashMap::new(),
             ios: HashMap::new(),
+            changing: BTreeMap::new(),
             requests: Vec::new(),
             answers: VecDeque::new(),
+            answered: Vec::new(),
             from_client: Vec::new(),
             next: 1,
             last_tick: clock.now,
@@ -216,6 +233,7 @@ impl Gateway {
             local,
             paused: false,
             leftover: false,
+            held: None,
             gone: false,
         };
         self.connections.insert(conn, connection);
@@ -229,7 +247,9 @@ impl Gateway {
     /// Bytes came from a client. Returns how many more make its next message whole, if that is known.
     pub fn received(&mut self, clock: Clock, conn: ConnKey, input: &mut BytesMut, out: &mut Vec<Effect>) -> usize {
         self.clock = clock;
-        self.with_session(conn, out, |session, desk, bytes| session.receive(input, desk, bytes));
+        if !self.holds(conn, out) {
+            self.with_session(conn, out, |session, desk, bytes| session.receive(input, desk, bytes));
+        }
         if let Some(connection) = self.connections.get_mut(&conn) {
             connection.leftover = !input.is_empty();
         }
@@ -285,6 +305,8 @@ impl Gateway {
         let mut effects = std::mem::take(&mut self.from_client);
         self.client.notice(clock.now, notice, &mut effects);
         self.from_client = effects;
+        self.freshness.mirror_moved(self.namespace.revision());
+        self.let_go(out);
         self.mirror_moved(out);
         self.edits_moved(out);
         self.run_background(out);
@@ -294,19 +316,21 @@ impl Gateway {
     /// A metadata transaction of this gateway ended.
     pub fn txn_ended(&mut self, clock: Clock, ticket: u64, outcome: TxnOutcome, out: &mut Vec<Effect>) {
         self.clock = clock;
-        if !self.scrubs.txn_ended(ticket, outcome) && !self.edit_txn_ended(ticket, outcome, out) {
+        if let Some((call, answer)) = self.scrubs.txn_ended(ticket, outcome) {
+            self.answer_call(call, answer);
+        } else if !self.edit_txn_ended(ticket, outcome, out) {
             self.change_txn_ended(ticket, outcome, out);
         }
         self.work(out);
     }
 
-    /// An administrator calls.
-    pub fn admin(&mut self, clock: Clock, call: AdminCall, reply: AdminReply, out: &mut Vec<Effect>) {
+    /// An administrator calls; [`Effect::Answered`] follows under the same `id`, now or later.
+    pub fn admin(&mut self, clock: Clock, id: CallId, call: AdminCall, out: &mut Vec<Effect>) {
         self.clock = clock;
         match call {
-            AdminCall::Scrub => self.ask_scrub(reply, out),
-            AdminCall::Change(change) => self.change_cluster(change, reply, out),
-            call => self.admin_call(call, reply, out),
+            AdminCall::Scrub => self.ask_scrub(id, out),
+            AdminCall::Change(change) => self.change_cluster(id, change, out),
+            call => self.admin_call(id, call, out),
         }
         self.work(out);
     }
@@ -322,10 +346,15 @@ impl Gateway {
         if clock.now.since(self.last_tick) >= SESSION_TICK {
             self.last_tick = clock.now;
             self.progress.sample(clock.now, self.objects_missing());
+            let mut moving = std::mem::take(&mut self.moving);
+            moving.look(clock.now, self.idle_pgs());
+            self.moving = moving;
             self.update_space();
             self.write_touched(out);
+            self.look_at_held(out);
             self.tick_sessions(out);
         }
+        out.extend(self.metrics.take_changed().map(Effect::Exports));
         self.work(out);
     }
 
@@ -350,7 +379,10 @@ impl Gateway {
     pub(crate) fn start_io(&mut self, origin: Origin, image: ImageId, op: ImageOp) {
         let ticket = self.number();
         let measured = match origin {
-            Origin::Session(conn, _) => self.measure(conn, image, &op),
+            Origin::Session(conn, _) => {
+                self.freshness.serve(self.clock.now, image);
+                self.measure(conn, image, &op)
+            }
             _ => None,
         };
         self.ios.insert(
@@ -398,7 +430,7 @@ impl Gateway {
             }
             let Some((conn, ticket, finished)) = self.answers.pop_front() else {
                 if self.from_client.is_empty() {
-                    return;
+                    break;
                 }
                 continue;
             };
@@ -409,6 +441,8 @@ impl Gateway {
                 out.push(Effect::Again(conn));
             }
         }
+        let answered = self.answered.drain(..);
+        out.extend(answered.map(|(call, result)| Effect::Answered(call, result)));
     }
 
     fn io_ended(&mut self, ticket: u64, result: Result<Vec<Bytes>, IoError>, out: &mut Vec<Effect>) {
@@ -424,8 +458,25 @@ impl Gateway {
         }
     }
 
+    /// Leaves an answer for an administrator.
+    pub(crate) fn answer_call(&mut self, call: CallId, result: AdminResult) {
+        self.answered.push((call, result));
+    }
+
+    /// When the reads, writes and discards of clients began that are not answered.
+    pub(crate) fn io_starts(&self) -> impl Iterator<Item = Now> {
+        let of_clients = |io: &&Io| matches!(io.origin, Origin::Session(..));
+        self.ios.values().filter(of_clients).map(|io| io.started)
+    }
+
+    /// When clients asked for changes of the tree of names that are not answered.
+    pub(crate) fn change_starts(&self) -> impl Iterator<Item = Now> {
+        self.changing.values().copied()
+    }
+
     /// Leaves an answer for a session.
     pub(crate) fn answer(&mut self, conn: ConnKey, ticket: Ticket, finished: Finished) {
+        self.changing.remove(&(conn, ticket));
         self.answers.push_back((conn, ticket, finished));
     }
 
@@ -448,6 +499,7 @@ impl Gateway {
             local: connection.local,
             space,
             touched: &self.background.touched,
+            freshness: &self.freshness,
             requests: &mut self.requests,
             next_ticket: &mut self.next,
         };
@@ -458,7 +510,8 @@ impl Gateway {
             if !bytes.is_empty() {
                 out.push(Effect::Send(conn, bytes));
             }
-            let paused = in_flight.requests >= MAX_IN_FLIGHT.requests || in_flight.bytes >= MAX_IN_FLIGHT.bytes;
+            let full = in_flight.requests >= MAX_IN_FLIGHT.requests || in_flight.bytes >= MAX_IN_FLIGHT.bytes;
+            let paused = full || connection.held.is_some();
             if paused != connection.paused {
                 connection.paused = paused;
                 out.push(Effect::Pause(conn, paused));
@@ -478,7 +531,12 @@ impl Gateway {
     fn take_request(&mut self, origin: Origin, request: Request, out: &mut Vec<Effect>) {
         match request {
             Request::Io { image, op } => self.start_io(origin, image, op),
-            Request::Change { operation, caller } => self.start_change(origin, operation, caller, out),
+            Request::Change { operation, caller } => {
+                if let Origin::Session(conn, ticket) = origin {
+                    self.changing.insert((conn, ticket), self.clock.now);
+                }
+                self.start_change(origin, operation, caller, out);
+            }
             Request::Touch { image } => {
                 self.background.touched.insert(image, self.clock.wall);
             }

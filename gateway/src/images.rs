@@ -3,29 +3,28 @@
 use trivet_core::{ImageId, PoolId};
 use trivet_namespace::{Caller, Kind, NsError, Operation, Outcome};
 
-use crate::admin::{AdminAnswer, AdminCall, AdminError, AdminReply, AdminResult, ErrorKind, ImageInfo, ImageList};
+use crate::admin::{AdminAnswer, AdminCall, AdminError, AdminResult, CallId, ErrorKind, ImageInfo, ImageList};
 use crate::changes::Change;
 use crate::cluster::NO_POOL;
 use crate::gateway::{Effect, Gateway, Origin};
 
 impl Gateway {
     /// Answers a question at once, or starts the change that was asked for.
-    pub(crate) fn admin_call(&mut self, call: AdminCall, reply: AdminReply, out: &mut Vec<Effect>) {
+    pub(crate) fn admin_call(&mut self, id: CallId, call: AdminCall, out: &mut Vec<Effect>) {
         let wanted = match &call {
             AdminCall::ImageCreate { .. }
             | AdminCall::ImageRemove { .. }
             | AdminCall::ImageRename { .. }
             | AdminCall::ImageResize { .. } => self.image_operation(&call),
             question => {
-                // A caller that has given up is no concern of ours.
-                let _ = reply.send(self.admin_question(question));
-                return;
+                let answer = self.admin_question(question);
+                return self.answer_call(id, answer);
             }
         };
         match wanted {
             Ok((operation, pool)) => {
                 let number = self.number();
-                self.calls.insert(number, (call, reply));
+                self.calls.insert(number, (call, id));
                 let change = Change {
                     origin: Origin::Admin(number),
                     operation,
@@ -34,9 +33,7 @@ impl Gateway {
                 };
                 self.start(change, out);
             }
-            Err(error) => {
-                let _ = reply.send(Err(error));
-            }
+            Err(error) => self.answer_call(id, Err(error)),
         }
     }
 
@@ -123,7 +120,7 @@ impl Gateway {
 
     /// The change that an administrator asked for has ended.
     pub(crate) fn admin_change_ended(&mut self, number: u64, result: Result<Outcome, NsError>) {
-        let Some((call, reply)) = self.calls.remove(&number) else {
+        let Some((call, id)) = self.calls.remove(&number) else {
             return;
         };
         let path = match &call {
@@ -145,7 +142,7 @@ impl Gateway {
                 .and_then(|id| self.image_info(id))
                 .map(AdminAnswer::Image),
         };
-        let _ = reply.send(answer);
+        self.answer_call(id, answer);
     }
 }
 

@@ -156,6 +156,11 @@ impl Session for IscsiSession {
             .map_err(|reason| Ending::Fault(reason.to_string()))
     }
 
+    /// Until it is logged in to a target. Discovery only asks for names.
+    fn opens(&self) -> bool {
+        !self.connection.has_target()
+    }
+
     fn hint(&self) -> usize {
         self.connection.hint()
     }
@@ -312,6 +317,7 @@ mod tests {
                 local: "[::ffff:10.0.0.1]:3260".parse().unwrap(),
                 space: Space::default(),
                 touched: &BTreeMap::new(),
+                freshness: &crate::fresh::Freshness::always(),
                 requests: &mut self.asked,
                 next_ticket: &mut self.next_ticket,
             };

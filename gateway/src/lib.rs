@@ -1,14 +1,15 @@
-//! The gateway: exports, the three protocol servers and the admin API, on top of the cluster client and the
-//! tree of names.
+//! The gateway: exports, the three protocol servers and what administrators ask ([`admin`]), on top of the cluster
+//! client and the tree of names.
 //!
-//! The data path ([`gateway`], [`session`] and the servers that implement it) is a pure machine that runs on the
-//! reactor's thread; the admin API ([`admin`]) runs on tokio and talks to it by messages. It keeps nothing that
-//! matters: any number of gateways serve the same tree at once.
+//! A pure machine ([`gateway`], [`session`] and the servers that implement it): events and the time come in, effects go
+//! out as data; sockets and HTTP are elsewhere (`cli/src/node`, `gateway/control`). It keeps nothing that matters: any
+//! number of gateways serve the same tree at once.
 
 pub mod admin;
 mod background;
 mod changes;
 mod cluster;
+pub mod fresh;
 pub mod gateway;
 #[cfg(test)]
 mod gateway_tests;

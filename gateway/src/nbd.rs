@@ -139,6 +139,10 @@ impl Session for NbdSession {
         Ok(())
     }
 
+    fn opens(&self) -> bool {
+        self.connection.export().is_none()
+    }
+
     fn hint(&self) -> usize {
         self.connection.hint()
     }
@@ -292,6 +296,7 @@ mod tests {
                 local: ([127, 0, 0, 1], 10809).into(),
                 space: Space::default(),
                 touched: &BTreeMap::new(),
+                freshness: &crate::fresh::Freshness::always(),
                 requests: &mut self.asked,
                 next_ticket: &mut self.next_ticket,
             };

@@ -6,7 +6,7 @@ use trivet_core::keys::{self, ScrubRequest};
 use trivet_core::kv::{Change, Compare, Event, Notice, Revision, Txn, TxnOutcome};
 use trivet_core::map::encode;
 
-use crate::admin::{AdminAnswer, AdminError, AdminReply, AdminResult, ErrorKind, Scrub, ScrubAsked};
+use crate::admin::{AdminAnswer, AdminError, AdminResult, CallId, ErrorKind, Scrub, ScrubAsked};
 use crate::gateway::{Effect, Gateway};
 
 /// Requests on their way to the metadata store.
@@ -15,7 +15,7 @@ pub(crate) struct Scrubs {
     /// The commit that wrote the last request.
     written: Option<Revision>,
     /// By ticket: the number asked for, and who asked.
-    asking: BTreeMap<u64, (u64, AdminReply)>,
+    asking: BTreeMap<u64, (u64, CallId)>,
 }
 
 impl Scrubs {
@@ -43,14 +43,10 @@ impl Scrubs {
         }
     }
 
-    /// A transaction of the gateway has ended; false if it was not about a scrub.
-    pub(crate) fn txn_ended(&mut self, ticket: u64, outcome: TxnOutcome) -> bool {
-        let Some((number, reply)) = self.asking.remove(&ticket) else {
-            return false;
-        };
-        // A caller that has given up is no concern of ours.
-        let _ = reply.send(answer(number, outcome));
-        true
+    /// A transaction of the gateway has ended; none if it was not about a scrub, else what is answered to whom.
+    pub(crate) fn txn_ended(&mut self, ticket: u64, outcome: TxnOutcome) -> Option<(CallId, AdminResult)> {
+        let (number, call) = self.asking.remove(&ticket)?;
+        Some((call, answer(number, outcome)))
     }
 
     fn compare(&self) -> Compare {
@@ -78,7 +74,7 @@ fn answer(number: u64, outcome: TxnOutcome) -> AdminResult {
 
 impl Gateway {
     /// Asks all PGs to scrub.
-    pub(crate) fn ask_scrub(&mut self, reply: AdminReply, out: &mut Vec<Effect>) {
+    pub(crate) fn ask_scrub(&mut self, call: CallId, out: &mut Vec<Effect>) {
         let map = self.client.map();
         // A request that was lost must not lower the number: PGs would not answer.
         let done = map.scrubs.values().map(|report| report.value.number);
@@ -90,7 +86,7 @@ impl Gateway {
             changes: vec![Change::put(keys::SCRUB, encode(&ScrubRequest { number, at }))],
         };
         let ticket = self.number();
-        self.scrubs.asking.insert(ticket, (number, reply));
+        self.scrubs.asking.insert(ticket, (number, call));
         out.push(Effect::Txn(ticket, txn));
     }
 

@@ -9,6 +9,8 @@ use trivet_client::{ImageOp, IoError};
 use trivet_core::{ImageId, Now};
 use trivet_namespace::{Caller, Namespace, NsError, Operation, Outcome, Time};
 
+use crate::fresh::Freshness;
+
 /// Names a request of one session until it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
@@ -71,6 +73,9 @@ pub trait Session {
     /// As [`Session::receive`].
     fn tick(&mut self, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) -> Result<(), Ending>;
 
+    /// Whether what it receives next may open something by its name: that waits while the mirror is too old.
+    fn opens(&self) -> bool;
+
     /// How many more bytes the next whole message needs, if that is known: room to receive it in one piece.
     fn hint(&self) -> usize;
 
@@ -116,6 +121,8 @@ pub struct Desk<'a> {
     pub(crate) space: Space,
     /// Answers [`Desk::modified`].
     pub(crate) touched: &'a std::collections::BTreeMap<ImageId, Time>,
+    /// Answers [`Desk::is_stale`] and [`Desk::was_served`].
+    pub(crate) freshness: &'a Freshness,
     /// Collects the requests; the gateway takes them after the call.
     pub(crate) requests: &'a mut Vec<(Ticket, Request)>,
     /// The next ticket's number.
@@ -151,6 +158,18 @@ impl Desk<'_> {
     #[must_use]
     pub fn modified(&self, image: ImageId) -> Option<Time> {
         self.touched.get(&image).copied()
+    }
+
+    /// Whether the tree of names may be too old to open anything by its name.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.freshness.is_stale(self.now)
+    }
+
+    /// Whether an image was read or written lately: for protocols that open nothing.
+    #[must_use]
+    pub fn was_served(&self, image: ImageId) -> bool {
+        self.freshness.was_served(image)
     }
 
     /// Usable space.

@@ -1,11 +1,12 @@
 //! How the cluster is, as far as this gateway knows.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use trivet_core::{OsdId, PgId};
 
 use crate::admin::metrics::Protocol;
-use crate::admin::{ClientCounts, OsdCounts, PgCounts, Status};
+use crate::admin::{ClientCounts, GatewayStatus, OsdCounts, PgCounts, Status};
 use crate::cluster::{health, pg_state};
 use crate::gateway::Gateway;
 
@@ -79,6 +80,18 @@ impl Gateway {
             },
             recovery: self.progress.recovery(self.objects_missing()),
             scrub,
+            gateway: self.own_status(),
+        }
+    }
+
+    fn own_status(&self) -> GatewayStatus {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let now = self.clock.now;
+        GatewayStatus {
+            serves: self.is_ready(),
+            opens: self.is_ready() && !self.freshness.is_stale(now),
+            metadata_age_ms: self.freshness.age(now).map(millis),
+            metadata_latency_ms: millis(self.freshness.latency()),
         }
     }
 }

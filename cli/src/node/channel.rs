@@ -5,6 +5,7 @@ use std::sync::mpsc;
 use trivet_core::OsdId;
 use trivet_core::keys::OsdStats;
 use trivet_core::kv::{LeaseId, Notice, Txn, TxnOutcome};
+use trivet_gateway::fresh::Heard;
 use trivet_reactor::Waker;
 
 /// Whose transaction it is.
@@ -21,6 +22,8 @@ pub enum Role {
 pub enum Tell {
     /// The metadata store changed.
     Notice(Notice),
+    /// What the metadata store said of itself, or did not.
+    Heard(Heard),
     /// A transaction ended.
     Outcome(Role, u64, TxnOutcome),
     /// An OSD has a new lease, or has lost the one it had.

@@ -10,19 +10,19 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch::Receiver;
 use tokio::task::JoinHandle;
+use trivet_control::http;
 use trivet_core::OsdId;
 use trivet_core::keys::{self, GatewayState, OsdStats};
-use trivet_core::kv::{LeaseId, Txn, TxnOutcome};
+use trivet_core::kv::{LeaseId, Notice, Revision, Txn, TxnOutcome};
 use trivet_core::map::encode;
 use trivet_core::usage::USAGE;
-use trivet_gateway::admin::http;
 use trivet_meta::{Meta, Watch};
 
 use super::channel::{Ask, Role, Tell, ToData};
 use super::cluster::random;
 use super::data::FrontHandles;
 use super::leases::Held;
-use super::{monitor, presence, scrubs};
+use super::{fresh, monitor, presence, scrubs};
 
 /// What ends with the process gets this time.
 pub const WIND_DOWN: Duration = Duration::from_secs(2);
@@ -83,7 +83,8 @@ pub async fn run(
         Some(_) => store.watch("", None),
         None => store.watch_before(USAGE, None),
     };
-    let mut watching = tokio::spawn(watch(changes, data.clone()));
+    let (seen, mirrored) = tokio::sync::watch::channel(0);
+    let mut watching = tokio::spawn(watch(changes, data.clone(), seen));
     let mut helpers = Vec::new();
     let (stop, stopping) = tokio::sync::watch::channel(false);
     let mut held = Vec::new();
@@ -99,6 +100,14 @@ pub async fn run(
             lease.lease(),
         )));
         helpers.push(tokio::spawn(scrubs::ask_when_due(duty.handles.admin.clone())));
+        let asking = fresh::Asking {
+            store: Arc::clone(&store),
+            data: data.clone(),
+            mirrored,
+            beat: keys::gateway_beat(duty.handles.id),
+            lease: lease.lease(),
+        };
+        helpers.push(tokio::spawn(asking.go_on()));
         api = Some(tokio::spawn(serve_api(duty, stopping)));
         held.push(lease);
     }
@@ -163,8 +172,8 @@ async fn serve_api(duty: GatewayDuty, mut stopping: Receiver<bool>) -> anyhow::R
         // A sender that is gone means stopping, too.
         let _ = stopping.wait_for(|stop| *stop).await;
     };
-    let FrontHandles { admin, metrics, .. } = duty.handles;
-    http::serve(listener, admin, metrics, until)
+    let FrontHandles { admin, counters, .. } = duty.handles;
+    http::serve(listener, admin, counters, until)
         .await
         .context("the admin API failed")
 }
@@ -214,8 +223,11 @@ async fn transact(store: Arc<dyn Meta>, data: ToData, role: Role, ticket: u64, t
     data.tell(Tell::Outcome(role, ticket, outcome));
 }
 
-async fn watch(mut changes: Box<dyn Watch>, data: ToData) {
+/// Feeds the data path, and shows how far it was fed.
+async fn watch(mut changes: Box<dyn Watch>, data: ToData, seen: tokio::sync::watch::Sender<Revision>) {
     while let Some(notice) = changes.next().await {
+        let (Notice::Snapshot { revision, .. } | Notice::Changes { revision, .. }) = notice;
         data.tell(Tell::Notice(notice));
+        seen.send_replace(revision);
     }
 }

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::sync::mpsc::UnboundedSender;
+use trivet_control::{AdminHandle, Counters};
 use trivet_core::kv::Notice;
 use trivet_core::message::Message;
 use trivet_core::{ClientId, NodeId, Now, OsdId};
-use trivet_gateway::admin::metrics::{Metrics, Protocol};
-use trivet_gateway::admin::{AdminCall, AdminHandle};
+use trivet_gateway::admin::AdminCall;
+use trivet_gateway::admin::metrics::Protocol;
 use trivet_gateway::gateway::Clock;
 use trivet_reactor::{Config, ConnId, Event, Reactor, Waker};
 
@@ -83,7 +84,7 @@ pub struct FrontHandles {
     /// Calls it.
     pub admin: AdminHandle,
     /// What it counts.
-    pub metrics: Arc<Metrics>,
+    pub counters: Arc<Counters>,
     /// Its name in the cluster.
     pub id: ClientId,
 }
@@ -245,6 +246,11 @@ impl Data {
         while let Ok(tell) = self.inbox.try_recv() {
             match tell {
                 Tell::Notice(notice) => self.notice(clock, &notice),
+                Tell::Heard(heard) => {
+                    if let Some(front) = &mut self.front {
+                        front.heard(clock, &heard, output!(self));
+                    }
+                }
                 Tell::Outcome(Role::Gateway, ticket, outcome) => {
                     if let Some(front) = &mut self.front {
                         front.txn_ended(clock, ticket, outcome, output!(self));

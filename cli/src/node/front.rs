@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::oneshot;
+use trivet_control::{AdminReceiver, AdminReply, Counters, channel};
 use trivet_core::kv::{Notice, TxnOutcome};
 use trivet_core::message::Message;
 use trivet_core::{ClientId, NodeId, Now, OsdId};
-use trivet_gateway::admin::metrics::{Metrics, Protocol};
-use trivet_gateway::admin::{AdminCall, AdminReceiver, AdminReply, AdminResult, ErrorKind, channel};
+use trivet_gateway::admin::metrics::Protocol;
+use trivet_gateway::admin::{AdminCall, AdminResult, CallId, ErrorKind};
+use trivet_gateway::fresh::Heard;
 use trivet_gateway::gateway::{Clock, ConnKey, Effect, Gateway};
 use trivet_gateway::nfs::{Export, NfsServer, Settings, Squash};
 use trivet_gateway::session::Ending;
@@ -35,6 +37,10 @@ pub struct Front {
     effects: Vec<Effect>,
     conns: Connections,
     admin: AdminReceiver,
+    /// Administrators who wait for an answer.
+    callers: HashMap<CallId, AdminReply>,
+    next_call: u64,
+    counters: Arc<Counters>,
     doors: HashMap<ListenerToken, (Protocol, SocketAddr)>,
     stage: Stage,
     /// How long it waits for PGs before it serves.
@@ -99,19 +105,22 @@ impl Front {
         }
         let waker = reactor.waker();
         let (handle, admin) = channel(move || waker.wake());
-        let metrics = Metrics::new();
+        let counters = Arc::<Counters>::default();
         let id = ClientId(u64::from_le_bytes(random()?));
         let nfs = nfs_server(cluster)?;
         let handles = FrontHandles {
             admin: handle,
-            metrics: Arc::clone(&metrics),
+            counters: Arc::clone(&counters),
             id,
         };
         let front = Front {
-            gateway: Gateway::new(id, clock, metrics, nfs, cluster.number()),
+            gateway: Gateway::new(id, clock, nfs, cluster.number()),
             effects: Vec::new(),
             conns: Connections::default(),
             admin,
+            callers: HashMap::new(),
+            next_call: 0,
+            counters,
             doors,
             stage: Stage::Starting {
                 since: clock.now,
@@ -217,6 +226,12 @@ impl Front {
         self.carry_out(out);
     }
 
+    /// The metadata store said something of itself, or did not.
+    pub fn heard(&mut self, clock: Clock, heard: &Heard, out: &mut Output<'_>) {
+        self.gateway.heard(clock, heard, &mut self.effects);
+        self.carry_out(out);
+    }
+
     /// A transaction of the gateway has ended.
     pub fn txn_ended(&mut self, clock: Clock, ticket: u64, outcome: TxnOutcome, out: &mut Output<'_>) {
         self.gateway.txn_ended(clock, ticket, outcome, &mut self.effects);
@@ -241,7 +256,10 @@ impl Front {
 
     /// An administrator wants something of the gateway.
     pub fn admin(&mut self, clock: Clock, call: AdminCall, reply: AdminReply, out: &mut Output<'_>) {
-        self.gateway.admin(clock, call, reply, &mut self.effects);
+        let id = CallId(self.next_call);
+        self.next_call += 1;
+        self.callers.insert(id, reply);
+        self.gateway.admin(clock, id, call, &mut self.effects);
         self.carry_out(out);
     }
 
@@ -283,6 +301,13 @@ impl Front {
                     // Without a control plane the process is about to end.
                     let _ = out.control.send(Ask::Txn(Role::Gateway, ticket, txn));
                 }
+                Effect::Answered(call, answer) => {
+                    if let Some(caller) = self.callers.remove(&call) {
+                        // One that has given up is no concern of ours.
+                        let _ = caller.send(answer);
+                    }
+                }
+                Effect::Exports(list) => self.counters.list(list),
             }
         }
     }

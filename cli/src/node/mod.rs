@@ -8,9 +8,11 @@ pub mod channel;
 pub mod cluster;
 pub mod control;
 pub mod data;
+mod fresh;
 mod front;
 pub mod leases;
 mod links;
+pub mod log;
 pub mod monitor;
 pub mod osds;
 mod output;
@@ -23,21 +25,10 @@ use std::sync::{Arc, mpsc};
 
 use anyhow::{Context, anyhow};
 use tokio::runtime::Runtime;
-use tracing_subscriber::EnvFilter;
 use trivet_meta::Meta;
 
 use control::Duties;
 use data::{Handles, Setup};
-
-/// The log goes to stderr; `TRIVET_LOG` says how much of it.
-pub fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("TRIVET_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .init();
-}
 
 /// Listens for the admin API.
 pub fn listen_http(at: SocketAddr) -> anyhow::Result<TcpListener> {

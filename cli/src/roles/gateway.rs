@@ -7,7 +7,8 @@ use trivet_gateway::admin::metrics::Protocol;
 use crate::node::cluster::{self, host};
 use crate::node::control::{Duties, GatewayDuty};
 use crate::node::data::{FrontSetup, Setup};
-use crate::node::{self, log_to_stderr, runtime};
+use crate::node::log::Log;
+use crate::node::{self, runtime};
 use crate::roles::args::{Door, GatewayArgs, required};
 
 /// It serves after this time even if some PGs cannot be served: their clients wait.
@@ -15,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs a gateway until SIGTERM or SIGINT.
 pub fn run(args: &GatewayArgs) -> anyhow::Result<()> {
-    log_to_stderr();
+    let _log = Log::to_stderr()?;
     let http = node::listen_http(args.http)?;
     let runtime = runtime()?;
     let store = runtime.block_on(cluster::open(required(&args.meta)?))?;

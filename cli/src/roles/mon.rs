@@ -7,12 +7,13 @@ use anyhow::anyhow;
 use crate::node::cluster::{self, host, random};
 use crate::node::control::{Signals, WIND_DOWN};
 use crate::node::leases::Held;
-use crate::node::{log_to_stderr, monitor, ready, runtime};
+use crate::node::log::Log;
+use crate::node::{monitor, ready, runtime};
 use crate::roles::args::{MonArgs, required};
 
 /// Runs a monitor until SIGTERM or SIGINT.
 pub fn run(args: &MonArgs) -> anyhow::Result<()> {
-    log_to_stderr();
+    let _log = Log::to_stderr()?;
     runtime()?.block_on(async {
         let store = cluster::open(required(&args.meta)?).await?;
         cluster::ensure(&store).await?;

@@ -15,8 +15,9 @@ use super::disk::{fingerprint, look};
 use crate::node::cluster::{self, ClusterId, host, random};
 use crate::node::control::Duties;
 use crate::node::data::Setup;
+use crate::node::log::Log;
 use crate::node::osds::{self, Disk};
-use crate::node::{self, log_to_stderr, runtime};
+use crate::node::{self, runtime};
 use crate::roles::args::{FormatArgs, RunArgs};
 
 /// Files are multiples of this.
@@ -56,8 +57,7 @@ pub fn format(args: &FormatArgs) -> anyhow::Result<()> {
         }
     };
     runtime.block_on(put(&store, osd, &config, Compare::Exists(keys::osd_config(osd))))?;
-    println!("{osd}");
-    Ok(())
+    crate::print(&format!("{osd}\n"))
 }
 
 /// A file needs a size; a device has one.
@@ -113,7 +113,7 @@ async fn put(store: &Arc<dyn Meta>, osd: OsdId, config: &OsdConfig, compare: Com
 
 /// Runs the OSD until SIGTERM or SIGINT, or until its disk fails.
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
-    log_to_stderr();
+    let _log = Log::to_stderr()?;
     let runtime = runtime()?;
     let store = runtime.block_on(cluster::open(&args.meta.url))?;
     let cluster = runtime.block_on(cluster::find(&store))?;

@@ -13,7 +13,8 @@ use crate::args::UpArgs;
 use crate::node::cluster::{self, host};
 use crate::node::control::{Duties, GatewayDuty};
 use crate::node::data::{FrontSetup, Setup};
-use crate::node::{self, listen_http, log_to_stderr, runtime};
+use crate::node::log::Log;
+use crate::node::{self, listen_http, runtime};
 use banner::{Addresses, banner};
 use folder::Folder;
 
@@ -24,7 +25,7 @@ const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Runs the cluster until SIGTERM or SIGINT.
 pub fn run(args: &UpArgs) -> anyhow::Result<()> {
-    log_to_stderr();
+    let _log = Log::to_stderr()?;
     let folder = Folder::open(&args.data)?;
     let http = listen_http(args.http)?;
     let runtime = runtime()?;

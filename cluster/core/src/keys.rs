@@ -56,6 +56,12 @@ pub fn client(id: ClientId) -> String {
     format!("{CLIENTS}{:016x}", id.0)
 }
 
+/// `gateway/<id>/beat`, on the gateway's lease: written to see it come back, when nothing else tells whether a mirror lags.
+#[must_use]
+pub fn gateway_beat(id: ClientId) -> String {
+    format!("{GATEWAYS}{:016x}/beat", id.0)
+}
+
 /// `mon/<id>/state`, on the monitor's lease; the id is hexadecimal.
 #[must_use]
 pub fn monitor_state(id: u64) -> String {

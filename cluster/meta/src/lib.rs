@@ -88,6 +88,9 @@ pub trait Meta: Send + Sync {
     /// Watches the keys that sort before `end`, like [`Meta::watch`]: for readers who have no use for what comes behind.
     fn watch_before(&self, end: &str, from: Option<Revision>) -> Box<dyn Watch>;
 
+    /// Whether the store has run out of room, so that it takes no changes until somebody makes some.
+    fn is_full(&self) -> Pending<'_, Result<bool, MetaError>>;
+
     /// Makes a lease that lives for `ttl` after now and after each keep-alive.
     fn lease_grant(&self, ttl: Duration) -> Pending<'_, Result<LeaseId, MetaError>>;
 

@@ -1,8 +1,5 @@
 //! Why an admin call failed: one type from the data path to the JSON body and on to the CLI.
 
-use axum::Json;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
 /// The class of a failure; decides the HTTP status.
@@ -35,24 +32,6 @@ pub enum ErrorKind {
     Internal,
 }
 
-impl ErrorKind {
-    fn status(self) -> StatusCode {
-        match self {
-            ErrorKind::NotFound => StatusCode::NOT_FOUND,
-            ErrorKind::Exists | ErrorKind::Conflict => StatusCode::CONFLICT,
-            ErrorKind::Invalid => StatusCode::BAD_REQUEST,
-            ErrorKind::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
-            ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            ErrorKind::Timeout => StatusCode::GATEWAY_TIMEOUT,
-            ErrorKind::Forbidden => StatusCode::FORBIDDEN,
-            ErrorKind::Method => StatusCode::METHOD_NOT_ALLOWED,
-            ErrorKind::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-        }
-    }
-}
-
 /// A failed call: its class, and one line for a human that says what, where, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
@@ -83,10 +62,4 @@ impl AdminError {
 pub struct ErrorBody {
     /// The failure.
     pub error: AdminError,
-}
-
-impl IntoResponse for AdminError {
-    fn into_response(self) -> Response {
-        (self.kind.status(), Json(ErrorBody { error: self })).into_response()
-    }
 }

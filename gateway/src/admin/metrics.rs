@@ -1,12 +1,12 @@
 //! Counters of the data path: per export and operation, how many, how many bytes, how long.
 //!
-//! A session asks [`Metrics::export`] once for its [`ExportMetrics`] (that takes a lock) and then counts with plain
-//! atomic additions: no lock, no allocation, any number of threads. Bounded: beyond [`MAX_EXPORTS`] names, those that
-//! no session holds are forgotten, and the rest is counted under one name.
+//! The gateway asks [`Metrics::export`] once per image for its [`ExportMetrics`] and then counts with plain atomic
+//! additions: no lock, no allocation, read by any thread that was given the [`ExportList`]. Bounded: beyond
+//! [`MAX_EXPORTS`] names, those that nobody counts for any more are forgotten, and the rest is counted under one name.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// Exports with counters of their own.
@@ -16,7 +16,7 @@ const OVERFLOW: &str = "..";
 /// The upper bound of the first latency bucket; each further one doubles it.
 const FIRST_BUCKET: Duration = Duration::from_micros(16);
 /// Bounded buckets: 16 us to 16.8 s. One without a bound follows.
-pub(super) const BUCKETS: usize = 21;
+pub const BUCKETS: usize = 21;
 
 /// A front end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,7 +59,8 @@ pub enum Op {
 }
 
 impl Op {
-    pub(super) const ALL: [Op; 6] = [Op::Read, Op::Write, Op::Flush, Op::Trim, Op::Zero, Op::Other];
+    /// All of them.
+    pub const ALL: [Op; 6] = [Op::Read, Op::Write, Op::Flush, Op::Trim, Op::Zero, Op::Other];
 
     /// Its name as a label.
     #[must_use]
@@ -91,13 +92,17 @@ struct OpCounters {
 
 /// A reading of one operation's counters.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Reading {
-    pub(super) count: u64,
-    pub(super) errors: u64,
-    pub(super) bytes: u64,
-    pub(super) seconds: f64,
+pub struct Reading {
+    /// Operations.
+    pub count: u64,
+    /// Those that failed.
+    pub errors: u64,
+    /// Bytes of payload.
+    pub bytes: u64,
+    /// Seconds that they took, all together.
+    pub seconds: f64,
     /// Operations per bucket, not accumulated.
-    pub(super) buckets: [u64; BUCKETS + 1],
+    pub buckets: [u64; BUCKETS + 1],
 }
 
 impl ExportMetrics {
@@ -113,7 +118,9 @@ impl ExportMetrics {
         }
     }
 
-    pub(super) fn read(&self, op: Op) -> Reading {
+    /// How one operation's counters stand.
+    #[must_use]
+    pub fn read(&self, op: Op) -> Reading {
         let counters = &self.ops[op as usize];
         let buckets = std::array::from_fn(|i| counters.buckets[i].load(Relaxed));
         Reading {
@@ -134,58 +141,58 @@ fn bucket(latency: Duration) -> usize {
 }
 
 /// The upper bound of a bucket, seconds.
-pub(super) fn bucket_bound(index: usize) -> f64 {
+#[must_use]
+pub fn bucket_bound(index: usize) -> f64 {
     if index >= BUCKETS {
         return f64::INFINITY;
     }
     (FIRST_BUCKET * (1 << index)).as_secs_f64()
 }
 
-type Exports = BTreeMap<(Protocol, String), Arc<ExportMetrics>>;
+/// The counters of each export, ascending by protocol and name; gone when the gateway has forgotten them.
+pub type ExportList = Vec<(Protocol, Arc<str>, Weak<ExportMetrics>)>;
 
 /// All counters of a gateway.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    exports: Mutex<Exports>,
+    exports: BTreeMap<(Protocol, Arc<str>), Arc<ExportMetrics>>,
+    changed: bool,
 }
 
 impl Metrics {
-    /// No counters yet.
-    #[must_use]
-    pub fn new() -> Arc<Metrics> {
-        Arc::new(Metrics::default())
-    }
-
-    /// The counters of an export, to be held as long as the session lasts.
-    pub fn export(&self, protocol: Protocol, name: &str) -> Arc<ExportMetrics> {
-        let mut exports = self.exports();
-        if let Some(found) = exports.get(&(protocol, name.to_owned())) {
+    /// The counters of an export, to be held as long as it is counted.
+    pub fn export(&mut self, protocol: Protocol, name: &str) -> Arc<ExportMetrics> {
+        if let Some(found) = self.exports.get(&(protocol, name.into())) {
             return Arc::clone(found);
         }
-        if exports.len() >= MAX_EXPORTS {
-            exports.retain(|_, counters| Arc::strong_count(counters) > 1);
+        self.changed = true;
+        if self.exports.len() >= MAX_EXPORTS {
+            self.exports.retain(|_, counters| Arc::strong_count(counters) > 1);
         }
-        let name = if exports.len() < MAX_EXPORTS { name } else { OVERFLOW };
-        Arc::clone(exports.entry((protocol, name.to_owned())).or_default())
-    }
-
-    /// Forgets an export that was removed; sessions that still hold it count unseen.
-    pub fn forget(&self, name: &str) {
-        self.exports().retain(|(_, export), _| export != name);
-    }
-
-    /// All exports, in order.
-    pub(super) fn snapshot(&self) -> Vec<(Protocol, String, Arc<ExportMetrics>)> {
-        let exports = self.exports();
-        let row = |((protocol, name), counters): (&(Protocol, String), &Arc<_>)| {
-            (*protocol, name.clone(), Arc::clone(counters))
+        let name = if self.exports.len() < MAX_EXPORTS {
+            name
+        } else {
+            OVERFLOW
         };
-        exports.iter().map(row).collect()
+        Arc::clone(self.exports.entry((protocol, name.into())).or_default())
     }
 
-    /// A panic elsewhere leaves the map whole: every change to it is one call.
-    fn exports(&self) -> MutexGuard<'_, Exports> {
-        self.exports.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Forgets an export that was removed; who still holds it counts unseen.
+    pub fn forget(&mut self, name: &str) {
+        self.exports.retain(|(_, export), _| &**export != name);
+        self.changed = true;
+    }
+
+    /// All exports, if they are others than with the last call.
+    pub fn take_changed(&mut self) -> Option<ExportList> {
+        std::mem::take(&mut self.changed).then(|| self.list())
+    }
+
+    fn list(&self) -> ExportList {
+        let row = |((protocol, name), counters): (&(Protocol, Arc<str>), &Arc<_>)| {
+            (*protocol, Arc::clone(name), Arc::downgrade(counters))
+        };
+        self.exports.iter().map(row).collect()
     }
 }
 
@@ -215,7 +222,7 @@ mod tests {
 
     #[test]
     fn sessions_of_one_export_share_counters() {
-        let metrics = Metrics::new();
+        let mut metrics = Metrics::default();
         let a = metrics.export(Protocol::Nbd, "demo");
         let b = metrics.export(Protocol::Nbd, "demo");
         let other = metrics.export(Protocol::Nfs, "demo");
@@ -226,13 +233,18 @@ mod tests {
         assert!((reading.seconds - 0.003).abs() < 1e-9);
         assert_eq!(other.read(Op::Write).count, 0);
         assert_eq!(a.read(Op::Read).count, 0);
+        let list = metrics.take_changed().unwrap();
+        assert_eq!(list.len(), 2);
+        assert!(metrics.take_changed().is_none(), "nothing changed since");
         metrics.forget("demo");
-        assert!(metrics.snapshot().is_empty());
+        assert!(metrics.take_changed().unwrap().is_empty());
+        drop((a, b, other));
+        assert!(list.iter().all(|(.., counters)| counters.upgrade().is_none()));
     }
 
     #[test]
     fn names_are_bounded() {
-        let metrics = Metrics::new();
+        let mut metrics = Metrics::default();
         let held: Vec<_> = (0..MAX_EXPORTS)
             .map(|i| metrics.export(Protocol::Nbd, &format!("held{i}")))
             .collect();
@@ -240,7 +252,7 @@ mod tests {
         assert!(Arc::ptr_eq(&beyond, &metrics.export(Protocol::Nbd, "y")));
         drop((held, beyond));
         metrics.export(Protocol::Nbd, "z");
-        let names: Vec<_> = metrics.snapshot().into_iter().map(|(_, name, _)| name).collect();
-        assert_eq!(names, ["z"]);
+        let names: Vec<_> = metrics.list().into_iter().map(|(_, name, _)| name).collect();
+        assert_eq!(names, ["z".into()]);
     }
 }

@@ -172,6 +172,23 @@ pub struct Status {
     pub recovery: Recovery,
     /// How far the last scrub is, and what it found.
     pub scrub: Scrub,
+    /// The gateway that says all this.
+    #[serde(default)]
+    pub gateway: GatewayStatus,
+}
+
+/// How a gateway itself is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayStatus {
+    /// It serves what is open, or would if the cluster did.
+    pub serves: bool,
+    /// It opens images by their names: not while its copy of the metadata is too old.
+    pub opens: bool,
+    /// How old that copy is, milliseconds; absent while it is not known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub metadata_age_ms: Option<u64>,
+    /// How long the metadata store takes to answer, milliseconds.
+    pub metadata_latency_ms: u64,
 }
 
 /// A verdict on the cluster.

@@ -8,7 +8,7 @@ use trivet_core::kv::{Change, Compare, Revision, Txn, TxnOutcome};
 
 use super::conflict;
 use super::marks::Marks;
-use crate::admin::{AdminAnswer, AdminError, AdminReply, AdminResult, ClusterChange, ErrorKind, PatchSettings};
+use crate::admin::{AdminAnswer, AdminError, AdminResult, CallId, ClusterChange, ErrorKind, PatchSettings};
 use crate::gateway::{Effect, Gateway};
 
 /// So often a change is tried before it is given up.
@@ -46,7 +46,7 @@ impl Planned {
 #[derive(Debug)]
 struct Edit {
     change: ClusterChange,
-    reply: AdminReply,
+    call: CallId,
     refused: u32,
     then: Then,
 }
@@ -63,10 +63,10 @@ pub(crate) struct Edits {
 
 impl Gateway {
     /// Starts a change of what the cluster is made of.
-    pub(crate) fn change_cluster(&mut self, change: ClusterChange, reply: AdminReply, out: &mut Vec<Effect>) {
+    pub(crate) fn change_cluster(&mut self, call: CallId, change: ClusterChange, out: &mut Vec<Effect>) {
         let edit = Edit {
             change,
-            reply,
+            call,
             refused: 0,
             then: Then::Answer,
         };
@@ -75,10 +75,10 @@ impl Gateway {
 
     fn plan_edit(&mut self, mut edit: Edit, out: &mut Vec<Effect>) {
         match self.planned(&edit.change) {
-            Err(error) => answer(edit, Err(error)),
+            Err(error) => self.answer_call(edit.call, Err(error)),
             Ok(planned) if planned.txn.changes.is_empty() => {
                 let result = self.changed(&edit.change);
-                answer(edit, result);
+                self.answer_call(edit.call, result);
             }
             Ok(planned) => {
                 let ticket = self.number();
@@ -136,10 +136,10 @@ impl Gateway {
             TxnOutcome::Committed(revision) => self.edits.waiting.push((revision, edit, true)),
             TxnOutcome::Refused(_) if edit.refused >= TRIES => {
                 let error = conflict("others change the same all the time; look, and try again");
-                answer(edit, Err(error));
+                self.answer_call(edit.call, Err(error));
             }
             TxnOutcome::Refused(revision) => self.edits.waiting.push((revision, edit, false)),
-            TxnOutcome::Unknown => answer(edit, Err(unknown())),
+            TxnOutcome::Unknown => self.answer_call(edit.call, Err(unknown())),
         }
         self.edits_moved(out);
         true
@@ -165,17 +165,12 @@ impl Gateway {
         match edit.then.clone() {
             Then::Answer => {
                 let result = self.changed(&edit.change);
-                answer(edit, result);
+                self.answer_call(edit.call, result);
             }
             Then::Again => self.plan_edit(edit, out),
-            Then::Fail(error) => answer(edit, Err(error)),
+            Then::Fail(error) => self.answer_call(edit.call, Err(error)),
         }
     }
-}
-
-fn answer(edit: Edit, result: AdminResult) {
-    // A caller that has given up is no concern of ours.
-    let _ = edit.reply.send(result);
 }
 
 fn unknown() -> AdminError {

@@ -33,8 +33,14 @@ pub(crate) struct Findings {
     pub leaderless: bool,
     /// An administrator wants no recovery.
     pub no_recovery: bool,
-    /// Why PGs do not serve, and how many.
+    /// Why PGs do not serve, and how many. Those that are changing hands do not count.
     pub inactive: BTreeMap<String, u64>,
+    /// PGs that are changing hands.
+    pub moving: u64,
+    /// What keeps clients from what they want, in words.
+    pub broken: Vec<String>,
+    /// What somebody should look at, in words.
+    pub doubtful: Vec<String>,
 }
 
 impl Gateway {
@@ -49,11 +55,13 @@ impl Gateway {
         let limit = u64::from(map.settings.backfill_full_pct);
         let (full, rest): (Vec<_>, Vec<_>) = filled.partition(|(_, pct)| *pct >= limit);
         let mut inactive = BTreeMap::new();
-        let waits = |pg: &PgId| matches!(pg_state(map, *pg), "inactive" | "peering");
-        for pg in map.pgs().filter(waits) {
+        let (stuck, moving): (Vec<_>, Vec<_>) = self
+            .idle_pgs()
+            .partition(|pg| self.moving.is_stuck(self.clock.now, *pg));
+        for pg in stuck {
             *inactive.entry(why_inactive(map, pg)).or_default() += 1;
         }
-        Findings {
+        let mut found = Findings {
             osds: osds.len() as u64,
             down: those(&|osd| osd.state == OsdState::Down),
             out: those(&|osd| osd.out),
@@ -63,14 +71,25 @@ impl Gateway {
             leaderless: map.leader.is_none(),
             no_recovery: map.settings.no_recovery,
             inactive,
-        }
+            moving: moving.len() as u64,
+            ..Findings::default()
+        };
+        self.look_within(&mut found);
+        found
+    }
+
+    /// PGs that do not serve clients.
+    pub(crate) fn idle_pgs(&self) -> impl Iterator<Item = PgId> {
+        let map = self.client.map();
+        map.pgs()
+            .filter(|pg| matches!(pg_state(map, *pg), "inactive" | "peering"))
     }
 }
 
 /// The verdict, and why it is not better.
 pub(crate) fn health(found: &Findings, pgs: &PgCounts, scrub: &Scrub) -> (Health, Vec<String>) {
-    let mut reasons = Vec::new();
-    let inactive = pgs.total - pgs.active;
+    let mut reasons = found.broken.clone();
+    let inactive = (pgs.total - pgs.active).saturating_sub(found.moving);
     if inactive > 0 {
         reasons.push(format!("{inactive} of {} PGs do not serve clients", pgs.total));
         let mut why: Vec<(&String, &u64)> = found.inactive.iter().collect();
@@ -81,6 +100,10 @@ pub(crate) fn health(found: &Findings, pgs: &PgCounts, scrub: &Scrub) -> (Health
                 .map(|(why, count)| format!("{count} of these: {why}")),
         );
     }
+    if found.moving > 0 {
+        reasons.push(format!("{} PGs are changing hands", found.moving));
+    }
+    reasons.extend_from_slice(&found.doubtful);
     about_osds(found, &mut reasons);
     if found.leaderless {
         reasons.push("no monitor leads, so nobody plans who takes over; start one with 'trivet mon'".to_owned());
@@ -98,10 +121,12 @@ pub(crate) fn health(found: &Findings, pgs: &PgCounts, scrub: &Scrub) -> (Health
     if scrub.inconsistent > 0 {
         reasons.push(format!("{} objects have copies that differ", scrub.inconsistent));
     }
-    let health = match (inactive, reasons.is_empty()) {
-        (0, true) => Health::Ok,
-        (0, false) => Health::Warn,
-        _ => Health::Error,
+    let health = if inactive > 0 || !found.broken.is_empty() {
+        Health::Error
+    } else if reasons.is_empty() {
+        Health::Ok
+    } else {
+        Health::Warn
     };
     (health, reasons)
 }
@@ -168,7 +193,15 @@ mod tests {
             down: vec![2],
             ..found()
         };
+        let moving = Findings { moving: 1, ..found() };
+        let broken = Findings {
+            broken: vec!["the store is full".into()],
+            ..found()
+        };
         let table = [
+            (moving.clone(), pgs(7, 7), scrub(0, 0, 0), Health::Warn, 1),
+            (moving, pgs(6, 6), scrub(0, 0, 0), Health::Error, 2),
+            (broken, pgs(8, 8), scrub(0, 0, 0), Health::Error, 1),
             (found(), pgs(8, 8), scrub(0, 0, 0), Health::Ok, 0),
             (down, pgs(8, 5), scrub(0, 0, 0), Health::Warn, 2),
             (found(), pgs(7, 7), scrub(0, 0, 0), Health::Error, 1),
@@ -192,14 +225,19 @@ mod tests {
             full: vec![(5, 93)],
             leaderless: true,
             no_recovery: true,
-            inactive: [("a".to_owned(), 1), ("b".to_owned(), 5)].into(),
+            inactive: [("a".to_owned(), 1), ("b".to_owned(), 4)].into(),
+            moving: 1,
+            broken: vec!["the store is gone".into()],
+            doubtful: vec!["2 writes are stuck".into()],
             osds: 5,
         };
         let (verdict, why) = health(&found, &pgs(2, 2), &Scrub::default());
         assert_eq!(verdict, Health::Error);
         let text = why.join("\n");
         for part in [
-            "6 of 8 PGs do not serve clients\n5 of these: b\n1 of these: a\n",
+            "5 of 8 PGs do not serve clients\n4 of these: b\n1 of these: a\n1 PGs are changing hands\n",
+            "the store is gone",
+            "2 writes are stuck",
             "recovery is off",
             "2 of 5 OSDs are down: 1, 2",
             "too long, and their PGs go to others: 2",

@@ -7,16 +7,19 @@
 mod edits;
 mod health;
 mod marks;
+mod moving;
 mod osds;
 mod pgs;
 mod pools;
 mod recovery;
 mod space;
 mod tree;
+mod unwell;
 mod usage;
 
 pub(crate) use edits::Edits;
 pub(crate) use health::health;
+pub(crate) use moving::Moving;
 pub(crate) use pgs::pg_state;
 pub(crate) use pools::NO_POOL;
 pub(crate) use recovery::Progress;

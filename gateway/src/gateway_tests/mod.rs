@@ -3,6 +3,8 @@
 mod background;
 mod changes;
 mod clients;
+mod freshness;
+mod health;
 mod images;
 mod osds;
 mod pools;

@@ -345,6 +345,8 @@ fn pgs_are_listed_and_explained() {
         let call = AdminCall::Ask(ClusterQuestion::Pg { pg: bad.to_owned() });
         assert_eq!(world.error(call), kind, "{bad}");
     }
+    assert_eq!(status(&mut world).health, Health::Warn, "it may be changing hands");
+    world.pass(Duration::from_secs(4));
     let now = status(&mut world);
     assert_eq!(now.health, Health::Error);
     assert!(

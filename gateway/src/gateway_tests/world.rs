@@ -13,8 +13,9 @@ use trivet_core::message::{Action, LIST_LIMIT, Message, Op, OpDone, OpError, OpV
 use trivet_core::{ClientId, Epoch, ImageId, Now, OBJECT_SIZE, ObjectId, OsdId, PgId, PoolId};
 use trivet_namespace::{Caller, Context, Inode, Namespace, Numbers, Operation, Time};
 
-use crate::admin::metrics::{Metrics, Protocol};
-use crate::admin::{AdminAnswer, AdminCall, AdminError, AdminResult, ErrorKind, Status};
+use crate::admin::metrics::Protocol;
+use crate::admin::{AdminAnswer, AdminCall, AdminError, AdminResult, CallId, ErrorKind, Status};
+use crate::fresh::{Answer, Heard};
 use crate::gateway::{Clock, ConnKey, Effect, Gateway};
 use crate::nfs::{Export, NfsServer, Settings, Squash};
 use crate::session::Ending;
@@ -38,6 +39,9 @@ pub(super) struct World {
     pub(super) ops: VecDeque<Op>,
     pub(super) objects: BTreeMap<ObjectId, Vec<u8>>,
     pub(super) effects: Vec<Effect>,
+    /// Administrators who wait for an answer.
+    pub(super) callers: BTreeMap<CallId, oneshot::Sender<AdminResult>>,
+    pub(super) calls: u64,
     pub(super) connections: u64,
     /// Input that a session left over.
     pub(super) inputs: BTreeMap<ConnKey, BytesMut>,
@@ -55,6 +59,8 @@ pub(super) struct World {
     pub(super) hold_osd: bool,
     /// Notices overtake the outcomes of their transactions.
     pub(super) notices_first: bool,
+    /// The control plane hears nothing of the metadata store.
+    pub(super) deaf: bool,
     /// The next transactions are lost on their way, which the gateway hears of as unknown.
     pub(super) lose_txns: usize,
     /// The OSD answers all operations with this.
@@ -74,7 +80,7 @@ impl World {
             now: Now(0),
             wall: Time { sec: 1_000, nsec: 0 },
         };
-        let gateway = Gateway::new(OWN, clock, Metrics::new(), NfsServer::new(settings()), 1);
+        let gateway = Gateway::new(OWN, clock, NfsServer::new(settings()), 1);
         let mut world = World {
             gateway,
             clock,
@@ -86,6 +92,8 @@ impl World {
             ops: VecDeque::new(),
             objects: BTreeMap::new(),
             effects: Vec::new(),
+            callers: BTreeMap::new(),
+            calls: 0,
             connections: 0,
             inputs: BTreeMap::new(),
             sent: BTreeMap::new(),
@@ -98,6 +106,7 @@ impl World {
             hold_txns: false,
             hold_osd: false,
             notices_first: false,
+            deaf: false,
             lose_txns: 0,
             fail: None,
         };
@@ -164,6 +173,12 @@ impl World {
                 }
                 Effect::ToOsd(OSD, Message::Op(op)) => self.ops.push_back(op),
                 Effect::Txn(ticket, txn) => self.txns.push_back((ticket, txn)),
+                Effect::Answered(call, answer) => {
+                    let caller = self.callers.remove(&call).expect("each call is answered once");
+                    // One that has given up is no concern of ours.
+                    let _ = caller.send(answer);
+                }
+                Effect::Exports(_) => {}
                 other => panic!("unexpected: {other:?}"),
             }
         }
@@ -258,7 +273,24 @@ impl World {
             keys,
         };
         self.gateway.notice(self.clock, &notice, &mut self.effects);
+        self.hear();
         self.run();
+    }
+
+    /// The control plane asks the store what its last commit is.
+    pub(super) fn hear(&mut self) {
+        if self.deaf {
+            return;
+        }
+        let heard = Heard {
+            asked: self.clock.now,
+            took: Duration::from_millis(1),
+            answer: Ok(Answer {
+                revision: self.revision,
+                full: false,
+            }),
+        };
+        self.gateway.heard(self.clock, &heard, &mut self.effects);
     }
 
     fn execute_op(&mut self) -> bool {
@@ -358,6 +390,7 @@ impl World {
                 sec: 1_000 + i64::try_from(since.as_secs()).unwrap(),
                 nsec: since.subsec_nanos(),
             };
+            self.hear();
             self.gateway.tick(self.clock, &mut self.effects);
             self.run();
         }
@@ -366,7 +399,10 @@ impl World {
     /// What an administrator asks for; the answer may be under way.
     pub(super) fn call(&mut self, call: AdminCall) -> oneshot::Receiver<AdminResult> {
         let (reply, answer) = oneshot::channel();
-        self.gateway.admin(self.clock, call, reply, &mut self.effects);
+        self.calls += 1;
+        let id = CallId(self.calls);
+        self.callers.insert(id, reply);
+        self.gateway.admin(self.clock, id, call, &mut self.effects);
         self.run();
         answer
     }

@@ -32,12 +32,14 @@ use hashbrown::HashMap;
 use trivet_core::Now;
 use trivet_namespace::{Caller, Operation};
 use trivet_nfs::connection::{self, Call, Connection, Limits, Reply, Request};
+use trivet_nfs::mount::{self, MountStatus};
 use trivet_nfs::nfs3::{self, Status};
 use trivet_nfs::rpc::{AuthStat, Credentials, Refusal};
 
 pub use exports::{BadNetwork, Export, Network, Squash};
 pub use server::{NfsServer, Settings};
 
+use crate::fresh::HOLD;
 use crate::session::{Desk, Ending, Finished, InFlight, Session, Ticket};
 use replies::{CallKey, Seen};
 use scene::{Denied, Scene, Step, Then};
@@ -54,6 +56,8 @@ pub struct NfsSession {
     pending: HashMap<Ticket, Pending>,
     /// Calls that wait for something else to end; they are tried again after every event.
     parked: Vec<Call>,
+    /// Mounts that wait for a tree of names that is not too old, and since when.
+    mounting: Vec<(Now, Call)>,
     /// Since when a record has been incomplete.
     partial_since: Option<Now>,
     /// Calls of one `receive`, kept for its memory.
@@ -78,6 +82,7 @@ impl NfsSession {
             connection: Connection::new(Limits::default()),
             pending: HashMap::new(),
             parked: Vec::new(),
+            mounting: Vec::new(),
             partial_since: None,
             calls: Vec::new(),
         }
@@ -85,12 +90,7 @@ impl NfsSession {
 
     fn start_call(&mut self, call: Call, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
         let key = match &call.body {
-            Request::Mount(request) => {
-                let server = Rc::clone(&self.server);
-                let reply = mounts::answer(&self.scene(&server, desk, &call.credentials), request);
-                self.connection.reply(call.ticket, &Reply::Mount(reply), out);
-                return;
-            }
+            Request::Mount(_) => return self.mount(desk.now, call, desk, out),
             Request::Nfs(request) if replies::is_cached(request) => Some(self.key(&call)),
             Request::Nfs(_) => None,
         };
@@ -100,6 +100,23 @@ impl NfsSession {
             Seen::InProgress => self.parked.push(call),
             Seen::Answered(reply) => self.connection.reply(call.ticket, &Reply::Nfs(reply), out),
         }
+    }
+
+    /// Answers a call of the MOUNT program that came at `since`. MOUNT has no word for *come later*: the call waits.
+    fn mount(&mut self, since: Now, call: Call, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
+        let Request::Mount(request) = &call.body else { return };
+        let unsure = desk.is_stale() && matches!(request, mount::Request::Mount(_));
+        if unsure && desk.now.since(since) < HOLD {
+            self.mounting.push((since, call));
+            return;
+        }
+        let server = Rc::clone(&self.server);
+        let reply = if unsure {
+            mount::Reply::Mount(Err(MountStatus::ServerFault))
+        } else {
+            mounts::answer(&self.scene(&server, desk, &call.credentials), request)
+        };
+        self.connection.reply(call.ticket, &Reply::Mount(reply), out);
     }
 
     fn key(&self, call: &Call) -> CallKey {
@@ -115,7 +132,15 @@ impl NfsSession {
             return;
         };
         let server = Rc::clone(&self.server);
-        let step = run(&self.scene(&server, desk, &call.credentials), request);
+        let later = Err(Denied::Status(Status::Jukebox));
+        let step = if desk.is_stale() && rests_on_names(request) {
+            later
+        } else {
+            match run(&self.scene(&server, desk, &call.credentials), request) {
+                Ok(Step::Io(image, ..)) if desk.is_stale() && !desk.was_served(image) => later,
+                step => step,
+            }
+        };
         match step {
             Ok(Step::Reply(reply)) => self.answer(call.ticket, key, reply, out),
             Ok(Step::Io(image, op, then)) => {
@@ -185,6 +210,9 @@ impl NfsSession {
     fn retry_parked(&mut self, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
         for call in std::mem::take(&mut self.parked) {
             self.start_call(call, desk, out);
+        }
+        for (since, call) in std::mem::take(&mut self.mounting) {
+            self.mount(since, call, desk, out);
         }
     }
 
@@ -275,6 +303,11 @@ impl Session for NfsSession {
         Ok(())
     }
 
+    /// There are no opens: calls are judged one by one.
+    fn opens(&self) -> bool {
+        false
+    }
+
     fn hint(&self) -> usize {
         self.connection.hint()
     }
@@ -292,6 +325,22 @@ impl Drop for NfsSession {
     fn drop(&mut self) {
         self.pending.values().for_each(|pending| self.abandon(pending.key));
     }
+}
+
+/// Whether the answer depends on what a name means: it must not come from a tree that is too old.
+fn rests_on_names(request: &nfs3::Request) -> bool {
+    !matches!(
+        request,
+        nfs3::Request::GetAttr(_)
+            | nfs3::Request::Access(_)
+            | nfs3::Request::ReadLink(_)
+            | nfs3::Request::Read(_)
+            | nfs3::Request::Write(_)
+            | nfs3::Request::FsStat(_)
+            | nfs3::Request::FsInfo(_)
+            | nfs3::Request::PathConf(_)
+            | nfs3::Request::Commit(_)
+    )
 }
 
 /// One procedure.

@@ -404,6 +404,12 @@ impl Connection {
         self.transfers.used
     }
 
+    /// Whether it is logged in to a target. Until then, and for as long as it only discovers, what comes may name one.
+    #[must_use]
+    pub fn has_target(&self) -> bool {
+        self.target.is_some() && !matches!(self.phase, Phase::Login(_))
+    }
+
     /// Whether the connection is over by agreement: close it when everything is sent.
     #[must_use]
     pub fn is_finished(&self) -> bool {

@@ -12,6 +12,7 @@ const MAY_SEE: &[(&str, &[&str])] = &[
     ("cluster/", &["cluster/"]),
     ("osd", &["cluster/", "osd/"]),
     ("mon", &["cluster/"]),
+    ("gateway/control", &["cluster/", "gateway"]),
     ("gateway", &["cluster/", "gateway/", "protocols/"]),
     ("cli", &[""]),
     ("tests/", &[""]),

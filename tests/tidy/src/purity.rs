@@ -18,6 +18,7 @@ const PURE: &[&str] = &[
     "osd",
     "mon",
     "gateway/namespace",
+    "gateway",
 ];
 
 const BANS: &[&str] = &[

@@ -86,6 +86,10 @@ impl Meta for Etcd {
         Box::new(watch::EtcdWatch::new(Arc::clone(&self.shared), span, from))
     }
 
+    fn is_full(&self) -> Pending<'_, Result<bool, MetaError>> {
+        Box::pin(self.shared.is_full())
+    }
+
     fn lease_grant(&self, ttl: Duration) -> Pending<'_, Result<LeaseId, MetaError>> {
         Box::pin(self.shared.lease_grant(ttl))
     }

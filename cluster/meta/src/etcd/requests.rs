@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use etcd_client::{Client, GetOptions};
+use etcd_client::{AlarmAction, AlarmType, Client, GetOptions};
 use tokio::time::{Instant, sleep, timeout};
 use trivet_core::kv::{KeyValue, LeaseId, Revision, Txn, TxnOutcome};
 
@@ -138,6 +138,20 @@ impl Shared {
         }
         let revision = keyspace::revision(revision);
         Ok(Range { revision, keys })
+    }
+
+    /// Whether a member has raised the alarm that its quota is used up: from then on none of them takes changes. Whoever may
+    /// not ask hears *no*.
+    pub(super) async fn is_full(&self) -> Result<bool, MetaError> {
+        let asked = self.ask(|client| async move {
+            let mut maintenance = client.maintenance_client();
+            maintenance.alarm(AlarmAction::Get, AlarmType::Nospace, None).await
+        });
+        match asked.await {
+            Ok(answer) => Ok(answer.alarms().iter().any(|alarm| alarm.alarm() == AlarmType::Nospace)),
+            Err(Failure::Final(MetaError::Unavailable(_))) => Ok(false),
+            Err(failure) => Err(failure.into_error()),
+        }
     }
 
     pub(super) async fn lease_grant(&self, ttl: Duration) -> Result<LeaseId, MetaError> {

@@ -18,6 +18,7 @@ use trivet_nfs::xdr::{Reader, Writer};
 use trivet_nfs::{mount, rpc};
 
 use super::*;
+use crate::fresh::Freshness;
 use crate::session::{Request as Asked, Space};
 use crate::test_tree::commit;
 
@@ -30,6 +31,7 @@ struct Gateway {
     namespace: Namespace,
     numbers: Numbers,
     touched: BTreeMap<ImageId, Time>,
+    freshness: Freshness,
     now: Now,
     revision: u64,
     next_ticket: u64,
@@ -88,6 +90,7 @@ impl Gateway {
             namespace,
             numbers,
             touched: BTreeMap::new(),
+            freshness: Freshness::always(),
             now: Now(0),
             revision: 1,
             next_ticket: 1,
@@ -122,6 +125,7 @@ impl Gateway {
             local: ([127, 0, 0, 1], 2049).into(),
             space: Space { total: 1000, free: 400 },
             touched: &self.touched,
+            freshness: &self.freshness,
             requests: &mut self.asked,
             next_ticket: &mut self.next_ticket,
         };

@@ -10,7 +10,8 @@
 //! | `GET /api/v1/status`, `GET /api/v1/osds` | show |
 //! | `POST /api/v1/osds/N/stop`, `.../start` | stop, start |
 //! | `POST /api/v1/scrub` | ask for a scrub |
-//! | `GET /healthz` | 200 `ok` when data can be served |
+//! | `GET /healthz` | 200 `ok` while this gateway serves what is open |
+//! | `GET /readyz` | 200 `ok` while it also opens images for new clients |
 //! | `GET /metrics` | OpenMetrics text |
 //!
 //! What the cluster is made of has its routes in `cluster_http`. Every failure is `{"error": {"kind", "message"}}`. Who
@@ -32,18 +33,21 @@ use axum::{Json, Router};
 use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-
-use super::listener::Bounded;
-use super::metrics::Metrics;
-use super::scrape::{Shown, scrape};
-use super::{
-    AdminAnswer, AdminCall, AdminError, AdminHandle, ClusterQuestion, CreateImage, ErrorKind, Health, PatchImage,
-    Status, clean_path, cluster_http, guard,
+use trivet_gateway::admin::{
+    AdminAnswer, AdminCall, AdminError, ClusterQuestion, CreateImage, ErrorKind, GatewayStatus, PatchImage, Status,
+    clean_path,
 };
+
+use crate::calls::AdminHandle;
+use crate::counters::Counters;
+use crate::failure::Failure;
+use crate::listener::Bounded;
+use crate::scrape::{Shown, scrape};
+use crate::{cluster_http, guard};
 
 /// The largest request body, bytes.
 const BODY_LIMIT: usize = 1 << 20;
-/// How long `/healthz` and `/metrics` wait for the data path: probes have short deadlines of their own.
+/// How long `/healthz`, `/readyz` and `/metrics` wait for the data path: probes have short deadlines of their own.
 const PROBE_DEADLINE: Duration = Duration::from_secs(2);
 /// How long requests under way may take once the gateway is told to stop.
 const GRACE: Duration = Duration::from_secs(2);
@@ -57,7 +61,7 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 pub async fn serve(
     listener: TcpListener,
     handle: AdminHandle,
-    metrics: Arc<Metrics>,
+    counters: Arc<Counters>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let local = listener.local_addr()?.ip().is_loopback();
@@ -66,7 +70,7 @@ pub async fn serve(
         shutdown.await;
         drop(told);
     };
-    let server = axum::serve(Bounded::new(listener), router(handle, metrics, local));
+    let server = axum::serve(Bounded::new(listener), router(handle, counters, local));
     let patience = async {
         // The sender is only ever dropped: an error is the signal.
         let _ = stopping.await;
@@ -82,10 +86,10 @@ pub async fn serve(
 #[derive(Clone)]
 pub(super) struct Api {
     handle: AdminHandle,
-    metrics: Arc<Metrics>,
+    counters: Arc<Counters>,
 }
 
-fn router(handle: AdminHandle, metrics: Arc<Metrics>, local: bool) -> Router {
+fn router(handle: AdminHandle, counters: Arc<Counters>, local: bool) -> Router {
     let router = Router::new()
         .route("/api/v1/images", get(image_list).post(image_create))
         .route(
@@ -98,6 +102,7 @@ fn router(handle: AdminHandle, metrics: Arc<Metrics>, local: bool) -> Router {
         .route("/api/v1/osds/{osd}/start", post(osd_start))
         .route("/api/v1/scrub", post(scrub))
         .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text));
     cluster_http::routes(router)
         .fallback(no_route)
@@ -105,16 +110,16 @@ fn router(handle: AdminHandle, metrics: Arc<Metrics>, local: bool) -> Router {
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(from_fn(guard::json_only))
         .layer(from_fn_with_state(local, guard::local_host))
-        .with_state(Api { handle, metrics })
+        .with_state(Api { handle, counters })
 }
 
 /// What a route answers.
-pub(super) type Answer = Result<Json<AdminAnswer>, AdminError>;
+pub(super) type Answer = Result<Json<AdminAnswer>, Failure>;
 
 impl Api {
     /// Asks the data path.
     pub(super) async fn ask(&self, call: AdminCall) -> Answer {
-        self.handle.call(call).await.map(Json)
+        Ok(Json(self.handle.call(call).await?))
     }
 
     async fn probe(&self) -> Result<Status, AdminError> {
@@ -135,7 +140,7 @@ async fn image_list(State(api): State<Api>) -> Answer {
 async fn image_create(
     State(api): State<Api>,
     JsonBody(body): JsonBody<CreateImage>,
-) -> Result<(StatusCode, Json<AdminAnswer>), AdminError> {
+) -> Result<(StatusCode, Json<AdminAnswer>), Failure> {
     Ok((StatusCode::CREATED, api.ask(body.call()?).await?))
 }
 
@@ -176,8 +181,17 @@ async fn scrub(State(api): State<Api>) -> Answer {
 }
 
 async fn healthz(State(api): State<Api>) -> Response {
-    let why = match api.probe().await {
-        Ok(status) if status.health != Health::Error => return "ok".into_response(),
+    judged(api.probe().await, |gateway| gateway.serves)
+}
+
+async fn readyz(State(api): State<Api>) -> Response {
+    judged(api.probe().await, |gateway| gateway.opens)
+}
+
+/// What a probe is told: about this gateway, not about the cluster, which others could not serve better.
+fn judged(status: Result<Status, AdminError>, good: fn(&GatewayStatus) -> bool) -> Response {
+    let why = match status {
+        Ok(status) if good(&status.gateway) => return "ok".into_response(),
         Ok(status) => status.reasons.join("\n"),
         Err(error) => error.message,
     };
@@ -201,25 +215,25 @@ async fn metrics_text(State(api): State<Api>) -> Response {
             shown.images = list.images;
         }
     }
-    let text = scrape(api.metrics, shown);
+    let text = scrape(&api.counters, shown);
     ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response()
 }
 
-async fn no_route() -> AdminError {
-    AdminError::new(ErrorKind::NotFound, "no such route; the API is under /api/v1")
+async fn no_route() -> Failure {
+    AdminError::new(ErrorKind::NotFound, "no such route; the API is under /api/v1").into()
 }
 
-async fn no_method() -> AdminError {
-    AdminError::new(ErrorKind::Method, "the route does not know this method")
+async fn no_method() -> Failure {
+    AdminError::new(ErrorKind::Method, "the route does not know this method").into()
 }
 
 /// The image that the route names, valid.
 struct ImagePath(String);
 
 impl<S: Send + Sync> FromRequestParts<S> for ImagePath {
-    type Rejection = AdminError;
+    type Rejection = Failure;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<ImagePath, AdminError> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<ImagePath, Failure> {
         let path = Path::<String>::from_request_parts(parts, state).await;
         let Path(path) = path.map_err(|e| AdminError::invalid(format!("bad image name: {}", e.body_text())))?;
         Ok(ImagePath(clean_path(&path)?))
@@ -230,14 +244,12 @@ impl<S: Send + Sync> FromRequestParts<S> for ImagePath {
 pub(super) struct OsdNumber(pub(super) u32);
 
 impl<S: Send + Sync> FromRequestParts<S> for OsdNumber {
-    type Rejection = AdminError;
+    type Rejection = Failure;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<OsdNumber, AdminError> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<OsdNumber, Failure> {
         match Path::<u32>::from_request_parts(parts, state).await {
             Ok(Path(osd)) => Ok(OsdNumber(osd)),
-            Err(_) => Err(AdminError::invalid(
-                "an OSD is named by its number, as in the list of OSDs",
-            )),
+            Err(_) => Err(AdminError::invalid("an OSD is named by its number, as in the list of OSDs").into()),
         }
     }
 }
@@ -246,9 +258,9 @@ impl<S: Send + Sync> FromRequestParts<S> for OsdNumber {
 pub(super) struct JsonBody<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
-    type Rejection = AdminError;
+    type Rejection = Failure;
 
-    async fn from_request(request: Request, state: &S) -> Result<JsonBody<T>, AdminError> {
+    async fn from_request(request: Request, state: &S) -> Result<JsonBody<T>, Failure> {
         let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
             if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
                 AdminError::new(
@@ -261,6 +273,6 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         })?;
         serde_json::from_slice(&bytes)
             .map(JsonBody)
-            .map_err(|error| AdminError::invalid(format!("bad JSON body: {error}")))
+            .map_err(|error| AdminError::invalid(format!("bad JSON body: {error}")).into())
     }
 }

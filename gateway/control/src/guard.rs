@@ -10,8 +10,9 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use trivet_gateway::admin::{AdminError, ErrorKind};
 
-use super::{AdminError, ErrorKind};
+use crate::failure::Failure;
 
 /// Lets loopback hosts through, for a listener on loopback.
 pub(super) async fn local_host(State(local): State<bool>, request: Request, next: Next) -> Response {
@@ -20,7 +21,7 @@ pub(super) async fn local_host(State(local): State<bool>, request: Request, next
             ErrorKind::Forbidden,
             "this API listens on loopback: address it as 127.0.0.1, [::1] or localhost",
         );
-        return error.into_response();
+        return Failure::from(error).into_response();
     }
     next.run(request).await
 }
@@ -30,7 +31,7 @@ pub(super) async fn json_only(request: Request, next: Next) -> Response {
     let carries = matches!(*request.method(), Method::POST | Method::PATCH | Method::PUT);
     if carries && !is_json(request.headers()) {
         let error = AdminError::new(ErrorKind::MediaType, "the content type must be application/json");
-        return error.into_response();
+        return Failure::from(error).into_response();
     }
     next.run(request).await
 }

@@ -3,17 +3,18 @@
 //! A gateway whose data path does not answer still gives its counters, and says `trivet_up 0`.
 
 use std::fmt;
-use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
+use trivet_gateway::admin::metrics::{BUCKETS, Op, Reading, bucket_bound};
+use trivet_gateway::admin::{GatewayStatus, Health, ImageInfo, OsdInfo, OsdState, PoolInfo, Scrub, Status};
 
-use super::metrics::{BUCKETS, ExportMetrics, Metrics, Op, Protocol, Reading, bucket_bound};
-use super::scrape_usage::usage;
-use super::{Health, ImageInfo, OsdInfo, OsdState, PoolInfo, Scrub, Status};
+use crate::counters::{Counters, Export};
+use crate::scrape_usage::usage;
 
 /// What the data path shows.
 #[derive(Debug, Default)]
@@ -26,9 +27,12 @@ pub(super) struct Shown {
 }
 
 /// The text of a scrape.
-pub(super) fn scrape(metrics: Arc<Metrics>, shown: Shown) -> String {
+pub(super) fn scrape(counters: &Counters, shown: Shown) -> String {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Scrape { metrics, shown }));
+    registry.register_collector(Box::new(Scrape {
+        exports: counters.read(),
+        shown,
+    }));
     let mut text = String::new();
     text::encode(&mut text, &registry).expect("writing to a string does not fail");
     text
@@ -36,7 +40,7 @@ pub(super) fn scrape(metrics: Arc<Metrics>, shown: Shown) -> String {
 
 #[derive(Debug)]
 struct Scrape {
-    metrics: Arc<Metrics>,
+    exports: Vec<Export>,
     shown: Shown,
 }
 
@@ -45,9 +49,10 @@ impl Collector for Scrape {
         let shown = &self.shown;
         let up = u64::from(shown.status.is_some());
         gauge(&mut encoder, "trivet_up", "Whether the data path answers", &up)?;
-        operations(&mut encoder, &self.metrics.snapshot())?;
+        operations(&mut encoder, &self.exports)?;
         if let Some(status) = &shown.status {
             cluster(&mut encoder, status)?;
+            gateway(&mut encoder, &status.gateway)?;
             placement(&mut encoder, status)?;
             scrub(&mut encoder, &status.scrub)?;
         }
@@ -77,7 +82,7 @@ fn gauges<'a>(
     Ok(())
 }
 
-type Exports = [(Protocol, String, Arc<ExportMetrics>)];
+type Exports = [Export];
 
 fn operations(encoder: &mut DescriptorEncoder, exports: &Exports) -> fmt::Result {
     let name = "trivet_op_seconds";
@@ -166,6 +171,26 @@ fn cluster(encoder: &mut DescriptorEncoder, status: &Status) -> fmt::Result {
     let clients = &status.clients;
     let clients = [("nbd", clients.nbd), ("iscsi", clients.iscsi), ("nfs", clients.nfs)];
     gauges(encoder, ("trivet_clients", "Clients connected"), "protocol", clients)
+}
+
+fn gateway(encoder: &mut DescriptorEncoder, gateway: &GatewayStatus) -> fmt::Result {
+    let opens = u64::from(gateway.opens);
+    gauge(encoder, "trivet_opens", "Whether the gateway opens images", &opens)?;
+    if let Some(age) = gateway.metadata_age_ms {
+        let name = "trivet_metadata_age_seconds";
+        seconds(encoder, (name, "How old the gateway's copy of the metadata is"), age)?;
+    }
+    let name = "trivet_metadata_latency_seconds";
+    let help = "How long the metadata store takes to answer";
+    seconds(encoder, (name, help), gateway.metadata_latency_ms)
+}
+
+/// A gauge of a time in milliseconds.
+fn seconds(encoder: &mut DescriptorEncoder, (name, help): (&str, &str), millis: u64) -> fmt::Result {
+    let value = Duration::from_millis(millis).as_secs_f64();
+    encoder
+        .encode_descriptor(name, help, None, MetricType::Gauge)?
+        .encode_gauge(&value)
 }
 
 fn placement(encoder: &mut DescriptorEncoder, status: &Status) -> fmt::Result {
@@ -296,6 +321,8 @@ fn pools(encoder: &mut DescriptorEncoder, pools: &[PoolInfo]) -> fmt::Result {
 mod tests {
     use std::time::Duration;
 
+    use trivet_gateway::admin::metrics::{Metrics, Protocol};
+
     use super::*;
 
     fn has(text: &str, line: &str) {
@@ -304,7 +331,7 @@ mod tests {
 
     #[test]
     fn counters_and_gauges_are_there() {
-        let metrics = Metrics::new();
+        let mut metrics = Metrics::default();
         let export = metrics.export(Protocol::Nbd, "vms/we\"b");
         export.record(Op::Read, 4096, Duration::from_micros(20), false);
         export.record(Op::Read, 4096, Duration::from_secs(60), true);
@@ -332,7 +359,9 @@ mod tests {
             pools: vec![pool],
             images: Vec::new(),
         };
-        let text = scrape(metrics, shown);
+        let counters = Counters::default();
+        counters.list(metrics.take_changed().unwrap());
+        let text = scrape(&counters, shown);
         let labels = r#"protocol="nbd",export="vms/we\"b",op="read""#;
         has(&text, "trivet_up 1");
         has(&text, &format!("trivet_ops_total{{{labels}}} 2"));
@@ -361,7 +390,7 @@ mod tests {
 
     #[test]
     fn a_stalled_data_path_shows() {
-        let text = scrape(Metrics::new(), Shown::default());
+        let text = scrape(&Counters::default(), Shown::default());
         has(&text, "trivet_up 0");
         assert!(!text.contains("trivet_health{"), "{text}");
     }

@@ -4,8 +4,7 @@ use std::fmt;
 
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
-
-use super::{ImageInfo, OpTotal, OpTotals, PoolInfo};
+use trivet_gateway::admin::{ImageInfo, OpTotal, OpTotals, PoolInfo};
 
 /// Labels of a pool or an image.
 type Labels<'a> = Vec<(&'static str, &'a str)>;
@@ -109,9 +108,9 @@ fn counters(encoder: &mut DescriptorEncoder, of: &str, rows: &[(Labels<'_>, Opti
 
 #[cfg(test)]
 mod tests {
-    use super::super::metrics::Metrics;
-    use super::super::scrape::{Shown, scrape};
     use super::*;
+    use crate::counters::Counters;
+    use crate::scrape::{Shown, scrape};
 
     #[test]
     fn pools_and_images_are_there() {
@@ -139,7 +138,7 @@ mod tests {
             images: vec![known, ImageInfo::new("unknown", "2", 512)],
             ..Shown::default()
         };
-        let text = scrape(Metrics::new(), shown);
+        let text = scrape(&Counters::default(), shown);
         for line in [
             "trivet_pool_used_bytes{pool=\"fast\"} 8192",
             "trivet_pool_raw_used_bytes{pool=\"fast\"} 262144",

@@ -2,28 +2,30 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use trivet_gateway::admin::metrics::{Metrics, Op, Protocol};
+use trivet_gateway::admin::*;
 
-use super::http::serve;
-use super::metrics::{Metrics, Op, Protocol};
-use super::*;
-
-/// What the data path was asked, and how it answers.
-type DataPath = fn(AdminCall) -> AdminResult;
+use crate::calls::{AdminHandle, channel};
+use crate::counters::Counters;
+use crate::http::serve;
 
 struct Server {
     runtime: tokio::runtime::Runtime,
     address: SocketAddr,
     stop: oneshot::Sender<()>,
     served: tokio::task::JoinHandle<std::io::Result<()>>,
+    /// Its counters are seen as long as it is there.
+    _metrics: Metrics,
 }
 
-fn start(data_path: DataPath) -> Server {
+/// A server whose data path answers like this.
+fn start(data_path: impl Fn(AdminCall) -> AdminResult + Send + 'static) -> Server {
     let (woken, wakes) = mpsc::channel();
     let (handle, mut receiver) = channel(move || woken.send(()).unwrap_or_default());
     std::thread::spawn(move || {
@@ -40,18 +42,21 @@ fn start_with(handle: AdminHandle) -> Server {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
-    let metrics = Metrics::new();
+    let mut metrics = Metrics::default();
     metrics
         .export(Protocol::Nbd, "demo")
         .record(Op::Flush, 0, Duration::ZERO, false);
+    let counters = Arc::new(Counters::default());
+    counters.list(metrics.take_changed().unwrap());
     let (stop, stopped) = oneshot::channel::<()>();
     let shutdown = async { drop(stopped.await) };
-    let served = runtime.spawn(serve(listener, handle, metrics, shutdown));
+    let served = runtime.spawn(serve(listener, handle, counters, shutdown));
     Server {
         runtime,
         address,
         stop,
         served,
+        _metrics: metrics,
     }
 }
 
@@ -99,6 +104,12 @@ fn obliging(call: AdminCall) -> AdminResult {
             let status = Status {
                 health: Health::Warn,
                 images: 2,
+                gateway: GatewayStatus {
+                    serves: true,
+                    opens: true,
+                    metadata_age_ms: Some(1_500),
+                    ..GatewayStatus::default()
+                },
                 ..Status::default()
             };
             Ok(AdminAnswer::Status(Box::new(status)))
@@ -345,11 +356,15 @@ fn strangers_are_kept_out() {
 fn health_and_metrics() {
     let server = start(obliging);
     let host = "Host: localhost\r\n";
-    assert_eq!(server.send("GET /healthz", host, ""), (200, "ok".to_owned()));
+    for probe in ["GET /healthz", "GET /readyz"] {
+        assert_eq!(server.send(probe, host, ""), (200, "ok".to_owned()));
+    }
     let (status, text) = server.send("GET /metrics", host, "");
     assert_eq!(status, 200);
     for line in [
         "trivet_up 1",
+        "trivet_opens 1",
+        "trivet_metadata_age_seconds 1.5",
         "trivet_images 2",
         "trivet_osd_up{osd=\"1\"} 1",
         "trivet_pool_images{pool=\"fast\"} 3",
@@ -360,18 +375,31 @@ fn health_and_metrics() {
 }
 
 #[test]
-fn bad_health_is_503_with_the_reasons() {
-    let server = start(|_| {
-        let reasons = vec!["2 PGs are not active".to_owned()];
-        let status = Status {
-            health: Health::Error,
-            reasons,
-            ..Status::default()
-        };
-        Ok(AdminAnswer::Status(Box::new(status)))
-    });
-    let answer = server.send("GET /healthz", "Host: localhost\r\n", "");
-    assert_eq!(answer, (503, "2 PGs are not active".to_owned()));
+fn probes_are_about_the_gateway_and_tell_the_reasons() {
+    for (serves, opens) in [(false, false), (true, false), (true, true)] {
+        let server = start(move |_| {
+            let status = Status {
+                health: Health::Error,
+                reasons: vec!["2 PGs are not active".to_owned()],
+                gateway: GatewayStatus {
+                    serves,
+                    opens,
+                    ..GatewayStatus::default()
+                },
+                ..Status::default()
+            };
+            Ok(AdminAnswer::Status(Box::new(status)))
+        });
+        for (probe, good) in [("GET /healthz", serves), ("GET /readyz", opens)] {
+            let answer = server.send(probe, "Host: localhost\r\n", "");
+            let wanted = if good {
+                (200, "ok")
+            } else {
+                (503, "2 PGs are not active")
+            };
+            assert_eq!(answer, (wanted.0, wanted.1.to_owned()), "{probe} {serves} {opens}");
+        }
+    }
 }
 
 #[test]

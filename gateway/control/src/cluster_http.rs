@@ -17,11 +17,13 @@ use axum::http::request::Parts;
 use axum::routing::{get, patch, put};
 use axum::{Json, Router};
 
-use super::http::{Answer, Api, JsonBody, OsdNumber};
-use super::{
+use trivet_gateway::admin::{
     AdminAnswer, AdminCall, AdminError, ClusterChange, ClusterQuestion as Question, CreatePool, PatchOsd, PatchPool,
     PatchSettings, PgFilter, SetPlace,
 };
+
+use crate::failure::Failure;
+use crate::http::{Answer, Api, JsonBody, OsdNumber};
 
 /// Adds the routes.
 pub(super) fn routes(router: Router<Api>) -> Router<Api> {
@@ -54,7 +56,7 @@ async fn pool_list(State(api): State<Api>) -> Answer {
 async fn pool_create(
     State(api): State<Api>,
     JsonBody(body): JsonBody<CreatePool>,
-) -> Result<(StatusCode, Json<AdminAnswer>), AdminError> {
+) -> Result<(StatusCode, Json<AdminAnswer>), Failure> {
     Ok((StatusCode::CREATED, change(&api, body.change()?).await?))
 }
 
@@ -118,9 +120,9 @@ async fn settings_modify(State(api): State<Api>, JsonBody(body): JsonBody<PatchS
 struct Name(String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Name {
-    type Rejection = AdminError;
+    type Rejection = Failure;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Name, AdminError> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Name, Failure> {
         let Path(name) = Path::<String>::from_request_parts(parts, state)
             .await
             .map_err(|e| AdminError::invalid(format!("bad name: {}", e.body_text())))?;
@@ -132,9 +134,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
 struct Filter(PgFilter);
 
 impl<S: Send + Sync> FromRequestParts<S> for Filter {
-    type Rejection = AdminError;
+    type Rejection = Failure;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Filter, AdminError> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Filter, Failure> {
         let Query(filter) = Query::<PgFilter>::from_request_parts(parts, state)
             .await
             .map_err(|e| AdminError::invalid(format!("bad query: {}", e.body_text())))?;

@@ -1,0 +1,54 @@
+//! What is wrong with the metadata store, with this gateway, and with the work of its clients.
+
+use std::time::Duration;
+
+use trivet_core::Now;
+
+use super::health::Findings;
+use crate::gateway::Gateway;
+
+/// A metadata store whose answers take longer makes everything that changes slow.
+const SLOW: Duration = Duration::from_millis(300);
+/// Work of clients that takes longer is stuck.
+const STUCK: Duration = Duration::from_secs(10);
+
+impl Gateway {
+    /// Looks at the metadata store, at itself and at what clients wait for.
+    pub(super) fn look_within(&self, found: &mut Findings) {
+        let fresh = &self.freshness;
+        if let Some(why) = self.why_stale() {
+            let what = "nothing is opened by its name until that is over; what is open goes on";
+            found.broken.push(format!("{why}; {what}"));
+        } else if let Some(why) = fresh.failing() {
+            found.doubtful.push(format!("no answer from the metadata store: {why}"));
+        } else if fresh.latency() > SLOW {
+            let millis = fresh.latency().as_millis();
+            found
+                .doubtful
+                .push(format!("the metadata store is slow: it answers in {millis} ms"));
+        }
+        if fresh.is_full() {
+            let what = "no OSD can take over and no name change; compact, defragment and disarm its alarm";
+            found.broken.push(format!("the metadata store is full: {what}"));
+        }
+        if self.is_ready() && !self.client.map().gateways.contains_key(&self.id) {
+            let why = "this gateway is not registered in the metadata store: others may go on with what it began";
+            found.doubtful.push(why.to_owned());
+        }
+        let now = self.clock.now;
+        found.doubtful.extend(stuck("reads and writes", now, self.io_starts()));
+        found
+            .doubtful
+            .extend(stuck("changes of names", now, self.change_starts()));
+    }
+}
+
+/// How many of these began long ago, in words.
+fn stuck(what: &str, now: Now, starts: impl Iterator<Item = Now>) -> Option<String> {
+    let ages = starts.map(|start| now.since(start)).filter(|age| *age >= STUCK);
+    let (count, oldest) = ages.fold((0_u64, Duration::ZERO), |(count, oldest), age| {
+        (count + 1, oldest.max(age))
+    });
+    let seconds = oldest.as_secs();
+    (count > 0).then(|| format!("{count} {what} of clients are stuck, the oldest for {seconds} s"))
+}
