@@ -146,7 +146,8 @@ fn each_fault_closes_its_link_only() {
             previous: 0,
             action: trivet_core::message::Action::List {
                 image: trivet_core::ImageId(1),
-                after: None,
+                from: 0,
+                end: 1,
             },
         })
     };

@@ -66,7 +66,7 @@ fn messages() -> Vec<Message> {
             len: 4096,
         },
         Action::Remove { object },
-        Action::List { image, after: Some(2) },
+        Action::List { image, from: 2, end: 9 },
     ];
     let results = [
         Ok(OpValue::Changed),
