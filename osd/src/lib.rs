@@ -15,6 +15,7 @@ mod decide;
 mod full;
 mod heal;
 mod interview;
+mod inventory;
 mod lane;
 mod loss;
 mod member;
@@ -45,6 +46,7 @@ use trivet_store::{State, Store};
 
 use callers::Callers;
 use full::Full;
+use inventory::Inventory;
 #[cfg(feature = "mutants")]
 pub use options::Mutant;
 pub use options::Options;
@@ -175,6 +177,7 @@ pub struct Osd {
     /// How many listings were sent.
     listings: u32,
     strays: Strays,
+    inventory: Inventory,
     usage: Usage,
     waits: HashMap<Ticket, Wait>,
     txns: BTreeMap<u64, TxnWait>,
@@ -217,6 +220,7 @@ impl Osd {
             dropping: BTreeMap::new(),
             listings: 0,
             strays: Strays::default(),
+            inventory: Inventory::default(),
             usage: Usage::default(),
             waits: HashMap::new(),
             txns: BTreeMap::new(),
