@@ -2,15 +2,18 @@
 
 use bytes::Bytes;
 use trivet_core::message::Action;
-use trivet_core::{ImageId, Numbering, PgId};
+use trivet_core::{ImageId, Now, Numbering, PgId};
 
-use crate::purge::Purge;
 use crate::split::{first_slice, payload, slices};
-use crate::{ImageOp, IoError, Ticket};
+use crate::sweep::Sweep;
+use crate::{ImageOp, IoError, Ticket, turns};
 
-/// Object operations of one image operation that are under way at once: covers the largest request of every
-/// protocol (32 MiB) and bounds what a trim of a whole disk puts on the queues.
+/// Object operations of one image operation that are under way at once: covers the largest read or write of every
+/// protocol (32 MiB).
 const WINDOW: usize = 256;
+
+/// Zeroes in more objects than this go by turns.
+const SMALL_ZERO: usize = 16;
 
 /// Which piece of a job an object operation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +35,8 @@ enum Work {
         next: u64,
         end: u64,
     },
-    Purge(Purge),
+    Sweep(Sweep),
+    Stopped,
 }
 
 /// See the module.
@@ -42,6 +46,10 @@ pub(crate) struct Job {
     pub ticket: Ticket,
     pub image: ImageId,
     pub numbering: Numbering,
+    /// When something of it was answered last, or it began.
+    pub moved: Now,
+    /// It makes much empty, and takes turns with others that do.
+    pub by_turns: bool,
     work: Work,
     issued: usize,
     answered: usize,
@@ -51,8 +59,8 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    pub(crate) fn new(ticket: Ticket, image: ImageId, numbering: Numbering, op: ImageOp) -> Job {
-        let mut results = Vec::new();
+    pub(crate) fn new(now: Now, ticket: Ticket, image: ImageId, numbering: Numbering, op: ImageOp) -> Job {
+        let (mut results, mut by_turns) = (Vec::new(), false);
         let work = match op {
             ImageOp::Read { offset, len } => {
                 let end = offset.saturating_add(len);
@@ -68,16 +76,28 @@ impl Job {
                     data,
                 }
             }
-            ImageOp::Zero { offset, len } => Work::Zero {
-                next: offset,
-                end: offset.saturating_add(len),
-            },
-            ImageOp::Purge => Work::Purge(Purge::new(image, numbering)),
+            ImageOp::Zero { offset, len } => {
+                let end = offset.saturating_add(len);
+                let objects = slices(offset, end);
+                by_turns = objects > SMALL_ZERO;
+                // Asking costs as much as there are PGs.
+                if by_turns && objects > numbering.count as usize {
+                    Work::Sweep(Sweep::zero(image, numbering, offset..end))
+                } else {
+                    Work::Zero { next: offset, end }
+                }
+            }
+            ImageOp::Purge => {
+                by_turns = true;
+                Work::Sweep(Sweep::purge(image, numbering))
+            }
         };
         Job {
             ticket,
             image,
             numbering,
+            moved: now,
+            by_turns,
             work,
             issued: 0,
             answered: 0,
@@ -88,7 +108,8 @@ impl Job {
 
     /// The next object operation to issue, if there is one and the window has room.
     pub(crate) fn next_part(&mut self) -> Option<(Part, PgId, Action)> {
-        if self.issued - self.answered >= WINDOW || self.error.is_some() {
+        let window = if self.by_turns { turns::WINDOW } else { WINDOW };
+        if self.issued - self.answered >= window || self.error.is_some() {
             return None;
         }
         let (pg, action) = self.next_action()?;
@@ -128,16 +149,23 @@ impl Job {
                 };
                 Some((slice.object.pg(numbering), action))
             }
-            Work::Purge(purge) => purge.next(),
+            Work::Sweep(sweep) => sweep.next(),
+            Work::Stopped => None,
         }
     }
 
-    /// The pool's objects fall into other PGs now. `dropped` lists of a purge were under way, and are not answered any more.
-    pub(crate) fn renumber(&mut self, numbering: Numbering, dropped: usize) {
+    /// Nothing more of it is issued.
+    pub(crate) fn stop(&mut self) {
+        self.work = Work::Stopped;
+    }
+
+    /// The pool's objects fall into other PGs now. `dropped` lists of a sweep were under way, and are not answered any more.
+    /// `asks`: see [`Sweep::renumber`].
+    pub(crate) fn renumber(&mut self, numbering: Numbering, dropped: usize, asks: bool) {
         self.numbering = numbering;
         self.answered += dropped;
-        if let Work::Purge(purge) = &mut self.work {
-            purge.renumber(numbering);
+        if let Work::Sweep(sweep) = &mut self.work {
+            sweep.renumber(numbering, asks);
         }
     }
 
@@ -155,11 +183,11 @@ impl Job {
         self.error.get_or_insert(error);
     }
 
-    /// A PG listed objects of the image that is being purged.
+    /// A PG listed objects of the range that is being swept.
     pub(crate) fn listed(&mut self, pg: PgId, numbers: &[u64], complete: bool) {
         self.answered += 1;
-        if let Work::Purge(purge) = &mut self.work {
-            purge.listed(pg, numbers, complete);
+        if let Work::Sweep(sweep) = &mut self.work {
+            sweep.listed(pg, numbers, complete);
         }
     }
 
@@ -167,7 +195,8 @@ impl Job {
     pub(crate) fn is_complete(&self) -> bool {
         let exhausted = match &self.work {
             Work::Read { next, end } | Work::Write { next, end, .. } | Work::Zero { next, end } => next >= end,
-            Work::Purge(purge) => purge.is_exhausted(),
+            Work::Sweep(sweep) => sweep.is_exhausted(),
+            Work::Stopped => true,
         };
         self.issued == self.answered && (exhausted || self.error.is_some())
     }

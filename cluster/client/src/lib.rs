@@ -13,8 +13,9 @@
 mod dispatch;
 mod job;
 mod mutant;
-mod purge;
 mod split;
+mod sweep;
+mod turns;
 mod window;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ use trivet_core::{ClientId, Epoch, ImageId, Now, Numbering, OsdId, keys};
 use dispatch::{Dispatcher, Pending};
 use job::Job;
 use mutant::mutant;
+use turns::Turns;
 
 #[cfg(any(test, feature = "mutants"))]
 pub use mutant::Mutant;
@@ -94,6 +96,7 @@ pub struct Client {
     sequence: u64,
     next_job: u64,
     jobs: HashMap<u64, Job>,
+    turns: Turns,
     pending: BTreeMap<u64, Pending>,
 }
 
@@ -107,6 +110,7 @@ impl Client {
             sequence: 0,
             next_job: 0,
             jobs: HashMap::new(),
+            turns: Turns::default(),
             pending: BTreeMap::new(),
         }
     }
@@ -138,7 +142,7 @@ impl Client {
             out.push(Effect::Done(ticket, Err(IoError::NoPool)));
             return;
         };
-        let job = Job::new(ticket, image, pool.value.numbering(), op);
+        let job = Job::new(now, ticket, image, pool.value.numbering(), op);
         let id = self.next_job;
         self.next_job += 1;
         self.jobs.insert(id, job);
@@ -166,6 +170,7 @@ impl Client {
             _ => {}
         }
         if let Some(pending) = self.pending.remove(&sequence) {
+            self.turns.ended(sequence);
             self.leave_window(now, sequence, &pending, out);
             self.ended(now, pending, result, out);
         }
@@ -204,6 +209,7 @@ impl Client {
                 None if map.pools.contains_key(&pending.pg.pool) => {
                     *dropped.entry(pending.job).or_default() += 1;
                     self.pending.remove(&sequence);
+                    self.turns.ended(sequence);
                 }
                 None => {}
             }
@@ -214,9 +220,10 @@ impl Client {
             jobs.extend(numbering.filter(|now| *now != job.numbering).map(|now| (id, now)));
         }
         jobs.sort_unstable();
+        let asks = !mutant!(self.dispatcher, SweepHalf);
         for (id, numbering) in jobs {
             if let Some(job) = self.jobs.get_mut(&id) {
-                job.renumber(numbering, dropped.get(&id).copied().unwrap_or_default());
+                job.renumber(numbering, dropped.get(&id).copied().unwrap_or_default(), asks);
             }
             self.advance(now, id, out);
         }
@@ -232,6 +239,7 @@ impl Client {
     /// Call it several times a second: waiting operations are tried again.
     pub fn tick(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.dispatch_all(now, out);
+        self.take_turns(now, out);
     }
 
     fn dispatch_all(&mut self, now: Now, out: &mut Vec<Effect>) {
@@ -270,20 +278,37 @@ impl Client {
         }
     }
 
-    /// Issues as many parts of a job as its window allows, and ends it when all are answered.
+    /// Issues as many parts of a job as its window allows, or as it has turns, and ends it when all are answered.
     fn advance(&mut self, now: Now, id: u64, out: &mut Vec<Effect>) {
-        let unanswered = self.unanswered().min(self.sequence + 1);
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        while let Some((part, pg, action)) = job.next_part() {
-            self.sequence += 1;
-            let mut pending = Pending::new(id, part, pg, action);
-            if let Some(object) = pending.changes() {
-                self.dispatcher.windows.issued(object, self.sequence);
-            }
-            self.dispatcher
-                .dispatch(now, unanswered, self.sequence, &mut pending, out);
-            self.pending.insert(self.sequence, pending);
+        if self.jobs.get(&id).is_some_and(|job| job.by_turns) {
+            self.turns.enter(id);
+            self.take_turns(now, out);
+        } else {
+            while self.issue(now, id, out) {}
         }
+        self.conclude(id, out);
+    }
+
+    /// Issues another part of a job; false if there is none, or no room for one.
+    fn issue(&mut self, now: Now, id: u64, out: &mut Vec<Effect>) -> bool {
+        let unanswered = self.unanswered().min(self.sequence + 1);
+        let Some((part, pg, action)) = self.jobs.get_mut(&id).and_then(Job::next_part) else {
+            return false;
+        };
+        self.sequence += 1;
+        let mut pending = Pending::new(id, part, pg, action);
+        if let Some(object) = pending.changes() {
+            self.dispatcher.windows.issued(object, self.sequence);
+        }
+        self.dispatcher
+            .dispatch(now, unanswered, self.sequence, &mut pending, out);
+        self.pending.insert(self.sequence, pending);
+        true
+    }
+
+    /// Ends a job if all of it is answered.
+    fn conclude(&mut self, id: u64, out: &mut Vec<Effect>) {
+        let Some(job) = self.jobs.get(&id) else { return };
         let early = mutant!(self.dispatcher, AnswerEarly) && job.is_partly_written();
         if (job.is_complete() || early)
             && let Some(job) = self.jobs.remove(&id)
@@ -297,6 +322,7 @@ impl Client {
         let Some(job) = self.jobs.get_mut(&pending.job) else {
             return;
         };
+        job.moved = now;
         match result {
             Ok(OpValue::Changed) => job.part_done(pending.part, Vec::new()),
             Ok(OpValue::Data(data)) => job.part_done(pending.part, data),
