@@ -35,6 +35,8 @@ pub(crate) struct Findings {
     pub no_recovery: bool,
     /// Why PGs do not serve, and how many.
     pub inactive: BTreeMap<String, u64>,
+    /// Truncations and removals whose data does not go, and why.
+    pub stuck: Vec<String>,
 }
 
 impl Gateway {
@@ -63,6 +65,7 @@ impl Gateway {
             leaderless: map.leader.is_none(),
             no_recovery: map.settings.no_recovery,
             inactive,
+            stuck: self.stuck_removals(),
         }
     }
 }
@@ -98,6 +101,7 @@ pub(crate) fn health(found: &Findings, pgs: &PgCounts, scrub: &Scrub) -> (Health
     if scrub.inconsistent > 0 {
         reasons.push(format!("{} objects have copies that differ", scrub.inconsistent));
     }
+    reasons.extend(found.stuck.iter().cloned());
     let health = match (inactive, reasons.is_empty()) {
         (0, true) => Health::Ok,
         (0, false) => Health::Warn,
@@ -193,6 +197,7 @@ mod tests {
             leaderless: true,
             no_recovery: true,
             inactive: [("a".to_owned(), 1), ("b".to_owned(), 5)].into(),
+            stuck: vec!["the truncation of vm waits for PG 1.3".to_owned()],
             osds: 5,
         };
         let (verdict, why) = health(&found, &pgs(2, 2), &Scrub::default());
@@ -207,6 +212,7 @@ mod tests {
             "nearly full: 4 (86 %)",
             "are full, nothing is moved to them; add others: 5 (93 %)",
             "no monitor leads",
+            "the truncation of vm waits for PG 1.3",
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }
