@@ -15,6 +15,7 @@ mod up;
 
 use std::error::Error;
 use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
@@ -23,16 +24,26 @@ use clap::error::{ContextKind, ErrorKind};
 
 use args::{Ask, Cli, Command};
 use client::Client;
+use node::data::Fenced;
 use roles::args::{GatewayArgs, MonArgs, OsdRole};
 
 fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(cli) => match run(cli) {
             Ok(()) => ExitCode::SUCCESS,
+            Err(error) if error.is::<Fenced>() => begin_anew(&error),
             Err(error) => fail(&format!("{error:#}")),
         },
         Err(error) => usage(&error),
     }
+}
+
+/// The same command takes the place of this process.
+fn begin_anew(why: &anyhow::Error) -> ExitCode {
+    fail(&why.to_string());
+    let mut command = std::process::Command::new("/proc/self/exe");
+    let error = command.args(std::env::args_os().skip(1)).exec();
+    fail(&format!("cannot begin anew: {error}"))
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {

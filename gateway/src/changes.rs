@@ -198,7 +198,7 @@ impl Gateway {
             Origin::Session(conn, ticket) => self.answer(conn, ticket, Finished::Change(result)),
             Origin::Admin(call) => self.admin_change_ended(call, result),
             Origin::Touch(image) => self.touch_done(image, result.is_ok()),
-            Origin::Purge(_) | Origin::Trim(_) | Origin::Numbers => {}
+            Origin::Purge(_) | Origin::Trim(_) | Origin::Numbers | Origin::Fence(_) => {}
         }
     }
 

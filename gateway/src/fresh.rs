@@ -221,11 +221,7 @@ impl Gateway {
             let since = self.connections.get(&conn).and_then(|connection| connection.held);
             if since.is_some_and(|since| now.since(since) >= HOLD) {
                 let why = self.why_stale().unwrap_or_default();
-                out.push(Effect::Close(
-                    conn,
-                    Ending::Fault(format!("nothing can be opened: {why}")),
-                ));
-                self.closed(conn);
+                self.end(conn, Ending::Fault(format!("nothing can be opened: {why}")), out);
             }
         }
     }

@@ -20,8 +20,10 @@ use trivet_namespace::{Namespace, Numbers, Time};
 use crate::admin::metrics::{ExportList, ExportMetrics, Metrics, Op, Protocol};
 use crate::admin::{AdminCall, AdminResult, CallId};
 use crate::background::Background;
+use crate::callers::Attendance;
 use crate::changes::Changes;
 use crate::cluster::{Edits, Moving, Progress, Usages};
+use crate::fences::Fences;
 use crate::fresh::Freshness;
 use crate::iscsi::IscsiSession;
 use crate::nbd::NbdSession;
@@ -62,6 +64,10 @@ pub enum Effect {
     Pause(ConnKey, bool),
     /// Offer the input that was left over again.
     Again(ConnKey),
+    /// Say with [`Gateway::attended`] what is known of a client, until that is enough.
+    Listen(ConnKey),
+    /// This gateway is taken for dead, and nothing of it is executed any more: begin anew, with another id.
+    Fenced,
     /// Send a message to an OSD.
     ToOsd(OsdId, Message),
     /// Run a metadata transaction and report with [`Gateway::txn_ended`].
@@ -78,7 +84,7 @@ pub(crate) struct Connection {
     protocol: Protocol,
     local: SocketAddr,
     pub(crate) paused: bool,
-    leftover: bool,
+    pub(crate) attendance: Attendance,
     /// Since when it waits, with what it sent, because it would open something and the mirror is too old.
     pub(crate) held: Option<Now>,
     /// The client is gone; the session stays until its requests are answered, so that what it keeps for repeated
@@ -101,6 +107,8 @@ pub(crate) enum Origin {
     Touch(ImageId),
     /// Reservation of image numbers.
     Numbers,
+    /// The fence around a gateway.
+    Fence(ClientId),
 }
 
 /// An operation of the cluster client under way.
@@ -126,6 +134,7 @@ pub struct Gateway {
     pub(crate) moving: Moving,
     pub(crate) usages: Usages,
     pub(crate) freshness: Freshness,
+    pub(crate) fences: Fences,
     pub(crate) osds: BTreeMap<OsdId, OsdReport>,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
@@ -136,14 +145,16 @@ pub struct Gateway {
     exports: HashMap<(u8, ImageId), Arc<ExportMetrics>>,
     ios: HashMap<u64, Io>,
     /// When sessions asked for changes that are not answered.
-    changing: BTreeMap<(ConnKey, Ticket), Now>,
+    pub(crate) changing: BTreeMap<(ConnKey, Ticket), Now>,
+    /// When this gateway ran last before it was stopped for long.
+    pub(crate) stopped_from: Option<Now>,
     /// Requests that sessions left and nobody has looked at yet.
     requests: Vec<(Ticket, Request)>,
     /// Answers that wait for their sessions.
     answers: VecDeque<(ConnKey, Ticket, Finished)>,
     /// Answers to administrators, which leave with what else is to be done.
     answered: Vec<(CallId, AdminResult)>,
-    from_client: Vec<trivet_client::Effect>,
+    pub(crate) from_client: Vec<trivet_client::Effect>,
     next: u64,
     last_tick: Now,
 }
@@ -167,6 +178,7 @@ impl Gateway {
             moving: Moving::default(),
             usages: Usages::default(),
             freshness: Freshness::default(),
+            fences: Fences::default(),
             osds: BTreeMap::new(),
             clock,
             metrics: Metrics::default(),
@@ -176,6 +188,7 @@ impl Gateway {
             exports: HashMap::new(),
             ios: HashMap::new(),
             changing: BTreeMap::new(),
+            stopped_from: None,
             requests: Vec::new(),
             answers: VecDeque::new(),
             answered: Vec::new(),
@@ -221,7 +234,7 @@ impl Gateway {
         peer: SocketAddr,
         out: &mut Vec<Effect>,
     ) {
-        self.clock = clock;
+        self.at(clock);
         let session: Box<dyn Session> = match protocol {
             Protocol::Nbd => Box::new(NbdSession::new(clock.now)),
             Protocol::Iscsi => Box::new(IscsiSession::new(clock.now, conn.0, self.cluster)),
@@ -232,7 +245,7 @@ impl Gateway {
             protocol,
             local,
             paused: false,
-            leftover: false,
+            attendance: Attendance::new(clock.now),
             held: None,
             gone: false,
         };
@@ -245,13 +258,27 @@ impl Gateway {
     }
 
     /// Bytes came from a client. Returns how many more make its next message whole, if that is known.
-    pub fn received(&mut self, clock: Clock, conn: ConnKey, input: &mut BytesMut, out: &mut Vec<Effect>) -> usize {
-        self.clock = clock;
+    /// `quiet`: a time at which what is new of them was not here yet.
+    pub fn received(
+        &mut self,
+        clock: Clock,
+        conn: ConnKey,
+        input: &mut BytesMut,
+        quiet: Now,
+        out: &mut Vec<Effect>,
+    ) -> usize {
+        self.at(clock);
+        if self.refuses(conn, quiet, out) {
+            input.clear();
+            return 0;
+        }
+        let connection = self.connections.get_mut(&conn);
+        let fresh = connection.map_or(0, |c| c.attendance.receives(input.len(), quiet));
         if !self.holds(conn, out) {
             self.with_session(conn, out, |session, desk, bytes| session.receive(input, desk, bytes));
         }
         if let Some(connection) = self.connections.get_mut(&conn) {
-            connection.leftover = !input.is_empty();
+            connection.attendance.received(input.len(), fresh, quiet);
         }
         self.work(out);
         self.connections
@@ -259,11 +286,11 @@ impl Gateway {
             .map_or(0, |connection| connection.session.hint())
     }
 
-    /// A client is gone. Its session goes with the first tick of sessions that finds nothing of it under way.
-    pub fn closed(&mut self, conn: ConnKey) {
-        if let Some(connection) = self.connections.get_mut(&conn) {
-            connection.gone = true;
-        }
+    /// A client is gone.
+    pub fn closed(&mut self, clock: Clock, conn: ConnKey, out: &mut Vec<Effect>) {
+        self.at(clock);
+        self.forsake(conn);
+        self.work(out);
     }
 
     /// How many sessions there are, those whose clients are gone included.
@@ -282,7 +309,7 @@ impl Gateway {
 
     /// A message came from an OSD.
     pub fn message(&mut self, clock: Clock, from: OsdId, message: Message, out: &mut Vec<Effect>) {
-        self.clock = clock;
+        self.at(clock);
         let mut effects = std::mem::take(&mut self.from_client);
         self.client.message(clock.now, from, message, &mut effects);
         self.from_client = effects;
@@ -296,7 +323,7 @@ impl Gateway {
 
     /// The metadata store changed.
     pub fn notice(&mut self, clock: Clock, notice: &Notice, out: &mut Vec<Effect>) {
-        self.clock = clock;
+        self.at(clock);
         self.namespace.apply(notice);
         let known = self.client.map().revision;
         self.scrubs.apply(notice, known);
@@ -306,6 +333,7 @@ impl Gateway {
         self.client.notice(clock.now, notice, &mut effects);
         self.from_client = effects;
         self.freshness.mirror_moved(self.namespace.revision());
+        self.register(out);
         self.let_go(out);
         self.mirror_moved(out);
         self.edits_moved(out);
@@ -315,10 +343,10 @@ impl Gateway {
 
     /// A metadata transaction of this gateway ended.
     pub fn txn_ended(&mut self, clock: Clock, ticket: u64, outcome: TxnOutcome, out: &mut Vec<Effect>) {
-        self.clock = clock;
+        self.at(clock);
         if let Some((call, answer)) = self.scrubs.txn_ended(ticket, outcome) {
             self.answer_call(call, answer);
-        } else if !self.edit_txn_ended(ticket, outcome, out) {
+        } else if !self.fence_txn_ended(ticket, outcome, out) && !self.edit_txn_ended(ticket, outcome, out) {
             self.change_txn_ended(ticket, outcome, out);
         }
         self.work(out);
@@ -326,7 +354,7 @@ impl Gateway {
 
     /// An administrator calls; [`Effect::Answered`] follows under the same `id`, now or later.
     pub fn admin(&mut self, clock: Clock, id: CallId, call: AdminCall, out: &mut Vec<Effect>) {
-        self.clock = clock;
+        self.at(clock);
         match call {
             AdminCall::Scrub => self.ask_scrub(id, out),
             AdminCall::Change(change) => self.change_cluster(id, change, out),
@@ -337,7 +365,7 @@ impl Gateway {
 
     /// Call it several times a second.
     pub fn tick(&mut self, clock: Clock, out: &mut Vec<Effect>) {
-        self.clock = clock;
+        self.at(clock);
         let mut effects = std::mem::take(&mut self.from_client);
         self.client.tick(clock.now, &mut effects);
         self.from_client = effects;
@@ -352,6 +380,9 @@ impl Gateway {
             self.update_space();
             self.write_touched(out);
             self.look_at_held(out);
+            self.look_for_callers(out);
+            self.register(out);
+            self.fence_forgotten(out);
             self.tick_sessions(out);
         }
         out.extend(self.metrics.take_changed().map(Effect::Exports));
@@ -365,8 +396,11 @@ impl Gateway {
         for conn in conns {
             self.with_session(conn, out, |session, desk, bytes| session.tick(desk, bytes));
         }
-        self.connections
-            .retain(|_, c| !c.gone || c.session.in_flight().requests > 0);
+        let gone = self.connections.iter().filter(|(_, c)| c.gone).map(|(&conn, _)| conn);
+        let done: Vec<ConnKey> = gone.filter(|conn| !self.is_changing(*conn)).collect();
+        for conn in done {
+            self.connections.remove(&conn);
+        }
     }
 
     /// A fresh number.
@@ -375,8 +409,8 @@ impl Gateway {
         self.next
     }
 
-    /// Starts an operation on an image's bytes.
-    pub(crate) fn start_io(&mut self, origin: Origin, image: ImageId, op: ImageOp) {
+    /// Starts an operation on an image's bytes, under the ticket that comes back.
+    pub(crate) fn start_io(&mut self, origin: Origin, image: ImageId, op: ImageOp) -> u64 {
         let ticket = self.number();
         let measured = match origin {
             Origin::Session(conn, _) => {
@@ -385,16 +419,39 @@ impl Gateway {
             }
             _ => None,
         };
-        self.ios.insert(
-            ticket,
-            Io {
-                origin,
-                started: self.clock.now,
-                measured,
-            },
-        );
+        self.expect_io(ticket, origin);
+        if let Some(io) = self.ios.get_mut(&ticket) {
+            io.measured = measured;
+        }
+        if let Origin::Session(conn, _) = origin
+            && let Some(connection) = self.connections.get_mut(&conn)
+        {
+            connection.attendance.ios.insert(ticket);
+        }
+        let (now, caller) = (self.clock.now, self.caller_of(origin));
         self.client
-            .submit(self.clock.now, ticket, image, op, &mut self.from_client);
+            .submit(now, ticket, image, op, caller, &mut self.from_client);
+        ticket
+    }
+
+    /// An operation of the cluster client begins.
+    pub(crate) fn expect_io(&mut self, ticket: u64, origin: Origin) {
+        let io = Io {
+            origin,
+            started: self.clock.now,
+            measured: None,
+        };
+        self.ios.insert(ticket, io);
+    }
+
+    /// When an operation began that has not ended.
+    pub(crate) fn io_start(&self, io: u64) -> Option<Now> {
+        self.ios.get(&io).map(|io| io.started)
+    }
+
+    /// Nobody waits for an operation any more.
+    pub(crate) fn forget_io(&mut self, io: u64) {
+        self.ios.remove(&io);
     }
 
     fn measure(&mut self, conn: ConnKey, image: ImageId, op: &ImageOp) -> Option<(Arc<ExportMetrics>, Op, u64)> {
@@ -420,11 +477,16 @@ impl Gateway {
     }
 
     /// Hands requests, effects and answers on until nothing is left.
-    fn work(&mut self, out: &mut Vec<Effect>) {
+    pub(crate) fn work(&mut self, out: &mut Vec<Effect>) {
         loop {
             for effect in std::mem::take(&mut self.from_client) {
                 match effect {
                     trivet_client::Effect::Send(osd, message) => out.push(Effect::ToOsd(osd, message)),
+                    trivet_client::Effect::Late(ticket, why) => {
+                        if let Some(origin) = self.ios.get(&ticket).map(|io| io.origin) {
+                            self.came_late(ticket, origin, why, out);
+                        }
+                    }
                     trivet_client::Effect::Done(ticket, result) => self.io_ended(ticket, result, out),
                 }
             }
@@ -437,7 +499,11 @@ impl Gateway {
             self.with_session(conn, out, |session, desk, bytes| {
                 session.finished(ticket, finished, desk, bytes)
             });
-            if self.connections.get(&conn).is_some_and(|c| c.leftover && !c.gone) {
+            if self
+                .connections
+                .get(&conn)
+                .is_some_and(|c| c.attendance.has_leftover() && !c.gone)
+            {
                 out.push(Effect::Again(conn));
             }
         }
@@ -450,10 +516,16 @@ impl Gateway {
         if let Some((export, op, bytes)) = io.measured {
             export.record(op, bytes, self.clock.now.since(io.started), result.is_err());
         }
+        if let Origin::Session(conn, _) = io.origin
+            && let Some(connection) = self.connections.get_mut(&conn)
+        {
+            connection.attendance.ended(ticket);
+        }
         match io.origin {
             Origin::Session(conn, ticket) => self.answers.push_back((conn, ticket, Finished::Io(result))),
-            Origin::Purge(image) => self.purge_io_ended(image, result.is_ok(), out),
-            Origin::Trim(image) => self.trim_io_ended(image, result.is_ok(), out),
+            Origin::Purge(image) => self.purge_io_ended(image, result.map(drop), out),
+            Origin::Trim(image) => self.trim_io_ended(image, result.map(drop), out),
+            Origin::Fence(client) => self.barrier_ended(client, ticket, result.map(drop), out),
             Origin::Admin(_) | Origin::Touch(_) | Origin::Numbers => {}
         }
     }
@@ -523,14 +595,15 @@ impl Gateway {
         if let Err(ending) = result
             && !was_gone
         {
-            out.push(Effect::Close(conn, ending));
-            self.closed(conn);
+            self.end(conn, ending, out);
         }
     }
 
     fn take_request(&mut self, origin: Origin, request: Request, out: &mut Vec<Effect>) {
         match request {
-            Request::Io { image, op } => self.start_io(origin, image, op),
+            Request::Io { image, op } => {
+                self.start_io(origin, image, op);
+            }
             Request::Change { operation, caller } => {
                 if let Origin::Session(conn, ticket) = origin {
                     self.changing.insert((conn, ticket), self.clock.now);

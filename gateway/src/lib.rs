@@ -7,8 +7,10 @@
 
 pub mod admin;
 mod background;
+mod callers;
 mod changes;
 mod cluster;
+mod fences;
 pub mod fresh;
 pub mod gateway;
 #[cfg(test)]

@@ -29,6 +29,9 @@ use super::ready;
 
 /// The machines hear of the time this often.
 const TICK: Duration = Duration::from_millis(100);
+/// Messages between nodes that are delivered in one turn: then clients, the administrator and disks are looked at again,
+/// however long a chain of questions that are answered at once may be.
+const MESSAGES: usize = 2048;
 /// OSDs show how they are this often.
 const STATS: Duration = Duration::from_secs(5);
 /// When the process is to end, the OSDs get this time and many turns of the loop: a store that had nothing to do
@@ -88,6 +91,18 @@ pub struct FrontHandles {
     /// Its name in the cluster.
     pub id: ClientId,
 }
+
+/// Others take this gateway for dead, and nothing of it is executed any more. Another start has another id.
+#[derive(Debug)]
+pub struct Fenced;
+
+impl std::fmt::Display for Fenced {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("this gateway was taken for dead by another one: it begins anew")
+    }
+}
+
+impl std::error::Error for Fenced {}
 
 struct Data {
     reactor: Reactor,
@@ -165,7 +180,8 @@ impl Data {
     fn serve(&mut self) -> anyhow::Result<()> {
         let mut events = Vec::new();
         loop {
-            let more = self.links.has_more() || self.front.as_ref().is_some_and(Front::has_more);
+            let more =
+                !self.queue.is_empty() || self.links.has_more() || self.front.as_ref().is_some_and(Front::has_more);
             let timeout = if more { Duration::ZERO } else { TICK };
             self.reactor
                 .poll(&mut events, Some(timeout))
@@ -177,12 +193,16 @@ impl Data {
             self.links.receive_again(&mut self.reactor, clock.now, &mut self.queue);
             if let Some(front) = &mut self.front {
                 front.receive_again(clock, output!(self));
+                front.attend(clock, output!(self));
             }
             if self.drain_inbox(clock) {
                 return self.wind_down();
             }
             self.tick(clock)?;
             self.exchange(clock);
+            if self.front.as_ref().is_some_and(Front::is_fenced) {
+                return Err(Fenced.into());
+            }
         }
     }
 
@@ -213,7 +233,7 @@ impl Data {
                 }
             }
             Event::Refused { peer, .. } => tracing::warn!("{peer}: turned away, too many connections"),
-            Event::Readable { conn } => self.readable(clock, conn),
+            Event::Readable { conn, quiet } => self.readable(clock, conn, Now(quiet)),
             Event::Drained { conn } => {
                 if let Some(front) = &self.front {
                     front.drained(conn, &mut self.reactor);
@@ -222,7 +242,7 @@ impl Data {
             Event::Closed { conn, reason } => {
                 self.links.closed(&mut self.reactor, clock.now, conn, &reason);
                 if let Some(front) = &mut self.front {
-                    front.closed(conn);
+                    front.closed(clock, conn, output!(self));
                 }
             }
             Event::Disk { disk, user_id, result } => {
@@ -233,11 +253,11 @@ impl Data {
         }
     }
 
-    fn readable(&mut self, clock: Clock, conn: ConnId) {
+    fn readable(&mut self, clock: Clock, conn: ConnId, quiet: Now) {
         if self.links.owns(conn) {
             self.links.receive(&mut self.reactor, clock.now, conn, &mut self.queue);
         } else if let Some(front) = &mut self.front {
-            front.readable(clock, conn, output!(self));
+            front.readable(clock, conn, quiet, output!(self));
         }
     }
 
@@ -325,15 +345,20 @@ impl Data {
         }
     }
 
-    /// Delivers messages until there are none, then lets the OSDs hand what they gathered to their disks.
+    /// Delivers messages until there are none, or enough for one turn, and lets the OSDs hand what they gathered to their
+    /// disks.
     fn exchange(&mut self, clock: Clock) {
+        let mut left = MESSAGES;
         loop {
-            while let Some((from, to, message)) = self.queue.pop_front() {
+            while left > 0
+                && let Some((from, to, message)) = self.queue.pop_front()
+            {
+                left -= 1;
                 self.deliver(clock, from, to, message);
             }
             self.tell_losses(clock);
             self.osds.flush(output!(self));
-            if self.queue.is_empty() {
+            if self.queue.is_empty() || left == 0 {
                 break;
             }
         }

@@ -1,6 +1,6 @@
 //! The gateway of a process and its clients' connections: from listening to the answers.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +49,10 @@ pub struct Front {
     banner: String,
     /// Connections whose leftover input is to be offered again.
     again: Vec<ConnKey>,
+    /// Clients that the gateway wants to know of, and whether one of them is new.
+    listening: BTreeSet<ConnKey>,
+    listens_anew: bool,
+    is_fenced: bool,
 }
 
 /// The gateway's names of connections, and the reactor's.
@@ -130,6 +134,9 @@ impl Front {
             patience: setup.patience,
             banner: setup.banner,
             again: Vec::new(),
+            listening: BTreeSet::new(),
+            listens_anew: false,
+            is_fenced: false,
         };
         Ok((front, handles))
     }
@@ -139,9 +146,30 @@ impl Front {
         self.gateway.id()
     }
 
-    /// Whether some input is to be offered again.
+    /// Whether some input is to be offered again, or a client to be looked for at once.
     pub fn has_more(&self) -> bool {
-        !self.again.is_empty()
+        !self.again.is_empty() || self.listens_anew
+    }
+
+    /// Whether others take the gateway for dead.
+    pub fn is_fenced(&self) -> bool {
+        self.is_fenced
+    }
+
+    /// Says what is known of the clients that the gateway wants to know of.
+    pub fn attend(&mut self, clock: Clock, out: &mut Output<'_>) {
+        self.listens_anew = false;
+        for key in std::mem::take(&mut self.listening) {
+            let Some(&(conn, ..)) = self.conns.ids.get(&key) else {
+                continue;
+            };
+            let quiet = Now(out.reactor.quiet(conn).unwrap_or(0));
+            let heard = out.reactor.heard(conn).map(Now);
+            if self.gateway.attended(clock, key, quiet, heard, &mut self.effects) {
+                self.listening.insert(key);
+            }
+            self.carry_out(out);
+        }
     }
 
     /// A client connected.
@@ -165,32 +193,34 @@ impl Front {
         self.conns.next += 1;
         self.conns.keys.insert(conn, key);
         self.conns.ids.insert(key, (conn, peer, protocol));
+        out.reactor.attend(conn);
         self.gateway
             .accepted(clock, key, protocol, local, peer, &mut self.effects);
         self.carry_out(out);
     }
 
     /// Bytes came from a client.
-    pub fn readable(&mut self, clock: Clock, conn: ConnId, out: &mut Output<'_>) {
+    pub fn readable(&mut self, clock: Clock, conn: ConnId, quiet: Now, out: &mut Output<'_>) {
         if let Some(&key) = self.conns.keys.get(&conn) {
-            self.receive(clock, key, out);
+            self.receive(clock, key, quiet, out);
         }
     }
 
     /// Offers what the gateway left.
     pub fn receive_again(&mut self, clock: Clock, out: &mut Output<'_>) {
         for key in std::mem::take(&mut self.again) {
-            self.receive(clock, key, out);
+            // Nothing is new.
+            self.receive(clock, key, clock.now, out);
         }
     }
 
-    fn receive(&mut self, clock: Clock, key: ConnKey, out: &mut Output<'_>) {
+    fn receive(&mut self, clock: Clock, key: ConnKey, quiet: Now, out: &mut Output<'_>) {
         let Some(&(conn, ..)) = self.conns.ids.get(&key) else {
             return;
         };
         let hint = self
             .gateway
-            .received(clock, key, out.reactor.input(conn), &mut self.effects);
+            .received(clock, key, out.reactor.input(conn), quiet, &mut self.effects);
         if hint > 0 {
             out.reactor.set_hint(conn, hint);
         }
@@ -209,14 +239,16 @@ impl Front {
     }
 
     /// A client is gone.
-    pub fn closed(&mut self, conn: ConnId) {
+    pub fn closed(&mut self, clock: Clock, conn: ConnId, out: &mut Output<'_>) {
         if let Stage::Starting { early, .. } | Stage::Making { early, .. } = &mut self.stage {
             early.retain(|(_, waiting, _)| *waiting != conn);
         }
         if let Some(key) = self.conns.keys.remove(&conn) {
             self.conns.ids.remove(&key);
             self.conns.paused.remove(&key);
-            self.gateway.closed(key);
+            self.listening.remove(&key);
+            self.gateway.closed(clock, key, &mut self.effects);
+            self.carry_out(out);
         }
     }
 
@@ -296,6 +328,8 @@ impl Front {
                         self.again.push(key);
                     }
                 }
+                Effect::Listen(key) => self.listens_anew |= self.listening.insert(key),
+                Effect::Fenced => self.is_fenced = true,
                 Effect::ToOsd(osd, message) => out.queue.push_back((me, NodeId::Osd(osd), message)),
                 Effect::Txn(ticket, txn) => {
                     // Without a control plane the process is about to end.
@@ -366,7 +400,8 @@ impl Front {
         ready::say(&self.banner);
         for client in early {
             self.welcome(clock, client, out);
-            self.readable(clock, client.1, out);
+            // They have waited for this.
+            self.readable(clock, client.1, clock.now, out);
         }
     }
 }

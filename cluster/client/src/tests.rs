@@ -14,6 +14,7 @@ use dispatch::{REFUSED_AFTER, RESEND_AFTER};
 use window::WINDOW;
 
 mod epochs;
+mod sweeps;
 
 const POOL: PoolId = PoolId(1);
 
@@ -322,35 +323,6 @@ fn deliberate_bugs_show() {
 }
 
 #[test]
-fn a_trim_of_a_huge_range_is_windowed() {
-    let mut client = Client::new(ClientId(5));
-    let mut out = Vec::new();
-    client.notice(Now(0), &claims(1, 1, true), &mut out);
-    client.submit(
-        Now(0),
-        1,
-        image(),
-        ImageOp::Zero {
-            offset: 0,
-            len: 1000 * OBJECT_SIZE as u64,
-        },
-        Caller::Own,
-        &mut out,
-    );
-    let mut executed = 0;
-    while !matches!(out.as_slice(), [Effect::Done(..)]) {
-        let ops = sent(&mut out);
-        assert!(ops.len() <= 256);
-        for (to, op) in ops {
-            executed += 1;
-            answer(&mut client, to, op.id, Ok(OpValue::Changed), &mut out);
-        }
-    }
-    assert_eq!(executed, 1000);
-    assert_eq!(client.in_flight(), 0);
-}
-
-#[test]
 fn a_failed_part_fails_the_whole_after_the_rest_is_answered() {
     let mut client = Client::new(ClientId(5));
     let mut out = Vec::new();
@@ -383,10 +355,8 @@ fn a_purge_removes_what_every_pg_lists() {
     while !matches!(out.as_slice(), [Effect::Done(..)]) {
         for (to, op) in sent(&mut out) {
             let value = match op.action {
-                Action::List { after: None, .. } if op.pg.number == 0 => {
-                    OpValue::Objects((0..LIST_LIMIT as u64).collect())
-                }
-                Action::List { after: Some(1023), .. } => OpValue::Objects(vec![5000]),
+                Action::List { from: 0, .. } if op.pg.number == 0 => OpValue::Objects((0..LIST_LIMIT as u64).collect()),
+                Action::List { from: 1024, .. } => OpValue::Objects(vec![5000]),
                 Action::List { .. } => OpValue::Objects(vec![]),
                 Action::Remove {
                     object: ObjectId { number, .. },

@@ -329,10 +329,7 @@ pub struct GatewayState {
 
 /// Value of `client/<id>`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClientState {
-    /// Of the gateway, for people.
-    pub name: String,
-}
+pub struct ClientState {}
 
 /// Value of `mon/leader`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

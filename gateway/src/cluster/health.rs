@@ -41,6 +41,8 @@ pub(crate) struct Findings {
     pub broken: Vec<String>,
     /// What somebody should look at, in words.
     pub doubtful: Vec<String>,
+    /// Truncations and removals whose data does not go, and why.
+    pub stuck: Vec<String>,
 }
 
 impl Gateway {
@@ -72,6 +74,7 @@ impl Gateway {
             no_recovery: map.settings.no_recovery,
             inactive,
             moving: moving.len() as u64,
+            stuck: self.stuck_removals(),
             ..Findings::default()
         };
         self.look_within(&mut found);
@@ -121,6 +124,7 @@ pub(crate) fn health(found: &Findings, pgs: &PgCounts, scrub: &Scrub) -> (Health
     if scrub.inconsistent > 0 {
         reasons.push(format!("{} objects have copies that differ", scrub.inconsistent));
     }
+    reasons.extend(found.stuck.iter().cloned());
     let health = if inactive > 0 || !found.broken.is_empty() {
         Health::Error
     } else if reasons.is_empty() {
@@ -229,6 +233,7 @@ mod tests {
             moving: 1,
             broken: vec!["the store is gone".into()],
             doubtful: vec!["2 writes are stuck".into()],
+            stuck: vec!["the truncation of vm waits for PG 1.3".to_owned()],
             osds: 5,
         };
         let (verdict, why) = health(&found, &pgs(2, 2), &Scrub::default());
@@ -245,6 +250,7 @@ mod tests {
             "nearly full: 4 (86 %)",
             "are full, nothing is moved to them; add others: 5 (93 %)",
             "no monitor leads",
+            "the truncation of vm waits for PG 1.3",
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }

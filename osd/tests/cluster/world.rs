@@ -169,8 +169,7 @@ impl World {
 
     /// OSDs execute operations of the client.
     fn register(&mut self) {
-        let state = ClientState { name: "test".into() };
-        self.put(keys::client(self.client_id), encode(&state), None);
+        self.put(keys::client(self.client_id), encode(&ClientState {}), None);
     }
 
     pub fn image(number: u64) -> ImageId {

@@ -122,7 +122,7 @@ impl World {
     pub(crate) fn caller_seen(&mut self, place: Place, ticket: u64) {
         let Some(index) = self.client_at(place) else { return };
         if self.clients[index].is_wanted(ticket) {
-            self.client_step(index, |client, now, out| client.seen(now, ticket, now, out));
+            self.client_step(index, |client, now, out| client.seen(now, &[ticket], now, out));
         }
     }
 
@@ -135,11 +135,8 @@ impl World {
 
     /// OSDs execute operations of the client from now on.
     pub(crate) fn register(&mut self, index: usize) {
-        let state = keys::ClientState {
-            name: format!("client {index}"),
-        };
         let key = keys::client(self.clients[index].id);
-        let change = Change::put(key, trivet_core::map::encode(&state));
+        let change = Change::put(key, trivet_core::map::encode(&keys::ClientState {}));
         self.commit(vec![change]);
     }
 

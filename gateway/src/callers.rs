@@ -1,0 +1,255 @@
+//! Whether those who ask are still there.
+//!
+//! A gateway that was stopped, or cut off, goes on with requests whose clients may have turned to another gateway long ago.
+//! So each change goes to the OSDs with what is known of its caller ([`Caller`]): it was there after the last time at which
+//! its connection had nothing unread and no end. A change that comes too late all the same is kept, and sent again when its
+//! connection shows that the client is still there; of a connection that has ended nothing is sent any more.
+//!
+//! What came while this gateway was stopped for long is not looked at at all: behind it there may be an end that cannot be
+//! seen yet. Decision 0012 has the reasons, and what is not promised.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use trivet_client::{Caller, Late};
+use trivet_core::Now;
+use trivet_core::message::STAMP_LIFE;
+
+use crate::gateway::{Clock, ConnKey, Effect, Gateway, Origin};
+use crate::session::{Ending, Ticket};
+
+/// Callers of operations that take longer are looked for before their operations come late.
+const LONG: Duration = Duration::from_secs(1);
+/// A connection is ended if one of its operations came late and nothing was heard of its client for this long.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is known of the client of a connection.
+#[derive(Debug)]
+pub(crate) struct Attendance {
+    /// It was there after this: what is being received was not here yet.
+    seen: Now,
+    /// The bytes that it sent and that no request was made of.
+    leftover: usize,
+    /// Its operations that are under way.
+    pub ios: BTreeSet<u64>,
+    /// Those that came late, why, and when that was known.
+    late: BTreeMap<u64, (Late, Now)>,
+}
+
+impl Attendance {
+    /// Of a client that connects.
+    pub(crate) fn new(now: Now) -> Attendance {
+        Attendance {
+            seen: now,
+            leftover: 0,
+            ios: BTreeSet::new(),
+            late: BTreeMap::new(),
+        }
+    }
+
+    /// There are `len` bytes that no request was made of, those beyond the leftover all later than `quiet`: the first
+    /// request may have begun before.
+    pub(crate) fn receives(&mut self, len: usize, quiet: Now) -> usize {
+        if self.leftover == 0 {
+            self.seen = quiet;
+        }
+        len.saturating_sub(self.leftover)
+    }
+
+    /// So many are left of them, where `fresh` were new: what is left began among the new ones unless it is more.
+    pub(crate) fn received(&mut self, left: usize, fresh: usize, quiet: Now) {
+        self.leftover = left;
+        if left <= fresh {
+            self.seen = self.seen.max(quiet);
+        }
+    }
+
+    pub(crate) fn has_leftover(&self) -> bool {
+        self.leftover > 0
+    }
+
+    /// An operation has ended.
+    pub(crate) fn ended(&mut self, io: u64) {
+        self.ios.remove(&io);
+        self.late.remove(&io);
+    }
+
+    /// Takes the operations for which this says more, and since when their caller is known to be there.
+    fn take_seen(&mut self, quiet: Now, heard: Option<Now>) -> BTreeMap<Now, Vec<u64>> {
+        let mut seen: BTreeMap<Now, Vec<u64>> = BTreeMap::new();
+        for &io in &self.ios {
+            let at = match self.late.get(&io) {
+                Some((Late::Overtaken, since)) => heard.max(Some(quiet)).filter(|at| at > since),
+                Some((Late::Outdated, since)) => heard.filter(|at| at > since),
+                None => heard,
+            };
+            if let Some(at) = at {
+                seen.entry(at).or_default().push(io);
+            }
+        }
+        self.late.retain(|io, _| !seen.values().any(|ios| ios.contains(io)));
+        seen
+    }
+}
+
+impl Gateway {
+    /// Something happens now. A gap says that this gateway did not run: what came meanwhile may be of clients that are gone.
+    pub(crate) fn at(&mut self, clock: Clock) {
+        if clock.now.since(self.clock.now) > STAMP_LIFE {
+            self.stopped_from = Some(self.clock.now);
+        }
+        self.clock = clock;
+    }
+
+    /// Whether bytes that were not here at `quiet` came while this gateway was stopped; their connection is ended then.
+    pub(crate) fn refuses(&mut self, conn: ConnKey, quiet: Now, out: &mut Vec<Effect>) -> bool {
+        let refused = self.stopped_from.is_some_and(|from| quiet <= from);
+        if refused && self.connections.contains_key(&conn) {
+            let reason = "what it sent while this gateway was stopped is not executed".to_owned();
+            self.end(conn, Ending::Fault(reason), out);
+        }
+        refused
+    }
+
+    /// Ends a connection.
+    pub(crate) fn end(&mut self, conn: ConnKey, ending: Ending, out: &mut Vec<Effect>) {
+        out.push(Effect::Close(conn, ending));
+        self.forsake(conn);
+    }
+
+    /// A client is gone: nothing of its operations is sent any more. Its session goes with the first tick of sessions that
+    /// finds no change of names of it under way, so that what it keeps for repeated requests is complete.
+    pub(crate) fn forsake(&mut self, conn: ConnKey) {
+        let Some(connection) = self.connections.get_mut(&conn) else {
+            return;
+        };
+        connection.gone = true;
+        connection.attendance.late.clear();
+        let ios: Vec<u64> = std::mem::take(&mut connection.attendance.ios).into_iter().collect();
+        for io in &ios {
+            self.forget_io(*io);
+        }
+        self.client.forsake(self.clock.now, &ios, &mut self.from_client);
+    }
+
+    /// What an operation says of whoever wants it.
+    pub(crate) fn caller_of(&self, origin: Origin) -> Caller {
+        match origin {
+            Origin::Session(conn, _) => {
+                let connection = self.connections.get(&conn);
+                Caller::Seen(connection.map_or(Now(0), |connection| connection.attendance.seen))
+            }
+            _ => Caller::Own,
+        }
+    }
+
+    /// An operation came late: what is known of its caller has to be renewed.
+    pub(crate) fn came_late(&mut self, io: u64, origin: Origin, why: Late, out: &mut Vec<Effect>) {
+        let Origin::Session(conn, _) = origin else {
+            unreachable!("this gateway knows that it is there itself")
+        };
+        if let Some(connection) = self.connections.get_mut(&conn) {
+            connection.attendance.late.insert(io, (why, self.clock.now));
+            out.push(Effect::Listen(conn));
+        }
+    }
+
+    /// What is known of a client by now: its connection had nothing unread and no end at `quiet`, and its host acknowledged
+    /// something after `heard`. Whether more has to be known.
+    pub fn attended(
+        &mut self,
+        clock: Clock,
+        conn: ConnKey,
+        quiet: Now,
+        heard: Option<Now>,
+        out: &mut Vec<Effect>,
+    ) -> bool {
+        self.at(clock);
+        let Some(connection) = self.connections.get_mut(&conn) else {
+            return false;
+        };
+        for (at, ios) in connection.attendance.take_seen(quiet, heard) {
+            self.client.seen(clock.now, &ios, at, &mut self.from_client);
+        }
+        let more = !connection.attendance.late.is_empty();
+        self.work(out);
+        more
+    }
+
+    /// Looks for the callers of operations that take long, and gives up those that are not heard of.
+    pub(crate) fn look_for_callers(&mut self, out: &mut Vec<Effect>) {
+        let now = self.clock.now;
+        let conns = self.connections.iter();
+        let silent = |attendance: &Attendance| attendance.late.values().any(|(_, since)| now.since(*since) >= PATIENCE);
+        let mut lost: Vec<ConnKey> = conns
+            .filter(|(_, c)| silent(&c.attendance))
+            .map(|(&conn, _)| conn)
+            .collect();
+        lost.sort_unstable();
+        for conn in lost {
+            let reason = format!("nothing was heard of the client for {} s", PATIENCE.as_secs());
+            self.end(conn, Ending::Fault(reason), out);
+        }
+        let is_long = |io: &u64| self.io_start(*io).is_some_and(|started| now.since(started) >= LONG);
+        let conns = self.connections.iter();
+        let mut waiting: Vec<ConnKey> = conns
+            .filter(|(_, c)| c.attendance.ios.iter().any(is_long))
+            .map(|(&conn, _)| conn)
+            .collect();
+        waiting.sort_unstable();
+        out.extend(waiting.into_iter().map(Effect::Listen));
+    }
+
+    /// Whether a change of names that a session asked for is not answered.
+    pub(crate) fn is_changing(&self, conn: ConnKey) -> bool {
+        let of_it = (conn, Ticket(0))..=(conn, Ticket(u64::MAX));
+        self.changing.range(of_it).next().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_counts_from_before_its_first_byte() {
+        let mut attendance = Attendance::new(Now(1));
+        // Bytes that are new, what is left of all that are there, quiet before the new ones; what is known of what is received.
+        let table = [
+            (100, 0, 10, 10),
+            (100, 60, 20, 20),
+            // The first request began with the 60 bytes.
+            (50, 10, 30, 20),
+            (40, 50, 40, 30),
+            (40, 0, 50, 30),
+            (1, 0, 60, 60),
+        ];
+        let mut there = 0;
+        for (new, left, quiet, seen) in table {
+            there += new;
+            let fresh = attendance.receives(there, Now(quiet));
+            assert_eq!((fresh, attendance.seen), (new, Now(seen)), "quiet at {quiet}");
+            attendance.received(left, fresh, Now(quiet));
+            there = left;
+        }
+    }
+
+    #[test]
+    fn what_was_overtaken_needs_less_than_what_is_old() {
+        let mut attendance = Attendance::new(Now(1));
+        attendance.ios.extend([1, 2, 3]);
+        attendance.late.insert(1, (Late::Overtaken, Now(10)));
+        attendance.late.insert(2, (Late::Outdated, Now(10)));
+        let seen = |quiet, heard: Option<u64>, attendance: &mut Attendance| {
+            attendance
+                .take_seen(Now(quiet), heard.map(Now))
+                .into_iter()
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(seen(10, None, &mut attendance), []);
+        assert_eq!(seen(10, Some(10), &mut attendance), [(Now(10), vec![3])]);
+        assert_eq!(seen(11, None, &mut attendance), [(Now(11), vec![1])]);
+        assert_eq!(seen(12, Some(12), &mut attendance), [(Now(12), vec![1, 2, 3])]);
+        assert!(attendance.late.is_empty());
+    }
+}

@@ -1,0 +1,168 @@
+//! Who may have operations executed: this gateway registers itself, and fences gateways that are dead.
+//!
+//! OSDs execute changes of clients that have a key `client/<id>` only. That a gateway's lease is gone does not prove that
+//! it does nothing any more: it may be stopped, or cut off from the metadata store alone. So before its work is taken over
+//! the key is deleted, and every PG asked whether it knows: then nothing of it will be executed, whenever it goes on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use trivet_client::IoError;
+use trivet_core::keys::{self, ClientState};
+use trivet_core::kv::{Change, Compare, Revision, Txn, TxnOutcome};
+use trivet_core::map::encode;
+use trivet_core::{ClientId, Now};
+
+use crate::gateway::{Effect, Gateway, Origin};
+
+/// The key of a gateway that has been dead for this long is deleted, though nobody has to know.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
+
+/// How far a fence is.
+#[derive(Debug)]
+enum Progress {
+    /// The transaction that deletes the key.
+    Deleting(u64),
+    /// The barriers of pools that have not ended.
+    Asking(BTreeSet<u64>),
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Fences {
+    /// The transaction that registers this gateway.
+    registering: Option<u64>,
+    registered: bool,
+    under_way: BTreeMap<ClientId, Progress>,
+    complete: BTreeSet<ClientId>,
+    /// Since when clients that are registered are seen to be dead.
+    dead: BTreeMap<ClientId, Now>,
+}
+
+impl Gateway {
+    /// Registers this gateway, and says so if it is fenced.
+    pub(crate) fn register(&mut self, out: &mut Vec<Effect>) {
+        let map = self.client.map();
+        if map.revision == 0 {
+            return;
+        }
+        if map.clients.contains_key(&self.id) {
+            self.fences.registered = true;
+        } else if self.fences.registered {
+            self.fences.registered = false;
+            out.push(Effect::Fenced);
+        } else if self.fences.registering.is_none() {
+            let key = keys::client(self.id);
+            let txn = Txn {
+                compare: vec![Compare::Absent(key.clone())],
+                changes: vec![Change::put(key, encode(&ClientState {}))],
+            };
+            let ticket = self.number();
+            self.fences.registering = Some(ticket);
+            out.push(Effect::Txn(ticket, txn));
+        }
+    }
+
+    /// Whether nothing of a gateway is executed any more, for certain.
+    pub(crate) fn is_fenced(&self, client: ClientId) -> bool {
+        self.fences.complete.contains(&client)
+    }
+
+    /// Fences a gateway, if it is dead as far as is known.
+    pub(crate) fn fence(&mut self, client: ClientId, out: &mut Vec<Effect>) {
+        let map = self.client.map();
+        let is_known = self.is_fenced(client) || self.fences.under_way.contains_key(&client);
+        if is_known || client == self.id || map.gateways.contains_key(&client) {
+            return;
+        }
+        let Some(registered) = map.clients.get(&client) else {
+            let revision = map.revision;
+            return self.ask_everywhere(client, revision, out);
+        };
+        let key = keys::client(client);
+        let txn = Txn {
+            compare: vec![
+                Compare::Absent(keys::gateway_state(client)),
+                Compare::ModRevision(key.clone(), registered.revision),
+            ],
+            changes: vec![Change::Delete(key)],
+        };
+        let ticket = self.number();
+        self.fences.under_way.insert(client, Progress::Deleting(ticket));
+        out.push(Effect::Txn(ticket, txn));
+    }
+
+    /// Fences those that have been dead for long.
+    pub(crate) fn fence_forgotten(&mut self, out: &mut Vec<Effect>) {
+        let (now, map) = (self.clock.now, self.client.map());
+        let registered = map.clients.keys().filter(|id| !map.gateways.contains_key(*id));
+        let dead: Vec<ClientId> = registered.copied().collect();
+        self.fences.dead.retain(|id, _| dead.contains(id));
+        for id in dead {
+            let since = *self.fences.dead.entry(id).or_insert(now);
+            if now.since(since) >= FORGOTTEN_AFTER {
+                self.fence(id, out);
+            }
+        }
+    }
+
+    /// A transaction ended; false if it is none of the fences'.
+    pub(crate) fn fence_txn_ended(&mut self, ticket: u64, outcome: TxnOutcome, out: &mut Vec<Effect>) -> bool {
+        if self.fences.registering == Some(ticket) {
+            // Whatever became of it, the mirror will tell.
+            self.fences.registering = None;
+            return true;
+        }
+        let mut fences = self.fences.under_way.iter();
+        let found = fences.find(|(_, progress)| matches!(progress, Progress::Deleting(t) if *t == ticket));
+        let Some(client) = found.map(|(&client, _)| client) else {
+            return false;
+        };
+        self.fences.under_way.remove(&client);
+        if let TxnOutcome::Committed(revision) = outcome {
+            self.ask_everywhere(client, revision, out);
+        }
+        true
+    }
+
+    /// Asks every PG to know what was committed.
+    fn ask_everywhere(&mut self, client: ClientId, revision: Revision, out: &mut Vec<Effect>) {
+        let pools: Vec<_> = self.client.map().pools.keys().copied().collect();
+        let asked = pools.iter().map(|_| self.number()).collect::<Vec<u64>>();
+        let progress = Progress::Asking(asked.iter().copied().collect());
+        self.fences.under_way.insert(client, progress);
+        let now = self.clock.now;
+        for (pool, ticket) in pools.into_iter().zip(asked) {
+            self.expect_io(ticket, Origin::Fence(client));
+            self.client.barrier(now, ticket, pool, revision, &mut self.from_client);
+        }
+        self.fence_moved(client, out);
+    }
+
+    /// All PGs of a pool have passed a barrier, or the pool is gone.
+    pub(crate) fn barrier_ended(
+        &mut self,
+        client: ClientId,
+        ticket: u64,
+        result: Result<(), IoError>,
+        out: &mut Vec<Effect>,
+    ) {
+        assert!(
+            matches!(result, Ok(()) | Err(IoError::NoPool)),
+            "a barrier reads and writes nothing: {result:?}"
+        );
+        if let Some(Progress::Asking(asked)) = self.fences.under_way.get_mut(&client) {
+            asked.remove(&ticket);
+        }
+        self.fence_moved(client, out);
+    }
+
+    fn fence_moved(&mut self, client: ClientId, out: &mut Vec<Effect>) {
+        let progress = self.fences.under_way.get(&client);
+        if matches!(progress, Some(Progress::Asking(asked)) if asked.is_empty()) {
+            self.fences.under_way.remove(&client);
+            self.fences.complete.insert(client);
+            self.run_background(out);
+        }
+    }
+}
