@@ -184,6 +184,9 @@ pub struct UpArgs {
     /// Where the admin API listens
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8090", value_parser = address)]
     pub http: SocketAddr,
+    /// Memory for clients' data: requests under way and answers that were not taken
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = memory)]
+    pub memory: usize,
 }
 
 impl UpArgs {
@@ -197,6 +200,21 @@ impl UpArgs {
         );
         Ok(())
     }
+}
+
+/// The least that lets a client send the largest message.
+const MIN_MEMORY: usize = 64 << 20;
+
+/// A budget for clients' data, bytes.
+pub fn memory(text: &str) -> Result<usize, String> {
+    let bytes = usize::try_from(parse_size(text)?).map_err(|_| format!("{text}: more than there can be"))?;
+    if bytes < MIN_MEMORY {
+        return Err(format!(
+            "{text}: too little; at least {} MiB are needed",
+            MIN_MEMORY >> 20
+        ));
+    }
+    Ok(bytes)
 }
 
 fn name(text: &str) -> Result<String, String> {

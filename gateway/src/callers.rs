@@ -120,10 +120,14 @@ impl Gateway {
     /// A client is gone: nothing of its operations is sent any more. Its session goes with the first tick of sessions that
     /// finds no change of names of it under way, so that what it keeps for repeated requests is complete.
     pub(crate) fn forsake(&mut self, conn: ConnKey) {
+        // What it did not take and what it sent in part goes with it.
+        self.unsent(conn, 0);
         let Some(connection) = self.connections.get_mut(&conn) else {
             return;
         };
         connection.gone = true;
+        connection.buffered = 0;
+        connection.settle(self.clock.now, &mut self.memory);
         connection.attendance.late.clear();
         let ios: Vec<u64> = std::mem::take(&mut connection.attendance.ios).into_iter().collect();
         for io in &ios {

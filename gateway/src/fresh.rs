@@ -190,10 +190,7 @@ impl Gateway {
             return false;
         }
         connection.held.get_or_insert(now);
-        if !connection.paused {
-            connection.paused = true;
-            out.push(Effect::Pause(conn, true));
-        }
+        out.extend(connection.pause_or_go_on(conn));
         true
     }
 
@@ -207,8 +204,8 @@ impl Gateway {
                 continue;
             };
             connection.held = None;
-            connection.paused = false;
-            out.extend([Effect::Pause(conn, false), Effect::Again(conn)]);
+            out.extend(connection.pause_or_go_on(conn));
+            out.push(Effect::Again(conn));
         }
     }
 

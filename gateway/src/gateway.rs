@@ -26,6 +26,7 @@ use crate::cluster::{Edits, Moving, Progress, Usages};
 use crate::fences::Fences;
 use crate::fresh::Freshness;
 use crate::iscsi::IscsiSession;
+use crate::memory::{Account, Memory};
 use crate::nbd::NbdSession;
 use crate::nfs::{NfsServer, NfsSession};
 use crate::scrub::Scrubs;
@@ -85,11 +86,29 @@ pub(crate) struct Connection {
     local: SocketAddr,
     pub(crate) paused: bool,
     pub(crate) attendance: Attendance,
+    /// What it has of the budget for clients' data.
+    pub(crate) account: Account,
+    /// Bytes that it has sent and the session has not taken.
+    pub(crate) buffered: usize,
     /// Since when it waits, with what it sent, because it would open something and the mirror is too old.
     pub(crate) held: Option<Now>,
     /// The client is gone; the session stays until its requests are answered, so that what it keeps for repeated
     /// requests is complete.
     pub(crate) gone: bool,
+}
+
+impl Connection {
+    /// The effect, if what it has under way and waits for means that it is to be read from no more, or again.
+    pub(crate) fn pause_or_go_on(&mut self, conn: ConnKey) -> Option<Effect> {
+        let under_way = self.session.in_flight();
+        let full = under_way.requests >= MAX_IN_FLIGHT.requests || under_way.bytes >= MAX_IN_FLIGHT.bytes;
+        let paused = full || self.held.is_some() || self.account.waits;
+        if paused == self.paused || self.gone {
+            return None;
+        }
+        self.paused = paused;
+        Some(Effect::Pause(conn, paused))
+    }
 }
 
 /// Who asked for an operation.
@@ -135,6 +154,8 @@ pub struct Gateway {
     pub(crate) usages: Usages,
     pub(crate) freshness: Freshness,
     pub(crate) fences: Fences,
+    pub(crate) memory: Memory,
+    pub(crate) log_lines_lost: u64,
     pub(crate) osds: BTreeMap<OsdId, OsdReport>,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
@@ -179,6 +200,8 @@ impl Gateway {
             usages: Usages::default(),
             freshness: Freshness::default(),
             fences: Fences::default(),
+            memory: Memory::default(),
+            log_lines_lost: 0,
             osds: BTreeMap::new(),
             clock,
             metrics: Metrics::default(),
@@ -246,6 +269,8 @@ impl Gateway {
             local,
             paused: false,
             attendance: Attendance::new(clock.now),
+            account: Account::default(),
+            buffered: 0,
             held: None,
             gone: false,
         };
@@ -280,6 +305,7 @@ impl Gateway {
         if let Some(connection) = self.connections.get_mut(&conn) {
             connection.attendance.received(input.len(), fresh, quiet);
         }
+        self.settle(conn, Some(input.len()), out);
         self.work(out);
         self.connections
             .get(&conn)
@@ -371,6 +397,7 @@ impl Gateway {
         self.from_client = effects;
         self.retry_changes(out);
         self.run_background(out);
+        self.look_at_memory(out);
         if clock.now.since(self.last_tick) >= SESSION_TICK {
             self.last_tick = clock.now;
             self.progress.sample(clock.now, self.objects_missing());
@@ -576,19 +603,12 @@ impl Gateway {
             next_ticket: &mut self.next,
         };
         let result = call(connection.session.as_mut(), &mut desk, &mut bytes);
-        let in_flight = connection.session.in_flight();
         let was_gone = connection.gone;
-        if !was_gone {
-            if !bytes.is_empty() {
-                out.push(Effect::Send(conn, bytes));
-            }
-            let full = in_flight.requests >= MAX_IN_FLIGHT.requests || in_flight.bytes >= MAX_IN_FLIGHT.bytes;
-            let paused = full || connection.held.is_some();
-            if paused != connection.paused {
-                connection.paused = paused;
-                out.push(Effect::Pause(conn, paused));
-            }
+        if !was_gone && !bytes.is_empty() {
+            out.push(Effect::Send(conn, bytes));
         }
+        connection.settle(self.clock.now, &mut self.memory);
+        out.extend(connection.pause_or_go_on(conn));
         for (ticket, request) in std::mem::take(&mut self.requests) {
             self.take_request(Origin::Session(conn, ticket), request, out);
         }

@@ -169,8 +169,12 @@ impl Session for IscsiSession {
         self.connection.hint()
     }
 
+    fn held(&self) -> usize {
+        usize::try_from(self.connection.in_flight_bytes()).unwrap_or(usize::MAX)
+    }
+
     /// Commands only: the connection bounds their bytes itself (by its window and the transfers it asks for), and must be read
-    /// from all the time, for pings are answered though the storage stalls.
+    /// from while there is memory, for pings are answered though the storage stalls.
     fn in_flight(&self) -> InFlight {
         InFlight {
             requests: self.connection.in_flight(),

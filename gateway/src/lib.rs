@@ -17,6 +17,7 @@ pub mod gateway;
 mod gateway_tests;
 mod images;
 pub mod iscsi;
+pub mod memory;
 pub mod nbd;
 pub mod nfs;
 mod scrub;

@@ -81,6 +81,11 @@ pub trait Session {
 
     /// What is under way.
     fn in_flight(&self) -> InFlight;
+
+    /// Bytes of memory that what is under way takes.
+    fn held(&self) -> usize {
+        self.in_flight().bytes
+    }
 }
 
 /// A request that a session left at the desk.

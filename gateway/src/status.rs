@@ -32,6 +32,11 @@ impl Gateway {
         }
     }
 
+    /// So many lines of the process's log could not be written since it started.
+    pub fn log_lines_lost(&mut self, lines: u64) {
+        self.log_lines_lost = lines;
+    }
+
     /// How many copies of objects are to be made.
     pub(crate) fn objects_missing(&self) -> u64 {
         let claims = self.client.map().current_claims();
@@ -92,6 +97,10 @@ impl Gateway {
             opens: self.is_ready() && !self.freshness.is_stale(now),
             metadata_age_ms: self.freshness.age(now).map(millis),
             metadata_latency_ms: millis(self.freshness.latency()),
+            buffers: self.memory.used as u64,
+            buffers_max: self.memory.budget as u64,
+            waiting_for_buffers: self.waiting_for_memory(),
+            log_lines_lost: self.log_lines_lost,
         }
     }
 }

@@ -62,6 +62,8 @@ pub struct FrontSetup {
     pub patience: Duration,
     /// What is said before `ready`.
     pub banner: String,
+    /// What clients' data may take of memory, bytes.
+    pub memory: usize,
 }
 
 /// The data path's ends of the channels to the control plane.
@@ -320,6 +322,7 @@ impl Data {
         if clock.now.since(self.last_stats) >= STATS {
             self.last_stats = clock.now;
             self.osds.show_stats(&self.control);
+            self.front.iter_mut().for_each(Front::give_back_memory);
         }
         for reason in self.osds.take_failures() {
             // A process without a gateway is there for its OSDs.

@@ -23,11 +23,16 @@ use trivet_reactor::{ConnId, ListenerToken, Reactor};
 use super::channel::{Ask, Role};
 use super::cluster::{ClusterId, random};
 use super::data::{FrontHandles, FrontSetup};
+use super::log;
 use super::output::Output;
 use super::ready;
 
 /// A client that does not take its answers is not read from beyond this many bytes of them.
 const MAX_QUEUED: usize = 16 << 20;
+/// So many bytes of answers that a client has not taken are worth counting.
+const MUCH_QUEUED: usize = 64 << 10;
+/// So many freed bytes are worth giving back to the system: that takes some milliseconds, and so does having them again.
+const MUCH_FREED: usize = 64 << 20;
 /// The image of a new cluster.
 const DEMO: (&str, u64) = ("demo", 1 << 30);
 
@@ -53,6 +58,10 @@ pub struct Front {
     listening: BTreeSet<ConnKey>,
     listens_anew: bool,
     is_fenced: bool,
+    /// Connections whose clients have much to take.
+    unsent: HashSet<ConnKey>,
+    /// The most that clients' data took since freed memory was given back, bytes.
+    peak: usize,
 }
 
 /// The gateway's names of connections, and the reactor's.
@@ -117,7 +126,7 @@ impl Front {
             counters: Arc::clone(&counters),
             id,
         };
-        let front = Front {
+        let mut front = Front {
             gateway: Gateway::new(id, clock, nfs, cluster.number()),
             effects: Vec::new(),
             conns: Connections::default(),
@@ -137,7 +146,10 @@ impl Front {
             listening: BTreeSet::new(),
             listens_anew: false,
             is_fenced: false,
+            unsent: HashSet::new(),
+            peak: 0,
         };
+        front.gateway.set_budget(setup.memory);
         Ok((front, handles))
     }
 
@@ -300,9 +312,31 @@ impl Front {
         for (osd, report) in reports {
             self.gateway.osd_report(osd, report);
         }
+        self.count_unsent(out.reactor);
+        self.gateway.log_lines_lost(log::lost());
         self.gateway.tick(clock, &mut self.effects);
         self.carry_out(out);
+        self.peak = self.peak.max(self.gateway.memory_used());
         self.progress(clock, out);
+    }
+
+    /// Tells the gateway how much clients have not taken.
+    fn count_unsent(&mut self, reactor: &Reactor) {
+        let (conns, gateway) = (&self.conns, &mut self.gateway);
+        self.unsent.retain(|key| {
+            let queued = conns.ids.get(key).map_or(0, |(conn, ..)| reactor.queued(*conn));
+            gateway.unsent(*key, queued);
+            queued > 0
+        });
+    }
+
+    /// When clients' data took much memory and takes little now, the system gets back what is free. Call it every few seconds.
+    pub fn give_back_memory(&mut self) {
+        let used = self.gateway.memory_used();
+        if self.peak.saturating_sub(used) > MUCH_FREED && used < self.peak / 4 {
+            trivet_reactor::give_back_freed_buffers();
+            self.peak = used;
+        }
     }
 
     /// Carries out what the gateway wants.
@@ -313,6 +347,9 @@ impl Front {
                 Effect::Send(key, bytes) => {
                     if let Some(&(conn, ..)) = self.conns.ids.get(&key) {
                         out.reactor.send(conn, bytes);
+                        if out.reactor.queued(conn) > MUCH_QUEUED {
+                            self.unsent.insert(key);
+                        }
                     }
                 }
                 Effect::Close(key, ending) => self.end(key, &ending, out.reactor),

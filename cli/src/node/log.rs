@@ -20,6 +20,11 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Lines that could not be written since the process started.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
+/// How many lines of the log could not be written since the process started.
+pub fn lost() -> u64 {
+    LOST.load(Relaxed)
+}
+
 /// What the thread is asked for.
 enum Job {
     /// To write a line, with its end.

@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use trivet_meta::MetaUrl;
 
-use crate::args::{OsdCommand, address, osd};
+use crate::args::{OsdCommand, address, memory, osd};
 use crate::size::parse_size;
 
 /// `trivet osd`: an OSD's process, or a question about OSDs.
@@ -81,6 +81,9 @@ pub struct GatewayArgs {
     /// Where the admin API listens
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8090", value_parser = address)]
     pub http: SocketAddr,
+    /// Memory for clients' data: requests under way and answers that were not taken
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = memory)]
+    pub memory: usize,
     /// What 'trivet gateway ls' calls it [default: this machine's name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,

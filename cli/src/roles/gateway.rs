@@ -34,6 +34,7 @@ pub fn run(args: &GatewayArgs) -> anyhow::Result<()> {
             demo: false,
             patience: PATIENCE,
             banner: String::new(),
+            memory: args.memory,
         }),
         disks: Vec::new(),
         distributed: true,

@@ -68,5 +68,6 @@ fn front(args: &UpArgs, new: bool) -> FrontSetup {
         demo: new,
         patience: PATIENCE,
         banner: banner(&addresses),
+        memory: args.memory,
     }
 }

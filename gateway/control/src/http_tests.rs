@@ -108,6 +108,7 @@ fn obliging(call: AdminCall) -> AdminResult {
                     serves: true,
                     opens: true,
                     metadata_age_ms: Some(1_500),
+                    log_lines_lost: 3,
                     ..GatewayStatus::default()
                 },
                 ..Status::default()
@@ -365,6 +366,8 @@ fn health_and_metrics() {
         "trivet_up 1",
         "trivet_opens 1",
         "trivet_metadata_age_seconds 1.5",
+        "trivet_log_lines_lost_total 3",
+        "trivet_buffers_bytes{kind=\"used\"} 0",
         "trivet_images 2",
         "trivet_osd_up{osd=\"1\"} 1",
         "trivet_pool_images{pool=\"fast\"} 3",

@@ -182,7 +182,26 @@ fn gateway(encoder: &mut DescriptorEncoder, gateway: &GatewayStatus) -> fmt::Res
     }
     let name = "trivet_metadata_latency_seconds";
     let help = "How long the metadata store takes to answer";
-    seconds(encoder, (name, help), gateway.metadata_latency_ms)
+    seconds(encoder, (name, help), gateway.metadata_latency_ms)?;
+    let buffers = [("used", gateway.buffers), ("budget", gateway.buffers_max)];
+    gauges(
+        encoder,
+        ("trivet_buffers_bytes", "Memory for clients' data"),
+        "kind",
+        buffers,
+    )?;
+    let name = "trivet_clients_waiting_for_buffers";
+    let waiting = &gateway.waiting_for_buffers;
+    gauge(
+        encoder,
+        name,
+        "Connections that are not read from for want of memory",
+        waiting,
+    )?;
+    let name = "trivet_log_lines_lost";
+    let help = "Lines of the log that could not be written";
+    let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter);
+    metric?.encode_counter::<NoLabelSet, _, u64>(&gateway.log_lines_lost, None)
 }
 
 /// A gauge of a time in milliseconds.

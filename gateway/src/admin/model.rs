@@ -189,6 +189,14 @@ pub struct GatewayStatus {
     pub metadata_age_ms: Option<u64>,
     /// How long the metadata store takes to answer, milliseconds.
     pub metadata_latency_ms: u64,
+    /// Bytes that clients' data takes: requests under way, what was received of others, answers that were not taken.
+    pub buffers: u64,
+    /// The budget for them.
+    pub buffers_max: u64,
+    /// Connections that are not read from because too little of it is left.
+    pub waiting_for_buffers: u64,
+    /// Lines of the log that could not be written.
+    pub log_lines_lost: u64,
 }
 
 /// A verdict on the cluster.

@@ -35,6 +35,12 @@ impl Gateway {
             let why = "this gateway is not registered in the metadata store: others may go on with what it began";
             found.doubtful.push(why.to_owned());
         }
+        let waiting = self.waiting_for_memory();
+        if waiting > 0 {
+            let budget = self.memory.budget >> 20;
+            let what = format!("{waiting} clients wait for memory: others' data takes most of {budget} MiB");
+            found.doubtful.push(what);
+        }
         let now = self.clock.now;
         found.doubtful.extend(stuck("reads and writes", now, self.io_starts()));
         found

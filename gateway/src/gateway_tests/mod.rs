@@ -6,6 +6,7 @@ mod clients;
 mod freshness;
 mod health;
 mod images;
+mod memory;
 mod osds;
 mod pools;
 mod scrubs;

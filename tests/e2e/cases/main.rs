@@ -14,6 +14,7 @@ mod gateways;
 mod kills;
 mod log;
 mod malformed;
+mod memory;
 mod metadata_store;
 mod nfs_files;
 mod no_etcd;

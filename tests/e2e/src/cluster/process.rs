@@ -161,6 +161,12 @@ impl Process {
         self.signal("CONT")
     }
 
+    /// The process id; none while it is down.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     fn signal(&self, signal: &str) -> Result<()> {
         let child = self.child.as_ref().with_context(|| format!("{} is down", self.name))?;
         Tool::new("sh")
