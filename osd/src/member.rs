@@ -1,9 +1,10 @@
 //! The member's side of a PG: accept epochs, list, execute what the primary of the accepted epoch asks.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use trivet_core::buffer::{join, slice_segments};
-use trivet_core::message::{Listed, PeerBody, WriteError};
+use trivet_core::message::{LIST_LIMIT, Listed, PeerBody, WriteError};
 use trivet_core::mutation::{Mutation, Ops, Patch};
 use trivet_core::{Epoch, ImageId, ObjectId, OsdId, PgId, UNIT_SIZE, UnitMask, Version};
 use trivet_store::api::{ObjectInfo, Reply, Request, StoreError};
@@ -277,10 +278,10 @@ impl Osd {
         (Some(whole), damaged)
     }
 
-    /// The object numbers of an image in a PG after `after`, ascending, at most `limit`; those that this OSD still lacks,
-    /// and those of which it may be that not every member has deleted them, too.
-    pub(crate) fn image_objects(&self, pg: PgId, image: ImageId, after: Option<u64>, limit: usize) -> Vec<u64> {
-        let wanted = |object: &ObjectId| object.image == image && after.is_none_or(|after| object.number > after);
+    /// The first [`LIST_LIMIT`] of the numbers that objects of an image have in a PG, ascending; those that this OSD still
+    /// lacks, and those of which it may be that not every member has deleted them, too.
+    pub(crate) fn image_objects(&self, pg: PgId, image: ImageId, numbers: Range<u64>) -> Vec<u64> {
+        let wanted = |object: &ObjectId| object.image == image && numbers.contains(&object.number);
         let stored = self
             .objects_of(pg)
             .filter(|(_, info)| !info.tombstone)
@@ -290,12 +291,12 @@ impl Osd {
         let changing = lanes
             .filter(|(_, lane)| !lane.changing().is_empty())
             .map(|(&object, _)| object);
-        let numbers: BTreeSet<u64> = stored
+        let found: BTreeSet<u64> = stored
             .chain(missing)
             .chain(changing)
             .filter(wanted)
             .map(|object| object.number)
             .collect();
-        numbers.into_iter().take(limit).collect()
+        found.into_iter().take(LIST_LIMIT).collect()
     }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use trivet_core::buffer::{join, slice_segments};
 use trivet_core::kv::Revision;
-use trivet_core::message::{Action, LIST_LIMIT, Op, OpError, OpValue, PeerBody, WriteError};
+use trivet_core::message::{Action, Op, OpError, OpValue, PeerBody, WriteError};
 use trivet_core::mutation::{Mutation, Ops};
 use trivet_core::{ClientId, OBJECT_SIZE, ObjectId, OpId, OsdId, PgId, UNIT_SIZE, UnitMask, Version};
 use trivet_store::api::{Reply, Request, StoreError};
@@ -34,8 +34,11 @@ impl Osd {
             Known::Settled => return,
             Known::Ended(result) => return reply(client, op.id, result, out),
         }
-        if let Action::List { image, after } = op.action {
-            let numbers = self.image_objects(op.pg, image, after, LIST_LIMIT);
+        if let Action::List { image, from, end } = op.action {
+            if from >= end {
+                return reply(client, op.id, Err(OpError::Malformed), out);
+            }
+            let numbers = self.image_objects(op.pg, image, from..end);
             return self.answer(op.pg, client, op.id, Ok(OpValue::Objects(numbers)), out);
         }
         if let Action::Barrier { revision } = op.action {

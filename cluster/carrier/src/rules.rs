@@ -40,7 +40,8 @@ mod tests {
     fn op(client: ClientId) -> Message {
         let action = Action::List {
             image: ImageId(1),
-            after: None,
+            from: 0,
+            end: 1,
         };
         Message::Op(Op {
             id: OpId { client, sequence: 1 },

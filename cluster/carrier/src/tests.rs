@@ -147,7 +147,8 @@ fn each_fault_closes_its_link_only() {
             stamp: Tick::default(),
             action: trivet_core::message::Action::List {
                 image: trivet_core::ImageId(1),
-                after: None,
+                from: 0,
+                end: 1,
             },
         })
     };

@@ -104,7 +104,8 @@ fn message(from: NodeId, boot: u64, to: NodeId, sequence: u64, filler: usize) ->
             stamp: Tick::default(),
             action: Action::List {
                 image: ImageId::new(PoolId(1), 1),
-                after: None,
+                from: 0,
+                end: 1,
             },
         }),
         (NodeId::Osd(from), NodeId::Client(client)) => Message::OpDone(OpDone {

@@ -59,7 +59,9 @@ impl Purge {
             return Some((object.pg(self.heard.numbering), Action::Remove { object }));
         }
         let (pg, after) = self.lists.pop_front()?;
-        Some((pg, Action::List { image, after }))
+        let from = after.map_or(0, |after| after.saturating_add(1));
+        let end = u64::MAX;
+        Some((pg, Action::List { image, from, end }))
     }
 
     /// A PG listed objects, ascending; `complete`: there are no more.
@@ -103,13 +105,9 @@ mod tests {
         for _ in 0..most {
             match purge.next() {
                 Some((_, Action::Remove { object })) => removed.push(object.number),
-                Some((pg, Action::List { image, after })) => {
+                Some((pg, Action::List { image, from, .. })) => {
                     let own = |number: &u64| ObjectId { image, number: *number }.pg(numbering) == pg;
-                    let left = objects
-                        .iter()
-                        .copied()
-                        .filter(own)
-                        .filter(|&n| after.is_none_or(|after| n > after));
+                    let left = objects.iter().copied().filter(own).filter(|&n| n >= from);
                     let part: Vec<u64> = left.clone().take(2).collect();
                     purge.listed(pg, &part, left.count() <= 2);
                 }

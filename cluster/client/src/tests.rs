@@ -383,10 +383,8 @@ fn a_purge_removes_what_every_pg_lists() {
     while !matches!(out.as_slice(), [Effect::Done(..)]) {
         for (to, op) in sent(&mut out) {
             let value = match op.action {
-                Action::List { after: None, .. } if op.pg.number == 0 => {
-                    OpValue::Objects((0..LIST_LIMIT as u64).collect())
-                }
-                Action::List { after: Some(1023), .. } => OpValue::Objects(vec![5000]),
+                Action::List { from: 0, .. } if op.pg.number == 0 => OpValue::Objects((0..LIST_LIMIT as u64).collect()),
+                Action::List { from: 1024, .. } => OpValue::Objects(vec![5000]),
                 Action::List { .. } => OpValue::Objects(vec![]),
                 Action::Remove {
                     object: ObjectId { number, .. },

@@ -109,12 +109,14 @@ pub enum Action {
         /// Which object.
         object: ObjectId,
     },
-    /// Lists objects of an image that live in this PG, ascending, after a number.
+    /// Lists objects of an image that live in this PG, ascending, of a range of numbers that is not empty.
     List {
         /// Which image.
         image: ImageId,
-        /// Only larger object numbers; none lists from the start.
-        after: Option<u64>,
+        /// The first number.
+        from: u64,
+        /// The number behind the last.
+        end: u64,
     },
     /// Changes nothing: is answered when the primary knows the metadata store up to a commit, and nothing of a client that
     /// was not registered then waits or runs in the PG, or ever will.

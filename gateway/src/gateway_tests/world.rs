@@ -333,14 +333,14 @@ impl World {
                 }
             }
             Action::Remove { object } => drop(self.objects.remove(&object)),
-            Action::List { image, after } => {
+            Action::List { image, from, end } => {
                 let numbers = self
                     .objects
                     .keys()
                     .filter(|object| object.image == image && object.pg(trivet_core::Numbering::first(PGS)) == pg);
                 let numbers = numbers
                     .map(|object| object.number)
-                    .filter(|&number| after.is_none_or(|a| number > a));
+                    .filter(|number| (from..end).contains(number));
                 return OpValue::Objects(numbers.take(LIST_LIMIT).collect());
             }
         }

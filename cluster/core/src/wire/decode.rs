@@ -178,13 +178,11 @@ fn write(fields: &mut Fields, pg: PgId, data: Bytes) -> Result<Action, WireError
 
 fn list_action(fields: &mut Fields, pg: PgId) -> Result<Action, WireError> {
     let image = fields.image(pg)?;
-    let present = fields.flag()?;
-    let number = fields.u64()?;
-    if !present && number != 0 {
-        return Err(WireError::Field("an absent number that is not zero"));
+    let (from, end) = (fields.u64()?, fields.u64()?);
+    if from >= end {
+        return Err(WireError::Field("an empty range of objects"));
     }
-    let after = present.then_some(number);
-    Ok(Action::List { image, after })
+    Ok(Action::List { image, from, end })
 }
 
 fn claimed(fields: &mut Fields) -> Result<Vec<(PgId, Epoch)>, WireError> {

@@ -104,10 +104,10 @@ fn put_op(op: &Op, head: &mut BytesMut, out: &mut Vec<Bytes>) -> Kind {
             put_object(*object, head);
             Kind::Remove
         }
-        Action::List { image, after } => {
+        Action::List { image, from, end } => {
             head.put_u64_le(image.0);
-            head.put_u8(u8::from(after.is_some()));
-            head.put_u64_le(after.unwrap_or(0));
+            head.put_u64_le(*from);
+            head.put_u64_le(*end);
             Kind::List
         }
         Action::Barrier { revision } => {

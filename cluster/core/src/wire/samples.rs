@@ -123,17 +123,18 @@ fn client_operations() -> Vec<(&'static str, Message)> {
         offset: 0,
         len: OBJECT_SIZE,
     };
-    let list = |after| Action::List {
+    let list = |from, end| Action::List {
         image: object.image,
-        after,
+        from,
+        end,
     };
     vec![
         ("read", op(read)),
         ("write", op(write)),
         ("zero", op(zero)),
         ("remove", op(Action::Remove { object })),
-        ("list", op(list(None))),
-        ("list after", op(list(Some(9)))),
+        ("list", op(list(0, u64::MAX))),
+        ("list from", op(list(9, 0x1234))),
         ("barrier", op(Action::Barrier { revision: 0x2324 })),
         ("tick request", Message::TickRequest),
     ]
@@ -421,7 +422,8 @@ impl Random {
             2 => Action::Zero { object, offset, len },
             3 => Action::List {
                 image: object.image,
-                after: Some(self.next()),
+                from: 0,
+                end: self.next().max(1),
             },
             _ => return self.answer(object, len),
         };

@@ -190,12 +190,12 @@ const IMPOSSIBLE: &[(&str, usize, &[u8], WireError)] = &[
     ("remove", 16, &[4], Field("an image of another pool")),
     ("list", 16, &[4], Field("an image of another pool")),
     ("fetch", 0, &[4], Field("an image of another pool")),
-    ("list", OBJECT_OF_OP + 8, &[2], Field("a flag that is neither 0 nor 1")),
+    ("list", OBJECT_OF_OP + 16, &[0; 8], Field("an empty range of objects")),
     (
-        "list",
-        OBJECT_OF_OP + 9,
-        &[1],
-        Field("an absent number that is not zero"),
+        "list from",
+        OBJECT_OF_OP + 16,
+        &[9, 0],
+        Field("an empty range of objects"),
     ),
     // Sequences: of the operation, settled, answered, previous.
     ("remove", 15, &[0x80], Field("a sequence that is none")),

@@ -8,7 +8,9 @@ use trivet_core::message::{
 };
 use trivet_core::mutation::{Mutation, Ops, Patch};
 use trivet_core::wire::{HEADER, encode};
-use trivet_core::{ClientId, Epoch, ImageId, Now, ObjectId, OpId, OsdId, PgId, PoolId, Tick, UNIT_SIZE, UnitMask, Version};
+use trivet_core::{
+    ClientId, Epoch, ImageId, Now, ObjectId, OpId, OsdId, PgId, PoolId, Tick, UNIT_SIZE, UnitMask, Version,
+};
 
 const ID: OpId = OpId {
     client: ClientId(0x1112_1314),
@@ -66,7 +68,7 @@ fn messages() -> Vec<Message> {
             len: 4096,
         },
         Action::Remove { object },
-        Action::List { image, after: Some(2) },
+        Action::List { image, from: 2, end: 9 },
         Action::Barrier { revision: 77 },
     ];
     let results = [
