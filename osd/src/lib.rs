@@ -15,6 +15,7 @@ mod decide;
 mod full;
 mod heal;
 mod interview;
+mod inventory;
 mod lane;
 mod late;
 mod loss;
@@ -46,6 +47,7 @@ use trivet_store::{State, Store};
 
 use callers::Callers;
 use full::Full;
+use inventory::Inventory;
 use late::Recent;
 #[cfg(feature = "mutants")]
 pub use options::Mutant;
@@ -178,6 +180,7 @@ pub struct Osd {
     /// How many listings were sent.
     listings: u32,
     strays: Strays,
+    inventory: Inventory,
     usage: Usage,
     waits: HashMap<Ticket, Wait>,
     txns: BTreeMap<u64, TxnWait>,
@@ -221,6 +224,7 @@ impl Osd {
             dropping: BTreeMap::new(),
             listings: 0,
             strays: Strays::default(),
+            inventory: Inventory::default(),
             usage: Usage::default(),
             waits: HashMap::new(),
             txns: BTreeMap::new(),

@@ -9,6 +9,7 @@ use trivet_core::mutation::{Mutation, Ops, Patch};
 use trivet_core::{Epoch, ImageId, ObjectId, OsdId, PgId, UNIT_SIZE, UnitMask, Version};
 use trivet_store::api::{ObjectInfo, Reply, Request, StoreError};
 
+use crate::inventory::objects;
 use crate::options::mutant;
 use crate::{Effect, Osd, Target, Wait};
 
@@ -278,25 +279,25 @@ impl Osd {
         (Some(whole), damaged)
     }
 
-    /// The first [`LIST_LIMIT`] of the numbers that objects of an image have in a PG, ascending; those that this OSD still
-    /// lacks, and those of which it may be that not every member has deleted them, too.
+    /// The first [`LIST_LIMIT`] of the numbers that objects of an image have in a PG that is served, ascending; those that
+    /// this OSD still lacks, and those of which it may be that not every member has deleted them, too. What was
+    /// acknowledged is among them.
     pub(crate) fn image_objects(&self, pg: PgId, image: ImageId, numbers: Range<u64>) -> Vec<u64> {
-        let wanted = |object: &ObjectId| object.image == image && numbers.contains(&object.number);
-        let stored = self
-            .objects_of(pg)
-            .filter(|(_, info)| !info.tombstone)
-            .map(|(object, _)| object);
-        let missing = self.pgs.get(&pg).into_iter().flat_map(|pg| pg.missing.keys().copied());
-        let lanes = self.pgs.get(&pg).into_iter().flat_map(|pg| &pg.lanes);
+        let range = objects(image, numbers);
+        let Some(served) = self.pgs.get(&pg) else {
+            return Vec::new();
+        };
+        let stored = self.inventory.list(pg, range.clone());
+        let missing = served.missing.range(range.clone()).map(|(&object, _)| object);
+        let lanes = served.lanes.range(range);
         let changing = lanes
             .filter(|(_, lane)| !lane.changing().is_empty())
             .map(|(&object, _)| object);
-        let found: BTreeSet<u64> = stored
-            .chain(missing)
-            .chain(changing)
-            .filter(wanted)
-            .map(|object| object.number)
+        let found: BTreeSet<ObjectId> = stored
+            .take(LIST_LIMIT)
+            .chain(missing.take(LIST_LIMIT))
+            .chain(changing.take(LIST_LIMIT))
             .collect();
-        found.into_iter().take(LIST_LIMIT).collect()
+        found.into_iter().map(|object| object.number).take(LIST_LIMIT).collect()
     }
 }

@@ -129,10 +129,9 @@ impl Osd {
     pub(crate) fn count_changes(&mut self) {
         let mut changes = std::mem::take(&mut self.output.changed);
         for changed in changes.drain(..) {
-            let pg = self
-                .map
-                .pg_of(changed.object)
-                .filter(|_| !mutant!(self.options, CountOnce));
+            let pg = self.map.pg_of(changed.object);
+            self.inventory.changed(pg, &changed);
+            let pg = pg.filter(|_| !mutant!(self.options, CountOnce));
             self.usage.tally.changed(pg, &changed, self.now);
         }
         // The room is used again.
@@ -143,9 +142,12 @@ impl Osd {
     pub(crate) fn count_pg(&mut self, id: PgId) {
         let objects: Vec<_> = self
             .objects_of(id)
-            .map(|(object, info)| (object.image, info.present))
+            .map(|(object, info)| (object, info.present))
+            .filter(|(_, present)| !present.is_empty())
             .collect();
-        self.usage.tally.begin(id, objects.into_iter(), self.now);
+        self.inventory.begin(id, objects.iter().map(|(object, _)| *object));
+        let units = objects.into_iter().map(|(object, present)| (object.image, present));
+        self.usage.tally.begin(id, units, self.now);
     }
 
     /// Counts an operation that is answered now. Deletions of whole objects are not asked for by users of images.
@@ -163,6 +165,7 @@ impl Osd {
     /// Stops counting PGs that this OSD serves no more.
     fn forget_pgs(&mut self) {
         let serves = |id: &PgId| self.pgs.get(id).is_some_and(|pg| pg.phase == Phase::Active);
+        self.inventory.keep(serves);
         let gone: Vec<PgId> = self.usage.tally.pgs().filter(|id| !serves(id)).collect();
         for id in gone {
             if mutant!(self.options, KeepCounting) {
