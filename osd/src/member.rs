@@ -289,6 +289,7 @@ impl Osd {
         };
         let stored = self.inventory.list(pg, range.clone());
         let missing = served.missing.range(range.clone()).map(|(&object, _)| object);
+        let missing = missing.filter(|_| !mutant!(self.options, ListOnlyOwn));
         let lanes = served.lanes.range(range);
         let changing = lanes
             .filter(|(_, lane)| !lane.changing().is_empty())

@@ -76,12 +76,14 @@ pub enum Mutant {
     ServeBehind,
     /// A barrier is passed by who does not know yet of its commit.
     BarrierBehind,
+    /// A list names only what the primary itself has.
+    ListOnlyOwn,
 }
 
 #[cfg(feature = "mutants")]
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 32] = [
+    pub const ALL: [Mutant; 33] = [
         Mutant::AckEarly,
         Mutant::AckWithoutRoom,
         Mutant::AcceptOldEpoch,
@@ -114,6 +116,7 @@ impl Mutant {
         Mutant::ForgetOvertaking,
         Mutant::ServeBehind,
         Mutant::BarrierBehind,
+        Mutant::ListOnlyOwn,
     ];
 }
 

@@ -5,16 +5,19 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use trivet_core::kv::Revision;
 use trivet_core::message::Action;
-use trivet_core::{ImageId, Numbering, PgId, PoolId};
+use trivet_core::{ImageId, Now, Numbering, PgId, PoolId};
 
-use crate::purge::Purge;
 use crate::split::{first_slice, payload, slices};
 use crate::stamps::Caller;
-use crate::{ImageOp, IoError, Ticket};
+use crate::sweep::Sweep;
+use crate::{ImageOp, IoError, Ticket, turns};
 
-/// Object operations of one image operation that are under way at once: covers the largest request of every
-/// protocol (32 MiB) and bounds what a trim of a whole disk puts on the queues.
+/// Object operations of one image operation that are under way at once: covers the largest read or write of every
+/// protocol (32 MiB).
 const WINDOW: usize = 256;
+
+/// Zeroes in more objects than this go by turns.
+const SMALL_ZERO: usize = 16;
 
 /// Which piece of a job an object operation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,9 +39,10 @@ enum Work {
         next: u64,
         end: u64,
     },
-    Purge(Purge),
+    Sweep(Sweep),
     /// The PGs that are still to be asked.
     Barrier(VecDeque<PgId>, Revision),
+    Stopped,
 }
 
 /// See the module.
@@ -50,6 +54,10 @@ pub(crate) struct Job {
     pub numbering: Numbering,
     /// Who wants it.
     pub caller: Caller,
+    /// When something of it was answered last, or it began.
+    pub moved: Now,
+    /// It makes much empty, and takes turns with others that do.
+    pub by_turns: bool,
     work: Work,
     issued: usize,
     answered: usize,
@@ -60,7 +68,7 @@ pub(crate) struct Job {
 
 impl Job {
     pub(crate) fn new(ticket: Ticket, image: ImageId, numbering: Numbering, op: ImageOp, caller: Caller) -> Job {
-        let mut results = Vec::new();
+        let (mut results, mut by_turns) = (Vec::new(), false);
         let work = match op {
             ImageOp::Read { offset, len } => {
                 let end = offset.saturating_add(len);
@@ -76,15 +84,26 @@ impl Job {
                     data,
                 }
             }
-            ImageOp::Zero { offset, len } => Work::Zero {
-                next: offset,
-                end: offset.saturating_add(len),
-            },
-            ImageOp::Purge => Work::Purge(Purge::new(image, numbering)),
+            ImageOp::Zero { offset, len } => {
+                let end = offset.saturating_add(len);
+                let objects = slices(offset, end);
+                by_turns = objects > SMALL_ZERO;
+                // Asking costs as much as there are PGs.
+                if by_turns && objects > numbering.count as usize {
+                    Work::Sweep(Sweep::zero(image, numbering, offset..end))
+                } else {
+                    Work::Zero { next: offset, end }
+                }
+            }
+            ImageOp::Purge => {
+                by_turns = true;
+                Work::Sweep(Sweep::purge(image, numbering))
+            }
         };
         Job {
             results,
             caller,
+            by_turns,
             ..Job::of(ticket, image, numbering, work)
         }
     }
@@ -101,6 +120,8 @@ impl Job {
             image,
             numbering,
             caller: Caller::Own,
+            moved: Now(0),
+            by_turns: false,
             work,
             issued: 0,
             answered: 0,
@@ -111,7 +132,8 @@ impl Job {
 
     /// The next object operation to issue, if there is one and the window has room.
     pub(crate) fn next_part(&mut self) -> Option<(Part, PgId, Action)> {
-        if self.issued - self.answered >= WINDOW || self.error.is_some() {
+        let window = if self.by_turns { turns::WINDOW } else { WINDOW };
+        if self.issued - self.answered >= window || self.error.is_some() {
             return None;
         }
         let (pg, action) = self.next_action()?;
@@ -151,22 +173,29 @@ impl Job {
                 };
                 Some((slice.object.pg(numbering), action))
             }
-            Work::Purge(purge) => purge.next(),
+            Work::Sweep(sweep) => sweep.next(),
             Work::Barrier(pgs, revision) => {
                 let revision = *revision;
                 Some((pgs.pop_front()?, Action::Barrier { revision }))
             }
+            Work::Stopped => None,
         }
     }
 
+    /// Nothing more of it is issued.
+    pub(crate) fn stop(&mut self) {
+        self.work = Work::Stopped;
+    }
+
     /// The pool's objects fall into other PGs now. `dropped` lists or barriers were under way, and are not answered any more.
-    pub(crate) fn renumber(&mut self, numbering: Numbering, dropped: usize) {
+    /// `asks`: see [`Sweep::renumber`].
+    pub(crate) fn renumber(&mut self, numbering: Numbering, dropped: usize, asks: bool) {
         self.numbering = numbering;
         self.answered += dropped;
         match &mut self.work {
-            Work::Purge(purge) => purge.renumber(numbering),
+            Work::Sweep(sweep) => sweep.renumber(numbering, asks),
             Work::Barrier(pgs, _) => *pgs = numbering.pgs(self.image.pool()).collect(),
-            Work::Read { .. } | Work::Write { .. } | Work::Zero { .. } => {}
+            Work::Read { .. } | Work::Write { .. } | Work::Zero { .. } | Work::Stopped => {}
         }
     }
 
@@ -184,11 +213,11 @@ impl Job {
         self.error.get_or_insert(error);
     }
 
-    /// A PG listed objects of the image that is being purged.
+    /// A PG listed objects of the range that is being swept.
     pub(crate) fn listed(&mut self, pg: PgId, numbers: &[u64], complete: bool) {
         self.answered += 1;
-        if let Work::Purge(purge) = &mut self.work {
-            purge.listed(pg, numbers, complete);
+        if let Work::Sweep(sweep) = &mut self.work {
+            sweep.listed(pg, numbers, complete);
         }
     }
 
@@ -196,8 +225,9 @@ impl Job {
     pub(crate) fn is_complete(&self) -> bool {
         let exhausted = match &self.work {
             Work::Read { next, end } | Work::Write { next, end, .. } | Work::Zero { next, end } => next >= end,
-            Work::Purge(purge) => purge.is_exhausted(),
+            Work::Sweep(sweep) => sweep.is_exhausted(),
             Work::Barrier(pgs, _) => pgs.is_empty(),
+            Work::Stopped => true,
         };
         self.issued == self.answered && (exhausted || self.error.is_some())
     }

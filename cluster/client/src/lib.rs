@@ -13,9 +13,10 @@
 mod dispatch;
 mod job;
 mod mutant;
-mod purge;
 mod split;
 mod stamps;
+mod sweep;
+mod turns;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +32,7 @@ use dispatch::{Dispatcher, Pending};
 use job::Job;
 use mutant::mutant;
 use stamps::ASK_EVERY;
+use turns::Turns;
 
 #[cfg(any(test, feature = "mutants"))]
 pub use mutant::Mutant;
@@ -109,6 +111,7 @@ pub struct Client {
     next_job: u64,
     jobs: HashMap<u64, Job>,
     tickets: HashMap<Ticket, u64>,
+    turns: Turns,
     pending: BTreeMap<u64, Pending>,
     /// When OSDs were asked for their clocks last.
     asked_clocks: Now,
@@ -125,6 +128,7 @@ impl Client {
             next_job: 0,
             jobs: HashMap::new(),
             tickets: HashMap::new(),
+            turns: Turns::default(),
             pending: BTreeMap::new(),
             asked_clocks: Now(0),
         }
@@ -176,7 +180,8 @@ impl Client {
         }
     }
 
-    fn begin(&mut self, now: Now, job: Job, out: &mut Vec<Effect>) {
+    fn begin(&mut self, now: Now, mut job: Job, out: &mut Vec<Effect>) {
+        job.moved = now;
         let id = self.next_job;
         self.next_job += 1;
         self.tickets.insert(job.ticket, id);
@@ -214,6 +219,7 @@ impl Client {
         let of_them = |pending: &Pending| jobs.contains(&pending.job);
         let gone: Vec<(u64, Pending)> = self.pending.extract_if(.., |_, pending| of_them(pending)).collect();
         for (sequence, pending) in gone {
+            self.turns.ended(sequence);
             self.leave_window(now, sequence, &pending, out);
         }
     }
@@ -250,6 +256,7 @@ impl Client {
             _ => {}
         }
         if let Some(pending) = self.pending.remove(&sequence) {
+            self.turns.ended(sequence);
             self.leave_window(now, sequence, &pending, out);
             self.ended(now, pending, result, out);
         }
@@ -301,6 +308,7 @@ impl Client {
                 None if map.pools.contains_key(&pending.pg.pool) => {
                     *dropped.entry(pending.job).or_default() += 1;
                     self.pending.remove(&sequence);
+                    self.turns.ended(sequence);
                 }
                 None => {}
             }
@@ -311,9 +319,10 @@ impl Client {
             jobs.extend(numbering.filter(|now| *now != job.numbering).map(|now| (id, now)));
         }
         jobs.sort_unstable();
+        let asks = !mutant!(self.dispatcher, SweepHalf);
         for (id, numbering) in jobs {
             if let Some(job) = self.jobs.get_mut(&id) {
-                job.renumber(numbering, dropped.get(&id).copied().unwrap_or_default());
+                job.renumber(numbering, dropped.get(&id).copied().unwrap_or_default(), asks);
             }
             self.advance(now, id, out);
         }
@@ -329,6 +338,7 @@ impl Client {
     /// Call it several times a second: waiting operations are tried again.
     pub fn tick(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.dispatch_all(now, out);
+        self.take_turns(now, out);
         if now.since(self.asked_clocks) >= ASK_EVERY {
             self.asked_clocks = now;
             let osds = self.dispatcher.map.osds.keys();
@@ -372,20 +382,40 @@ impl Client {
         }
     }
 
-    /// Issues as many parts of a job as its window allows, and ends it when all are answered.
+    /// Issues as many parts of a job as its window allows, or as it has turns, and ends it when all are answered.
     fn advance(&mut self, now: Now, id: u64, out: &mut Vec<Effect>) {
-        let unanswered = self.unanswered().min(self.sequence + 1);
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        while let Some((part, pg, action)) = job.next_part() {
-            self.sequence += 1;
-            let mut pending = Pending::new(id, part, pg, action, job.caller);
-            if let Some(object) = pending.changes() {
-                self.dispatcher.windows.issued(object, self.sequence);
-            }
-            self.dispatcher
-                .dispatch(now, unanswered, self.sequence, &mut pending, out);
-            self.pending.insert(self.sequence, pending);
+        if self.jobs.get(&id).is_some_and(|job| job.by_turns) {
+            self.turns.enter(id);
+            self.take_turns(now, out);
+        } else {
+            while self.issue(now, id, out) {}
         }
+        self.conclude(id, out);
+    }
+
+    /// Issues another part of a job; false if there is none, or no room for one.
+    fn issue(&mut self, now: Now, id: u64, out: &mut Vec<Effect>) -> bool {
+        let unanswered = self.unanswered().min(self.sequence + 1);
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return false;
+        };
+        let Some((part, pg, action)) = job.next_part() else {
+            return false;
+        };
+        self.sequence += 1;
+        let mut pending = Pending::new(id, part, pg, action, job.caller);
+        if let Some(object) = pending.changes() {
+            self.dispatcher.windows.issued(object, self.sequence);
+        }
+        self.dispatcher
+            .dispatch(now, unanswered, self.sequence, &mut pending, out);
+        self.pending.insert(self.sequence, pending);
+        true
+    }
+
+    /// Ends a job if all of it is answered.
+    fn conclude(&mut self, id: u64, out: &mut Vec<Effect>) {
+        let Some(job) = self.jobs.get(&id) else { return };
         let early = mutant!(self.dispatcher, AnswerEarly) && job.is_partly_written();
         if (job.is_complete() || early)
             && let Some(job) = self.jobs.remove(&id)
@@ -400,6 +430,7 @@ impl Client {
         let Some(job) = self.jobs.get_mut(&pending.job) else {
             return;
         };
+        job.moved = now;
         match result {
             Ok(OpValue::Changed | OpValue::Passed) => job.part_done(pending.part, Vec::new()),
             Ok(OpValue::Data(data)) => job.part_done(pending.part, data),

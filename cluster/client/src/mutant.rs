@@ -14,6 +14,8 @@ pub enum Mutant {
     AnswerEarly,
     /// An operation says that all earlier ones on its object were answered.
     AnsweredTooHigh,
+    /// When the number of PGs changes, a sweep does not ask those of the new number.
+    SweepHalf,
 }
 
 /// Whether the dispatcher is asked for a deliberate bug; never in a normal build.

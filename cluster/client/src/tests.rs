@@ -14,6 +14,7 @@ use dispatch::{REFUSED_AFTER, RESEND_AFTER};
 use window::WINDOW;
 
 mod epochs;
+mod sweeps;
 
 const POOL: PoolId = PoolId(1);
 
@@ -319,35 +320,6 @@ fn deliberate_bugs_show() {
     for (mutant, expected) in table {
         assert_eq!(behaviour(|| Client::with_mutant(id, mutant)), expected, "{mutant:?}");
     }
-}
-
-#[test]
-fn a_trim_of_a_huge_range_is_windowed() {
-    let mut client = Client::new(ClientId(5));
-    let mut out = Vec::new();
-    client.notice(Now(0), &claims(1, 1, true), &mut out);
-    client.submit(
-        Now(0),
-        1,
-        image(),
-        ImageOp::Zero {
-            offset: 0,
-            len: 1000 * OBJECT_SIZE as u64,
-        },
-        Caller::Own,
-        &mut out,
-    );
-    let mut executed = 0;
-    while !matches!(out.as_slice(), [Effect::Done(..)]) {
-        let ops = sent(&mut out);
-        assert!(ops.len() <= 256);
-        for (to, op) in ops {
-            executed += 1;
-            answer(&mut client, to, op.id, Ok(OpValue::Changed), &mut out);
-        }
-    }
-    assert_eq!(executed, 1000);
-    assert_eq!(client.in_flight(), 0);
 }
 
 #[test]

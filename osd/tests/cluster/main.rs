@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod renumber;
+mod sweeps;
 mod usage;
 mod world;
 

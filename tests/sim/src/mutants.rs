@@ -68,14 +68,17 @@ mod some {
         Monitor(trivet_mon::Mutant),
     }
 
-    const CLIENTS: [trivet_client::Mutant; 5] = {
-        use trivet_client::Mutant::{AnswerEarly, AnsweredTooHigh, ForgetResend, NewIdOnResend, ReadSpliceWrong};
+    const CLIENTS: [trivet_client::Mutant; 6] = {
+        use trivet_client::Mutant::{
+            AnswerEarly, AnsweredTooHigh, ForgetResend, NewIdOnResend, ReadSpliceWrong, SweepHalf,
+        };
         [
             NewIdOnResend,
             ForgetResend,
             ReadSpliceWrong,
             AnswerEarly,
             AnsweredTooHigh,
+            SweepHalf,
         ]
     };
     const MONITORS: [trivet_mon::Mutant; 2] = [trivet_mon::Mutant::PlanWithoutCompare, trivet_mon::Mutant::TwoLeaders];

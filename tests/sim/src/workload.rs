@@ -17,6 +17,8 @@ use crate::stamp::{self, SECTOR, Stamp};
 const BLOCK: u64 = 8;
 /// Sectors of the largest read or write, 256 KiB.
 const MAX_SECTORS: u64 = 512;
+/// One zero of so many is of any length.
+const DISCARDS: u64 = 8;
 /// Operations within which a hot spot moves on, about.
 const HOT_FOR: u64 = 200;
 /// Waiting times in a burst are so many times shorter.
@@ -269,12 +271,19 @@ impl Workload {
         match kind {
             0 => Step::read(image, first, sectors),
             1 => self.write(writer, image, first, sectors),
+            2 if self.random.one_in(DISCARDS) => self.discard(image, first, sectors_of(size)),
             2 => zero(image, first, sectors),
             _ => {
                 self.rest(number, now);
                 purge(image, size)
             }
         }
+    }
+
+    /// Zeroes from some place up to `first` on, as far as the end of the image.
+    fn discard(&mut self, image: ImageId, first: u64, end: u64) -> Step {
+        let first = self.random.below(first + 1);
+        zero(image, first, self.random.range(1..=end - first))
     }
 
     /// How long the client waits before its next operation.
@@ -510,7 +519,7 @@ mod tests {
                 assert_eq!((offset, len), (step.first * 512, step.sectors * 512), "{step:?}");
                 assert!(len > 0 && offset + len <= size, "{step:?}");
                 assert!(
-                    step.op == ImageOp::Purge || step.sectors <= largest.next_multiple_of(8),
+                    step.action == Action::Zero || step.sectors <= largest.next_multiple_of(8),
                     "{step:?}"
                 );
                 if let (Action::Write(sequence), ImageOp::Write { data, .. }) = (step.action, &step.op) {

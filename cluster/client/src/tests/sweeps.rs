@@ -1,0 +1,280 @@
+//! Ranges that are made empty: what is asked for, how much at once, and what ends it.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use turns::WINDOW as TURNS;
+
+const SIZE: u64 = OBJECT_SIZE as u64;
+
+fn zero(offset: u64, len: u64) -> ImageOp {
+    ImageOp::Zero { offset, len }
+}
+
+/// A pool of this many PGs in this generation, all of them served by OSD 1 but for those that are not.
+fn numbered(revision: u64, generation: u16, pg_count: u32, unserved: &[u32]) -> Notice {
+    let pool = Pool {
+        name: "p".into(),
+        replicas: 1,
+        min_size: 1,
+        pg_count,
+        generation,
+        ..Pool::default()
+    };
+    let mut keys = vec![(keys::pool(POOL), encode(&pool))];
+    for number in (0..pg_count).filter(|number| !unserved.contains(number)) {
+        let claim = Claim {
+            primary: OsdId(1),
+            epoch: Epoch(1),
+            acting: vec![OsdId(1)],
+            active: true,
+            missing: 0,
+        };
+        let pg = PgId {
+            pool: POOL,
+            generation,
+            number,
+        };
+        keys.push((keys::claim(pg), encode(&claim)));
+    }
+    let keys = keys.into_iter().map(|(key, value)| KeyValue {
+        key,
+        value,
+        mod_revision: revision,
+    });
+    let keys = keys.collect();
+    Notice::Snapshot { revision, keys }
+}
+
+/// A client, and what there is of the image.
+struct Scene {
+    client: Client,
+    objects: BTreeSet<u64>,
+    /// Sent, and not answered.
+    ops: Vec<Op>,
+    done: Vec<Ticket>,
+    /// What was changed, in order: which object, and how many bytes of it.
+    changed: Vec<(u64, usize)>,
+    lists: usize,
+}
+
+impl Scene {
+    fn new(objects: impl IntoIterator<Item = u64>) -> Scene {
+        Scene::with(Client::new(ClientId(5)), objects)
+    }
+
+    fn with(mut client: Client, objects: impl IntoIterator<Item = u64>) -> Scene {
+        client.notice(Now(0), &claims(1, 1, true), &mut Vec::new());
+        Scene {
+            client,
+            objects: objects.into_iter().collect(),
+            ops: Vec::new(),
+            done: Vec::new(),
+            changed: Vec::new(),
+            lists: 0,
+        }
+    }
+
+    fn act(&mut self, act: impl FnOnce(&mut Client, &mut Vec<Effect>)) {
+        let mut out = Vec::new();
+        act(&mut self.client, &mut out);
+        self.ops.extend(sent(&mut out).into_iter().map(|(_, op)| op));
+        self.done.extend(out.into_iter().map(|effect| match effect {
+            Effect::Done(ticket, Ok(_)) => ticket,
+            other => panic!("{other:?}"),
+        }));
+    }
+
+    fn submit(&mut self, ticket: Ticket, op: ImageOp) {
+        self.act(|client, out| client.submit(Now(0), ticket, image(), op, Caller::Own, out));
+    }
+
+    /// Executes and answers the oldest operation; false if there is none.
+    fn answer(&mut self) -> bool {
+        if self.ops.is_empty() {
+            return false;
+        }
+        let op = self.ops.remove(0);
+        let result = Ok(self.execute(op.pg, op.action));
+        self.act(|client, out| answer(client, OsdId(1), op.id, result, out));
+        true
+    }
+
+    fn execute(&mut self, pg: PgId, action: Action) -> OpValue {
+        let len = match action {
+            Action::Zero { len, .. } => len,
+            Action::Remove { .. } => OBJECT_SIZE,
+            Action::List { image, from, end } => {
+                self.lists += 1;
+                let numbering = self.client.map().numbering(POOL).unwrap();
+                let own = |number: &&u64| {
+                    ObjectId {
+                        image,
+                        number: **number,
+                    }
+                    .pg(numbering)
+                        == pg
+                };
+                let numbers = self.objects.range(from..end).filter(own).copied();
+                return OpValue::Objects(numbers.take(LIST_LIMIT).collect());
+            }
+            other => panic!("{other:?}"),
+        };
+        let number = action.object().unwrap().number;
+        self.changed.push((number, len));
+        if len == OBJECT_SIZE {
+            self.objects.remove(&number);
+        }
+        OpValue::Changed
+    }
+
+    /// Answers everything; the largest number of operations that were under way.
+    fn run(&mut self) -> usize {
+        let mut most = self.ops.len();
+        while self.answer() {
+            most = most.max(self.ops.len());
+        }
+        most
+    }
+}
+
+#[test]
+fn a_few_objects_are_zeroed_without_asking_and_more_at_the_cost_of_what_there_is() {
+    // Four PGs.
+    for (objects, lists, changes) in [(16, 0, 16), (17, 4, 3), (1 << 30, 4, 4), ((1 << 46) - 2, 4, 5)] {
+        let mut scene = Scene::new([0, 3, 9, 17, 1 << 20, 1 << 40]);
+        scene.submit(1, zero(SIZE, objects * SIZE));
+        scene.run();
+        assert_eq!(
+            (scene.lists, scene.changed.len()),
+            (lists, changes),
+            "{objects} objects"
+        );
+        assert_eq!(scene.done, [1]);
+        let left = scene.objects.range(1..=objects).count();
+        assert_eq!((left, scene.objects.contains(&0)), (0, true), "{objects} objects");
+    }
+}
+
+#[test]
+fn the_ends_of_a_range_are_zeroed_in_part() {
+    let mut scene = Scene::new(0..100);
+    scene.submit(1, zero(10 * SIZE + 100, 50 * SIZE));
+    scene.run();
+    let parts: BTreeSet<_> = scene.changed.iter().filter(|(_, len)| *len < OBJECT_SIZE).collect();
+    assert_eq!(parts, [&(10, OBJECT_SIZE - 100), &(60, 100)].into());
+    let whole: Vec<u64> = (0..=10).chain(60..100).collect();
+    assert_eq!(scene.objects.iter().copied().collect::<Vec<u64>>(), whole);
+}
+
+#[test]
+fn sweeps_have_few_parts_under_way_however_many_they_are_and_whatever_they_find() {
+    let mut scene = Scene::new(0..10_000);
+    for ticket in 0..50 {
+        scene.submit(ticket, zero(ticket * 100 * SIZE, 100 * SIZE));
+    }
+    scene.submit(50, ImageOp::Purge);
+    let most = scene.run();
+    assert_eq!((most, scene.done.len()), (TURNS, 51));
+    assert!(scene.objects.is_empty());
+}
+
+#[test]
+fn whoever_finds_little_does_not_wait_for_whoever_finds_much() {
+    let mut scene = Scene::new(100..5000);
+    scene.submit(1, zero(100 * SIZE, 4900 * SIZE));
+    scene.submit(2, zero(1 << 40, 1 << 50));
+    scene.run();
+    assert_eq!(scene.done, [2, 1]);
+    let before = scene.changed.len();
+    assert_eq!(before, 4900);
+}
+
+#[test]
+fn a_pg_that_nobody_serves_holds_up_only_those_that_ask_it() {
+    let mut scene = Scene::new([]);
+    scene.act(|client, out| client.notice(Now(0), &numbered(2, 0, 4, &[3]), out));
+    for ticket in 0..100 {
+        scene.submit(ticket, zero(0, 1 << 40));
+    }
+    scene.run();
+    assert!(scene.done.is_empty());
+    assert_eq!(scene.client.in_flight(), TURNS, "each of them waits for the PG");
+    // What waits for it comes to count no more: those who have not asked it go on.
+    for second in 1..10 {
+        scene.act(|client, out| client.tick(millis(second * 1000), out));
+        scene.run();
+    }
+    assert_eq!((scene.lists, scene.client.in_flight()), (300, 100));
+    assert_eq!(scene.client.waits(7).map(|(_, pg)| pg.number), Some(3));
+    scene.act(|client, out| client.notice(millis(20_000), &numbered(3, 0, 4, &[]), out));
+    scene.run();
+    assert_eq!((scene.done.len(), scene.client.in_flight()), (100, 0));
+}
+
+#[test]
+fn what_is_stopped_ends_when_what_is_under_way_is_answered() {
+    let mut scene = Scene::new(0..1000);
+    scene.submit(1, zero(0, 1000 * SIZE));
+    scene.submit(2, zero(1 << 40, 1 << 40));
+    assert!((0..100).all(|_| scene.answer()));
+    scene.act(|client, out| client.stop(1, out));
+    assert_eq!(scene.done, [2]);
+    let changed = scene.changed.len();
+    scene.run();
+    assert_eq!(scene.done, [2, 1]);
+    assert!(scene.changed.len() <= changed + TURNS && scene.objects.len() > 800);
+    scene.act(|client, out| client.stop(1, out));
+    assert_eq!(scene.client.in_flight(), 0);
+    // One that has nothing under way is over at once.
+    scene.act(|client, out| client.notice(Now(0), &numbered(9, 0, 4, &[0, 1, 2, 3]), out));
+    (3..TURNS as u64 + 4).for_each(|ticket| scene.submit(ticket, zero(0, 1 << 50)));
+    scene.act(|client, out| client.stop(TURNS as u64 + 3, out));
+    assert_eq!(scene.done, [2, 1, TURNS as u64 + 3]);
+}
+
+#[test]
+fn how_long_nothing_moved_is_told() {
+    let mut scene = Scene::new([5]);
+    assert_eq!(scene.client.waits(1), None);
+    scene.submit(1, zero(0, 100 * SIZE));
+    let (since, _) = scene.client.waits(1).unwrap();
+    assert_eq!(since, Now(0));
+    let op = scene.ops.remove(0);
+    let value = scene.execute(op.pg, op.action);
+    let done = Message::OpDone(OpDone {
+        id: op.id,
+        result: Ok(value),
+        tick: Tick::default(),
+    });
+    scene.act(|client, out| client.message(millis(700), OsdId(1), done, out));
+    assert_eq!(scene.client.waits(1).map(|(since, _)| since), Some(millis(700)));
+}
+
+/// What is left after a sweep during which the number of PGs changed, after this many answers.
+fn left_after_renumbering(client: Client, answers: usize) -> usize {
+    let mut scene = Scene::with(client, (0..60).map(|number| number * 3));
+    scene.submit(1, zero(0, 200 * SIZE));
+    assert!((0..answers).all(|_| scene.answer()));
+    scene.act(|client, out| client.notice(Now(0), &numbered(7, 1, 16, &[]), out));
+    // Lists that were under way are dropped, everything else goes to other PGs.
+    scene.ops.retain(|op| op.pg.generation == 1);
+    scene.act(|client, out| client.tick(millis(1000), out));
+    scene.run();
+    assert_eq!(scene.done, [1]);
+    scene.objects.len()
+}
+
+#[test]
+fn another_number_of_pgs_hides_nothing() {
+    // Four lists, sixty objects.
+    for answers in 0..64 {
+        assert_eq!(
+            left_after_renumbering(Client::new(ClientId(5)), answers),
+            0,
+            "{answers}"
+        );
+    }
+    let half = || Client::with_mutant(ClientId(5), Mutant::SweepHalf);
+    assert!(left_after_renumbering(half(), 1) > 0, "the deliberate bug shows");
+}
