@@ -1,10 +1,11 @@
 //! What the gateway does on its own: removing the data of removed and truncated files, and writing times of
 //! modification.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
-use trivet_client::ImageOp;
-use trivet_core::ImageId;
+use trivet_client::{ImageOp, IoError};
+use trivet_core::{ImageId, Now};
 use trivet_namespace::{Caller, Operation, Time, Trimming};
 
 use crate::gateway::{Effect, Gateway, Origin};
@@ -12,6 +13,30 @@ use crate::session::Space;
 
 /// Images whose data is removed at the same time.
 const PURGES: usize = 4;
+/// What failed is tried again after this time.
+const AGAIN: Duration = Duration::from_millis(500);
+/// What has not moved for so long is told.
+const STUCK_AFTER: Duration = Duration::from_secs(5);
+/// So many things that do not move are told.
+const STUCK_SHOWN: usize = 3;
+
+/// How far the removal of an image's data is.
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    /// The client removes it, under this ticket.
+    Io(u64),
+    /// The metadata store is asked, since then.
+    Txn(Now),
+    /// It could not be removed, at that time.
+    Failed(IoError, Now),
+}
+
+impl Stage {
+    /// Whether it is time to try again.
+    fn is_due(self, now: Now) -> bool {
+        matches!(self, Stage::Failed(_, at) if now.since(at) >= AGAIN)
+    }
+}
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -21,41 +46,57 @@ pub(crate) struct Background {
     /// As of the last report of the OSDs.
     pub space: Space,
     touching: BTreeMap<ImageId, Time>,
-    purging: BTreeSet<ImageId>,
+    purging: BTreeMap<ImageId, Stage>,
     /// The truncations whose data is being removed, or that are being taken over.
-    trimming: BTreeMap<ImageId, Trimming>,
+    trimming: BTreeMap<ImageId, (Trimming, Stage)>,
 }
 
 impl Gateway {
     /// Starts what is to be done and not under way.
     pub(crate) fn run_background(&mut self, out: &mut Vec<Effect>) {
-        let room = PURGES.saturating_sub(self.background.purging.len());
-        let purging = &self.background.purging;
-        let next: Vec<ImageId> = self
-            .namespace
-            .purges()
-            .map(|(id, _)| id)
-            .filter(|id| !purging.contains(id))
-            .take(room)
-            .collect();
-        for image in next {
-            self.background.purging.insert(image);
-            self.forget_metrics(image);
-            self.start_io(Origin::Purge(image), image, ImageOp::Purge);
-        }
+        self.start_purges();
+        self.end_trims_of_removed(out);
+        let now = self.clock.now;
         let trims: Vec<_> = self.namespace.trims().collect();
         for (image, trimming) in trims {
-            if self.background.trimming.contains_key(&image) {
+            let under_way = self.background.trimming.get(&image);
+            if under_way.is_some_and(|(_, stage)| !stage.is_due(now)) {
                 continue;
             }
             if trimming.by == self.id {
                 self.start_trim(image);
             } else if !self.client.map().gateways.contains_key(&trimming.by) {
                 // Its gateway is gone for certain: a gateway's key hangs on its lease.
-                self.background.trimming.insert(image, trimming);
+                self.background.trimming.insert(image, (trimming, Stage::Txn(now)));
                 let operation = Operation::TakeTrim { id: image, trimming };
                 self.start_change(Origin::Trim(image), operation, Caller::root(), out);
             }
+        }
+    }
+
+    fn start_purges(&mut self) {
+        let now = self.clock.now;
+        let purging = &mut self.background.purging;
+        purging.retain(|_, stage| !stage.is_due(now));
+        let room = PURGES.saturating_sub(purging.len());
+        let purges = self.namespace.purges().map(|(id, _)| id);
+        let next: Vec<ImageId> = purges.filter(|id| !purging.contains_key(id)).take(room).collect();
+        for image in next {
+            self.forget_metrics(image);
+            let ticket = self.start_io(Origin::Purge(image), image, ImageOp::Purge);
+            self.background.purging.insert(image, Stage::Io(ticket));
+        }
+    }
+
+    /// What a truncation cut off of a file that is gone meanwhile goes with the rest of it.
+    fn end_trims_of_removed(&mut self, out: &mut Vec<Effect>) {
+        let is_gone = |image: &ImageId| self.namespace.inode(*image).is_none();
+        let gone: Vec<ImageId> = self.background.trimming.keys().copied().filter(is_gone).collect();
+        for image in gone {
+            if let Some((_, Stage::Io(ticket))) = self.background.trimming.get(&image) {
+                self.client.stop(*ticket, &mut self.from_client);
+            }
+            self.trim_done(image, true, out);
         }
     }
 
@@ -72,30 +113,37 @@ impl Gateway {
         let Some(trimming) = self.namespace.inode(image).and_then(|inode| inode.trimming) else {
             return;
         };
-        if self.background.trimming.contains_key(&image) {
+        let under_way = self.background.trimming.get(&image);
+        if under_way.is_some_and(|(_, stage)| !stage.is_due(self.clock.now)) {
             return;
         }
-        self.background.trimming.insert(image, trimming);
         let op = ImageOp::Zero {
             offset: trimming.from,
             len: trimming.to.saturating_sub(trimming.from),
         };
-        self.start_io(Origin::Trim(image), image, op);
+        let ticket = self.start_io(Origin::Trim(image), image, op);
+        self.background.trimming.insert(image, (trimming, Stage::Io(ticket)));
     }
 
     /// Reports the truncation that was begun: by now there may be another one, whose data is still there.
-    pub(crate) fn trim_io_ended(&mut self, image: ImageId, ok: bool, out: &mut Vec<Effect>) {
-        match self.background.trimming.get(&image).copied().filter(|_| ok) {
-            Some(trimming) => {
+    pub(crate) fn trim_io_ended(&mut self, image: ImageId, result: Result<(), IoError>, out: &mut Vec<Effect>) {
+        let now = self.clock.now;
+        // The file may be gone.
+        let Some((trimming, stage)) = self.background.trimming.get_mut(&image) else {
+            return;
+        };
+        let trimming = *trimming;
+        match result {
+            Err(error) => *stage = Stage::Failed(error, now),
+            Ok(()) => {
+                *stage = Stage::Txn(now);
                 let operation = Operation::TrimDone { id: image, trimming };
                 self.start_change(Origin::Trim(image), operation, Caller::root(), out);
             }
-            None => self.trim_done(image, ok, out),
         }
     }
 
-    /// A truncation's data is gone (or somebody else took care): those who waited for it are answered. If it could not be
-    /// removed, the next round tries again.
+    /// A truncation's data is gone (or somebody else took care): those who waited for it are answered.
     pub(crate) fn trim_done(&mut self, image: ImageId, ok: bool, out: &mut Vec<Effect>) {
         self.background.trimming.remove(&image);
         if !ok || self.is_trimming(image) {
@@ -107,17 +155,58 @@ impl Gateway {
         self.retry_changes(out);
     }
 
-    pub(crate) fn purge_io_ended(&mut self, image: ImageId, ok: bool, out: &mut Vec<Effect>) {
-        if ok {
-            let operation = Operation::PurgeDone { id: image };
-            self.start_change(Origin::Purge(image), operation, Caller::root(), out);
-        } else {
-            self.background.purging.remove(&image);
+    pub(crate) fn purge_io_ended(&mut self, image: ImageId, result: Result<(), IoError>, out: &mut Vec<Effect>) {
+        let now = self.clock.now;
+        match result {
+            Err(error) => {
+                self.background.purging.insert(image, Stage::Failed(error, now));
+            }
+            Ok(()) => {
+                self.background.purging.insert(image, Stage::Txn(now));
+                let operation = Operation::PurgeDone { id: image };
+                self.start_change(Origin::Purge(image), operation, Caller::root(), out);
+            }
         }
     }
 
     pub(crate) fn purge_done(&mut self, image: ImageId) {
         self.background.purging.remove(&image);
+    }
+
+    /// Truncations and removals whose data does not go, and why.
+    pub(crate) fn stuck_removals(&self) -> Vec<String> {
+        let name = |image: ImageId| match self.namespace.path_of(image) {
+            Some(path) => String::from_utf8_lossy(&path).into_owned(),
+            None => image.to_string(),
+        };
+        let Background { purging, trimming, .. } = &self.background;
+        let trims = trimming.iter().filter_map(|(&image, (_, stage))| {
+            let why = self.why_stuck(*stage)?;
+            Some(format!("the truncation of {} {why}", name(image)))
+        });
+        let purges = purging.iter().filter_map(|(&image, stage)| {
+            let why = self.why_stuck(*stage)?;
+            Some(format!("the removal of the data of image {image} {why}"))
+        });
+        let mut told: Vec<String> = trims.chain(purges).collect();
+        let more = told.len().saturating_sub(STUCK_SHOWN);
+        told.truncate(STUCK_SHOWN);
+        if more > 0 {
+            told.push(format!("{more} more truncations and removals do not end"));
+        }
+        told
+    }
+
+    fn why_stuck(&self, stage: Stage) -> Option<String> {
+        let has_waited = |since: Now| self.clock.now.since(since) >= STUCK_AFTER;
+        match stage {
+            Stage::Io(ticket) => {
+                let (_, pg) = self.client.waits(ticket).filter(|(since, _)| has_waited(*since))?;
+                Some(format!("waits for PG {pg}"))
+            }
+            Stage::Txn(since) => has_waited(since).then(|| "waits for the metadata store".to_owned()),
+            Stage::Failed(error, _) => Some(format!("fails: {error}")),
+        }
     }
 
     /// Writes the times of modification that are not on their way yet.

@@ -143,7 +143,7 @@ pub struct Gateway {
     answers: VecDeque<(ConnKey, Ticket, Finished)>,
     /// Answers to administrators, which leave with what else is to be done.
     answered: Vec<(CallId, AdminResult)>,
-    from_client: Vec<trivet_client::Effect>,
+    pub(crate) from_client: Vec<trivet_client::Effect>,
     next: u64,
     last_tick: Now,
 }
@@ -375,8 +375,8 @@ impl Gateway {
         self.next
     }
 
-    /// Starts an operation on an image's bytes.
-    pub(crate) fn start_io(&mut self, origin: Origin, image: ImageId, op: ImageOp) {
+    /// Starts an operation on an image's bytes, under the ticket that comes back.
+    pub(crate) fn start_io(&mut self, origin: Origin, image: ImageId, op: ImageOp) -> u64 {
         let ticket = self.number();
         let measured = match origin {
             Origin::Session(conn, _) => {
@@ -395,6 +395,7 @@ impl Gateway {
         );
         self.client
             .submit(self.clock.now, ticket, image, op, &mut self.from_client);
+        ticket
     }
 
     fn measure(&mut self, conn: ConnKey, image: ImageId, op: &ImageOp) -> Option<(Arc<ExportMetrics>, Op, u64)> {
@@ -452,8 +453,8 @@ impl Gateway {
         }
         match io.origin {
             Origin::Session(conn, ticket) => self.answers.push_back((conn, ticket, Finished::Io(result))),
-            Origin::Purge(image) => self.purge_io_ended(image, result.is_ok(), out),
-            Origin::Trim(image) => self.trim_io_ended(image, result.is_ok(), out),
+            Origin::Purge(image) => self.purge_io_ended(image, result.map(drop), out),
+            Origin::Trim(image) => self.trim_io_ended(image, result.map(drop), out),
             Origin::Admin(_) | Origin::Touch(_) | Origin::Numbers => {}
         }
     }
@@ -530,7 +531,9 @@ impl Gateway {
 
     fn take_request(&mut self, origin: Origin, request: Request, out: &mut Vec<Effect>) {
         match request {
-            Request::Io { image, op } => self.start_io(origin, image, op),
+            Request::Io { image, op } => {
+                self.start_io(origin, image, op);
+            }
             Request::Change { operation, caller } => {
                 if let Origin::Session(conn, ticket) = origin {
                     self.changing.insert((conn, ticket), self.clock.now);

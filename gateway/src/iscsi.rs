@@ -95,6 +95,10 @@ impl IscsiSession {
         let Some(op) = operation(op) else {
             return self.answer(tag, Ok(Vec::new()), desk, out);
         };
+        // A command was checked when it came; its data may have come after the image became smaller.
+        if let Err(error) = check_end(&op, Tree::new(desk, self.cluster).size(image)) {
+            return self.answer(tag, Err(error), desk, out);
+        }
         let changes = !matches!(op, ImageOp::Read { .. });
         let ticket = desk.io(image, op);
         self.pending.insert(ticket, Waiting { tag, image, changes });
@@ -190,6 +194,18 @@ fn operation(op: BackendOp) -> Option<ImageOp> {
         BackendOp::Zero { offset, len, .. } => Some(ImageOp::Zero { offset, len }),
         BackendOp::Flush => None,
     }
+}
+
+/// Whether an operation ends within an image of this size, if there is one.
+fn check_end(op: &ImageOp, size: Option<u64>) -> Result<(), BackendError> {
+    let size = size.ok_or(BackendError::Gone)?;
+    let (offset, len) = match op {
+        ImageOp::Read { offset, len } | ImageOp::Zero { offset, len } => (*offset, *len),
+        ImageOp::Write { offset, data } => (*offset, data.iter().map(|data| data.len() as u64).sum()),
+        ImageOp::Purge => panic!("iSCSI sessions remove no images"),
+    };
+    let fits = offset.checked_add(len).is_some_and(|end| end <= size);
+    if fits { Ok(()) } else { Err(BackendError::OutOfRange) }
 }
 
 fn scsi_error(error: IoError) -> BackendError {

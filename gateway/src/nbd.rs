@@ -2,7 +2,8 @@
 //!
 //! Every image is an export; its name is its path in the tree, without a leading slash. The session answers what needs
 //! no storage by itself: writes are durable when they are answered, so a flush has nothing left to do, and FUA
-//! nothing to add. An image that was removed fails its requests: a late write must not bring its objects back.
+//! nothing to add. An image that was removed fails its requests: a late write must not bring its objects back. One that
+//! became smaller fails those beyond its end; one that became larger shows it to those who open it anew.
 //!
 //! Storage is never reserved: zeroes written with NO_HOLE free space like all others.
 //!
@@ -64,8 +65,10 @@ impl NbdSession {
             command,
         } = request;
         let image = ImageId(export);
-        if !Tree(desk.namespace).holds(image) {
-            self.connection.reply(handle, Err(NbdError::Io), out);
+        let size = Tree(desk.namespace).size(image);
+        let checked = size.ok_or(NbdError::Io).and_then(|size| check_end(&command, size));
+        if let Err(error) = checked {
+            self.connection.reply(handle, Err(error), out);
             return;
         }
         let Some(op) = operation(command) else {
@@ -157,6 +160,21 @@ impl Session for NbdSession {
     }
 }
 
+/// Whether a command ends within the image, which may have become smaller since the export was opened. The errors are
+/// those that the specification names for what lies beyond the device.
+fn check_end(command: &Command, size: u64) -> Result<(), NbdError> {
+    let (offset, len, error) = match command {
+        Command::Read { offset, len } | Command::Trim { offset, len, .. } => {
+            (*offset, u64::from(*len), NbdError::Invalid)
+        }
+        Command::Write { offset, data, .. } => (*offset, data.len() as u64, NbdError::NoSpace),
+        Command::Zero { offset, len, .. } => (*offset, u64::from(*len), NbdError::NoSpace),
+        Command::Flush => return Ok(()),
+    };
+    let fits = offset.checked_add(len).is_some_and(|end| end <= size);
+    if fits { Ok(()) } else { Err(error) }
+}
+
 /// What the storage has to do for a command, if anything.
 fn operation(command: Command) -> Option<ImageOp> {
     match command {
@@ -210,10 +228,6 @@ impl Touch {
 struct Tree<'a>(&'a Namespace);
 
 impl Tree<'_> {
-    fn holds(&self, image: ImageId) -> bool {
-        self.size(image).is_some()
-    }
-
     fn size(&self, image: ImageId) -> Option<u64> {
         self.0
             .inode(image)
@@ -418,6 +432,33 @@ mod tests {
         gateway.send(&command(0, 0, 512)).unwrap();
         assert_eq!(gateway.sent(), simple(5));
         assert!(gateway.asked.is_empty());
+    }
+
+    #[test]
+    fn a_smaller_image_fails_requests_beyond_its_end() {
+        let mut gateway = Gateway::opened();
+        gateway.namespace = crate::test_tree::with_image("vm", vm(), 8192);
+        let write = |offset| [&command(1, offset, 4)[..], b"data"].concat();
+        // EINVAL and ENOSPC, as the specification has it.
+        for (bytes, code) in [
+            (command(0, 8192, 1), 22),
+            (command(0, 8191, 2), 22),
+            (command(4, 4096, 8192), 22),
+            (command(6, 4096, 8192), 28),
+            (write(8190), 28),
+        ] {
+            gateway.send(&bytes).unwrap();
+            assert_eq!(gateway.sent(), simple(code));
+            assert!(gateway.asked.is_empty());
+        }
+        for bytes in [command(0, 8191, 1), command(4, 0, 8192), write(8188)] {
+            gateway.asks(&bytes);
+        }
+        // What is larger again, beyond what the client was told, is not shown to it.
+        gateway.namespace = crate::test_tree::with_image("vm", vm(), 2 * SIZE);
+        gateway.asks(&command(0, SIZE - 1, 1));
+        gateway.send(&command(0, SIZE, 1)).unwrap();
+        assert_eq!(gateway.sent(), simple(22));
     }
 
     #[test]

@@ -8,8 +8,8 @@ use trivet_core::{ImageId, OBJECT_SIZE};
 use trivet_namespace::{Operation, Trimming};
 
 use super::clients::{good, nbd, write};
-use super::world::{OWN, RIVAL, World, remove, resize};
-use crate::admin::AdminAnswer;
+use super::world::{OWN, RIVAL, World, remove, resize, status};
+use crate::admin::{AdminAnswer, ErrorKind};
 
 const OBJECT: u64 = OBJECT_SIZE as u64;
 
@@ -56,6 +56,92 @@ fn removal_that_fails_is_tried_again() {
     world.pass(Duration::from_secs(1));
     assert!(answer.try_recv().unwrap().is_ok());
     assert_eq!(world.byte(image, OBJECT), 0);
+}
+
+#[test]
+fn a_shrink_costs_what_there_is() {
+    let mut world = World::default();
+    let size = u64::try_from(i64::MAX).unwrap();
+    let image = world.image("vm", size);
+    let conn = nbd(&mut world, "vm");
+    for offset in [0, 1 << 40, size - 1] {
+        world.send(conn, &write(offset, 1, 0xaa));
+        assert_eq!(world.take(conn), good(offset));
+    }
+    world.hold_osd = true;
+    let mut answer = world.call(resize("vm", OBJECT));
+    // Two PGs are asked; the last object is in the range in part.
+    assert_eq!(world.ops(), 3);
+    world.run_ops(5);
+    assert!(answer.try_recv().unwrap().is_ok());
+    assert_eq!((world.ops(), world.objects(image)), (0, 2));
+    assert_eq!((world.byte(image, 0), world.byte(image, size - 1)), (0xaa, 0));
+}
+
+#[test]
+fn a_truncation_ends_when_its_file_is_removed() {
+    let mut world = World::default();
+    let image = world.image("vm", 1 << 50);
+    let conn = nbd(&mut world, "vm");
+    for number in 0..200 {
+        world.send(conn, &write(number << 40, 1, 0xaa));
+        assert_eq!(world.take(conn), good(number << 40));
+    }
+    world.hold_osd = true;
+    let mut answer = world.call(resize("vm", 0));
+    world.run_ops(3);
+    assert_eq!(
+        (answer.try_recv(), world.objects(image)),
+        (Err(TryRecvError::Empty), 199)
+    );
+    assert_eq!(world.ask(remove("vm")), Ok(AdminAnswer::Done {}));
+    let gone = answer.try_recv().unwrap().map_err(|error| error.kind);
+    assert_eq!(gone, Err(ErrorKind::NotFound), "nobody waits for it any more");
+    // What was under way, two lists, and nothing but removals.
+    world.hold_osd = false;
+    world.run();
+    assert_eq!(world.objects(image), 0);
+    assert!(!world.keys.contains_key(&purge_key(image)));
+    assert!(world.zeroed <= 1 + 16, "{}", world.zeroed);
+}
+
+#[test]
+fn what_does_not_end_is_told() {
+    let (mut world, _) = written();
+    let told = |world: &mut World| -> Vec<String> {
+        let reasons = status(world).reasons.into_iter();
+        reasons.filter(|reason| reason.contains("the truncation of")).collect()
+    };
+    world.hold_osd = true;
+    let mut answer = world.call(resize("vm", OBJECT));
+    world.pass(Duration::from_secs(4));
+    assert_eq!(told(&mut world), [""; 0]);
+    world.pass(Duration::from_secs(2));
+    assert!(
+        told(&mut world)[0].contains("waits for PG 1/"),
+        "{:?}",
+        told(&mut world)
+    );
+    world.fail = Some(OpError::Damaged);
+    world.hold_osd = false;
+    world.pass(Duration::from_secs(2));
+    assert!(
+        told(&mut world)[0].contains("fails: the data is damaged"),
+        "{:?}",
+        told(&mut world)
+    );
+    world.fail = None;
+    world.hold_txns = true;
+    world.pass(Duration::from_secs(7));
+    assert!(
+        told(&mut world)[0].contains("waits for the metadata store"),
+        "{:?}",
+        told(&mut world)
+    );
+    world.hold_txns = false;
+    world.pass(Duration::from_secs(1));
+    assert!(answer.try_recv().unwrap().is_ok());
+    assert_eq!(told(&mut world), [""; 0]);
 }
 
 #[test]

@@ -51,6 +51,8 @@ pub(super) struct World {
     pub(super) pauses: Vec<bool>,
     /// How often leftover input was asked for.
     pub(super) again: usize,
+    /// How many times something of an object was zeroed.
+    pub(super) zeroed: usize,
     /// Transactions that were committed and refused.
     pub(super) committed: usize,
     pub(super) refused: usize,
@@ -100,6 +102,7 @@ impl World {
             closed: Vec::new(),
             pauses: Vec::new(),
             again: 0,
+            zeroed: 0,
             committed: 0,
             refused: 0,
             hold_notices: false,
@@ -328,7 +331,10 @@ impl World {
             }
             Action::Write { object, offset, data } => self.put(object, offset, &data.concat()),
             Action::Zero { object, offset, len } => {
-                if let Some(bytes) = self.objects.get_mut(&object) {
+                self.zeroed += 1;
+                if len == OBJECT_SIZE {
+                    self.objects.remove(&object);
+                } else if let Some(bytes) = self.objects.get_mut(&object) {
                     bytes[offset..offset + len].fill(0);
                 }
             }
