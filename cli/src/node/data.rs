@@ -29,6 +29,9 @@ use super::ready;
 
 /// The machines hear of the time this often.
 const TICK: Duration = Duration::from_millis(100);
+/// Messages between nodes that are delivered in one turn: then clients, the administrator and disks are looked at again,
+/// however long a chain of questions that are answered at once may be.
+const MESSAGES: usize = 2048;
 /// OSDs show how they are this often.
 const STATS: Duration = Duration::from_secs(5);
 /// When the process is to end, the OSDs get this time and many turns of the loop: a store that had nothing to do
@@ -165,7 +168,8 @@ impl Data {
     fn serve(&mut self) -> anyhow::Result<()> {
         let mut events = Vec::new();
         loop {
-            let more = self.links.has_more() || self.front.as_ref().is_some_and(Front::has_more);
+            let more =
+                !self.queue.is_empty() || self.links.has_more() || self.front.as_ref().is_some_and(Front::has_more);
             let timeout = if more { Duration::ZERO } else { TICK };
             self.reactor
                 .poll(&mut events, Some(timeout))
@@ -325,15 +329,20 @@ impl Data {
         }
     }
 
-    /// Delivers messages until there are none, then lets the OSDs hand what they gathered to their disks.
+    /// Delivers messages until there are none, or enough for one turn, and lets the OSDs hand what they gathered to their
+    /// disks.
     fn exchange(&mut self, clock: Clock) {
+        let mut left = MESSAGES;
         loop {
-            while let Some((from, to, message)) = self.queue.pop_front() {
+            while left > 0
+                && let Some((from, to, message)) = self.queue.pop_front()
+            {
+                left -= 1;
                 self.deliver(clock, from, to, message);
             }
             self.tell_losses(clock);
             self.osds.flush(output!(self));
-            if self.queue.is_empty() {
+            if self.queue.is_empty() || left == 0 {
                 break;
             }
         }
