@@ -8,6 +8,7 @@ mod command_line;
 mod conformance;
 mod contract;
 mod copies;
+mod emptying;
 mod failover;
 mod gateways;
 mod kills;
