@@ -132,7 +132,7 @@ impl Job {
 
     /// The next object operation to issue, if there is one and the window has room.
     pub(crate) fn next_part(&mut self) -> Option<(Part, PgId, Action)> {
-        let window = if self.by_turns { turns::WINDOW } else { WINDOW };
+        let window = if self.by_turns { turns::MOST } else { WINDOW };
         if self.issued - self.answered >= window || self.error.is_some() {
             return None;
         }
