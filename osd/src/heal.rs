@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use trivet_core::message::{Action, Listed, Op, OpError, PeerBody, WriteError};
 use trivet_core::mutation::{Mutation, Ops, Patch};
+use trivet_core::pace::Bounds;
 use trivet_core::{ObjectId, OpId, OsdId, PgId, UNIT_SIZE, UnitMask, Version};
 use trivet_store::api::Request;
 
@@ -16,6 +17,13 @@ use crate::{Effect, Osd, Target, Wait, reply, send_on};
 
 /// Objects of one PG that are healed at the same time in the background.
 const WINDOW: usize = 16;
+
+/// Objects of all PGs that are healed at the same time in the background.
+pub(crate) const PACE: Bounds = Bounds {
+    least: 1,
+    busy: 16,
+    idle: 64,
+};
 
 /// An object that could not be healed is tried again after this time.
 const RETRY: Duration = Duration::from_secs(2);

@@ -21,7 +21,6 @@ mod late;
 mod loss;
 mod member;
 mod options;
-mod pace;
 mod pg;
 mod ping;
 mod presence;
@@ -41,6 +40,7 @@ use trivet_core::disk::{DiskDone, DiskOp};
 use trivet_core::kv::{LeaseId, Notice, Txn, TxnOutcome};
 use trivet_core::map::ClusterMap;
 use trivet_core::message::{Message, OpDone, OpError, OpValue, Peer, PeerBody, WriteError};
+use trivet_core::pace::Pace;
 use trivet_core::{ClientId, Epoch, Epochs, NodeId, Now, ObjectId, OpId, OsdId, PgId, Tick, Version};
 use trivet_store::api::{ObjectInfo, Output, Reply, Request, StoreError, StoreStats, Ticket};
 use trivet_store::{State, Store};
@@ -52,7 +52,6 @@ use late::Recent;
 #[cfg(feature = "mutants")]
 pub use options::Mutant;
 pub use options::Options;
-use pace::Pace;
 use pg::Pg;
 pub use pg::PgStatus;
 use ping::Reach;
@@ -219,7 +218,7 @@ impl Osd {
             full: BTreeMap::new(),
             callers: Callers::default(),
             recent: Recent::default(),
-            pace: Pace::default(),
+            pace: Pace::new(heal::PACE),
             pgs: BTreeMap::new(),
             dropping: BTreeMap::new(),
             listings: 0,

@@ -32,6 +32,8 @@ pub(crate) struct Pending {
     pub action: Action,
     /// Who wants it.
     pub caller: Caller,
+    /// When it was issued.
+    pub since: Now,
     sent: Option<Sent>,
 }
 
@@ -106,13 +108,14 @@ impl Sent {
 }
 
 impl Pending {
-    pub(crate) fn new(job: u64, part: Part, pg: PgId, action: Action, caller: Caller) -> Pending {
+    pub(crate) fn new(now: Now, job: u64, part: Part, pg: PgId, action: Action, caller: Caller) -> Pending {
         Pending {
             job,
             part,
             pg,
             action,
             caller,
+            since: now,
             sent: None,
         }
     }

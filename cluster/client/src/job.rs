@@ -67,14 +67,7 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    pub(crate) fn new(
-        now: Now,
-        ticket: Ticket,
-        image: ImageId,
-        numbering: Numbering,
-        op: ImageOp,
-        caller: Caller,
-    ) -> Job {
+    pub(crate) fn new(ticket: Ticket, image: ImageId, numbering: Numbering, op: ImageOp, caller: Caller) -> Job {
         let (mut results, mut by_turns) = (Vec::new(), false);
         let work = match op {
             ImageOp::Read { offset, len } => {
@@ -111,23 +104,23 @@ impl Job {
             results,
             caller,
             by_turns,
-            ..Job::of(now, ticket, image, numbering, work)
+            ..Job::of(ticket, image, numbering, work)
         }
     }
 
     /// A barrier of all PGs of a pool.
-    pub(crate) fn barrier(now: Now, ticket: Ticket, pool: PoolId, numbering: Numbering, revision: Revision) -> Job {
+    pub(crate) fn barrier(ticket: Ticket, pool: PoolId, numbering: Numbering, revision: Revision) -> Job {
         let work = Work::Barrier(numbering.pgs(pool).collect(), revision);
-        Job::of(now, ticket, ImageId::new(pool, 0), numbering, work)
+        Job::of(ticket, ImageId::new(pool, 0), numbering, work)
     }
 
-    fn of(now: Now, ticket: Ticket, image: ImageId, numbering: Numbering, work: Work) -> Job {
+    fn of(ticket: Ticket, image: ImageId, numbering: Numbering, work: Work) -> Job {
         Job {
             ticket,
             image,
             numbering,
             caller: Caller::Own,
-            moved: now,
+            moved: Now(0),
             by_turns: false,
             work,
             issued: 0,
@@ -139,7 +132,7 @@ impl Job {
 
     /// The next object operation to issue, if there is one and the window has room.
     pub(crate) fn next_part(&mut self) -> Option<(Part, PgId, Action)> {
-        let window = if self.by_turns { turns::WINDOW } else { WINDOW };
+        let window = if self.by_turns { turns::MOST } else { WINDOW };
         if self.issued - self.answered >= window || self.error.is_some() {
             return None;
         }

@@ -166,7 +166,7 @@ impl Client {
         out: &mut Vec<Effect>,
     ) {
         match self.dispatcher.map.numbering(image.pool()) {
-            Some(numbering) => self.begin(now, Job::new(now, ticket, image, numbering, op, caller), out),
+            Some(numbering) => self.begin(now, Job::new(ticket, image, numbering, op, caller), out),
             None => out.push(Effect::Done(ticket, Err(IoError::NoPool))),
         }
     }
@@ -175,12 +175,13 @@ impl Client {
     /// client that was not registered then will be executed there any more.
     pub fn barrier(&mut self, now: Now, ticket: Ticket, pool: PoolId, revision: Revision, out: &mut Vec<Effect>) {
         match self.dispatcher.map.numbering(pool) {
-            Some(numbering) => self.begin(now, Job::barrier(now, ticket, pool, numbering, revision), out),
+            Some(numbering) => self.begin(now, Job::barrier(ticket, pool, numbering, revision), out),
             None => out.push(Effect::Done(ticket, Err(IoError::NoPool))),
         }
     }
 
-    fn begin(&mut self, now: Now, job: Job, out: &mut Vec<Effect>) {
+    fn begin(&mut self, now: Now, mut job: Job, out: &mut Vec<Effect>) {
+        job.moved = now;
         let id = self.next_job;
         self.next_job += 1;
         self.tickets.insert(job.ticket, id);
@@ -257,6 +258,9 @@ impl Client {
         }
         if let Some(pending) = self.pending.remove(&sequence) {
             self.turns.ended(sequence);
+            if !self.goes_by_turns(pending.job) {
+                self.turns.other_ended(now.since(pending.since));
+            }
             self.leave_window(now, sequence, &pending, out);
             self.ended(now, pending, result, out);
         }
@@ -338,6 +342,7 @@ impl Client {
     /// Call it several times a second: waiting operations are tried again.
     pub fn tick(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.dispatch_all(now, out);
+        self.turns.tick(now);
         self.take_turns(now, out);
         if now.since(self.asked_clocks) >= ASK_EVERY {
             self.asked_clocks = now;
@@ -382,9 +387,13 @@ impl Client {
         }
     }
 
+    fn goes_by_turns(&self, job: u64) -> bool {
+        self.jobs.get(&job).is_some_and(|job| job.by_turns)
+    }
+
     /// Issues as many parts of a job as its window allows, or as it has turns, and ends it when all are answered.
     fn advance(&mut self, now: Now, id: u64, out: &mut Vec<Effect>) {
-        if self.jobs.get(&id).is_some_and(|job| job.by_turns) {
+        if self.goes_by_turns(id) {
             self.turns.enter(id);
             self.take_turns(now, out);
         } else {
@@ -403,7 +412,7 @@ impl Client {
             return false;
         };
         self.sequence += 1;
-        let mut pending = Pending::new(id, part, pg, action, job.caller);
+        let mut pending = Pending::new(now, id, part, pg, action, job.caller);
         if let Some(object) = pending.changes() {
             self.dispatcher.windows.issued(object, self.sequence);
         }

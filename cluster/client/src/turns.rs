@@ -1,30 +1,50 @@
 //! Whose turn it is: operations that make much empty take turns, part by part, and all of them together have few parts
-//! under way. So they cost others what a few requests cost, however many there are and however much they find.
+//! under way; fewer when that makes others wait. So they cost others what a few requests cost, however many there are and
+//! however much they find.
 //!
 //! A part that is not answered for a while counts no more, for others need not wait for the PG that it waits for. Its
-//! operation goes on having no more than [`WINDOW`] of its own.
+//! operation goes on having no more than [`MOST`] of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use trivet_core::pace::{Bounds, Pace};
 use trivet_core::{Now, PgId};
 
 use crate::{Client, Effect, Ticket};
 
-/// Parts of all such operations that are under way at once, and of each of them.
-pub(crate) const WINDOW: usize = 16;
+/// Parts of one operation that are under way at once.
+pub(crate) const MOST: usize = 64;
+/// Parts of all operations that are under way at once.
+pub(crate) const PACE: Bounds = Bounds {
+    least: 2,
+    busy: 16,
+    idle: MOST,
+};
 /// A part counts for this time.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Turns {
+    pace: Pace,
     /// The parts under way that count, by sequence, and when they were issued.
     under_way: BTreeMap<u64, Now>,
     /// The jobs that may have something to issue.
     waiting: BTreeSet<u64>,
     /// Whose turn it was last.
     last: u64,
+}
+
+impl Default for Turns {
+    fn default() -> Turns {
+        Turns {
+            pace: Pace::new(PACE),
+            under_way: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            last: 0,
+        }
+    }
 }
 
 impl Turns {
@@ -35,7 +55,7 @@ impl Turns {
 
     /// The job whose turn it is, if there is room; it has to enter again.
     fn next(&mut self) -> Option<u64> {
-        if self.under_way.len() >= WINDOW {
+        if self.under_way.len() >= self.pace.limit() {
             return None;
         }
         let next = self.waiting.range(self.last + 1..).next();
@@ -49,6 +69,18 @@ impl Turns {
         self.under_way.remove(&sequence);
     }
 
+    /// A part of another operation was answered, after so long.
+    pub(crate) fn other_ended(&mut self, took: Duration) {
+        self.pace.ended(took);
+    }
+
+    /// Time passes: parts are late, and others have waited or not.
+    pub(crate) fn tick(&mut self, now: Now) {
+        let working = !self.under_way.is_empty();
+        self.forget_late(now);
+        self.pace.tick(now, working);
+    }
+
     fn forget_late(&mut self, now: Now) {
         self.under_way.retain(|_, at| now.since(*at) < PATIENCE);
     }
@@ -57,7 +89,6 @@ impl Turns {
 impl Client {
     /// Issues parts of jobs that go by turns, as many as there is room for.
     pub(crate) fn take_turns(&mut self, now: Now, out: &mut Vec<Effect>) {
-        self.turns.forget_late(now);
         while let Some(job) = self.turns.next() {
             if self.issue(now, job, out) {
                 self.turns.under_way.insert(self.sequence, now);
@@ -69,21 +100,19 @@ impl Client {
     /// Ends a [`ImageOp::Zero`](crate::ImageOp::Zero) before it is through: nothing more of it is issued, and it is done
     /// as soon as what is under way is answered.
     pub fn stop(&mut self, ticket: Ticket, out: &mut Vec<Effect>) {
-        let found = self.tickets.get(&ticket).copied();
-        if let Some((id, job)) = found.and_then(|id| Some((id, self.jobs.get_mut(&id)?))) {
+        let Some(&id) = self.tickets.get(&ticket) else { return };
+        if let Some(job) = self.jobs.get_mut(&id) {
             job.stop();
-            self.conclude(id, out);
         }
+        self.conclude(id, out);
     }
 
     /// Since when nothing of an operation was answered, and a PG that it waits for; none if it waits for its turn.
     #[must_use]
     pub fn waits(&self, ticket: Ticket) -> Option<(Now, PgId)> {
-        let id = self.tickets.get(&ticket)?;
-        let (job, pending) = (
-            self.jobs.get(id)?,
-            self.pending.values().find(|pending| pending.job == *id)?,
-        );
+        let id = *self.tickets.get(&ticket)?;
+        let job = self.jobs.get(&id)?;
+        let pending = self.pending.values().find(|pending| pending.job == id)?;
         Some((job.moved, pending.pg))
     }
 }
@@ -97,7 +126,7 @@ mod tests {
         let mut turns = Turns::default();
         [3, 5, 9].into_iter().for_each(|job| turns.enter(job));
         let mut taken = Vec::new();
-        for sequence in 0..WINDOW as u64 {
+        for sequence in 0..PACE.busy as u64 {
             let job = turns.next().unwrap();
             taken.push(job);
             turns.under_way.insert(sequence, Now(0));
@@ -108,8 +137,23 @@ mod tests {
         turns.ended(4);
         turns.ended(1000);
         assert_eq!(turns.next(), Some(5), "it goes on where it was");
-        turns.forget_late(Now(0) + PATIENCE);
+        turns.tick(Now(0) + PATIENCE);
         let rest: Vec<u64> = std::iter::from_fn(|| turns.next()).collect();
         assert_eq!(rest, [9, 3], "5 has not entered again");
+    }
+
+    #[test]
+    fn there_is_less_room_while_others_wait() {
+        let mut turns = Turns::default();
+        let mut now = Now(0);
+        let mut limits = Vec::new();
+        for millis in [1, 9, 9, 9, 9, 1] {
+            now = now + Duration::from_secs(1);
+            turns.under_way.insert(1, now);
+            turns.other_ended(Duration::from_millis(millis));
+            turns.tick(now);
+            limits.push(turns.pace.limit());
+        }
+        assert_eq!(limits, [16, 8, 4, 2, 2, 3]);
     }
 }

@@ -14,6 +14,7 @@ pub mod kv;
 pub mod map;
 pub mod message;
 pub mod mutation;
+pub mod pace;
 pub mod time;
 pub mod usage;
 pub mod wire;

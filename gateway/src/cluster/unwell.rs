@@ -46,6 +46,7 @@ impl Gateway {
         found
             .doubtful
             .extend(stuck("changes of names", now, self.change_starts()));
+        found.doubtful.extend(self.stuck_removals());
     }
 }
 

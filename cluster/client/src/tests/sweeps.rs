@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use turns::WINDOW as TURNS;
+use turns::PACE;
 
+/// Parts under way while nobody waits.
+const TURNS: usize = PACE.busy;
 const SIZE: u64 = OBJECT_SIZE as u64;
 
 fn zero(offset: u64, len: u64) -> ImageOp {
