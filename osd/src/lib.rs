@@ -48,6 +48,7 @@ use full::Full;
 #[cfg(feature = "mutants")]
 pub use options::Mutant;
 pub use options::Options;
+use options::mutant;
 use pace::Pace;
 use pg::Pg;
 pub use pg::PgStatus;
@@ -249,6 +250,13 @@ impl Osd {
         &self.store
     }
 
+    /// Who acts for a PG with this OSD as primary, itself first; none unless it serves clients.
+    #[must_use]
+    pub fn acting(&self, pg: PgId) -> Option<&[OsdId]> {
+        let pg = self.pgs.get(&pg).filter(|pg| pg.phase == pg::Phase::Active)?;
+        Some(&pg.setting.acting)
+    }
+
     /// For the administrator.
     #[must_use]
     pub fn status(&self) -> OsdStatus {
@@ -312,8 +320,10 @@ impl Osd {
     fn load(&mut self, out: &mut Vec<Effect>) {
         self.loaded = true;
         self.accepted = self.store.accepted_epochs().collect();
-        self.promises
-            .restarted(self.accepted.iter().map(|(pg, _)| pg), self.now);
+        if !mutant!(self.options, ForgetAtRestart) {
+            self.promises
+                .restarted(self.accepted.iter().map(|(pg, _)| pg), self.now);
+        }
         self.count_copies();
         self.register(out);
         self.consider_all(out);

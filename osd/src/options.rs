@@ -64,12 +64,22 @@ pub enum Mutant {
     CountOnce,
     /// PGs that others serve are still counted.
     KeepCounting,
+    /// A read is confirmed by any member instead of all.
+    ConfirmByAny,
+    /// After a restart a member knows of no promise that it gave before.
+    ForgetAtRestart,
+    /// Fewer members than `min_size` are enough.
+    MinSizeTooLow,
+    /// A PG of a new generation does not wait for the primaries of those that it takes over from.
+    IgnoreInherited,
+    /// The members' confirmation counts from when the PG became active, not from when they were asked.
+    ConfirmedLate,
 }
 
 #[cfg(feature = "mutants")]
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 26] = [
+    pub const ALL: [Mutant; 31] = [
         Mutant::AckEarly,
         Mutant::AckWithoutRoom,
         Mutant::AcceptOldEpoch,
@@ -96,6 +106,11 @@ impl Mutant {
         Mutant::HealWithoutOps,
         Mutant::CountOnce,
         Mutant::KeepCounting,
+        Mutant::ConfirmByAny,
+        Mutant::ForgetAtRestart,
+        Mutant::MinSizeTooLow,
+        Mutant::IgnoreInherited,
+        Mutant::ConfirmedLate,
     ];
 }
 

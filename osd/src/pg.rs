@@ -342,7 +342,10 @@ impl Osd {
 impl Osd {
     /// Who must act and who must be asked; none while too few can be reached.
     fn setting(&self, id: PgId) -> Option<Setting> {
-        let min_size = self.map.pools.get(&id.pool)?.value.min_size;
+        let mut min_size = self.map.pools.get(&id.pool)?.value.min_size;
+        if mutant!(self.options, MinSizeTooLow) {
+            min_size -= 1;
+        }
         let plan = self.map.plan_of(id)?;
         let me = self.id();
         let reachable = |osd: &OsdId| self.is_reachable(*osd);

@@ -8,7 +8,7 @@ use trivet_core::message::{LEASE, Message, OpDone, OpError, OpValue, PING_LIMIT}
 use trivet_core::{ClientId, Epoch, NodeId, Now, OpId, OsdId, PgId};
 
 use crate::callers::Callers;
-use crate::options::mutant;
+use crate::options::{Options, mutant};
 use crate::pg::{Pg, Phase};
 use crate::{Effect, Osd};
 
@@ -91,9 +91,10 @@ impl Reach {
 
 impl Pg {
     /// Whether every member promised lately that nobody else acts.
-    pub(crate) fn is_confirmed(&self, now: Now) -> bool {
-        self.others()
-            .all(|osd| self.confirmed.get(&osd).is_some_and(|&sent| now.since(sent) < LEASE))
+    pub(crate) fn is_confirmed(&self, now: Now, options: &Options) -> bool {
+        let confirms = |osd: OsdId| self.confirmed.get(&osd).is_some_and(|&sent| now.since(sent) < LEASE);
+        let by_any = mutant!(options, ConfirmByAny) && self.others().any(confirms);
+        by_any || self.others().all(confirms)
     }
 
     /// The epoch was accepted by all members, and reads wait for their confirmation.
@@ -206,7 +207,7 @@ impl Osd {
             if counts && !refused.iter().any(|(refused, _)| refused == id) {
                 let confirmed = pg.confirmed.entry(from).or_insert(sent);
                 *confirmed = sent.max(*confirmed);
-                release(pg, &mut self.callers, self.now, out);
+                release(pg, &mut self.callers, (self.now, &self.options), out);
             }
         }
     }
@@ -223,7 +224,7 @@ impl Osd {
         let Some(pg) = self.pgs.get_mut(&id) else {
             return crate::send_on(client, op, out);
         };
-        if pg.is_confirmed(self.now) || mutant!(self.options, ReadWithoutLease) {
+        if pg.is_confirmed(self.now, &self.options) || mutant!(self.options, ReadWithoutLease) {
             return give(&mut self.callers, client, OpDone { id: op, result }, out);
         }
         pg.unconfirmed.push((client, OpDone { id: op, result }));
@@ -231,8 +232,8 @@ impl Osd {
 }
 
 /// Sends the answers that waited, if they may go now.
-fn release(pg: &mut Pg, callers: &mut Callers, now: Now, out: &mut Vec<Effect>) {
-    if !pg.unconfirmed.is_empty() && pg.is_confirmed(now) {
+fn release(pg: &mut Pg, callers: &mut Callers, (now, options): (Now, &Options), out: &mut Vec<Effect>) {
+    if !pg.unconfirmed.is_empty() && pg.is_confirmed(now, options) {
         for (client, done) in pg.unconfirmed.drain(..) {
             give(callers, client, done, out);
         }

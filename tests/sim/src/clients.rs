@@ -88,6 +88,7 @@ impl World {
     pub(crate) fn client_died(&mut self, index: usize) {
         let slot = &mut self.clients[index];
         slot.machine = None;
+        self.copies.is_gone(slot.id);
         for running in std::mem::take(&mut slot.running).into_values() {
             self.history.end_unknown(running.op);
         }
@@ -108,6 +109,9 @@ impl World {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Send(osd, message) => {
+                    if let Message::Op(op) = &message {
+                        self.copies.asks(op);
+                    }
                     let me = NodeId::Client(self.clients[index].id);
                     self.send(self.client_place(index), me, NodeId::Osd(osd), message);
                 }

@@ -12,6 +12,8 @@ const SAFETY: (u64, u64) = (600, 720);
 const OPERATIONS: u64 = 2_000;
 /// One run in so many is hostile.
 const HOSTILE: u64 = 12;
+/// How many clients there are. Only one sees no contradiction.
+const CLIENTS: [u64; 8] = [1, 2, 2, 3, 3, 4, 5, 6];
 /// One run in so many has no trouble at all.
 const PEACEFUL: u64 = 40;
 
@@ -82,7 +84,7 @@ impl Swarm {
         let even = random.one_in(2);
         // With one copy, what is damaged waits for ever, and its clients with it.
         let hostile = random.one_in(HOSTILE) && replicas > 1;
-        let clients = random.range(1..=3);
+        let clients = *random.pick(&CLIENTS).unwrap_or(&1);
         let mut swarm = Swarm {
             seed,
             disks: (0..osds).map(|_| disk_size(&mut random, size, even)).collect(),
