@@ -11,7 +11,7 @@ use trivet_core::{Epoch, Now, OsdId, PgId};
 
 use crate::decide::{Authorities, decide};
 use crate::options::{Options, mutant};
-use crate::pg::{Pg, Phase, send_all_on};
+use crate::pg::{Pg, Phase, send_all_on, shorten};
 use crate::{Effect, Osd, TxnWait};
 
 /// How often the number of missing objects is written to the metadata store.
@@ -152,6 +152,7 @@ impl Osd {
             active: true,
             of: None,
         });
+        shorten(&mut pg.history, &self.options);
         pg.reported = (pg.missing.len() as u64, self.now);
         // The fences were as good as pings: who answered accepted the epoch after they were sent.
         let mut asked_from = pg.asked_from;

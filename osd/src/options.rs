@@ -1,11 +1,27 @@
 //! How an OSD behaves, and the deliberate bugs that show that the simulator finds bugs.
 
+/// Acting sets of one PG that a history names one by one. Far more than there are as long as its members come and go;
+/// each takes less than 100 bytes in the metadata store.
+const INTERVALS: usize = 32;
+
 /// How an OSD behaves.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Options {
+    /// Beyond so many acting sets a PG's history asks for more than is necessary, to stay short.
+    pub intervals: usize,
     /// A deliberate bug.
     #[cfg(feature = "mutants")]
     pub mutant: Option<Mutant>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            intervals: INTERVALS,
+            #[cfg(feature = "mutants")]
+            mutant: None,
+        }
+    }
 }
 
 /// Deliberate bugs.
@@ -72,6 +88,8 @@ pub enum Mutant {
     MinSizeTooLow,
     /// A PG of a new generation does not wait for the primaries of those that it takes over from.
     IgnoreInherited,
+    /// Beyond its limit a history forgets all but the first and the last of its acting sets.
+    DropIntervals,
     /// The members' confirmation counts from when the PG became active, not from when they were asked.
     ConfirmedLate,
 }
@@ -79,7 +97,7 @@ pub enum Mutant {
 #[cfg(feature = "mutants")]
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 31] = [
+    pub const ALL: [Mutant; 32] = [
         Mutant::AckEarly,
         Mutant::AckWithoutRoom,
         Mutant::AcceptOldEpoch,
@@ -111,6 +129,7 @@ impl Mutant {
         Mutant::MinSizeTooLow,
         Mutant::IgnoreInherited,
         Mutant::ConfirmedLate,
+        Mutant::DropIntervals,
     ];
 }
 
