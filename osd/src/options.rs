@@ -1,5 +1,7 @@
 //! How an OSD behaves, and the deliberate bugs that show that the simulator finds bugs.
 
+use trivet_core::message::PING_LIMIT;
+
 /// Acting sets of one PG that a history names one by one. Far more than there are as long as its members come and go;
 /// each takes less than 100 bytes in the metadata store.
 const INTERVALS: usize = 32;
@@ -9,6 +11,8 @@ const INTERVALS: usize = 32;
 pub struct Options {
     /// Beyond so many acting sets a PG's history asks for more than is necessary, to stay short.
     pub intervals: usize,
+    /// PGs that one ping asks about at most: at least 1, at most [`PING_LIMIT`].
+    pub pgs_per_ping: usize,
     /// A deliberate bug.
     #[cfg(feature = "mutants")]
     pub mutant: Option<Mutant>,
@@ -18,6 +22,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             intervals: INTERVALS,
+            pgs_per_ping: PING_LIMIT,
             #[cfg(feature = "mutants")]
             mutant: None,
         }

@@ -108,7 +108,8 @@ impl World {
             size: slot.size,
             address: None,
         };
-        slot.machine = Some(Osd::new(identity, mutants::osd_options(self.mutant), store, output));
+        let options = mutants::osd_options(self.mutant, self.swarm.limits);
+        slot.machine = Some(Osd::new(identity, options, store, output));
         self.osd_step(place, trivet_osd::Event::Tick);
     }
 

@@ -67,6 +67,8 @@ pub struct Swarm {
     pub depth: usize,
     /// Mean time between two operations of a client.
     pub think: Duration,
+    /// Acting sets that a history names one by one, and PGs that a ping is about.
+    pub limits: (usize, usize),
 }
 
 impl Swarm {
@@ -106,6 +108,7 @@ impl Swarm {
             drift: *random.pick(&[0, 50, 500]).unwrap_or(&0),
             depth: 1 + random.index(8),
             think: Duration::from_millis(clients * random.range(50..=120)),
+            limits: draw_limits(&mut root.fork("limits")),
         };
         swarm.troubles = draw_troubles(&mut random, replicas, hostile);
         swarm
@@ -152,6 +155,13 @@ fn disk_size(random: &mut Random, size: u64, even: bool) -> u64 {
     } else {
         size + (random.range(0..=size >> 21) << 20)
     }
+}
+
+/// Limits of OSDs that nothing reaches in a small cluster are small at times.
+fn draw_limits(random: &mut Random) -> (usize, usize) {
+    let intervals = *random.pick(&[2, 3, 4, 32]).unwrap_or(&32);
+    let pgs_per_ping = *random.pick(&[1, 3, 65_536, 65_536]).unwrap_or(&65_536);
+    (intervals, pgs_per_ping)
 }
 
 fn draw_latency(random: &mut Random) -> Latency {
