@@ -24,6 +24,7 @@ mod pg;
 mod ping;
 mod presence;
 mod promise;
+mod remember;
 mod repeat;
 mod scrub;
 mod serve;

@@ -93,6 +93,8 @@ pub enum Mutant {
     MinSizeTooLow,
     /// A PG of a new generation does not wait for the primaries of those that it takes over from.
     IgnoreInherited,
+    /// Of more than eight clients an object forgets the oldest.
+    ForgetClients,
     /// Beyond its limit a history forgets all but the first and the last of its acting sets.
     DropIntervals,
     /// The members' confirmation counts from when the PG became active, not from when they were asked.
@@ -102,7 +104,7 @@ pub enum Mutant {
 #[cfg(feature = "mutants")]
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 32] = [
+    pub const ALL: [Mutant; 33] = [
         Mutant::AckEarly,
         Mutant::AckWithoutRoom,
         Mutant::AcceptOldEpoch,
@@ -135,6 +137,7 @@ impl Mutant {
         Mutant::IgnoreInherited,
         Mutant::ConfirmedLate,
         Mutant::DropIntervals,
+        Mutant::ForgetClients,
     ];
 }
 

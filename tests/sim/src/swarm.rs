@@ -10,10 +10,12 @@ use crate::trouble::{Group, Trouble};
 const SAFETY: (u64, u64) = (600, 720);
 /// How many operations have to be answered in a run at least.
 const OPERATIONS: u64 = 2_000;
+/// Operations that a client has under way in some runs: more than an object remembers.
+const DEEP: usize = 160;
 /// One run in so many is hostile.
 const HOSTILE: u64 = 12;
-/// How many clients there are. Only one sees no contradiction.
-const CLIENTS: [u64; 8] = [1, 2, 2, 3, 3, 4, 5, 6];
+/// How many clients there are. Only one sees no contradiction, many fill what objects remember.
+const CLIENTS: [u64; 9] = [1, 2, 2, 3, 3, 4, 5, 12, 16];
 /// One run in so many has no trouble at all.
 const PEACEFUL: u64 = 40;
 
@@ -106,7 +108,10 @@ impl Swarm {
             least: OPERATIONS,
             out_after: *random.pick(&[600, 10, 10]).unwrap_or(&600),
             drift: *random.pick(&[0, 50, 500]).unwrap_or(&0),
-            depth: 1 + random.index(8),
+            depth: match 1 + random.index(8) {
+                8 if root.fork("deep").one_in(2) => DEEP,
+                depth => depth,
+            },
             think: Duration::from_millis(clients * random.range(50..=120)),
             limits: draw_limits(&mut root.fork("limits")),
         };
