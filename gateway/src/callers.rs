@@ -75,11 +75,11 @@ impl Attendance {
     }
 
     /// Takes the operations for which this says more, and since when their caller is known to be there.
-    fn take_seen(&mut self, quiet: Now, heard: Option<Now>) -> BTreeMap<Now, Vec<u64>> {
+    fn take_seen(&mut self, stood: Now, heard: Option<Now>) -> BTreeMap<Now, Vec<u64>> {
         let mut seen: BTreeMap<Now, Vec<u64>> = BTreeMap::new();
         for &io in &self.ios {
             let at = match self.late.get(&io) {
-                Some((Late::Overtaken, since)) => heard.max(Some(quiet)).filter(|at| at > since),
+                Some((Late::Overtaken, since)) => heard.max(Some(stood)).filter(|at| at > since),
                 Some((Late::Outdated, since)) => heard.filter(|at| at > since),
                 None => heard,
             };
@@ -158,13 +158,13 @@ impl Gateway {
         }
     }
 
-    /// What is known of a client by now: its connection had nothing unread and no end at `quiet`, and its host acknowledged
-    /// something after `heard`. Whether more has to be known.
+    /// What is known of a client by now: its connection had no end at `stood`, and its host acknowledged something after
+    /// `heard`. Whether more has to be known.
     pub fn attended(
         &mut self,
         clock: Clock,
         conn: ConnKey,
-        quiet: Now,
+        stood: Now,
         heard: Option<Now>,
         out: &mut Vec<Effect>,
     ) -> bool {
@@ -172,7 +172,7 @@ impl Gateway {
         let Some(connection) = self.connections.get_mut(&conn) else {
             return false;
         };
-        for (at, ios) in connection.attendance.take_seen(quiet, heard) {
+        for (at, ios) in connection.attendance.take_seen(stood, heard) {
             self.client.seen(clock.now, &ios, at, &mut self.from_client);
         }
         let more = !connection.attendance.late.is_empty();
@@ -244,7 +244,7 @@ mod tests {
         attendance.ios.extend([1, 2, 3]);
         attendance.late.insert(1, (Late::Overtaken, Now(10)));
         attendance.late.insert(2, (Late::Outdated, Now(10)));
-        let seen = |quiet, heard: Option<u64>, attendance: &mut Attendance| {
+        let seen = |stood, heard: Option<u64>, attendance: &mut Attendance| {
             attendance
                 .take_seen(Now(quiet), heard.map(Now))
                 .into_iter()

@@ -67,6 +67,11 @@ impl Callers {
         true
     }
 
+    /// Below this, a client has all answers; 0 if nothing is known of it.
+    pub(crate) fn settled(&self, client: ClientId) -> u64 {
+        self.0.get(&client).map_or(0, |caller| caller.settled)
+    }
+
     /// Forgets clients that are gone.
     pub(crate) fn forget_silent(&mut self, now: Now) {
         self.0.retain(|_, caller| now.since(caller.heard) < FORGOTTEN_AFTER);

@@ -10,8 +10,8 @@ use trivet_core::message::{Listed, PeerBody, Promise};
 use trivet_core::{Epoch, Now, OsdId, PgId};
 
 use crate::decide::{Authorities, decide};
-use crate::options::mutant;
-use crate::pg::{Pg, Phase, send_all_on};
+use crate::options::{Options, mutant};
+use crate::pg::{Pg, Phase, send_all_on, shorten};
 use crate::{Effect, Osd, TxnWait};
 
 /// How often the number of missing objects is written to the metadata store.
@@ -99,7 +99,12 @@ impl Osd {
         }
         let now = self.now;
         let heard = |pg: &Pg| pg.setting.asked.keys().all(|osd| pg.listed.contains(osd));
-        if self.pgs.get(&id).is_some_and(|pg| heard(pg) && pg.is_freed(now)) {
+        let options = self.options;
+        if self
+            .pgs
+            .get(&id)
+            .is_some_and(|pg| heard(pg) && pg.is_freed(now, &options))
+        {
             self.activate(id, out);
         }
     }
@@ -147,9 +152,14 @@ impl Osd {
             active: true,
             of: None,
         });
+        shorten(&mut pg.history, &self.options);
         pg.reported = (pg.missing.len() as u64, self.now);
         // The fences were as good as pings: who answered accepted the epoch after they were sent.
-        pg.confirmed = pg.others().map(|osd| (osd, pg.asked_from)).collect();
+        let mut asked_from = pg.asked_from;
+        if mutant!(self.options, ConfirmedLate) {
+            asked_from = self.now;
+        }
+        pg.confirmed = pg.others().map(|osd| (osd, asked_from)).collect();
         pg.pinged_from = self.now;
         pg.phase = Phase::Activating { ticket: self.next };
         let txn = Txn {
@@ -250,12 +260,13 @@ impl Osd {
 }
 
 impl Pg {
-    /// Whether the primaries of the last active epochs, of this PG and of those that it takes over from, must have stopped
-    /// answering reads.
-    fn is_freed(&self, now: Now) -> bool {
+    /// Whether the primaries of the last active epochs, of this PG and of those that it takes over from, must have
+    /// stopped answering reads.
+    fn is_freed(&self, now: Now, options: &Options) -> bool {
         let active = || self.history.intervals.iter().filter(|interval| interval.active);
         let own = active().rfind(|interval| interval.of.is_none());
-        let inherited = active().filter(|interval| interval.of.is_some());
+        let ignored = mutant!(options, IgnoreInherited);
+        let inherited = active().filter(|interval| interval.of.is_some() && !ignored);
         own.into_iter()
             .chain(inherited)
             .all(|interval| self.is_over(interval, now))

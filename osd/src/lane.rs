@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use trivet_core::message::{Action, Op, OpError};
-use trivet_core::mutation::{Mutation, Ops};
+use trivet_core::mutation::{MAX_OPS, Mutation, Ops};
 use trivet_core::{ClientId, Epoch, Now, OpId, OsdId, Tick, UNITS_PER_OBJECT, UnitMask, Version};
 
 use crate::change::leaves_nothing;
@@ -72,6 +72,8 @@ pub(crate) struct Committing {
     /// Who has not answered.
     pub awaited: Vec<OsdId>,
     pub failed: Option<OpError>,
+    /// This OSD had no room for it: it went nowhere.
+    pub refused: bool,
     /// When it was sent last.
     pub sent: Now,
 }
@@ -219,6 +221,31 @@ impl Lane {
         }
     }
 
+    /// What the mutations on their way make of a list that is of the version `since`.
+    pub(crate) fn apply_under_way(&self, since: Version, list: &mut Vec<OpId>) {
+        let mutation = |running: &Running| match &running.stage {
+            Stage::Committing(committing) if !committing.refused => {
+                Some((committing.mutation.version, committing.mutation.ops.clone()))
+            }
+            _ => None,
+        };
+        let mut under_way: Vec<(Version, Ops)> = self.running.iter().filter_map(mutation).collect();
+        under_way.retain(|(version, _)| *version > since);
+        under_way.sort_unstable_by_key(|(version, _)| *version);
+        under_way.iter().for_each(|(_, ops)| ops.apply(list));
+    }
+
+    /// A copy of an operation that waits says more than the first one did of what its client has heard.
+    pub(crate) fn renew(&mut self, copy: &Op) {
+        if let Some((_, op)) = self
+            .waiting
+            .iter_mut()
+            .find(|(_, op)| op.id == copy.id && op.answered <= copy.answered)
+        {
+            (op.answered, op.previous) = (copy.answered, copy.previous);
+        }
+    }
+
     /// The mutation on its way with this version.
     pub(crate) fn committing(&mut self, version: Version) -> Option<&mut Committing> {
         self.running.iter_mut().find_map(|running| match &mut running.stage {
@@ -254,20 +281,23 @@ impl Lane {
         masks.fold(UnitMask::EMPTY, UnitMask::union)
     }
 
-    /// Takes the first waiting operation that nothing stands in the way of any more: neither what runs nor what waits
-    /// before it. It must run, or be answered, before the next one is taken.
-    pub(crate) fn take_startable(&mut self) -> Option<(ClientId, Op)> {
+    /// Which waiting operation is the first that nothing stands in the way of any more: neither what runs nor what
+    /// waits before it. It must run, or be answered, before the next one is taken. What has no room to be remembered
+    /// stands in nobody's way: only others can make room.
+    pub(crate) fn startable(&self, has_room: impl Fn(&Op) -> bool) -> Option<usize> {
         if self.waiting.is_empty() || self.healing.is_some() || self.is_unequal() {
             return None;
         }
         let mut blocked = self.changing();
-        let index = self.waiting.iter().position(|(_, op)| {
+        self.waiting.iter().position(|(_, op)| {
+            if op.action.is_mutation() && !has_room(op) {
+                return false;
+            }
             let mask = mask_of(&op.action);
             let starts = !mask.intersects(blocked);
             blocked = blocked.union(mask);
             starts
-        });
-        self.waiting.remove(index?)
+        })
     }
 
     /// Whether a read of `mask` that saw `version` may be answered: no mutation up to that version is still on its way
@@ -297,21 +327,18 @@ impl Lane {
         let removes = |op: &Op| leaves_nothing(&op.action) && !Ops::remembers(list, op.id);
         let &(client, ref op) = self.waiting.iter().find(|(_, op)| removes(op))?;
         let mut list = list.to_vec();
-        let change = Ops::Add {
-            op: op.id,
-            answered: op.answered,
-        };
-        change.apply(&mut list);
-        Some(Removal {
+        list.push(op.id);
+        let left = Ops::bounds(&list);
+        (left.len() <= MAX_OPS).then_some(Removal {
             client,
             op: op.id,
             stamp: op.stamp,
-            left: Ops::bounds(&list),
+            left,
         })
     }
 
     /// The operation with this id.
-    pub(crate) fn find(&mut self, id: OpId) -> Option<usize> {
+    pub(crate) fn find(&self, id: OpId) -> Option<usize> {
         self.running.iter().position(|r| r.op.id == id)
     }
 
@@ -464,7 +491,7 @@ mod tests {
         });
         lane.waiting = (1..).zip(actions).map(|(i, action)| op(i, action)).collect();
         let mut started = Vec::new();
-        while let Some((client, op)) = lane.take_startable() {
+        while let Some((client, op)) = lane.startable(|_| true).and_then(|index| lane.waiting.remove(index)) {
             started.push(op.id.sequence);
             lane.running.push(Running {
                 client,

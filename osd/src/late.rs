@@ -127,7 +127,7 @@ impl Osd {
         let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
         let since = Now(self.now.0.saturating_sub(age));
         let overtaken = self.recent.is_overtaken(target.object, client, units, since)
-            || self.may_be_overtaken_before(target, client, since);
+            || self.may_be_overtaken_before(target, since);
         if overtaken && !mutant!(self.options, ExecuteOvertaken) {
             return Err(OpError::Overtaken);
         }
@@ -135,12 +135,10 @@ impl Osd {
         Ok(())
     }
 
-    /// What other primaries executed since then is not known here, only what the object remembers: of other clients, it may
-    /// be as late as this OSD's own beginning.
-    fn may_be_overtaken_before(&self, target: Target, client: ClientId, since: Now) -> bool {
+    /// What other primaries executed since then is not known here: it may be as late as this OSD's own beginning.
+    fn may_be_overtaken_before(&self, target: Target, since: Now) -> bool {
         let active_since = self.pgs.get(&target.pg).map_or(self.now, |pg| pg.active_since);
-        let remembered = || self.store.ops(target.object).iter().any(|op| op.client != client);
-        since <= active_since && !mutant!(self.options, ForgetOvertaking) && remembered()
+        since <= active_since && !mutant!(self.options, ForgetOvertaking)
     }
 
     /// Whether a change of a client that is not registered any more has its version, and is not on all members yet.

@@ -25,6 +25,7 @@ mod pg;
 mod ping;
 mod presence;
 mod promise;
+mod remember;
 mod repeat;
 mod scrub;
 mod serve;
@@ -52,6 +53,7 @@ use late::Recent;
 #[cfg(feature = "mutants")]
 pub use options::Mutant;
 pub use options::Options;
+use options::mutant;
 use pg::Pg;
 pub use pg::PgStatus;
 use ping::Reach;
@@ -256,6 +258,13 @@ impl Osd {
         &self.store
     }
 
+    /// Who acts for a PG with this OSD as primary, itself first; none unless it serves clients.
+    #[must_use]
+    pub fn acting(&self, pg: PgId) -> Option<&[OsdId]> {
+        let pg = self.pgs.get(&pg).filter(|pg| pg.phase == pg::Phase::Active)?;
+        Some(&pg.setting.acting)
+    }
+
     /// For the administrator.
     #[must_use]
     pub fn status(&self) -> OsdStatus {
@@ -333,8 +342,10 @@ impl Osd {
     fn load(&mut self, out: &mut Vec<Effect>) {
         self.loaded = true;
         self.accepted = self.store.accepted_epochs().collect();
-        self.promises
-            .restarted(self.accepted.iter().map(|(pg, _)| pg), self.now);
+        if !mutant!(self.options, ForgetAtRestart) {
+            self.promises
+                .restarted(self.accepted.iter().map(|(pg, _)| pg), self.now);
+        }
         self.count_copies();
         self.register(out);
         self.consider_all(out);

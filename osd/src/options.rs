@@ -1,11 +1,32 @@
 //! How an OSD behaves, and the deliberate bugs that show that the simulator finds bugs.
 
+use trivet_core::message::PING_LIMIT;
+
+/// Acting sets of one PG that a history names one by one. Far more than there are as long as its members come and go;
+/// each takes less than 100 bytes in the metadata store.
+const INTERVALS: usize = 32;
+
 /// How an OSD behaves.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Options {
+    /// Beyond so many acting sets a PG's history asks for more than is necessary, to stay short.
+    pub intervals: usize,
+    /// PGs that one ping asks about at most: at least 1, at most [`PING_LIMIT`].
+    pub pgs_per_ping: usize,
     /// A deliberate bug.
     #[cfg(feature = "mutants")]
     pub mutant: Option<Mutant>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            intervals: INTERVALS,
+            pgs_per_ping: PING_LIMIT,
+            #[cfg(feature = "mutants")]
+            mutant: None,
+        }
+    }
 }
 
 /// Deliberate bugs.
@@ -78,12 +99,26 @@ pub enum Mutant {
     BarrierBehind,
     /// A list names only what the primary itself has.
     ListOnlyOwn,
+    /// A read is confirmed by any member instead of all.
+    ConfirmByAny,
+    /// After a restart a member knows of no promise that it gave before.
+    ForgetAtRestart,
+    /// Fewer members than `min_size` are enough.
+    MinSizeTooLow,
+    /// A PG of a new generation does not wait for the primaries of those that it takes over from.
+    IgnoreInherited,
+    /// Of more than eight clients an object forgets the oldest.
+    ForgetClients,
+    /// Beyond its limit a history forgets all but the first and the last of its acting sets.
+    DropIntervals,
+    /// The members' confirmation counts from when the PG became active, not from when they were asked.
+    ConfirmedLate,
 }
 
 #[cfg(feature = "mutants")]
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 33] = [
+    pub const ALL: [Mutant; 40] = [
         Mutant::AckEarly,
         Mutant::AckWithoutRoom,
         Mutant::AcceptOldEpoch,
@@ -117,6 +152,13 @@ impl Mutant {
         Mutant::ServeBehind,
         Mutant::BarrierBehind,
         Mutant::ListOnlyOwn,
+        Mutant::ConfirmByAny,
+        Mutant::ForgetAtRestart,
+        Mutant::MinSizeTooLow,
+        Mutant::IgnoreInherited,
+        Mutant::ConfirmedLate,
+        Mutant::DropIntervals,
+        Mutant::ForgetClients,
     ];
 }
 

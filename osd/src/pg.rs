@@ -11,7 +11,7 @@ use trivet_core::{ClientId, Epoch, Now, ObjectId, OsdId, PgId, UnitMask, Version
 
 use crate::decide::Missing;
 use crate::lane::Lane;
-use crate::options::mutant;
+use crate::options::{Options, mutant};
 use crate::scrub::Scrub;
 use crate::tombstone::Forgetting;
 use crate::{Effect, Osd, TxnWait, send_on};
@@ -270,6 +270,7 @@ impl Osd {
         history.epoch = epoch;
         // An interval that never became active cannot any more: its activation compares this history.
         history.intervals.retain(|interval| interval.active);
+        shorten(&mut history, &self.options);
         history.intervals.push(Interval {
             epoch,
             acting: setting.acting.clone(),
@@ -297,8 +298,8 @@ impl Osd {
         self.run_txn(Txn { compare, changes }, TxnWait::Claim(id), out);
     }
 
-    /// The pool is as this OSD knows it: its PGs are still of the same generation. Every transaction that writes a history
-    /// compares this, so that histories of an earlier generation do not change any more.
+    /// The pool is as this OSD knows it: its PGs are still of the same generation. Every transaction that writes a
+    /// history compares this, so that histories of an earlier generation do not change any more.
     pub(crate) fn same_generation(&self, id: PgId) -> Compare {
         match self.map.pools.get(&id.pool).filter(|_| self.map.is_current(id)) {
             Some(pool) => Compare::ModRevision(keys::pool(id.pool), pool.revision),
@@ -347,7 +348,10 @@ impl Osd {
 impl Osd {
     /// Who must act and who must be asked; none while too few can be reached.
     fn setting(&self, id: PgId) -> Option<Setting> {
-        let min_size = self.map.pools.get(&id.pool)?.value.min_size;
+        let mut min_size = self.map.pools.get(&id.pool)?.value.min_size;
+        if mutant!(self.options, MinSizeTooLow) {
+            min_size -= 1;
+        }
         let plan = self.map.plan_of(id)?;
         let me = self.id();
         let reachable = |osd: &OsdId| self.is_reachable(*osd);
@@ -376,6 +380,15 @@ impl Osd {
             asked: asked.into_iter().filter_map(boot).collect(),
         })
     }
+}
+
+/// Leaves out what need not be recorded.
+pub(crate) fn shorten(history: &mut History, options: &Options) {
+    let count = history.intervals.len();
+    if mutant!(options, DropIntervals) && count > options.intervals.max(2) {
+        history.intervals.drain(1..count - 1);
+    }
+    history.merge(options.intervals);
 }
 
 /// Sends everybody who waits for an answer of the PG on to the next primary.

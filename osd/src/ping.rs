@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use trivet_core::message::{LEASE, Message, OpDone, OpError, OpValue, PING_LIMIT};
+use trivet_core::message::{LEASE, Message, OpDone, OpError, OpValue};
 use trivet_core::{ClientId, Epoch, NodeId, Now, OpId, OsdId, PgId, Tick};
 
 use crate::callers::Callers;
-use crate::options::mutant;
+use crate::options::{Options, mutant};
 use crate::pg::{Pg, Phase};
 use crate::{Effect, Osd};
 
@@ -32,6 +32,8 @@ pub(crate) struct Reach {
     gone: BTreeMap<OsdId, u64>,
     /// Those that were told to be lost, with the start that was meant.
     reported: BTreeMap<OsdId, u64>,
+    /// The first and the last PG that each ping was about, as long as its answer confirms anything.
+    asked_about: BTreeMap<(OsdId, Now), (PgId, PgId)>,
 }
 
 impl Reach {
@@ -74,6 +76,16 @@ impl Reach {
         self.reported.remove(&osd);
     }
 
+    /// The PGs between these two, in a ping of that instant, are to be confirmed; what was asked too long ago is
+    /// forgotten.
+    fn asks_about(&mut self, osd: OsdId, sent: Now, pgs: (PgId, PgId)) {
+        self.asked_about.insert((osd, sent), pgs);
+    }
+
+    fn forget_asked(&mut self, now: Now) {
+        self.asked_about.retain(|(_, sent), _| now.since(*sent) < LEASE);
+    }
+
     /// An OSD answered.
     fn hears(&mut self, osd: OsdId, now: Now) {
         self.heard.insert(osd, now);
@@ -91,9 +103,10 @@ impl Reach {
 
 impl Pg {
     /// Whether every member promised lately that nobody else acts.
-    pub(crate) fn is_confirmed(&self, now: Now) -> bool {
-        self.others()
-            .all(|osd| self.confirmed.get(&osd).is_some_and(|&sent| now.since(sent) < LEASE))
+    pub(crate) fn is_confirmed(&self, now: Now, options: &Options) -> bool {
+        let confirms = |osd: OsdId| self.confirmed.get(&osd).is_some_and(|&sent| now.since(sent) < LEASE);
+        let by_any = mutant!(options, ConfirmByAny) && self.others().any(confirms);
+        by_any || self.others().all(confirms)
     }
 
     /// The epoch was accepted by all members, and reads wait for their confirmation.
@@ -113,9 +126,28 @@ impl Osd {
         self.reach.pinged_at = now;
         let asked = self.whom_to_ping();
         self.reach.heard.retain(|osd, _| asked.contains_key(osd));
+        self.reach.forget_asked(now);
         for (osd, pgs) in asked {
             self.reach.heard.entry(osd).or_insert(now);
-            out.push(Effect::Send(NodeId::Osd(osd), Message::Ping { sent: now, pgs }));
+            self.ping(osd, pgs, out);
+        }
+    }
+
+    /// One message, or several: then each has an instant of its own, a nanosecond before the last one's, by which its
+    /// answer is known.
+    fn ping(&mut self, osd: OsdId, mut pgs: Vec<(PgId, Epoch)>, out: &mut Vec<Effect>) {
+        let mut sent = self.now;
+        loop {
+            let rest = pgs.split_off(pgs.len().min(self.options.pgs_per_ping));
+            if let (Some(&(first, _)), Some(&(last, _))) = (pgs.first(), pgs.last()) {
+                self.reach.asks_about(osd, sent, (first, last));
+            }
+            out.push(Effect::Send(NodeId::Osd(osd), Message::Ping { sent, pgs }));
+            if rest.is_empty() {
+                return;
+            }
+            pgs = rest;
+            sent = Now(sent.0.saturating_sub(1));
         }
     }
 
@@ -128,10 +160,7 @@ impl Osd {
                 asked.entry(osd).or_default();
             }
             for osd in pg.others().filter(|_| pg.is_pinged()) {
-                let pgs = asked.entry(osd).or_default();
-                if pgs.len() < PING_LIMIT {
-                    pgs.push((id, pg.epoch));
-                }
+                asked.entry(osd).or_default().push((id, pg.epoch));
             }
         }
         for osd in self.planned_peers() {
@@ -200,13 +229,17 @@ impl Osd {
                 self.refused(id, epoch, accepted, out);
             }
         }
-        for (id, pg) in &mut self.pgs {
+        let Some(&(first, last)) = self.reach.asked_about.get(&(from, sent)) else {
+            return;
+        };
+        let refused: BTreeSet<PgId> = refused.iter().map(|(pg, _)| *pg).collect();
+        for (id, pg) in self.pgs.range_mut(first..=last) {
             // A ping of the same instant may have gone out before, without this PG.
             let counts = pg.is_pinged() && sent > pg.pinged_from && pg.setting.acting.contains(&from);
-            if counts && !refused.iter().any(|(refused, _)| refused == id) {
+            if counts && !refused.contains(id) {
                 let confirmed = pg.confirmed.entry(from).or_insert(sent);
                 *confirmed = sent.max(*confirmed);
-                release(pg, &mut self.callers, self.now, out);
+                release(pg, &mut self.callers, (self.now, &self.options), out);
             }
         }
     }
@@ -225,7 +258,7 @@ impl Osd {
         };
         let tick = Tick::default();
         let done = OpDone { id: op, result, tick };
-        if pg.is_confirmed(self.now) || mutant!(self.options, ReadWithoutLease) {
+        if pg.is_confirmed(self.now, &self.options) || mutant!(self.options, ReadWithoutLease) {
             return give(&mut self.callers, client, done, out);
         }
         pg.unconfirmed.push((client, done));
@@ -233,8 +266,8 @@ impl Osd {
 }
 
 /// Sends the answers that waited, if they may go now.
-fn release(pg: &mut Pg, callers: &mut Callers, now: Now, out: &mut Vec<Effect>) {
-    if !pg.unconfirmed.is_empty() && pg.is_confirmed(now) {
+fn release(pg: &mut Pg, callers: &mut Callers, (now, options): (Now, &Options), out: &mut Vec<Effect>) {
+    if !pg.unconfirmed.is_empty() && pg.is_confirmed(now, options) {
         for (client, done) in pg.unconfirmed.drain(..) {
             give(callers, client, done, out);
         }
@@ -247,4 +280,84 @@ fn give(callers: &mut Callers, client: ClientId, done: OpDone, out: &mut Vec<Eff
         return crate::send_on(client, done.id, out);
     }
     crate::reply(client, done.id, done.result, out);
+}
+
+#[cfg(test)]
+mod tests {
+    use trivet_core::PoolId;
+    use trivet_core::keys::{History, OsdState};
+    use trivet_core::map::Versioned;
+    use trivet_core::message::PING_LIMIT;
+    use trivet_store::Store;
+    use trivet_store::api::Output;
+
+    use super::*;
+    use crate::pg::Setting;
+    use crate::{Identity, Options};
+
+    const ME: OsdId = OsdId(1);
+    const MEMBER: OsdId = OsdId(2);
+
+    /// An OSD that acts for so many PGs, all with the same member.
+    fn primary_of(count: usize) -> Osd {
+        let mut output = Output::default();
+        let store = Store::open(1 << 30, trivet_store::Options::default(), &mut output);
+        let identity = Identity {
+            id: ME,
+            boot: 1,
+            size: 1 << 30,
+            address: None,
+        };
+        let mut osd = Osd::new(identity, Options::default(), store, output);
+        let state = Versioned {
+            value: OsdState {
+                boot: 7,
+                size: 1,
+                address: None,
+            },
+            revision: 1,
+        };
+        osd.map.osds.insert(MEMBER, state);
+        for number in 0..u32::try_from(count).unwrap() {
+            let setting = Setting {
+                acting: vec![ME, MEMBER],
+                asked: BTreeMap::from([(ME, 1), (MEMBER, 7)]),
+            };
+            let mut pg = Pg::new(History::default(), setting);
+            (pg.phase, pg.epoch) = (Phase::Active, Epoch(1));
+            osd.pgs.insert(PgId::first(PoolId(1), number), pg);
+        }
+        osd.now = Now(1_000_000_000);
+        osd
+    }
+
+    #[test]
+    fn an_answer_confirms_what_its_ping_was_about_and_no_more() {
+        let mut osd = primary_of(PING_LIMIT + 5);
+        let mut out = Vec::new();
+        osd.ping_all(&mut out);
+        let pings: Vec<(Now, Vec<(PgId, Epoch)>)> = out
+            .drain(..)
+            .map(|effect| match effect {
+                Effect::Send(_, Message::Ping { sent, pgs }) => (sent, pgs),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(
+            pings.iter().map(|(_, pgs)| pgs.len()).collect::<Vec<_>>(),
+            [PING_LIMIT, 5]
+        );
+        let confirmed = |osd: &Osd| {
+            osd.pgs
+                .values()
+                .filter(|pg| pg.is_confirmed(osd.now, &osd.options))
+                .count()
+        };
+        osd.ponged(MEMBER, pings[1].0, 0, &[], &mut out);
+        assert_eq!(confirmed(&osd), 5, "those of the second ping");
+        osd.ponged(MEMBER, Now(pings[1].0.0 - 1), 0, &[], &mut out);
+        assert_eq!(confirmed(&osd), 5, "nobody asked that");
+        osd.ponged(MEMBER, pings[0].0, 0, &pings[0].1[..1], &mut out);
+        assert_eq!(confirmed(&osd), PING_LIMIT + 4, "one is refused");
+    }
 }

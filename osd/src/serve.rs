@@ -4,7 +4,7 @@ use bytes::Bytes;
 use trivet_core::buffer::{join, slice_segments};
 use trivet_core::kv::Revision;
 use trivet_core::message::{Action, Op, OpError, OpValue, PeerBody, WriteError};
-use trivet_core::mutation::{Mutation, Ops};
+use trivet_core::mutation::Mutation;
 use trivet_core::{ClientId, OBJECT_SIZE, ObjectId, OpId, OsdId, PgId, UNIT_SIZE, UnitMask, Version};
 use trivet_store::api::{Reply, Request, StoreError};
 
@@ -77,6 +77,7 @@ impl Osd {
         let serve_missing = mutant!(self.options, ServeMissing);
         let read_unsettled = mutant!(self.options, ReadUnsettled) && !op.action.is_mutation();
         let lane = self.new_lane(object);
+        let crowded = op.action.is_mutation() && !self.can_remember(id, object, &op);
         let Some(pg) = self.pgs.get_mut(&id) else { return };
         let is_missing = pg.missing.contains_key(&object) && !serve_missing;
         if pg.unconfirmed.iter().any(|(_, done)| done.id == op.id) {
@@ -84,10 +85,11 @@ impl Osd {
         }
         let lane = pg.lanes.entry(object).or_insert(lane);
         if lane.knows(op.id) {
-            return;
+            lane.renew(&op);
+            return self.continue_lane(id, object, out);
         }
         let has_to_wait = !lane.waiting.is_empty() || lane.changing().intersects(mask_of(&op.action));
-        let blocked = is_missing || lane.is_unequal() || (has_to_wait && !read_unsettled);
+        let blocked = is_missing || lane.is_unequal() || crowded || (has_to_wait && !read_unsettled);
         if blocked {
             lane.waiting.push_back((client, op));
             if is_missing {
@@ -301,7 +303,6 @@ impl Osd {
         let (epoch, floor) = (pg.epoch, pg.floor_counter);
         let Some(lane) = pg.lanes.get_mut(&object) else { return };
         let Some(index) = lane.find(op_id) else { return };
-        let known_below = lane.known_below(&lane.running[index].op);
         let running = &mut lane.running[index];
         let Stage::Merging(merging) = &mut running.stage else {
             return;
@@ -314,17 +315,14 @@ impl Osd {
             self.answer(id, running.client, op_id, Ok(OpValue::Changed), out);
             return self.continue_lane(id, object, out);
         };
-        let mut ops = Ops::Add {
-            op: op_id,
-            answered: known_below,
+        // What rests on nothing, or on a tombstone that members may have forgotten already, and its list with it, names
+        // the list.
+        let names_list = lane.chain == Version::NONE || change.tombstone;
+        let Some(ops) = self.remember(target, op_id, deletes, names_list) else {
+            return self.send_back(target, op_id, out);
         };
-        if lane.chain == Version::NONE || change.tombstone {
-            // It rests on nothing, or on a tombstone that members may have forgotten already, and its list with it. What
-            // deletes whatever there is has the object for itself, and leaves a short list.
-            let mut list = self.store.ops(object);
-            ops.apply(&mut list);
-            ops = Ops::Exactly(if deletes { Ops::bounds(&list) } else { list });
-        }
+        let Some(pg) = self.pgs.get_mut(&id) else { return };
+        let Some(lane) = pg.lanes.get_mut(&object) else { return };
         let version = lane.next_version(epoch, floor);
         let mutation = Mutation {
             version,
@@ -338,6 +336,7 @@ impl Osd {
             mutation: mutation.clone(),
             awaited: pg.setting.acting.clone(),
             failed: None,
+            refused: false,
             sent: now,
         });
         self.send_mutation(target, mutation, out);
@@ -372,6 +371,7 @@ impl Osd {
             return;
         };
         if refused {
+            committing.refused = true;
             committing.awaited.retain(|&osd| osd == me);
             return;
         }
@@ -483,7 +483,14 @@ impl Osd {
     }
 
     fn take_startable(&mut self, id: PgId, object: ObjectId) -> Option<(ClientId, Op)> {
-        self.pgs.get_mut(&id)?.lanes.get_mut(&object)?.take_startable()
+        let lane = self.pgs.get(&id)?.lanes.get(&object)?;
+        let index = lane.startable(|op| self.has_room_to_remember(object, lane, op))?;
+        self.pgs.get_mut(&id)?.lanes.get_mut(&object)?.waiting.remove(index)
+    }
+
+    fn can_remember(&self, id: PgId, object: ObjectId, op: &Op) -> bool {
+        let lane = self.pgs.get(&id).and_then(|pg| pg.lanes.get(&object));
+        lane.is_none_or(|lane| self.has_room_to_remember(object, lane, op))
     }
 
     pub(crate) fn drop_if_idle(&mut self, id: PgId, object: ObjectId) {

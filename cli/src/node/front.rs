@@ -175,9 +175,9 @@ impl Front {
             let Some(&(conn, ..)) = self.conns.ids.get(&key) else {
                 continue;
             };
-            let quiet = Now(out.reactor.quiet(conn).unwrap_or(0));
+            let stood = Now(out.reactor.stands(conn).unwrap_or(0));
             let heard = out.reactor.heard(conn).map(Now);
-            if self.gateway.attended(clock, key, quiet, heard, &mut self.effects) {
+            if self.gateway.attended(clock, key, stood, heard, &mut self.effects) {
                 self.listening.insert(key);
             }
             self.carry_out(out);

@@ -17,6 +17,18 @@ const LOCK: &str = "lock";
 /// The metadata store.
 const META: &str = "meta.redb";
 
+/// Makes a folder, and those that it is in, so that a power cut does not take them away again.
+fn make_durably(path: &Path) -> std::io::Result<()> {
+    let path = std::path::absolute(path)?;
+    let made = path.ancestors().take_while(|folder| !folder.exists()).count();
+    std::fs::create_dir_all(&path)?;
+    // The last one's name at least: an earlier start may have been cut short.
+    for folder in path.ancestors().skip(1).take(made.max(1)) {
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
 /// An open data folder; the lock goes with the process.
 pub struct Folder {
     path: PathBuf,
@@ -28,7 +40,7 @@ impl Folder {
     /// Makes the folder if it is not there, and locks it.
     pub fn open(path: &Path) -> anyhow::Result<Folder> {
         let made = !path.exists();
-        std::fs::create_dir_all(path).with_context(|| format!("--data {}: cannot make the folder", path.display()))?;
+        make_durably(path).with_context(|| format!("--data {}: cannot make the folder", path.display()))?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)

@@ -8,6 +8,7 @@ pub mod buffer;
 pub mod checksum;
 pub mod disk;
 pub mod epochs;
+mod history;
 pub mod ids;
 pub mod keys;
 pub mod kv;

@@ -1,7 +1,5 @@
 //! A change of one object, as the primary decides it and every member of the acting set executes it.
 
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
 
 use crate::checksum::{unit_sum, unit_sums};
@@ -52,13 +50,9 @@ impl Patch {
     }
 }
 
-/// How many entries the list of client operations that an object remembers has at most; the oldest client's go first.
-/// Clients have fewer operations under way on one object.
+/// How many entries the list of client operations that an object remembers has at most. Primaries see to it that no
+/// operation makes it longer: what has no room waits.
 pub const MAX_OPS: usize = 128;
-
-/// How many clients an object remembers operations of, at most. One writes, as a rule; every restart of a gateway makes
-/// a new one.
-pub const MAX_CLIENTS: usize = 8;
 
 /// Set in the sequence of an entry of the list that is no operation: everything of its client below it was answered.
 /// Clients do not use this bit.
@@ -91,9 +85,9 @@ impl Ops {
         }
     }
 
-    /// What the deletion of a whole object leaves of a list: of each client one bound, above all of its operations. One of
-    /// them that was not executed yet began before the last that was, and may as well be taken as executed just before the
-    /// deletion: nothing of it would be left. Not so when units become zero that happen to be all there are.
+    /// What the deletion of a whole object leaves of a list: of each client one bound, above all of its operations. One
+    /// of them that was not executed yet began before the last that was, and may as well be taken as executed just
+    /// before the deletion: nothing of it would be left. Not so when units become zero that happen to be all there are.
     #[must_use]
     pub fn bounds(list: &[OpId]) -> Vec<OpId> {
         let mut bounds: Vec<OpId> = Vec::new();
@@ -125,13 +119,6 @@ fn bound(list: &[OpId], op: OpId) -> Option<u64> {
     own.map(|o| o.sequence & !MARK).min()
 }
 
-fn has_many_clients(list: &[OpId]) -> bool {
-    // Entries of a client mostly stand together.
-    let turns = 1 + list.windows(2).filter(|pair| pair[0].client != pair[1].client).count();
-    let clients = || list.iter().map(|op| op.client).collect::<BTreeSet<_>>().len();
-    turns > MAX_CLIENTS && clients() > MAX_CLIENTS
-}
-
 fn add(list: &mut Vec<OpId>, op: OpId, answered: u64) {
     let answered = answered.max(bound(list, op).unwrap_or(0));
     let is_kept = |o: &OpId| o.sequence & MARK == 0 && o.sequence >= answered && *o != op;
@@ -144,7 +131,8 @@ fn add(list: &mut Vec<OpId>, op: OpId, answered: u64) {
         });
     }
     list.push(op);
-    while list.len() > MAX_OPS || has_many_clients(list) {
+    // From a primary that does not keep to that: what is stored stays within its bounds.
+    while list.len() > MAX_OPS {
         // A bound must not outlive the operations above it: all of a client go together.
         let Some(oldest) = list.iter().map(|o| o.client).find(|client| *client != op.client) else {
             // Only a client that has more under way than it may.
@@ -255,8 +243,10 @@ mod tests {
         (1..=MAX_OPS as u64 - 2).for_each(|sequence| add(&mut list, 2, sequence, 1));
         assert_eq!(list.len(), MAX_OPS - 2);
         assert!(list.iter().all(|o| o.client == ClientId(2)));
-        (3..=10).for_each(|client| add(&mut list, client, 1, 1));
+        list.clear();
+        let many = MAX_OPS as u64 + 1;
+        (1..=many).for_each(|client| add(&mut list, client, 1, 1));
         let clients: Vec<u64> = list.iter().map(|o| o.client.0).collect();
-        assert_eq!(clients, [3, 4, 5, 6, 7, 8, 9, 10]);
+        assert_eq!(clients, (2..=many).collect::<Vec<_>>());
     }
 }

@@ -75,7 +75,7 @@ impl Quiet {
     }
 
     /// The latest time at which it was quiet, where `look` found everything and it was looked at.
-    pub(crate) fn as_of(&self, look: u64) -> u64 {
+    fn as_of(&self, look: u64) -> u64 {
         if self.found < look { look } else { self.at }
     }
 

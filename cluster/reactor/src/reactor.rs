@@ -127,10 +127,10 @@ impl Reactor {
         self.sockets.attend(&self.poller, conn, &mut self.late);
     }
 
-    /// The latest time, in ns, at which a connection is known to have had nothing unread, and no end.
+    /// The latest time, in ns, at which a connection that is attended to is known to have had no end.
     #[must_use]
-    pub fn quiet(&self, conn: ConnId) -> Option<u64> {
-        self.sockets.quiet(conn)
+    pub fn stands(&self, conn: ConnId) -> Option<u64> {
+        self.sockets.stands(conn)
     }
 
     /// A time, in ns, after which the kernel of the peer has acknowledged something or answered a probe; none if it cannot

@@ -284,13 +284,9 @@ impl Sockets {
         }
     }
 
-    pub(crate) fn quiet(&self, conn: ConnId) -> Option<u64> {
-        let found = self.conns.get(conn.0)?;
-        let looked_at = found.armed.contains(EventFlags::IN);
-        Some(match looked_at {
-            true => found.quiet.as_of(self.looks.last()),
-            false => found.quiet.at(),
-        })
+    pub(crate) fn stands(&self, conn: ConnId) -> Option<u64> {
+        let found = self.conns.get(conn.0).filter(|found| found.ends_at_once);
+        found.map(|_| self.looks.last())
     }
 
     pub(crate) fn heard(&self, conn: ConnId, now: u64) -> Option<u64> {

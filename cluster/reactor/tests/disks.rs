@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -229,6 +230,72 @@ fn a_disk_has_one_user() {
     assert!(error.to_string().contains(&path.display().to_string()), "{error}");
     drop(first);
     second.open_disk(&path, &OpenDisk::default()).unwrap();
+}
+
+/// A block device on a file, as long as it lives.
+struct Loop(String);
+
+impl Loop {
+    /// None where the kernel has none, which is printed.
+    fn on(file: &Path) -> Option<Loop> {
+        if !Path::new("/dev/loop-control").exists() {
+            println!("skipped: /dev/loop-control is missing");
+            return None;
+        }
+        let made = Command::new("losetup")
+            .args(["--find", "--show"])
+            .arg(file)
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&made.stderr);
+        assert!(made.status.success(), "losetup: {errors}");
+        Some(Loop(String::from_utf8(made.stdout).unwrap().trim().to_owned()))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        // What is left of it goes with the machine.
+        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
+    }
+}
+
+#[test]
+fn a_block_device_that_somebody_uses_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("backing");
+    fs::write(&file, vec![0; 4 << 20]).unwrap();
+    let Some(device) = Loop::on(&file) else { return };
+    // What mounting does, too: it claims the device.
+    let mut first = reactor(DiskBackend::Auto);
+    let disk = first.open_disk(Path::new(&device.0), &OpenDisk::default()).unwrap();
+    assert_eq!(disk.size, 4 << 20);
+    let claims = |path: &str| {
+        let mut options = fs::OpenOptions::new();
+        std::os::unix::fs::OpenOptionsExt::custom_flags(options.read(true), libc::O_EXCL);
+        options.open(path)
+    };
+    assert_eq!(claims(&device.0).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+    drop(first);
+    let claim = claims(&device.0).unwrap();
+    let sized = OpenDisk {
+        size: Some(1 << 20),
+        ..OpenDisk::default()
+    };
+    for options in [OpenDisk::default(), sized] {
+        let error = reactor(DiskBackend::Auto)
+            .open_disk(Path::new(&device.0), &options)
+            .unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+        assert!(
+            error.to_string().contains("is in use: mounted") && error.to_string().contains(&device.0),
+            "{error}"
+        );
+    }
+    drop(claim);
+    reactor(DiskBackend::Auto)
+        .open_disk(Path::new(&device.0), &OpenDisk::default())
+        .unwrap();
 }
 
 #[test]

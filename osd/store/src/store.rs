@@ -180,6 +180,12 @@ impl Store {
         entry.map_or_else(Vec::new, |entry| entry.ops.iter().collect())
     }
 
+    /// How many operations the object remembers; durable state only.
+    pub fn remembered(&self, object: ObjectId) -> usize {
+        let entry = self.live().and_then(|live| live.index.get(object));
+        entry.map_or(0, |entry| entry.ops.len())
+    }
+
     /// The version that the object has when everything that was submitted is durable, and whether there is nothing
     /// of it then: it does not exist, or is deleted.
     pub fn latest(&self, object: ObjectId) -> (Version, bool) {

@@ -1,4 +1,5 @@
-//! OSD machines together: replication, peering, healing, exactly-once, deletion, under restarts and any order of events.
+//! OSD machines together: replication, peering, healing, exactly-once, deletion, under restarts and any order of
+//! events.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -89,6 +90,34 @@ fn pass(world: &mut World, ticks: usize) {
         world.tick();
         while world.turn() {}
     }
+}
+
+#[test]
+fn the_history_of_a_pg_that_is_never_clean_stays_short() {
+    let mut world = World::new(12, 2);
+    let image = World::image(1);
+    world.write(image, 0, vec![1; 4096]).unwrap();
+    world.heal();
+    world.heal_nothing();
+    let rounds = 300;
+    for round in 1..=rounds {
+        world.stop(OsdId(1));
+        world
+            .write(image, (1 + round % 40) * OBJECT_SIZE as u64, vec![2; 4096])
+            .unwrap();
+        world.start(OsdId(1));
+        pass(&mut world, 12);
+    }
+    let claims = world.client.map().claims.values();
+    assert!(
+        claims.map(|claim| claim.value.missing).sum::<u64>() > 0,
+        "it was not clean"
+    );
+    let histories = || world.client.map().histories.values().map(|history| &history.value);
+    let epochs = histories().map(|history| history.epoch.0).max().unwrap();
+    assert!(epochs > 2 * rounds, "it began anew often enough: {epochs}");
+    let longest = histories().map(|history| history.intervals.len()).max().unwrap();
+    assert!((2..=4).contains(&longest), "{longest} intervals");
 }
 
 #[test]
@@ -472,8 +501,8 @@ fn operation(random: &mut Random, model: &mut [u8], region: usize, byte: u8) -> 
     }
 }
 
-/// Random operations on a few regions, each with one operation in flight at a time, against a model, while OSDs come and
-/// go. Returns how many operations were checked.
+/// Random operations on a few regions, each with one operation in flight at a time, against a model, while OSDs come
+/// and go. Returns how many operations were checked.
 fn chaos(seed: u64) -> usize {
     let mut world = World::new(seed, 3);
     let mut random = Random(seed.wrapping_mul(77) | 1);

@@ -1,5 +1,5 @@
-//! A cluster in one thread: real OSD machines on real stores, a client, disks in memory, a network that keeps the order of
-//! each link and nothing else, and a metadata store that is a map.
+//! A cluster in one thread: real OSD machines on real stores, a client, disks in memory, a network that keeps the order
+//! of each link and nothing else, and a metadata store that is a map.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use trivet_client::{Caller, Client, Effect as FromClient, ImageOp, IoError};
 use trivet_core::disk::{DiskDone, DiskOp, DiskOpKind};
-use trivet_core::keys::{self, ClientState, OsdConfig, PgPlan, Plan, Pool};
+use trivet_core::keys::{self, ClientState, OsdConfig, PgPlan, Plan, Pool, Settings};
 use trivet_core::kv::{Change, Compare, Event as Kv, KeyValue, LeaseId, Notice, Txn, TxnOutcome};
 use trivet_core::map::encode;
 use trivet_core::message::{Action, Message};
@@ -313,6 +313,15 @@ impl World {
         self.put(keys::pool(POOL), encode(&pool), None);
     }
 
+    /// Nothing is healed from now on but what clients work on.
+    pub fn heal_nothing(&mut self) {
+        let settings = Settings {
+            no_recovery: true,
+            ..Settings::default()
+        };
+        self.put(keys::SETTINGS.into(), encode(&settings), None);
+    }
+
     /// Writes of clients that are on their way get lost; returns how many.
     pub fn lose_writes(&mut self) -> usize {
         let is_write =
@@ -587,8 +596,8 @@ impl World {
         format!("{states:?}\nclaims {claims:?}\nin flight {}", self.client.in_flight())
     }
 
-    /// What every OSD holds: object -> version, whether it is a tombstone, and the fingerprint of all that copies have in
-    /// common.
+    /// What every OSD holds: object -> version, whether it is a tombstone, and the fingerprint of all that copies have
+    /// in common.
     pub fn holdings(&self) -> BTreeMap<OsdId, BTreeMap<ObjectId, (trivet_core::Version, bool, u64)>> {
         let objects = |node: &Node| {
             let osd = node.osd.as_ref();

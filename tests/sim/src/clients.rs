@@ -142,6 +142,7 @@ impl World {
         let slot = &mut self.clients[index];
         slot.machine = None;
         slot.fences.clear();
+        self.copies.is_gone(slot.id);
         for running in std::mem::take(&mut slot.running).into_values() {
             self.lost_client(index, running);
         }
@@ -174,6 +175,9 @@ impl World {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Send(osd, message) => {
+                    if let Message::Op(op) = &message {
+                        self.copies.asks(op);
+                    }
                     let me = NodeId::Client(self.clients[index].id);
                     self.send(self.client_place(index), me, NodeId::Osd(osd), message);
                 }

@@ -172,6 +172,7 @@ impl World {
             self.fail(what);
         }
         self.kv.compact(self.kv.revision().saturating_sub(REMEMBERED));
+        self.look_for_ambush();
         for place in 0..self.meta() {
             self.wake(place);
         }

@@ -342,6 +342,17 @@ impl Disk {
         self.faults.add(Harm::TornBlock, torn);
     }
 
+    /// A copy of the disk without what only its cache has.
+    #[must_use]
+    pub fn without_power(&self) -> Disk {
+        let mut copy = self.clone();
+        copy.writing.clear();
+        copy.in_flight.clear();
+        copy.armed.clear();
+        copy.pages.lose_cache();
+        copy
+    }
+
     /// Somebody puts in a new disk: everything is zero, nothing is in flight, nothing is broken.
     pub fn wipe(&mut self) {
         self.note(Harm::Wipe, 0..self.size);

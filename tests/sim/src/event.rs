@@ -8,6 +8,7 @@ use trivet_core::kv::{LeaseId, Txn, TxnOutcome};
 use trivet_core::message::{Action, Message, PeerBody};
 use trivet_core::{NodeId, Now, OsdId};
 
+use crate::exile::Exile;
 use crate::network::Place;
 use crate::random::mix;
 use crate::workload::Step;
@@ -62,17 +63,8 @@ pub enum Event {
     Strike(usize),
     /// A trouble ends.
     Undo(Undo),
-    /// An OSD is cut off from the others, with a client: for how long, what is cut, and whether its lease ends at once.
-    Exile {
-        /// Where the OSD is.
-        osd: Place,
-        /// Its lease ends now.
-        ends_lease: bool,
-        /// The directions that are silent.
-        cut: Vec<(Place, Place)>,
-        /// For so long.
-        lasts: Duration,
-    },
+    /// OSDs are cut off from the others, with a client.
+    Exile(Box<Exile>),
     /// Storm and calm take turns.
     Season,
     /// The world looks after itself.
@@ -184,7 +176,7 @@ impl Event {
             Event::Season => 18,
             Event::Chores => 19,
             Event::Doom(..) => 20,
-            Event::Exile { .. } => 21,
+            Event::Exile(_) => 21,
             Event::Lost(..) => 22,
             Event::Seen(..) => 23,
             Event::Left(..) => 24,

@@ -29,10 +29,18 @@ mod none {
         }
     }
 
-    /// How OSDs are made.
+    /// How OSDs are made, with these limits: acting sets of a history, PGs of a ping.
     #[must_use]
-    pub fn osd_options(_: Option<Mutant>) -> trivet_osd::Options {
-        trivet_osd::Options::default()
+    #[allow(
+        clippy::needless_update,
+        reason = "features of other packages of the workspace add a field"
+    )]
+    pub fn osd_options(_: Option<Mutant>, (intervals, pgs_per_ping): (usize, usize)) -> trivet_osd::Options {
+        trivet_osd::Options {
+            intervals,
+            pgs_per_ping,
+            ..trivet_osd::Options::default()
+        }
     }
 
     /// A client.
@@ -117,10 +125,14 @@ mod some {
         }
     }
 
-    /// How OSDs are made.
+    /// How OSDs are made, with these limits: acting sets of a history, PGs of a ping.
     #[must_use]
-    pub fn osd_options(mutant: Option<Mutant>) -> trivet_osd::Options {
-        let mut options = trivet_osd::Options::default();
+    pub fn osd_options(mutant: Option<Mutant>, (intervals, pgs_per_ping): (usize, usize)) -> trivet_osd::Options {
+        let mut options = trivet_osd::Options {
+            intervals,
+            pgs_per_ping,
+            ..trivet_osd::Options::default()
+        };
         if let Some(Mutant::Osd(mutant)) = mutant {
             options.mutant = Some(mutant);
         }

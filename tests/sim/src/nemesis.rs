@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
+use trivet_core::Now;
 use trivet_core::kv::{Notice, Revision};
-use trivet_core::{NodeId, Now, OBJECT_SIZE, ObjectId};
 
 use crate::event::{Doom, End, Event, Undo};
 use crate::network::Place;
 use crate::random::Random;
 use crate::swarm::Swarm;
 use crate::trouble::{Group, Trouble};
-use crate::workload::Writers;
 use crate::world::{Phase, World};
 
 /// How long a storm lasts, seconds.
@@ -54,6 +53,12 @@ impl Nemesis {
     #[must_use]
     pub fn busy_until(&self) -> Now {
         self.busy_until
+    }
+
+    /// Whether it makes no trouble now.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        self.calm
     }
 
     /// Whether nothing is wrong now, as far as it knows.
@@ -195,53 +200,8 @@ impl World {
         lasts
     }
 
-    /// The primary of an object and a client are cut off together, while everybody works on that object: what one side
-    /// acknowledges or shows, the other must not contradict.
-    fn exile(&mut self, random: &mut Random) -> Duration {
-        let lasts = random.duration(Duration::from_secs(8)..=Duration::from_secs(20));
-        let obsessed = random.duration(Duration::from_millis(500)..=Duration::from_secs(8));
-        let index = random.index(self.clients.len());
-        let exiled = u32::try_from(index).expect("few clients");
-        let writers = *random
-            .pick(&[Writers::All, Writers::Only(exiled), Writers::AllBut(exiled)])
-            .unwrap_or(&Writers::All);
-        let (image, byte) = self.workload.obsess(self.now, self.now + obsessed, writers);
-        let object = ObjectId {
-            image,
-            number: byte / OBJECT_SIZE as u64,
-        };
-        let claim = self.truth.pg_of(object).and_then(|pg| self.truth.claims.get(&pg));
-        let primary = claim.and_then(|claim| self.place_of(NodeId::Osd(claim.value.primary)));
-        let osd = primary.unwrap_or_else(|| random.index(self.osds.len()));
-        let cut = self.around(&[osd, self.osds.len() + index]);
-        // Its clients are busy with it when it happens.
-        let after = random.duration(Duration::ZERO..=Duration::from_millis(300));
-        let ends_lease = random.one_in(2);
-        self.schedule.at(
-            self.now + after,
-            Event::Exile {
-                osd,
-                ends_lease,
-                cut,
-                lasts,
-            },
-        );
-        after + lasts
-    }
-
-    /// It begins.
-    pub(crate) fn begin_exile(&mut self, osd: Place, ends_lease: bool, cut: Vec<(Place, Place)>, lasts: Duration) {
-        if self.phase != Phase::Safety {
-            return;
-        }
-        self.block(cut, lasts);
-        if ends_lease {
-            self.end_lease(osd);
-        }
-    }
-
     /// The directions between these places and all others.
-    fn around(&self, inside: &[Place]) -> Vec<(Place, Place)> {
+    pub(crate) fn around(&self, inside: &[Place]) -> Vec<(Place, Place)> {
         let places = self.meta() + 1;
         let pairs = (0..places).flat_map(|from| (0..places).map(move |to| (from, to)));
         pairs
@@ -268,7 +228,7 @@ impl World {
         pairs.filter(cuts).collect()
     }
 
-    fn block(&mut self, cut: Vec<(Place, Place)>, lasts: Duration) {
+    pub(crate) fn block(&mut self, cut: Vec<(Place, Place)>, lasts: Duration) {
         for &(from, to) in &cut {
             self.network.block(from, to);
         }

@@ -33,6 +33,8 @@ pub struct OsdSlot {
     pub number: OsdId,
     /// The process, while it runs.
     pub machine: Option<Osd>,
+    /// The process before, as it ended: what it knew to be on the disk is there while the next one still reads.
+    pub before: Option<Osd>,
     /// Its disk.
     pub disk: Disk,
     /// Where what is on it.
@@ -81,6 +83,7 @@ impl OsdSlot {
             OsdSlot {
                 number: OsdId(number),
                 machine: None,
+                before: None,
                 disk,
                 regions: regions(&layout).expect("disks of runs are large enough"),
                 size,
@@ -105,7 +108,8 @@ impl World {
             size: slot.size,
             address: None,
         };
-        slot.machine = Some(Osd::new(identity, mutants::osd_options(self.mutant), store, output));
+        let options = mutants::osd_options(self.mutant, self.swarm.limits);
+        slot.machine = Some(Osd::new(identity, options, store, output));
         self.osd_step(place, trivet_osd::Event::Tick);
     }
 
@@ -139,6 +143,9 @@ impl World {
             Effect::Send(to, message) => {
                 if let Err(what) = self.online.sends(number, &message) {
                     self.fail(what);
+                }
+                if matches!(to, NodeId::Client(_)) {
+                    self.check_answer(place, &message);
                 }
                 self.send(place, NodeId::Osd(number), to, message);
             }
@@ -246,6 +253,7 @@ impl World {
         let slot = &mut self.osds[place];
         let old = std::mem::replace(&mut slot.number, number);
         slot.awaits_operator = false;
+        slot.before = None;
         slot.disk.wipe();
         (slot.disk.slow, slot.disk.frozen_until, slot.doom) = (1, Now(0), None);
         slot.disk.disarm();
@@ -284,7 +292,10 @@ impl World {
                 self.tell_of_loss(place);
             }
             let slot = &mut self.osds[place];
-            slot.machine = None;
+            let ended = slot.machine.take();
+            if ended.as_ref().is_some_and(|machine| machine.state() == State::Ready) {
+                slot.before = ended;
+            }
             match how {
                 End::Killed => slot.disk.kill(),
                 End::Power => slot.disk.power_cut(),

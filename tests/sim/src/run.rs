@@ -46,6 +46,8 @@ pub struct Report {
     pub disks: DiskFaults,
     /// Messages that were lost.
     pub lost: u64,
+    /// Acknowledgements whose copies were counted, and disks that were opened for it.
+    pub copies: (u64, u64),
 }
 
 /// Runs a seed. A panic of any machine is a violation.
@@ -63,6 +65,7 @@ pub fn run(seed: u64, overrides: &Overrides, mutant: Option<Mutant>, sink: Optio
         troubles: Counts::default(),
         disks: DiskFaults::default(),
         lost: 0,
+        copies: (0, 0),
     })
 }
 
@@ -106,6 +109,7 @@ impl World {
             troubles: self.counts.clone(),
             disks: self.disk_faults(),
             lost: self.network.lost,
+            copies: (self.copies.checked, self.copies.opened),
             violation: self.violation,
         }
     }

@@ -20,6 +20,7 @@ pub struct Summary {
     operations: u64,
     sectors: u64,
     lost: u64,
+    copies: (u64, u64),
     troubles: Counts,
     disks: DiskFaults,
     slowest: Option<(Duration, u64)>,
@@ -39,6 +40,8 @@ impl Summary {
         self.operations += report.stats.operations;
         self.sectors += report.stats.sectors;
         self.lost += report.lost;
+        self.copies.0 += report.copies.0;
+        self.copies.1 += report.copies.1;
         self.troubles.merge(&report.troubles);
         self.disks.merge(&report.disks);
         self.slowest = self.slowest.max(Some((took, report.seed)));
@@ -76,6 +79,11 @@ impl Summary {
             "{speed:.0} times real time per core, {per_seed:.2} s per seed, {} events, {} operations per seed",
             grouped(self.events),
             self.operations / self.seeds.max(1),
+        );
+        println!(
+            "{} acknowledgements with their copies counted, {} disks opened without their caches",
+            grouped(self.copies.0),
+            grouped(self.copies.1),
         );
         if let Some((took, seed)) = self.slowest {
             println!("slowest: seed {seed}, {:.2} s", took.as_secs_f64());

@@ -10,8 +10,12 @@ use crate::trouble::{Group, Trouble};
 const SAFETY: (u64, u64) = (600, 720);
 /// How many operations have to be answered in a run at least.
 const OPERATIONS: u64 = 2_000;
+/// Operations that a client has under way in some runs: more than an object remembers.
+const DEEP: usize = 160;
 /// One run in so many is hostile.
 const HOSTILE: u64 = 12;
+/// How many clients there are. Only one sees no contradiction, many fill what objects remember.
+const CLIENTS: [u64; 9] = [1, 2, 2, 3, 3, 4, 5, 12, 16];
 /// One run in so many has no trouble at all.
 const PEACEFUL: u64 = 40;
 
@@ -67,6 +71,8 @@ pub struct Swarm {
     pub think: Duration,
     /// Callers give up after a while, and ask another client for the same.
     pub callers_turn: bool,
+    /// Acting sets that a history names one by one, and PGs that a ping is about.
+    pub limits: (usize, usize),
 }
 
 impl Swarm {
@@ -84,7 +90,7 @@ impl Swarm {
         let even = random.one_in(2);
         // With one copy, what is damaged waits for ever, and its clients with it.
         let hostile = random.one_in(HOSTILE) && replicas > 1;
-        let clients = random.range(1..=3);
+        let clients = *random.pick(&CLIENTS).unwrap_or(&1);
         let mut swarm = Swarm {
             seed,
             disks: (0..osds).map(|_| disk_size(&mut random, size, even)).collect(),
@@ -104,9 +110,13 @@ impl Swarm {
             least: OPERATIONS,
             out_after: *random.pick(&[600, 10, 10]).unwrap_or(&600),
             drift: *random.pick(&[0, 50, 500]).unwrap_or(&0),
-            depth: 1 + random.index(8),
+            depth: match 1 + random.index(8) {
+                8 if root.fork("deep").one_in(2) => DEEP,
+                depth => depth,
+            },
             think: Duration::from_millis(clients * random.range(50..=120)),
             callers_turn: root.fork("callers").one_in(2),
+            limits: draw_limits(&mut root.fork("limits")),
         };
         swarm.troubles = draw_troubles(&mut random, replicas, hostile);
         swarm
@@ -153,6 +163,13 @@ fn disk_size(random: &mut Random, size: u64, even: bool) -> u64 {
     } else {
         size + (random.range(0..=size >> 21) << 20)
     }
+}
+
+/// Limits of OSDs that nothing reaches in a small cluster are small at times.
+fn draw_limits(random: &mut Random) -> (usize, usize) {
+    let intervals = *random.pick(&[2, 3, 4, 32]).unwrap_or(&32);
+    let pgs_per_ping = *random.pick(&[1, 3, 65_536, 65_536]).unwrap_or(&65_536);
+    (intervals, pgs_per_ping)
 }
 
 fn draw_latency(random: &mut Random) -> Latency {

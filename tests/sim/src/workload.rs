@@ -162,6 +162,8 @@ struct Obsession {
     number: usize,
     first: u64,
     writers: Writers,
+    /// They only read it before that.
+    from: Now,
 }
 
 /// Who writes what all are obsessed with; the others read it.
@@ -222,8 +224,9 @@ impl Workload {
         self.sequence
     }
 
-    /// All clients work on one block from now until then; which one it is, is drawn and returned: the image and the byte.
-    pub fn obsess(&mut self, now: Now, until: Now, writers: Writers) -> (ImageId, u64) {
+    /// All clients work on one block from now until then, and write it from `from` on; which one it is, is drawn and
+    /// returned: the image and the byte.
+    pub fn obsess(&mut self, now: Now, from: Now, until: Now, writers: Writers) -> (ImageId, u64) {
         self.heat(now);
         let (number, sector) = self.hot;
         let first = sector / BLOCK * BLOCK;
@@ -232,8 +235,16 @@ impl Workload {
             number,
             first,
             writers,
+            from,
         });
         (self.options.images[number].0, first * SECTOR as u64)
+    }
+
+    /// The image and the byte that clients are, or were last, obsessed with.
+    #[must_use]
+    pub fn obsession(&self) -> Option<(ImageId, u64)> {
+        let Obsession { number, first, .. } = self.obsession?;
+        Some((self.options.images[number].0, first * SECTOR as u64))
     }
 
     /// Whether all clients work on one block now.
@@ -248,7 +259,8 @@ impl Workload {
             && self.random.chance(OBSESSED, 100)
         {
             let (image, _) = self.options.images[obsession.number];
-            let may_write = obsession.writers.include(client) && !self.rests(obsession.number, now);
+            let may_write = obsession.from <= now && obsession.writers.include(client);
+            let may_write = may_write && !self.rests(obsession.number, now);
             let writes = may_write && self.random.one_in(2);
             return match writes {
                 true => self.write(writer, image, obsession.first, BLOCK),

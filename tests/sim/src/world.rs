@@ -14,7 +14,9 @@ use trivet_core::{ImageId, NodeId, Now, PoolId};
 use crate::atlas::Atlas;
 use crate::clients::ClientSlot;
 use crate::control::{Metadata, MonitorSlot};
+use crate::copies::Copies;
 use crate::event::{Brief, Delivery, Event, Life};
+use crate::exile::Ambush;
 use crate::kv::Kv;
 use crate::mutants::Mutant;
 use crate::nemesis::Nemesis;
@@ -73,8 +75,10 @@ pub struct World {
     pub(crate) history: History,
     pub(crate) workload: Workload,
     pub(crate) online: Online,
+    pub(crate) copies: Copies,
     pub(crate) atlas: Atlas,
     pub(crate) nemesis: Nemesis,
+    pub(crate) ambush: Ambush,
     pub(crate) counts: Counts,
     pub(crate) random: Random,
     pub(crate) violation: Option<String>,
@@ -102,6 +106,7 @@ impl World {
             monitors: (0..swarm.monitors).map(|_| MonitorSlot::default()).collect(),
             workload: Workload::new(workload_options(&swarm, &root), root.fork("workload")),
             nemesis: Nemesis::new(&swarm, &root),
+            ambush: Ambush::new(root.fork("ambush")),
             atlas: Atlas::new(root.fork("atlas")),
             numbers: u32::try_from(swarm.disks.len()).expect("few disks"),
             random: root.fork("world"),
@@ -115,6 +120,7 @@ impl World {
             metadata: Metadata::default(),
             history: History::new(),
             online: Online::default(),
+            copies: Copies::default(),
             counts: Counts::default(),
             violation: None,
             quiet_since: Now(0),
@@ -290,12 +296,7 @@ impl World {
             Event::Replace(place, life) => self.replace(place, life),
             Event::Strike(index) => self.strike(index),
             Event::Undo(undo) => self.undo(undo),
-            Event::Exile {
-                osd,
-                ends_lease,
-                cut,
-                lasts,
-            } => self.begin_exile(osd, ends_lease, cut, lasts),
+            Event::Exile(exile) => self.begin_exile(*exile),
             Event::Season => self.season(),
             Event::Chores => self.chores(),
             _ => {}

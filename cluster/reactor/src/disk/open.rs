@@ -1,9 +1,12 @@
 //! Opening, locking, sizing and creating the file or device behind a disk. Blocking: done before the loop runs.
+//!
+//! A disk has one user: files are locked against other processes of this kind; a block device is opened for this
+//! process alone, which the kernel also refuses while it is mounted or part of another device.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::{
@@ -44,15 +47,12 @@ pub(crate) fn open(path: &Path, options: &OpenDisk) -> io::Result<Found> {
 }
 
 fn try_open(path: &Path, options: &OpenDisk) -> io::Result<Found> {
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(options.size.is_some())
-        .truncate(false)
-        .mode(MODE)
-        .open(path)
-        .map_err(|error| about(path, "cannot open", error))?;
+    let mut file = open_alone(path, options)?;
     lock(&file, path)?;
+    if options.size.is_some() {
+        // Also what an earlier start made and did not live to make durable.
+        sync_folder(path).map_err(|error| about(path, "cannot sync the folder of", error))?;
+    }
     let tmpfs = fstatfs(&file).is_ok_and(|stat| stat.f_type == TMPFS_MAGIC);
     let direct = !options.buffered && !tmpfs && set_direct(&file);
     let mut size = file
@@ -75,13 +75,57 @@ fn try_open(path: &Path, options: &OpenDisk) -> io::Result<Found> {
     })
 }
 
+/// How a path is opened: block devices for this process alone, and never made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Way {
+    creates: bool,
+    flags: OFlags,
+}
+
+fn way(is_device: bool, may_create: bool) -> Way {
+    Way {
+        creates: may_create && !is_device,
+        // Without O_CREAT, and for block devices only, it means: nobody else, and not mounted.
+        flags: if is_device { OFlags::EXCL } else { OFlags::empty() },
+    }
+}
+
+fn open_alone(path: &Path, options: &OpenDisk) -> io::Result<File> {
+    let is_device = std::fs::metadata(path).is_ok_and(|found| found.file_type().is_block_device());
+    let Way { creates, flags } = way(is_device, options.size.is_some());
+    let flags = i32::try_from(flags.bits()).expect("flags of open(2) fit an int");
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(creates)
+        .truncate(false)
+        .mode(MODE)
+        .custom_flags(flags)
+        .open(path)
+        .map_err(|error| match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::BUSY) if is_device => in_use(
+                path,
+                "is in use: mounted, part of another device, or opened by another program",
+            ),
+            _ => about(path, "cannot open", error),
+        })
+}
+
+/// Makes the name of a new file durable.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+fn in_use(path: &Path, why: &str) -> io::Error {
+    let text = format!("{} {why}", path.display());
+    io::Error::new(io::ErrorKind::ResourceBusy, text)
+}
+
 fn lock(file: &File, path: &Path) -> io::Result<()> {
     match flock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(()),
-        Err(Errno::WOULDBLOCK) => {
-            let text = format!("{} is in use by another process or disk", path.display());
-            Err(io::Error::new(io::ErrorKind::ResourceBusy, text))
-        }
+        Err(Errno::WOULDBLOCK) => Err(in_use(path, "is in use by another process or disk")),
         Err(error) => Err(about(path, "cannot lock", error.into())),
     }
 }
@@ -134,4 +178,26 @@ fn prewrite(file: &File, range: Range<u64>) -> io::Result<()> {
 
 fn about(path: &Path, what: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{what} {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_opened_exclusively_and_never_made() {
+        let table = [(false, false), (false, true), (true, false), (true, true)];
+        let ways = table.map(|(is_device, may_create)| way(is_device, may_create));
+        assert_eq!(ways.map(|way| way.creates), [false, true, false, false]);
+        assert_eq!(
+            ways.map(|way| way.flags.contains(OFlags::EXCL)),
+            [false, false, true, true]
+        );
+    }
+
+    #[test]
+    fn the_folder_of_a_bare_name_is_the_present_one() {
+        sync_folder(Path::new("disk")).unwrap();
+        assert!(sync_folder(Path::new("/nowhere/disk")).is_err());
+    }
 }

@@ -130,6 +130,17 @@ impl Pages {
         (lost, torn)
     }
 
+    /// Nothing that is not flushed is left.
+    pub fn lose_cache(&mut self) {
+        let mut blocks = std::mem::take(&mut self.forgotten);
+        blocks.extend(self.unflushed.drain(..).map(|(_, block)| block));
+        for block in blocks {
+            if let Some(page) = self.pages.get_mut(&block) {
+                page.versions.clear();
+            }
+        }
+    }
+
     /// One of the blocks of the range that were ever written.
     pub fn any_stored(&self, range: &Range<u64>, random: &mut Random) -> Option<u64> {
         let range = range.start..range.end.max(range.start);

@@ -248,6 +248,7 @@ fn sectors_of_an_operation_are_judged_one_by_one() {
     let expected = Stats {
         operations: 4,
         indeterminate: 0,
+        bounded: 0,
         sectors: 8,
         writes: 4,
         zeroes: 0,

@@ -1,0 +1,210 @@
+//! Room for the operations that an object remembers. None is forgotten that its client may still repeat: an operation
+//! for which there is no room waits.
+//!
+//! While the list is short, operations run in any order. In a crowded one only those run that are the next of their
+//! client: all before them were answered or are part of the object, so one entry is enough for the client, and what it
+//! had makes way. The operations of one object that run at the same time touch different units: their entries fit, too.
+
+use trivet_core::message::Op;
+use trivet_core::mutation::{MARK, MAX_OPS, Ops};
+use trivet_core::{ClientId, ObjectId, OpId, Version};
+
+use crate::callers::Callers;
+use crate::lane::{Lane, Stage};
+use crate::options::mutant;
+use crate::{Effect, Osd, Target, send_on};
+
+/// Beyond so many entries a list is crowded. What was admitted before, and has no version yet, may add as many again.
+const CROWDED: usize = MAX_OPS / 2;
+
+/// From so many entries on, clients make way that need not be remembered: stores have room for few entries per object.
+const FEW: usize = 4;
+
+/// What an operation adds at most: itself, and the bound of its client.
+const GROWTH: usize = 2;
+
+/// Clients that a deliberate bug remembers.
+const REMEMBERED: usize = 8;
+
+impl Osd {
+    /// Whether the object can remember an operation that begins now.
+    pub(crate) fn has_room_to_remember(&self, object: ObjectId, lane: &Lane, op: &Op) -> bool {
+        let growing = lane
+            .running
+            .iter()
+            .filter(|running| running.op.action.is_mutation())
+            .count();
+        if self.store.remembered(object) + GROWTH * (growing + 1) <= CROWDED {
+            return true;
+        }
+        // What is part of the object already is only answered.
+        if self.store.executed(object, op.id) {
+            return true;
+        }
+        let list = self.list_of(object, lane);
+        let unversioned = lane
+            .running
+            .iter()
+            .filter(|running| matches!(running.stage, Stage::Merging(_)));
+        let room = room(&list, lane, op, unversioned.count());
+        room || mutant!(self.options, ForgetClients)
+    }
+
+    /// What the mutation of a running operation makes of the list; none if somebody would be forgotten for it.
+    /// `names_list`: members have to be told all of it. `deletes` whatever there is: it has the object for itself, and
+    /// leaves a short list.
+    pub(crate) fn remember(&self, target: Target, op_id: OpId, deletes: bool, names_list: bool) -> Option<Ops> {
+        let object = target.object;
+        let lane = self.pgs.get(&target.pg)?.lanes.get(&object)?;
+        let op = &lane.running.get(lane.find(op_id)?)?.op;
+        let ops = Ops::Add {
+            op: op_id,
+            answered: lane.known_below(op),
+        };
+        let is_short = self.store.remembered(object) + GROWTH * (lane.running.len() + 1) <= CROWDED;
+        let names_list = names_list || !is_short || self.has_settled(object);
+        if !names_list && !mutant!(self.options, ForgetClients) {
+            return Some(ops);
+        }
+        let mut list = self.list_of(object, lane);
+        if mutant!(self.options, ForgetClients) {
+            forget_oldest_clients(&mut list, op_id.client);
+        }
+        let others = |list: &[OpId]| list.iter().filter(|op| op.client != op_id.client).count();
+        let before = others(&list);
+        ops.apply(&mut list);
+        (others(&list) == before).then_some(Ops::Exactly(if deletes { Ops::bounds(&list) } else { list }))
+    }
+
+    /// An operation that had room when it began has none any more: its client asks again.
+    pub(crate) fn send_back(&mut self, target: Target, op_id: OpId, out: &mut Vec<Effect>) {
+        let Some(lane) = self.lane_of(target) else { return };
+        let Some(index) = lane.find(op_id) else { return };
+        let running = lane.running.swap_remove(index);
+        send_on(running.client, op_id, out);
+        self.continue_lane(target.pg, target.object, out);
+    }
+
+    /// Whether the object remembers what need not be remembered.
+    fn has_settled(&self, object: ObjectId) -> bool {
+        if self.store.remembered(object) <= FEW {
+            return false;
+        }
+        let list = self.store.ops(object);
+        list.iter().any(|op| is_settled(&list, op.client, &self.callers))
+    }
+
+    /// What the object remembers when all that is on its way is part of it, but for clients that have all answers.
+    fn list_of(&self, object: ObjectId, lane: &Lane) -> Vec<OpId> {
+        let durable = self.store.info(object).map_or(Version::NONE, |info| info.version);
+        let mut list = self.store.ops(object);
+        lane.apply_under_way(durable, &mut list);
+        drop_settled(&mut list, &self.callers);
+        list
+    }
+}
+
+/// Whether a list has room for an operation, beside others that are on their way to it.
+fn room(list: &[OpId], lane: &Lane, op: &Op, others: usize) -> bool {
+    let after = list.len() + GROWTH * others;
+    let is_next = lane.known_below(op) == op.id.sequence;
+    after + GROWTH <= CROWDED || is_next && after < MAX_OPS
+}
+
+/// Whether a client says that it has the answers to everything that a list remembers of it: it will not repeat that.
+/// Late copies are known here as settled, and elsewhere they are of an earlier epoch.
+fn is_settled(list: &[OpId], client: ClientId, callers: &Callers) -> bool {
+    let own = list.iter().filter(|op| op.client == client);
+    let last = own.map(|op| op.sequence & !MARK).max();
+    last.is_some_and(|last| last < callers.settled(client))
+}
+
+fn drop_settled(list: &mut Vec<OpId>, callers: &Callers) {
+    let settled: Vec<bool> = list.iter().map(|op| is_settled(list, op.client, callers)).collect();
+    let mut settled = settled.into_iter();
+    list.retain(|_| settled.next() != Some(true));
+}
+
+/// A deliberate bug: of many clients the oldest are forgotten.
+fn forget_oldest_clients(list: &mut Vec<OpId>, client: ClientId) {
+    loop {
+        let mut clients: Vec<ClientId> = Vec::new();
+        list.iter().map(|op| op.client).for_each(|client| {
+            if !clients.contains(&client) {
+                clients.push(client);
+            }
+        });
+        let oldest = clients.iter().copied().find(|oldest| *oldest != client);
+        let Some(oldest) = oldest.filter(|_| clients.len() > REMEMBERED) else {
+            return;
+        };
+        list.retain(|op| op.client != oldest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trivet_core::message::Action;
+    use trivet_core::{Epoch, Now, PgId, Tick};
+
+    use super::*;
+
+    fn id(client: u64, sequence: u64) -> OpId {
+        OpId {
+            client: ClientId(client),
+            sequence,
+        }
+    }
+
+    fn op(client: u64, sequence: u64, previous: u64) -> Op {
+        Op {
+            id: id(client, sequence),
+            pg: PgId::default(),
+            epoch: Epoch(1),
+            settled: 0,
+            answered: 1,
+            previous,
+            stamp: Tick::default(),
+            action: Action::Remove {
+                object: ObjectId::default(),
+            },
+        }
+    }
+
+    #[test]
+    fn in_a_crowded_list_only_the_next_of_a_client_runs() {
+        let lane = Lane::default();
+        let list = |len: usize| (0..len as u64).map(|client| id(100 + client, 7)).collect::<Vec<_>>();
+        // Entries, others on their way, the operation before it without an answer (0: none), whether it runs.
+        let table = [
+            (0, 0, 5, true),
+            (CROWDED - 2, 0, 5, true),
+            (CROWDED - 2, 1, 5, false),
+            (CROWDED - 2, 1, 0, true),
+            (CROWDED - 1, 0, 5, false),
+            (MAX_OPS - 1, 0, 0, true),
+            (MAX_OPS - 3, 1, 0, true),
+            (MAX_OPS - 2, 1, 0, false),
+            (MAX_OPS, 0, 0, false),
+        ];
+        for (len, others, previous, runs) in table {
+            assert_eq!(
+                room(&list(len), &lane, &op(1, 9, previous), others),
+                runs,
+                "{len} {others} {previous}"
+            );
+        }
+    }
+
+    #[test]
+    fn who_has_all_answers_makes_way() {
+        let mut callers = Callers::default();
+        callers.heard(id(1, 9), 9, Now(0));
+        callers.heard(id(2, 9), 8, Now(0));
+        callers.heard(id(3, 9), 9, Now(0));
+        let mut list = vec![id(1, 7), id(9, 1), id(1, 8), id(2, 5 | MARK), id(2, 8), id(3, 9 | MARK)];
+        drop_settled(&mut list, &callers);
+        let left = [id(9, 1), id(2, 5 | MARK), id(2, 8), id(3, 9 | MARK)];
+        assert_eq!(list, left, "of 9 nothing is known, 2 has no answer to 8, nor 3 to 9");
+    }
+}

@@ -1,0 +1,210 @@
+//! Does every acknowledgement rest on enough durable copies at its moment?
+//!
+//! When an OSD tells a client that its change is done, the acting set has at least `min_size` members and each of them
+//! has the change on its disk. What a store took for durable last is asked of the store itself: it is exact, and cheap.
+//! Whether that is the truth is tried now and then: a fresh store opens a copy of the disk from which the power was
+//! taken at that moment.
+
+use std::collections::BTreeMap;
+
+use trivet_core::message::{Action, Message, Op, OpValue};
+use trivet_core::{ClientId, ObjectId, OpId, OsdId, PgId};
+use trivet_osd::Osd;
+use trivet_store::api::Output;
+use trivet_store::{State, Store};
+
+use crate::disk::Disk;
+use crate::mutants;
+use crate::network::Place;
+use crate::world::{CLUSTER, World};
+
+/// One acknowledgement in so many is compared with the disks.
+const TRIED: u64 = 300;
+
+/// A change that a client asked for, as it was sent last.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    pg: PgId,
+    object: ObjectId,
+    /// It leaves a trace, whatever was there before.
+    writes: bool,
+}
+
+/// What the checker has to know, and how much it checked.
+#[derive(Debug, Default)]
+pub struct Copies {
+    asked: BTreeMap<OpId, Asked>,
+    /// Acknowledgements that were checked.
+    pub checked: u64,
+    /// Disks that were opened to see whether stores tell the truth.
+    pub opened: u64,
+}
+
+impl Copies {
+    /// A client asks for something. Of what it says is answered, nobody will answer again.
+    pub fn asks(&mut self, op: &Op) {
+        let first = OpId { sequence: 0, ..op.id };
+        let settled = OpId {
+            sequence: op.settled,
+            ..op.id
+        };
+        let over: Vec<OpId> = self.asked.range(first..settled).map(|(&id, _)| id).collect();
+        for id in over {
+            self.asked.remove(&id);
+        }
+        if let Some(object) = op.action.object().filter(|_| op.action.is_mutation()) {
+            let writes = matches!(op.action, Action::Write { .. });
+            self.asked.insert(
+                op.id,
+                Asked {
+                    pg: op.pg,
+                    object,
+                    writes,
+                },
+            );
+        }
+    }
+
+    /// A client is gone: nobody waits for its answers.
+    pub fn is_gone(&mut self, client: ClientId) {
+        self.asked.retain(|id, _| id.client != client);
+    }
+}
+
+/// Whether the store of this process, as it was when it was last in service, says that the operation is done.
+fn has(machine: &Osd, object: ObjectId, op: OpId) -> bool {
+    machine.store().executed(object, op)
+}
+
+impl World {
+    /// An OSD answers a client: is it true?
+    pub(crate) fn check_answer(&mut self, place: Place, message: &Message) {
+        let Message::OpDone(done) = message else { return };
+        let Some(asked) = self.copies.asked.get(&done.id).copied() else {
+            return;
+        };
+        if done.result != Ok(OpValue::Changed) {
+            return;
+        }
+        // A PG that began anew in the same step does not say any more who acted.
+        let machine = self.osds[place].machine.as_ref();
+        let Some(acting) = machine
+            .and_then(|machine| machine.acting(asked.pg))
+            .map(<[OsdId]>::to_vec)
+        else {
+            return;
+        };
+        self.copies.checked += 1;
+        let lacking: Vec<OsdId> = acting
+            .iter()
+            .copied()
+            .filter(|&osd| !self.has_copy(osd, asked.object, done.id))
+            .collect();
+        let changed_nothing = lacking.len() == acting.len() && !asked.writes;
+        if acting.len() < self.swarm.min_size || !(lacking.is_empty() || changed_nothing) {
+            let number = self.osds[place].number;
+            return self.fail(format!(
+                "OSD {number} acknowledges operation {:?} on {}, of which {lacking:?} of the acting {acting:?} have no copy; the \
+                 pool wants {}",
+                done.id, asked.object, self.swarm.min_size,
+            ));
+        }
+        if lacking.is_empty() && self.copies.checked.is_multiple_of(TRIED) {
+            self.try_disks(&acting, asked.object, done.id);
+        }
+    }
+
+    /// Whether an OSD has the change durably, as its store has it, or had it when its process ended. What an operator
+    /// has replaced was there when it was said to be.
+    fn has_copy(&self, osd: OsdId, object: ObjectId, op: OpId) -> bool {
+        let Some(slot) = self.osds.iter().find(|slot| slot.number == osd) else {
+            return true;
+        };
+        let serves = |machine: &&Osd| machine.state() == State::Ready;
+        let machine = slot.machine.as_ref().filter(serves).or(slot.before.as_ref());
+        machine.is_some_and(|machine| has(machine, object, op))
+    }
+
+    /// Takes the power from copies of the members' disks, and looks what fresh stores find on them. Disks that are hurt
+    /// prove nothing.
+    fn try_disks(&mut self, acting: &[OsdId], object: ObjectId, op: OpId) {
+        if self.swarm.hostile || self.atlas.any() {
+            return;
+        }
+        for &osd in acting {
+            let Some(slot) = self.osds.iter().find(|slot| slot.number == osd) else {
+                continue;
+            };
+            let options = mutants::store_options(self.mutant, (CLUSTER, osd));
+            let found = open(slot.disk.without_power(), options).map(|store| store.executed(object, op));
+            self.copies.opened += 1;
+            if found != Ok(true) {
+                let what =
+                    format!("operation {op:?} on {object} is acknowledged, and the disk of OSD {osd} says {found:?}");
+                return self.fail(what);
+            }
+        }
+    }
+}
+
+/// The store that is on a disk.
+///
+/// # Errors
+/// Why it cannot be opened.
+fn open(mut disk: Disk, options: trivet_store::Options) -> Result<Store, String> {
+    let mut output = Output::default();
+    let mut store = Store::open(disk.size(), options, &mut output);
+    loop {
+        match store.state() {
+            State::Ready => return Ok(store),
+            State::Failed(why) => return Err(why),
+            State::Opening if output.disk.is_empty() => return Err("it waits for nothing".into()),
+            State::Opening => {}
+        }
+        for op in std::mem::take(&mut output.disk) {
+            let id = op.id;
+            disk.submit(op).map_err(|misuse| misuse.to_string())?;
+            if let Some(done) = disk.complete(id) {
+                store.completed(done, &mut output);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trivet_core::{Epoch, ImageId};
+
+    use super::*;
+
+    #[test]
+    fn what_was_answered_is_forgotten() {
+        let op = |sequence, settled| Op {
+            id: OpId {
+                client: ClientId(1),
+                sequence,
+            },
+            pg: PgId::default(),
+            epoch: Epoch(1),
+            settled,
+            answered: 0,
+            previous: 0,
+            stamp: trivet_core::Tick::default(),
+            action: Action::Remove {
+                object: ObjectId {
+                    image: ImageId(1),
+                    number: 0,
+                },
+            },
+        };
+        let mut copies = Copies::default();
+        copies.asks(&op(5, 5));
+        copies.asks(&op(6, 5));
+        assert_eq!(copies.asked.len(), 2);
+        copies.asks(&op(8, 6));
+        let left: Vec<u64> = copies.asked.keys().map(|id| id.sequence).collect();
+        assert_eq!(left, [6, 8]);
+        copies.is_gone(ClientId(1));
+        assert!(copies.asked.is_empty());
+    }
+}
