@@ -91,7 +91,8 @@ impl Osd {
             return false;
         }
         let list = self.store.ops(object);
-        list.iter().any(|op| is_settled(&list, op.client, &self.callers))
+        list.iter()
+            .any(|op| self.is_fenced(op.client) || is_settled(&list, op.client, &self.callers))
     }
 
     /// What the object remembers when all that is on its way is part of it, but for clients that have all answers.
@@ -100,7 +101,14 @@ impl Osd {
         let mut list = self.store.ops(object);
         lane.apply_under_way(durable, &mut list);
         drop_settled(&mut list, &self.callers);
+        list.retain(|op| !self.is_fenced(op.client));
         list
+    }
+
+    /// Whether nothing of a client is executed any more. Who is not registered was: what the object remembers was executed
+    /// while its client was, and this OSD serves only when it knows of all that was committed before its claim.
+    fn is_fenced(&self, client: ClientId) -> bool {
+        !self.map.clients.contains_key(&client)
     }
 }
 
