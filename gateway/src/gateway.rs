@@ -25,6 +25,7 @@ use crate::cluster::{Edits, Progress, Usages};
 use crate::iscsi::IscsiSession;
 use crate::nbd::NbdSession;
 use crate::nfs::{NfsServer, NfsSession};
+use crate::outcomes::Outcomes;
 use crate::scrub::Scrubs;
 use crate::session::{Desk, Ending, Finished, InFlight, Request, Session, Space, Ticket};
 use crate::status::OsdReport;
@@ -111,6 +112,7 @@ pub struct Gateway {
     pub(crate) numbers: Numbers,
     pub(crate) client: Client,
     pub(crate) changes: Changes,
+    pub(crate) outcomes: Outcomes,
     pub(crate) background: Background,
     pub(crate) calls: BTreeMap<u64, (AdminCall, AdminReply)>,
     pub(crate) scrubs: Scrubs,
@@ -146,6 +148,7 @@ impl Gateway {
             numbers: Numbers::default(),
             client: Client::new(id),
             changes: Changes::default(),
+            outcomes: Outcomes::default(),
             background: Background::default(),
             calls: BTreeMap::new(),
             scrubs: Scrubs::default(),
@@ -294,7 +297,10 @@ impl Gateway {
     /// A metadata transaction of this gateway ended.
     pub fn txn_ended(&mut self, clock: Clock, ticket: u64, outcome: TxnOutcome, out: &mut Vec<Effect>) {
         self.clock = clock;
-        if !self.scrubs.txn_ended(ticket, outcome) && !self.edit_txn_ended(ticket, outcome, out) {
+        let taken = self.scrubs.txn_ended(ticket, outcome)
+            || self.edit_txn_ended(ticket, outcome, out)
+            || self.outcome_txn_ended(ticket, outcome, out);
+        if !taken {
             self.change_txn_ended(ticket, outcome, out);
         }
         self.work(out);
@@ -317,6 +323,8 @@ impl Gateway {
         let mut effects = std::mem::take(&mut self.from_client);
         self.client.tick(clock.now, &mut effects);
         self.from_client = effects;
+        self.register(out);
+        self.ask_outcomes(out);
         self.retry_changes(out);
         self.run_background(out);
         if clock.now.since(self.last_tick) >= SESSION_TICK {
@@ -324,6 +332,7 @@ impl Gateway {
             self.progress.sample(clock.now, self.objects_missing());
             self.update_space();
             self.write_touched(out);
+            self.sweep_authors(out);
             self.tick_sessions(out);
         }
         self.work(out);

@@ -16,6 +16,7 @@ mod images;
 pub mod iscsi;
 pub mod nbd;
 pub mod nfs;
+mod outcomes;
 mod scrub;
 pub mod session;
 pub mod status;

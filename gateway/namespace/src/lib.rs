@@ -11,6 +11,7 @@
 //! Does not: talk to the store, touch image data, squash identities, know about exports.
 
 mod access;
+mod author;
 mod directory;
 mod inode;
 mod keys;
@@ -21,6 +22,7 @@ mod plan;
 mod tests;
 
 pub use access::{Access, Caller, may, may_or_owns};
+pub use author::{Author, Trace};
 pub use directory::Entry;
 pub use inode::{Inode, Kind, Time, Trimming};
 pub use mirror::{Namespace, fuzz};

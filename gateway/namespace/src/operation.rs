@@ -266,6 +266,9 @@ pub enum NsError {
     /// An earlier truncation's data must be removed first: by its gateway, see [`Trimming`].
     #[error("a truncation is under way")]
     Trimming(Trimming),
+    /// It may have happened, and what could tell was swept up meanwhile: the gateway was away for too long.
+    #[error("nobody can say whether it happened")]
+    Unknown,
     /// What the store holds cannot be read.
     #[error("the metadata is damaged: {0}")]
     Damaged(String),

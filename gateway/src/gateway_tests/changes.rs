@@ -95,17 +95,6 @@ fn a_snapshot_in_the_middle_answers_and_plans_again() {
 }
 
 #[test]
-fn a_lost_transaction_is_run_again() {
-    let mut world = started();
-    world.lose_txns = 2;
-    let mut answer = world.call(create("vm", 512));
-    assert_eq!(answer.try_recv(), Err(TryRecvError::Empty));
-    world.pass(Duration::from_secs(1));
-    assert!(answer.try_recv().unwrap().is_ok());
-    assert_eq!((world.committed, world.lose_txns), (1, 0));
-}
-
-#[test]
 fn many_creates_at_once_share_reservations() {
     const IMAGES: usize = 300;
     let mut world = World::default();

@@ -5,6 +5,7 @@ mod changes;
 mod clients;
 mod images;
 mod osds;
+mod outcomes;
 mod pools;
 mod scrubs;
 mod sessions;

@@ -11,7 +11,7 @@ use trivet_core::kv::{Change, Compare, Event, KeyValue, Notice, Txn, TxnOutcome}
 use trivet_core::map::encode;
 use trivet_core::message::{Action, LIST_LIMIT, Message, Op, OpDone, OpError, OpValue};
 use trivet_core::{ClientId, Epoch, ImageId, Now, OBJECT_SIZE, ObjectId, OsdId, PgId, PoolId};
-use trivet_namespace::{Caller, Context, Inode, Namespace, Numbers, Operation, Time};
+use trivet_namespace::{Author, Caller, Context, Inode, Namespace, Numbers, Operation, Time};
 
 use crate::admin::metrics::{Metrics, Protocol};
 use crate::admin::{AdminAnswer, AdminCall, AdminError, AdminResult, ErrorKind, Status};
@@ -57,6 +57,13 @@ pub(super) struct World {
     pub(super) notices_first: bool,
     /// The next transactions are lost on their way, which the gateway hears of as unknown.
     pub(super) lose_txns: usize,
+    /// The outcomes of the next transactions are lost: they are executed, which the gateway hears of as unknown.
+    pub(super) lose_outcomes: usize,
+    /// The next transactions are held up on their way, which the gateway hears of as unknown; see [`World::arrive`].
+    pub(super) delay_txns: usize,
+    pub(super) delayed: Vec<Txn>,
+    /// Commits that are not of this cluster follow each of ours.
+    pub(super) shared: u64,
     /// The OSD answers all operations with this.
     pub(super) fail: Option<OpError>,
 }
@@ -99,6 +106,10 @@ impl World {
             hold_osd: false,
             notices_first: false,
             lose_txns: 0,
+            lose_outcomes: 0,
+            delay_txns: 0,
+            delayed: Vec::new(),
+            shared: 0,
             fail: None,
         };
         world.commit(&Namespace::bootstrap(clock.wall).changes);
@@ -108,15 +119,10 @@ impl World {
     }
 
     fn set_up(&mut self, pool: bool) {
-        for id in [OWN, RIVAL] {
-            self.commit(&[Change::put(
-                keys::gateway_state(id),
-                encode(&GatewayState {
-                    name: "g".into(),
-                    http: None,
-                }),
-            )]);
-        }
+        self.show(OWN);
+        self.show(RIVAL);
+        let registration = Author::registration(OWN, 0).changes;
+        self.commit(&registration);
         if !pool {
             return;
         }
@@ -138,6 +144,15 @@ impl World {
             };
             self.commit(&[Change::put(keys::claim(PgId::first(POOL, number)), encode(&claim))]);
         }
+    }
+
+    /// A gateway shows itself.
+    pub(super) fn show(&mut self, id: ClientId) {
+        let state = GatewayState {
+            name: "g".into(),
+            http: None,
+        };
+        self.commit(&[Change::put(keys::gateway_state(id), encode(&state))]);
     }
 
     /// Moves everything until nothing moves that is not held up.
@@ -198,14 +213,28 @@ impl World {
         let Some((ticket, txn)) = self.txns.pop_front() else {
             return false;
         };
-        let outcome = if self.lose_txns > 0 {
-            self.lose_txns -= 1;
+        let outcome = if take_one(&mut self.lose_txns) {
+            TxnOutcome::Unknown
+        } else if take_one(&mut self.delay_txns) {
+            self.delayed.push(txn);
+            TxnOutcome::Unknown
+        } else if take_one(&mut self.lose_outcomes) {
+            self.transact(&txn);
             TxnOutcome::Unknown
         } else {
             self.transact(&txn)
         };
         self.outcomes.push_back((ticket, outcome));
         true
+    }
+
+    /// What was held up on its way to the store arrives; how much of it was executed.
+    pub(super) fn arrive(&mut self) -> usize {
+        let before = self.committed;
+        for txn in std::mem::take(&mut self.delayed) {
+            self.transact(&txn);
+        }
+        self.committed - before
     }
 
     fn transact(&mut self, txn: &Txn) -> TxnOutcome {
@@ -221,7 +250,9 @@ impl World {
         }
         self.commit(&txn.changes);
         self.committed += 1;
-        TxnOutcome::Committed(self.revision)
+        let outcome = TxnOutcome::Committed(self.revision);
+        self.revision += self.shared;
+        outcome
     }
 
     /// Changes keys unconditionally.
@@ -458,6 +489,12 @@ impl World {
         self.run();
         self.sent.remove(&conn).unwrap_or_default()
     }
+}
+
+fn take_one(count: &mut usize) -> bool {
+    let any = *count > 0;
+    *count -= usize::from(any);
+    any
 }
 
 /// Everything is exported, to everybody.

@@ -254,7 +254,7 @@ pub(super) fn ns_status(error: &NsError) -> Status {
         NsError::NeedNumbers | NsError::Trimming(_) => Status::Jukebox,
         // Without a pool there is nowhere to put a file.
         NsError::NoSpace | NsError::NoPool => Status::NoSpace,
-        NsError::Damaged(_) => Status::Io,
+        NsError::Damaged(_) | NsError::Unknown => Status::Io,
     }
 }
 

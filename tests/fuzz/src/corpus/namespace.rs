@@ -15,6 +15,9 @@ ns/inode/12 {"kind":"symlink","mode":511,"uid":0,"gid":0,"size":2,"nlink":1,"ati
 ns/inode/13 {"kind":"block","mode":384,"uid":0,"gid":0,"size":0,"nlink":1,"atime":[1,0],"mtime":[1,0],"ctime":[1,0],"generation":9,"rdev":[8,1]}
 ns/inode/14 {"kind":"fifo","mode":384,"uid":0,"gid":0,"size":0,"nlink":1,"atime":[1,0],"mtime":[1,0],"ctime":[1,0],"generation":9}
 ns/purge/15 {"size":131072}
+ns/author/00000000000000a1 {}
+ns/done/00000000000000a1/1f {}
+ns/done/00000000000000a1/20 {"void":true}
 "#;
 
 /// Directories that lie within each other.
