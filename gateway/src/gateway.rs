@@ -326,6 +326,7 @@ impl Gateway {
         self.register(out);
         self.ask_outcomes(out);
         self.retry_changes(out);
+        self.retry_edits(out);
         self.run_background(out);
         if clock.now.since(self.last_tick) >= SESSION_TICK {
             self.last_tick = clock.now;
