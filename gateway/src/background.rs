@@ -2,6 +2,7 @@
 //! modification.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Unbounded};
 
 use trivet_client::ImageOp;
 use trivet_core::ImageId;
@@ -13,17 +14,39 @@ use crate::session::Space;
 /// Images whose data is removed at the same time.
 const PURGES: usize = 4;
 
+/// Files whose times one transaction moves: no more, so that there is room for all that a transaction carries.
+const TOUCHES: usize = 64;
+
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Background {
     /// When images were written; the tree of names does not know it yet.
     pub touched: BTreeMap<ImageId, Time>,
     /// As of the last report of the OSDs.
     pub space: Space,
+    /// The times that are on their way.
     touching: BTreeMap<ImageId, Time>,
+    /// How many go at a time: fewer after a refusal, so that a file which others change all the time comes to travel alone.
+    touches: usize,
+    /// The last that went.
+    last_touched: ImageId,
     purging: BTreeSet<ImageId>,
     /// The truncations whose data is being removed, or that are being taken over.
     trimming: BTreeMap<ImageId, Trimming>,
+}
+
+impl Default for Background {
+    fn default() -> Background {
+        Background {
+            touched: BTreeMap::new(),
+            space: Space::default(),
+            touching: BTreeMap::new(),
+            touches: TOUCHES,
+            last_touched: ImageId(0),
+            purging: BTreeSet::new(),
+            trimming: BTreeMap::new(),
+        }
+    }
 }
 
 impl Gateway {
@@ -120,27 +143,35 @@ impl Gateway {
         self.background.purging.remove(&image);
     }
 
-    /// Writes the times of modification that are not on their way yet.
+    /// Writes times of modification, in one transaction at a time; those that find no room go with the next. A file that is
+    /// growing gets its time with its size.
     pub(crate) fn write_touched(&mut self, out: &mut Vec<Effect>) {
-        let due: Vec<(ImageId, Time)> = self
-            .background
-            .touched
-            .iter()
-            .filter(|(id, _)| !self.background.touching.contains_key(*id))
-            .map(|(&id, &mtime)| (id, mtime))
-            .collect();
-        for (id, mtime) in due {
-            self.background.touching.insert(id, mtime);
-            let operation = Operation::Grow { id, size: 0, mtime };
-            self.start_change(Origin::Touch(id), operation, Caller::root(), out);
+        if !self.background.touching.is_empty() {
+            return;
         }
+        let background = &self.background;
+        let behind = background.touched.range((Excluded(background.last_touched), Unbounded));
+        let before = background.touched.range(..=background.last_touched);
+        let due = behind.chain(before).filter(|(id, _)| !self.is_growing(**id));
+        let times: Vec<(ImageId, Time)> = due.take(background.touches).map(|(&id, &time)| (id, time)).collect();
+        let Some(&(last, _)) = times.last() else { return };
+        self.background.last_touched = last;
+        self.background.touching = times.iter().copied().collect();
+        self.start_change(Origin::Touch, Operation::Touch { times }, Caller::root(), out);
     }
 
-    pub(crate) fn touch_done(&mut self, image: ImageId, ok: bool) {
-        let written = self.background.touching.remove(&image);
-        let gone = self.namespace.inode(image).is_none();
-        if gone || (ok && self.background.touched.get(&image).copied() == written) {
-            self.background.touched.remove(&image);
+    /// Times of modification were written, or not.
+    pub(crate) fn touches_done(&mut self, ok: bool) {
+        let background = &mut self.background;
+        background.touches = match ok {
+            true => (background.touches * 2).min(TOUCHES),
+            false => (background.touches / 2).max(1),
+        };
+        for (image, written) in std::mem::take(&mut background.touching) {
+            let gone = self.namespace.inode(image).is_none();
+            if gone || (ok && background.touched.get(&image) == Some(&written)) {
+                background.touched.remove(&image);
+            }
         }
     }
 }

@@ -239,7 +239,7 @@ impl Gateway {
         match origin {
             Origin::Session(conn, ticket) => self.answer(conn, ticket, Finished::Change(result)),
             Origin::Admin(call) => self.admin_change_ended(call, result),
-            Origin::Touch(image) => self.touch_done(image, result.is_ok()),
+            Origin::Touch => self.touches_done(result.is_ok()),
             Origin::Purge(_) | Origin::Trim(_) | Origin::Numbers => {}
         }
     }
@@ -258,6 +258,11 @@ impl Gateway {
         }
     }
 
+    /// Whether a file is being made larger.
+    pub(crate) fn is_growing(&self, id: ImageId) -> bool {
+        self.changes.growths.contains_key(&id)
+    }
+
     /// Answers everybody who waited for this growth, and starts the next for all who came meanwhile.
     fn growth_done(&mut self, id: ImageId, result: &Result<Outcome, NsError>, out: &mut Vec<Effect>) {
         let Some(growth) = self.changes.growths.remove(&id) else {
@@ -266,8 +271,7 @@ impl Gateway {
         for origin in growth.under_way {
             self.answer_origin(origin, result.clone());
         }
-        // A session's growth lends its origin rather than a touch: it must not be given up when it is refused.
-        let Some(model) = growth.waiting.iter().max_by_key(|change| !is_touch(change)).cloned() else {
+        let Some(model) = growth.waiting.first().cloned() else {
             return;
         };
         let (mut size, mut mtime) = (0, trivet_namespace::Time::default());
@@ -292,5 +296,5 @@ impl Gateway {
 
 /// Whether nobody but the gateway itself waits for it.
 fn is_touch(change: &Change) -> bool {
-    matches!(change.origin, Origin::Touch(_))
+    change.origin == Origin::Touch
 }

@@ -91,8 +91,8 @@ pub(crate) enum Origin {
     Purge(ImageId),
     /// Removal of what a truncation cut off.
     Trim(ImageId),
-    /// A time of modification.
-    Touch(ImageId),
+    /// Times of modification.
+    Touch,
     /// Reservation of image numbers.
     Numbers,
 }
@@ -430,7 +430,7 @@ impl Gateway {
             Origin::Session(conn, ticket) => self.answers.push_back((conn, ticket, Finished::Io(result))),
             Origin::Purge(image) => self.purge_io_ended(image, result.is_ok(), out),
             Origin::Trim(image) => self.trim_io_ended(image, result.is_ok(), out),
-            Origin::Admin(_) | Origin::Touch(_) | Origin::Numbers => {}
+            Origin::Admin(_) | Origin::Touch | Origin::Numbers => {}
         }
     }
 

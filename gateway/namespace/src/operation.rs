@@ -127,6 +127,8 @@ pub enum Operation {
     /// A write has reached the byte before `size` at `mtime`: size and times follow, never back.
     /// The caller has checked the permission to write.
     Grow { id: ImageId, size: u64, mtime: Time },
+    /// Files were written in place at these times, which never go back. Files that are gone are left out.
+    Touch { times: Vec<(ImageId, Time)> },
     /// The data of a truncation is removed.
     TrimDone { id: ImageId, trimming: Trimming },
     /// This gateway takes a truncation over from one that is dead for certain.

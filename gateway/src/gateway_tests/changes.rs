@@ -274,6 +274,41 @@ fn a_touch_of_what_was_removed_is_forgotten() {
 }
 
 #[test]
+fn times_of_many_files_travel_together() {
+    let mut world = World::default();
+    let images: Vec<_> = (0..100).map(|n| world.image(&format!("vm{n}"), 4096)).collect();
+    let mut nfs = Nfs::mount(&mut world);
+    world.pass(Duration::from_secs(2));
+    let before: Vec<_> = images.iter().map(|&image| world.inode(image).mtime).collect();
+    let files: Vec<_> = (0..100).map(|n| nfs.lookup(&mut world, &format!("vm{n}"))).collect();
+    for file in &files {
+        nfs.done(&mut world, 7, &write_args(file, 0, 4096, 1));
+    }
+    (world.committed, world.refused) = (0, 0);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.committed, 1);
+    // Another gateway changes one of them all the time; the others are none the worse.
+    let busy = images[99];
+    for _ in 0..20 {
+        world.hold_txns = true;
+        world.pass(Duration::from_secs(1));
+        world.hold_txns = false;
+        let mtime = world.clock.wall;
+        world.rival(&Operation::Grow {
+            id: busy,
+            size: 0,
+            mtime,
+        });
+        world.run();
+    }
+    let moved = images
+        .iter()
+        .zip(&before)
+        .filter(|(image, before)| world.inode(**image).mtime > **before);
+    assert_eq!(moved.count(), 100);
+}
+
+#[test]
 fn a_resize_to_the_same_size_is_answered_without_a_transaction() {
     let mut world = started();
     world.ask(resize("first", 512)).unwrap();

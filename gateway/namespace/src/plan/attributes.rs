@@ -153,6 +153,15 @@ impl Draft<'_> {
         Ok(Outcome::Done)
     }
 
+    pub(super) fn touch_files(&mut self, times: &[(ImageId, Time)]) -> Result<Outcome, NsError> {
+        for &(id, time) in times.iter().filter(|(_, time)| time.is_valid()) {
+            if self.namespace().inode(id).is_some_and(|inode| inode.kind == Kind::File) {
+                self.edit(id)?.touch(time);
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
     pub(super) fn trim_done(&mut self, id: ImageId, trimming: Trimming) -> Result<Outcome, NsError> {
         if self.is_trimming(id, trimming) {
             self.edit(id)?.trimming = None;

@@ -89,6 +89,7 @@ fn decide(draft: &mut Draft<'_>, operation: &Operation, numbers: &mut Numbers) -
             guard_ctime,
         } => draft.set_attributes(*id, changes, *guard_ctime),
         Operation::Grow { id, size, mtime } => draft.grow(*id, *size, *mtime),
+        Operation::Touch { times } => draft.touch_files(times),
         Operation::TrimDone { id, trimming } => draft.trim_done(*id, *trimming),
         Operation::TakeTrim { id, trimming } => draft.take_trim(*id, *trimming),
         Operation::PurgeDone { id } => draft.purge_done(*id),

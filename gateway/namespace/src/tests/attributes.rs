@@ -155,6 +155,30 @@ fn growing() {
 }
 
 #[test]
+fn times_of_several_files() {
+    let (mut world, id) = world();
+    let (other, gone) = (world.file(ROOT, "other"), world.file(ROOT, "gone"));
+    world.done(&remove(ROOT, "gone"));
+    let times = |sec| {
+        vec![
+            (id, Time { sec, nsec: 0 }),
+            (gone, Time { sec, nsec: 0 }),
+            (other, Time { sec, nsec: 1 }),
+        ]
+    };
+    for sec in [5000, 5001] {
+        world.done(&Operation::Touch { times: times(sec) });
+        let mtimes = [id, other].map(|id| world.inode(id).mtime);
+        assert_eq!(mtimes, [Time { sec, nsec: 0 }, Time { sec, nsec: 1 }]);
+        assert_eq!(world.inode(id).ctime, mtimes[0]);
+    }
+    world.done(&Operation::Touch { times: times(1) });
+    assert_eq!(world.inode(id).mtime, Time { sec: 5001, nsec: 1 }, "never back");
+    let nothing = vec![(ROOT, Time { sec: 9000, nsec: 0 }), (gone, Time::default())];
+    world.done(&Operation::Touch { times: nothing });
+}
+
+#[test]
 fn a_truncation_is_finished_before_the_size_changes_again() {
     let (mut world, id) = world();
     world.done(&set(id, size(1000)));
