@@ -58,13 +58,13 @@ impl Gateway {
             .namespace
             .purges()
             .map(|(id, _)| id)
-            .filter(|id| !purging.contains(id))
+            .filter(|id| !purging.contains(id) && !self.namespace.is_used(*id))
             .take(room)
             .collect();
         for image in next {
             self.background.purging.insert(image);
             self.forget_metrics(image);
-            self.start_io(Origin::Purge(image), image, ImageOp::Purge);
+            self.start_io(Origin::Purge(image), image, ImageOp::Purge, None);
         }
         let trims: Vec<_> = self.namespace.trims().collect();
         for (image, trimming) in trims {
@@ -73,8 +73,7 @@ impl Gateway {
             }
             if trimming.by == self.id {
                 self.start_trim(image);
-            } else if !self.client.map().gateways.contains_key(&trimming.by) {
-                // Its gateway is gone for certain: a gateway's key hangs on its lease.
+            } else if self.is_fenced(trimming.by) {
                 self.background.trimming.insert(image, trimming);
                 let operation = Operation::TakeTrim { id: image, trimming };
                 self.start_change(Origin::Trim(image), operation, Caller::root(), out);
@@ -90,12 +89,12 @@ impl Gateway {
             .is_some_and(|t| t.by == self.id)
     }
 
-    /// Removes what a truncation cut off.
+    /// Removes what a truncation cut off, once all who use the image have agreed.
     pub(crate) fn start_trim(&mut self, image: ImageId) {
         let Some(trimming) = self.namespace.inode(image).and_then(|inode| inode.trimming) else {
             return;
         };
-        if self.background.trimming.contains_key(&image) {
+        if self.background.trimming.contains_key(&image) || !self.has_grace(image) {
             return;
         }
         self.background.trimming.insert(image, trimming);
@@ -103,7 +102,7 @@ impl Gateway {
             offset: trimming.from,
             len: trimming.to.saturating_sub(trimming.from),
         };
-        self.start_io(Origin::Trim(image), image, op);
+        self.start_io(Origin::Trim(image), image, op, None);
     }
 
     /// Reports the truncation that was begun: by now there may be another one, whose data is still there.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use trivet_core::kv::{Revision, TxnOutcome};
 use trivet_core::{ImageId, PoolId};
-use trivet_namespace::{Caller, Context, NsError, Operation, Outcome, Plan, SetTime};
+use trivet_namespace::{Caller, Context, NsError, Operation, Outcome, Plan, SetTime, Time};
 
 use crate::gateway::{Effect, Gateway, Origin};
 use crate::outcomes::Attempt;
@@ -30,6 +30,8 @@ pub(crate) struct Change {
 /// Growths of one file: one is under way, the others wait and are merged.
 #[derive(Debug, Default)]
 struct Growth {
+    /// The last truncation when what is under way was written.
+    cut: Option<Time>,
     under_way: Vec<Origin>,
     waiting: Vec<Change>,
 }
@@ -75,12 +77,13 @@ impl Gateway {
             // What was written before counts no more.
             self.background.touched.remove(id);
         }
-        if let Operation::Grow { id, .. } = change.operation {
+        if let Operation::Grow { id, cut, .. } = change.operation {
             let growth = self.changes.growths.entry(id).or_default();
             if !growth.under_way.is_empty() {
                 growth.waiting.push(change);
                 return;
             }
+            growth.cut = cut;
             growth.under_way.push(change.origin);
         }
         self.plan_change(change, out);
@@ -240,6 +243,7 @@ impl Gateway {
             Origin::Session(conn, ticket) => self.answer(conn, ticket, Finished::Change(result)),
             Origin::Admin(call) => self.admin_change_ended(call, result),
             Origin::Touch => self.touches_done(result.is_ok()),
+            Origin::EndUse(image, client) => self.use_ended(image, client),
             Origin::Purge(_) | Origin::Trim(_) | Origin::Numbers => {}
         }
     }
@@ -263,33 +267,47 @@ impl Gateway {
         self.changes.growths.contains_key(&id)
     }
 
+    /// Whether a file is being made larger for what was written before its last truncation, which is `cut`.
+    pub(crate) fn is_growing_from(&self, id: ImageId, cut: Option<Time>) -> bool {
+        let waits_since = |change: &Change| !matches!(change.operation, Operation::Grow { cut: c, .. } if c == cut);
+        let growth = self.changes.growths.get(&id);
+        growth.is_some_and(|growth| growth.cut != cut || growth.waiting.iter().any(waits_since))
+    }
+
     /// Answers everybody who waited for this growth, and starts the next for all who came meanwhile.
     fn growth_done(&mut self, id: ImageId, result: &Result<Outcome, NsError>, out: &mut Vec<Effect>) {
         let Some(growth) = self.changes.growths.remove(&id) else {
             return;
         };
+        self.stir_use(id);
         for origin in growth.under_way {
             self.answer_origin(origin, result.clone());
         }
-        let Some(model) = growth.waiting.first().cloned() else {
-            return;
-        };
-        let (mut size, mut mtime) = (0, trivet_namespace::Time::default());
-        for change in &growth.waiting {
-            if let Operation::Grow { size: s, mtime: m, .. } = change.operation {
-                size = size.max(s);
-                mtime = mtime.max(m);
+        let cut = self.namespace.inode(id).and_then(|inode| inode.cut);
+        let (mut next, mut size, mut mtime) = (Vec::new(), 0, Time::default());
+        for change in growth.waiting {
+            match change.operation {
+                Operation::Grow {
+                    size: s,
+                    mtime: m,
+                    cut: c,
+                    ..
+                } if c == cut => {
+                    (size, mtime) = (size.max(s), mtime.max(m));
+                    next.push(change);
+                }
+                // What was written before a truncation is not what makes the file grow after it.
+                _ => self.answer_origin(change.origin, Err(NsError::Cut)),
             }
         }
-        let under_way = growth.waiting.iter().map(|change| change.origin).collect();
-        self.changes.growths.insert(
-            id,
-            Growth {
-                under_way,
-                waiting: Vec::new(),
-            },
-        );
-        let operation = Operation::Grow { id, size, mtime };
+        let Some(model) = next.first().cloned() else { return };
+        let growth = Growth {
+            cut,
+            under_way: next.iter().map(|change| change.origin).collect(),
+            waiting: Vec::new(),
+        };
+        self.changes.growths.insert(id, growth);
+        let operation = Operation::Grow { id, size, mtime, cut };
         self.plan_change(Change { operation, ..model }, out);
     }
 }

@@ -29,6 +29,7 @@ use crate::outcomes::Outcomes;
 use crate::scrub::Scrubs;
 use crate::session::{Desk, Ending, Finished, InFlight, Request, Session, Space, Ticket};
 use crate::status::OsdReport;
+use crate::uses::Uses;
 
 /// A connection is not read from while it has more than this under way.
 const MAX_IN_FLIGHT: InFlight = InFlight {
@@ -95,6 +96,8 @@ pub(crate) enum Origin {
     Touch,
     /// Reservation of image numbers.
     Numbers,
+    /// The end of a use by a gateway that is gone.
+    EndUse(ImageId, ClientId),
 }
 
 /// An operation of the cluster client under way.
@@ -102,6 +105,8 @@ struct Io {
     origin: Origin,
     started: Now,
     measured: Option<(Arc<ExportMetrics>, Op, u64)>,
+    /// Of a client's change: the image, and its last truncation when the change began.
+    change: Option<(ImageId, Option<Time>)>,
 }
 
 /// See the module.
@@ -113,6 +118,7 @@ pub struct Gateway {
     pub(crate) client: Client,
     pub(crate) changes: Changes,
     pub(crate) outcomes: Outcomes,
+    pub(crate) uses: Uses,
     pub(crate) background: Background,
     pub(crate) calls: BTreeMap<u64, (AdminCall, AdminReply)>,
     pub(crate) scrubs: Scrubs,
@@ -149,6 +155,7 @@ impl Gateway {
             client: Client::new(id),
             changes: Changes::default(),
             outcomes: Outcomes::default(),
+            uses: Uses::default(),
             background: Background::default(),
             calls: BTreeMap::new(),
             scrubs: Scrubs::default(),
@@ -288,8 +295,11 @@ impl Gateway {
         let mut effects = std::mem::take(&mut self.from_client);
         self.client.notice(clock.now, notice, &mut effects);
         self.from_client = effects;
+        self.stir_uses(notice);
+        self.register(out);
         self.mirror_moved(out);
         self.edits_moved(out);
+        self.tend_stirred(out);
         self.run_background(out);
         self.work(out);
     }
@@ -299,7 +309,8 @@ impl Gateway {
         self.clock = clock;
         let taken = self.scrubs.txn_ended(ticket, outcome)
             || self.edit_txn_ended(ticket, outcome, out)
-            || self.outcome_txn_ended(ticket, outcome, out);
+            || self.outcome_txn_ended(ticket, outcome, out)
+            || self.use_txn_ended(ticket, outcome, out);
         if !taken {
             self.change_txn_ended(ticket, outcome, out);
         }
@@ -327,12 +338,14 @@ impl Gateway {
         self.ask_outcomes(out);
         self.retry_changes(out);
         self.retry_edits(out);
+        self.tend_waiting(out);
         self.run_background(out);
         if clock.now.since(self.last_tick) >= SESSION_TICK {
             self.last_tick = clock.now;
             self.progress.sample(clock.now, self.objects_missing());
             self.update_space();
             self.write_touched(out);
+            self.tend_uses(out);
             self.sweep_authors(out);
             self.tick_sessions(out);
         }
@@ -356,8 +369,16 @@ impl Gateway {
         self.next
     }
 
-    /// Starts an operation on an image's bytes.
-    pub(crate) fn start_io(&mut self, origin: Origin, image: ImageId, op: ImageOp) {
+    /// The protocol of whoever asked for an operation, if it is a client that is still known.
+    pub(crate) fn protocol_of(&self, origin: Origin) -> Option<Protocol> {
+        match origin {
+            Origin::Session(conn, _) => Some(self.connections.get(&conn)?.protocol),
+            _ => None,
+        }
+    }
+
+    /// Starts an operation on an image's bytes; `began`, of a client's change: the image's last truncation.
+    pub(crate) fn start_io(&mut self, origin: Origin, image: ImageId, op: ImageOp, began: Option<Option<Time>>) {
         let ticket = self.number();
         let measured = match origin {
             Origin::Session(conn, _) => self.measure(conn, image, &op),
@@ -369,6 +390,7 @@ impl Gateway {
                 origin,
                 started: self.clock.now,
                 measured,
+                change: began.map(|cut| (image, cut)),
             },
         );
         self.client
@@ -407,7 +429,9 @@ impl Gateway {
                 }
             }
             let Some((conn, ticket, finished)) = self.answers.pop_front() else {
-                if self.from_client.is_empty() {
+                // What the answers led to has been asked for by now.
+                self.tend_stirred(out);
+                if self.from_client.is_empty() && self.answers.is_empty() {
                     return;
                 }
                 continue;
@@ -426,11 +450,14 @@ impl Gateway {
         if let Some((export, op, bytes)) = io.measured {
             export.record(op, bytes, self.clock.now.since(io.started), result.is_err());
         }
+        if let Some((image, began)) = io.change {
+            self.change_ended(image, began);
+        }
         match io.origin {
             Origin::Session(conn, ticket) => self.answers.push_back((conn, ticket, Finished::Io(result))),
             Origin::Purge(image) => self.purge_io_ended(image, result.is_ok(), out),
             Origin::Trim(image) => self.trim_io_ended(image, result.is_ok(), out),
-            Origin::Admin(_) | Origin::Touch | Origin::Numbers => {}
+            Origin::Admin(_) | Origin::Touch | Origin::Numbers | Origin::EndUse(..) => {}
         }
     }
 
@@ -487,7 +514,11 @@ impl Gateway {
 
     fn take_request(&mut self, origin: Origin, request: Request, out: &mut Vec<Effect>) {
         match request {
-            Request::Io { image, op } => self.start_io(origin, image, op),
+            Request::Io {
+                image,
+                op: op @ ImageOp::Read { .. },
+            } => self.start_io(origin, image, op, None),
+            Request::Io { image, op } => self.change_bytes(origin, image, op, out),
             Request::Change { operation, caller } => self.start_change(origin, operation, caller, out),
             Request::Touch { image } => {
                 self.background.touched.insert(image, self.clock.wall);

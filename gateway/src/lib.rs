@@ -22,3 +22,4 @@ pub mod session;
 pub mod status;
 #[cfg(test)]
 mod test_tree;
+mod uses;

@@ -11,6 +11,7 @@ const ENTRY: &str = "ns/entry/";
 const PURGE: &str = "ns/purge/";
 const AUTHOR: &str = "ns/author/";
 const DONE: &str = "ns/done/";
+const USE: &str = "ns/use/";
 
 /// A key under `ns/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,7 @@ pub(crate) enum Key {
     Purge(ImageId),
     Author(ClientId),
     Done(ClientId, u64),
+    Use(ImageId, ClientId),
 }
 
 pub(crate) fn inode(id: ImageId) -> String {
@@ -37,6 +39,15 @@ pub(crate) fn author(client: ClientId) -> String {
 
 pub(crate) fn done(client: ClientId, sequence: u64) -> String {
     format!("{DONE}{:016x}/{sequence:x}", client.0)
+}
+
+/// The prefix of all uses of an image.
+pub(crate) fn users(image: ImageId) -> String {
+    format!("{USE}{image}/")
+}
+
+pub(crate) fn usage(image: ImageId, client: ClientId) -> String {
+    format!("{USE}{image}/{:016x}", client.0)
 }
 
 /// The prefix of all entries of a directory.
@@ -63,6 +74,9 @@ pub(crate) fn parse(key: &str) -> Option<Key> {
     } else if let Some(rest) = key.strip_prefix(DONE) {
         let (author, sequence) = rest.split_once('/')?;
         Some(Key::Done(client(author)?, number(sequence)?))
+    } else if let Some(rest) = key.strip_prefix(USE) {
+        let (image, user) = rest.split_once('/')?;
+        Some(Key::Use(id(image)?, client(user)?))
     } else {
         let (dir, name) = key.strip_prefix(ENTRY)?.split_once('/')?;
         let name = unescape(name).filter(|name| (1..=MAX_NAME).contains(&name.len()))?;
@@ -160,6 +174,7 @@ mod tests {
             ("ns/entry/1/web%2001", Key::Entry(ImageId(1), name.clone())),
             ("ns/author/00000000000000a1", Key::Author(ClientId(0xa1))),
             ("ns/done/00000000000000a1/1f", Key::Done(ClientId(0xa1), 31)),
+            ("ns/use/1000000000007/00000000000000a1", Key::Use(id, ClientId(0xa1))),
         ];
         for (text, key) in table {
             assert_eq!(parse(text), Some(key), "{text}");
@@ -169,6 +184,7 @@ mod tests {
         assert_eq!(entry(ImageId(1), &name), table_text(3));
         assert_eq!(author(ClientId(0xa1)), table_text(4));
         assert_eq!(done(ClientId(0xa1), 31), table_text(5));
+        assert_eq!(usage(id, ClientId(0xa1)), table_text(6));
         let long = format!("ns/entry/1/{}", "n".repeat(256));
         let wrong = [
             "",
@@ -200,6 +216,7 @@ mod tests {
             "ns/entry/1/web%2001",
             "ns/author/00000000000000a1",
             "ns/done/00000000000000a1/1f",
+            "ns/use/1000000000007/00000000000000a1",
         ][index]
     }
 }

@@ -20,6 +20,7 @@ mod operation;
 mod plan;
 #[cfg(test)]
 mod tests;
+mod users;
 
 pub use access::{Access, Caller, may, may_or_owns};
 pub use author::{Author, Trace};
@@ -27,6 +28,7 @@ pub use directory::Entry;
 pub use inode::{Inode, Kind, Time, Trimming};
 pub use mirror::{Namespace, fuzz};
 pub use operation::{Attributes, Context, CreateHow, NsError, Numbers, Operation, Outcome, Plan, SetTime, Special};
+pub use users::{Use, image_of};
 
 use trivet_core::ImageId;
 

@@ -11,6 +11,7 @@ use crate::directory::{Directory, Entry, Slot};
 use crate::inode::{self, Inode, Kind, PurgeValue, Time, Trimming};
 use crate::keys::{self, Key};
 use crate::operation::NsError;
+use crate::users::{UseValue, Users};
 use crate::{PREFIX, ROOT};
 
 /// More directories above a file than this are taken for a cycle in damaged metadata.
@@ -33,6 +34,7 @@ pub struct Namespace {
     trims: BTreeSet<ImageId>,
     next: Option<(u64, Revision)>,
     pub(crate) authors: Authors,
+    pub(crate) users: Users,
     damaged: BTreeMap<String, String>,
 }
 
@@ -251,6 +253,10 @@ impl Namespace {
                 let value: DoneValue = inode::decode(&row.value)?;
                 self.authors.put(client, number, value);
             }
+            Key::Use(image, client) => {
+                let value: UseValue = inode::decode(&row.value)?;
+                self.users.put(image, client, value, revision);
+            }
             Key::Inode(id) => {
                 let inode = Inode::decode(&row.value)?;
                 if inode.trimming.is_some() {
@@ -279,6 +285,7 @@ impl Namespace {
         match keys::parse(key) {
             None => {}
             Some(Key::Next) => self.next = None,
+            Some(Key::Use(image, client)) => self.users.remove(image, client),
             Some(Key::Author(client)) => self.authors.unregister(client),
             Some(Key::Done(client, number)) => self.authors.remove(client, number),
             Some(Key::Purge(id)) => {

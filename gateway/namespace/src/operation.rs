@@ -125,8 +125,13 @@ pub enum Operation {
         guard_ctime: Option<Time>,
     },
     /// A write has reached the byte before `size` at `mtime`: size and times follow, never back.
-    /// The caller has checked the permission to write.
-    Grow { id: ImageId, size: u64, mtime: Time },
+    /// The caller has checked the permission to write; when it wrote, the last truncation was `cut`.
+    Grow {
+        id: ImageId,
+        size: u64,
+        mtime: Time,
+        cut: Option<Time>,
+    },
     /// Files were written in place at these times, which never go back. Files that are gone are left out.
     Touch { times: Vec<(ImageId, Time)> },
     /// The data of a truncation is removed.
@@ -135,6 +140,8 @@ pub enum Operation {
     TakeTrim { id: ImageId, trimming: Trimming },
     /// The data of a removed file is gone.
     PurgeDone { id: ImageId },
+    /// A gateway that is gone for certain does not use a file any more, which it may have written until now.
+    EndUse { id: ImageId, client: ClientId },
     /// Makes an image, and the directories above it, as the administrator: `Node`.
     CreateImage { path: Vec<u8>, size: u64 },
     /// Removes an image's name, as the administrator.
@@ -271,6 +278,9 @@ pub enum NsError {
     /// It may have happened, and what could tell was swept up meanwhile: the gateway was away for too long.
     #[error("nobody can say whether it happened")]
     Unknown,
+    /// The file was truncated after what was to make it grow: that may be gone.
+    #[error("truncated meanwhile")]
+    Cut,
     /// What the store holds cannot be read.
     #[error("the metadata is damaged: {0}")]
     Damaged(String),

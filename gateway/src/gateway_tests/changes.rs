@@ -7,7 +7,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 use trivet_namespace::Operation;
 
 use super::clients::{Nfs, results, set_mtime, words, write_args};
-use super::world::{World, create, remove, resize};
+use super::world::{OWN, World, create, remove, resize};
 use crate::admin::{AdminAnswer, ErrorKind};
 
 fn rival_image(path: &str) -> Operation {
@@ -155,6 +155,7 @@ fn growths_of_a_file_are_merged() {
     let image = world.image("vm", 0);
     let mut nfs = Nfs::mount(&mut world);
     let file = nfs.lookup(&mut world, "vm");
+    world.uses(OWN, image);
     (world.committed, world.hold_txns) = (0, true);
     let mut xids = Vec::new();
     for block in [3, 1, 9, 2, 5] {
@@ -179,6 +180,7 @@ fn a_growth_that_is_refused_still_happens() {
     let image = world.image("vm", 0);
     let mut nfs = Nfs::mount(&mut world);
     let file = nfs.lookup(&mut world, "vm");
+    world.uses(OWN, image);
     world.hold_txns = true;
     let mut xids: Vec<u32> = (0..3)
         .map(|block| nfs.call(&mut world, 7, &write_args(&file, block * 4096, 4096, 1)))
@@ -187,6 +189,7 @@ fn a_growth_that_is_refused_still_happens() {
         id: image,
         size: 100,
         mtime: world.clock.wall,
+        cut: None,
     });
     world.hold_txns = false;
     let mut answered = well(&world.take(nfs.conn));
@@ -216,6 +219,7 @@ fn a_touch_among_growths_neither_fails_them_nor_gets_lost() {
         id: image,
         size: 0,
         mtime: world.clock.wall,
+        cut: None,
     });
     world.hold_notices = false;
     let mut answered = well(&world.take(nfs.conn));
@@ -298,6 +302,7 @@ fn times_of_many_files_travel_together() {
             id: busy,
             size: 0,
             mtime,
+            cut: None,
         });
         world.run();
     }

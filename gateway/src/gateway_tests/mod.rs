@@ -10,4 +10,5 @@ mod pools;
 mod scrubs;
 mod sessions;
 mod usage;
+mod uses;
 mod world;

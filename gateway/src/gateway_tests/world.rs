@@ -454,6 +454,17 @@ impl World {
         self.commit(&plan.txn.changes);
     }
 
+    /// A gateway uses an image, or agrees to its last truncation.
+    pub(super) fn uses(&mut self, client: ClientId, image: ImageId) {
+        let key = format!("ns/use/{image}/{:016x}", client.0);
+        let value = match self.inode(image).cut {
+            Some(Time { sec, nsec }) => format!(r#"{{"agreed":[{sec},{nsec}]}}"#),
+            None => "{}".to_owned(),
+        };
+        self.commit(&[Change::put(key, value)]);
+        self.run();
+    }
+
     /// The other gateway dies.
     pub(super) fn rival_dies(&mut self) {
         self.commit(&[Change::Delete(keys::gateway_state(RIVAL))]);

@@ -121,8 +121,12 @@ impl Draft<'_> {
             }
             None => {}
         }
+        let is_cut = size < inode.size;
         inode.size = size;
         inode.touch(now);
+        if is_cut {
+            inode.cut = Some(inode.ctime);
+        }
         if !is_root {
             drop_set_id(inode);
         }
@@ -137,13 +141,16 @@ impl Draft<'_> {
         Ok(Outcome::Done)
     }
 
-    pub(super) fn grow(&mut self, id: ImageId, size: u64, mtime: Time) -> Result<Outcome, NsError> {
+    pub(super) fn grow(&mut self, id: ImageId, size: u64, mtime: Time, cut: Option<Time>) -> Result<Outcome, NsError> {
         let inode = self.edit(id)?;
         if inode.kind != Kind::File || !mtime.is_valid() {
             return Err(NsError::Inval);
         }
         if size > MAX_SIZE {
             return Err(NsError::FileTooBig);
+        }
+        if inode.cut != cut {
+            return Err(NsError::Cut);
         }
         if let Some(trimming) = inode.trimming.filter(|_| size > inode.size) {
             return Err(NsError::Trimming(trimming));

@@ -136,6 +136,7 @@ fn growing() {
         id,
         size,
         mtime: Time { sec, nsec: 0 },
+        cut: None,
     };
     for (size, sec, want) in [(100, 5000, 100), (50, 5001, 100), (101, 5002, 101), (0, 5003, 101)] {
         world.done(&grow(size, sec));
@@ -148,6 +149,7 @@ fn growing() {
         id: ROOT,
         size: 1,
         mtime: Time::default(),
+        cut: None,
     };
     assert_eq!(world.run(&dir), Err(NsError::Inval));
     world.done(&remove(ROOT, "file"));
@@ -190,10 +192,13 @@ fn a_truncation_is_finished_before_the_size_changes_again() {
         by: ClientId(1),
     };
     assert_eq!(world.namespace.trims().collect::<Vec<_>>(), [(id, trimming)]);
+    let cut = world.inode(id).cut;
+    assert_eq!(cut, Some(world.inode(id).ctime));
     let grow = |size| Operation::Grow {
         id,
         size,
         mtime: Time { sec: 1, nsec: 0 },
+        cut,
     };
     world.done(&grow(300));
     world.done(&set(id, size(300)));
@@ -218,6 +223,11 @@ fn a_truncation_is_finished_before_the_size_changes_again() {
     assert_eq!(world.namespace.trims().count(), 0);
     world.done(&grow(301));
     world.done(&set(id, size(0)));
+    assert_eq!(
+        world.run(&grow(400)),
+        Err(NsError::Cut),
+        "what was written before is gone"
+    );
     world.done(&remove(ROOT, "file"));
     assert_eq!(
         world.namespace.purges().collect::<Vec<_>>(),

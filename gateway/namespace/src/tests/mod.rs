@@ -6,6 +6,7 @@ mod images;
 mod mirror;
 mod operations;
 mod race;
+mod users;
 
 use std::collections::BTreeMap;
 

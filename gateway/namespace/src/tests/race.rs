@@ -227,6 +227,7 @@ impl Targets {
                 id,
                 size: random.below(100) as u64,
                 mtime: Time::default(),
+                cut: None,
             },
         }
     }
