@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use trivet_core::kv::{Revision, TxnOutcome};
 use trivet_core::{ImageId, PoolId};
-use trivet_namespace::{Caller, Context, NsError, Operation, Outcome, Plan, SetTime, Time};
+use trivet_namespace::{CallId, Caller, Context, NsError, Operation, Outcome, Plan, SetTime, Time};
 
 use crate::gateway::{Effect, Gateway, Origin};
 use crate::outcomes::Attempt;
@@ -25,6 +25,8 @@ pub(crate) struct Change {
     pub caller: Caller,
     /// Where a new file is to go; none: to the default pool.
     pub pool: Option<PoolId>,
+    /// The client's call that it is, if that may come again at another gateway.
+    pub call: Option<CallId>,
 }
 
 /// Growths of one file: one is under way, the others wait and are merged.
@@ -65,6 +67,7 @@ impl Gateway {
             operation,
             caller,
             pool: None,
+            call: None,
         };
         self.start(change, out);
     }
@@ -94,6 +97,9 @@ impl Gateway {
             self.changes.unregistered.push(change);
             return self.register(out);
         }
+        if let Some(outcome) = change.call.as_ref().and_then(|call| self.namespace.reply(call)) {
+            return self.finish_change(&change, Ok(outcome), out);
+        }
         let wanted = change.pool.or_else(|| self.default_pool());
         let pool = wanted.filter(|&pool| self.takes_images(pool));
         let context = Context {
@@ -110,6 +116,9 @@ impl Gateway {
                     && self.namespace.inode(*id).is_none()
                 {
                     plan.txn.compare.extend(Gateway::new_file_guard(pool));
+                }
+                if let Some(call) = &change.call {
+                    self.namespace.sign_call(&mut plan.txn, call, &plan.outcome);
                 }
                 self.send_change(change, plan, out);
             }

@@ -20,7 +20,7 @@ use trivet_namespace::{Namespace, Numbers, Time};
 use crate::admin::metrics::{ExportMetrics, Metrics, Op, Protocol};
 use crate::admin::{AdminCall, AdminReply};
 use crate::background::Background;
-use crate::changes::Changes;
+use crate::changes::{Change, Changes};
 use crate::cluster::{Edits, Progress, Usages};
 use crate::iscsi::IscsiSession;
 use crate::nbd::NbdSession;
@@ -519,7 +519,20 @@ impl Gateway {
                 op: op @ ImageOp::Read { .. },
             } => self.start_io(origin, image, op, None),
             Request::Io { image, op } => self.change_bytes(origin, image, op, out),
-            Request::Change { operation, caller } => self.start_change(origin, operation, caller, out),
+            Request::Change {
+                operation,
+                caller,
+                call,
+            } => {
+                let change = Change {
+                    origin,
+                    operation,
+                    caller,
+                    pool: None,
+                    call,
+                };
+                self.start(change, out);
+            }
             Request::Touch { image } => {
                 self.background.touched.insert(image, self.clock.wall);
             }

@@ -31,6 +31,7 @@ impl Gateway {
                     operation,
                     caller: Caller::root(),
                     pool,
+                    call: None,
                 };
                 self.start(change, out);
             }

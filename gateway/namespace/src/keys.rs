@@ -12,6 +12,7 @@ const PURGE: &str = "ns/purge/";
 const AUTHOR: &str = "ns/author/";
 const DONE: &str = "ns/done/";
 const USE: &str = "ns/use/";
+const REPLY: &str = "ns/reply/";
 
 /// A key under `ns/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,7 @@ pub(crate) enum Key {
     Author(ClientId),
     Done(ClientId, u64),
     Use(ImageId, ClientId),
+    Reply(Vec<u8>, u128),
 }
 
 pub(crate) fn inode(id: ImageId) -> String {
@@ -39,6 +41,10 @@ pub(crate) fn author(client: ClientId) -> String {
 
 pub(crate) fn done(client: ClientId, sequence: u64) -> String {
     format!("{DONE}{:016x}/{sequence:x}", client.0)
+}
+
+pub(crate) fn reply(caller: &[u8], call: u128) -> String {
+    format!("{REPLY}{}/{call:x}", escape(caller))
 }
 
 /// The prefix of all uses of an image.
@@ -77,6 +83,11 @@ pub(crate) fn parse(key: &str) -> Option<Key> {
     } else if let Some(rest) = key.strip_prefix(USE) {
         let (image, user) = rest.split_once('/')?;
         Some(Key::Use(id(image)?, client(user)?))
+    } else if let Some(rest) = key.strip_prefix(REPLY) {
+        let (caller, call) = rest.split_once('/')?;
+        let number = u128::from_str_radix(call, 16).ok()?;
+        let caller = unescape(caller).filter(|_| format!("{number:x}") == call)?;
+        Some(Key::Reply(caller, number))
     } else {
         let (dir, name) = key.strip_prefix(ENTRY)?.split_once('/')?;
         let name = unescape(name).filter(|name| (1..=MAX_NAME).contains(&name.len()))?;
@@ -175,6 +186,7 @@ mod tests {
             ("ns/author/00000000000000a1", Key::Author(ClientId(0xa1))),
             ("ns/done/00000000000000a1/1f", Key::Done(ClientId(0xa1), 31)),
             ("ns/use/1000000000007/00000000000000a1", Key::Use(id, ClientId(0xa1))),
+            ("ns/reply/web%2001/1f", Key::Reply(name.clone(), 31)),
         ];
         for (text, key) in table {
             assert_eq!(parse(text), Some(key), "{text}");
@@ -185,6 +197,7 @@ mod tests {
         assert_eq!(author(ClientId(0xa1)), table_text(4));
         assert_eq!(done(ClientId(0xa1), 31), table_text(5));
         assert_eq!(usage(id, ClientId(0xa1)), table_text(6));
+        assert_eq!(reply(&name, 31), table_text(7));
         let long = format!("ns/entry/1/{}", "n".repeat(256));
         let wrong = [
             "",
@@ -217,6 +230,7 @@ mod tests {
             "ns/author/00000000000000a1",
             "ns/done/00000000000000a1/1f",
             "ns/use/1000000000007/00000000000000a1",
+            "ns/reply/web%2001/1f",
         ][index]
     }
 }

@@ -18,6 +18,7 @@ mod keys;
 mod mirror;
 mod operation;
 mod plan;
+mod replies;
 #[cfg(test)]
 mod tests;
 mod users;
@@ -28,6 +29,7 @@ pub use directory::Entry;
 pub use inode::{Inode, Kind, Time, Trimming};
 pub use mirror::{Namespace, fuzz};
 pub use operation::{Attributes, Context, CreateHow, NsError, Numbers, Operation, Outcome, Plan, SetTime, Special};
+pub use replies::CallId;
 pub use users::{Use, image_of};
 
 use trivet_core::ImageId;

@@ -11,6 +11,7 @@ use crate::directory::{Directory, Entry, Slot};
 use crate::inode::{self, Inode, Kind, PurgeValue, Time, Trimming};
 use crate::keys::{self, Key};
 use crate::operation::NsError;
+use crate::replies::{Replies, ReplyValue};
 use crate::users::{UseValue, Users};
 use crate::{PREFIX, ROOT};
 
@@ -35,6 +36,7 @@ pub struct Namespace {
     next: Option<(u64, Revision)>,
     pub(crate) authors: Authors,
     pub(crate) users: Users,
+    pub(crate) replies: Replies,
     damaged: BTreeMap<String, String>,
 }
 
@@ -253,6 +255,10 @@ impl Namespace {
                 let value: DoneValue = inode::decode(&row.value)?;
                 self.authors.put(client, number, value);
             }
+            Key::Reply(caller, call) => {
+                let value: ReplyValue = inode::decode(&row.value)?;
+                self.replies.put(&caller, call, value, revision);
+            }
             Key::Use(image, client) => {
                 let value: UseValue = inode::decode(&row.value)?;
                 self.users.put(image, client, value, revision);
@@ -285,6 +291,7 @@ impl Namespace {
         match keys::parse(key) {
             None => {}
             Some(Key::Next) => self.next = None,
+            Some(Key::Reply(caller, call)) => self.replies.remove(&caller, call),
             Some(Key::Use(image, client)) => self.users.remove(image, client),
             Some(Key::Author(client)) => self.authors.unregister(client),
             Some(Key::Done(client, number)) => self.authors.remove(client, number),

@@ -7,6 +7,7 @@ mod images;
 mod osds;
 mod outcomes;
 mod pools;
+mod replies;
 mod scrubs;
 mod sessions;
 mod usage;

@@ -126,7 +126,10 @@ impl NfsSession {
             return;
         };
         let server = Rc::clone(&self.server);
-        let step = run(&self.scene(&server, desk, &call.credentials), request);
+        let id = key.map(|key| key.id(&call.credentials));
+        let mut scene = self.scene(&server, desk, &call.credentials);
+        scene.is_repeat = id.as_ref().is_some_and(|id| desk.namespace.reply(id).is_some());
+        let step = run(&scene, request);
         match step {
             Ok(Step::Reply(reply)) => self.answer(call.ticket, key, reply, out),
             Ok(Step::Io(image, op, then)) => {
@@ -154,7 +157,10 @@ impl NfsSession {
                 );
             }
             Ok(Step::Change(operation, caller, then)) => {
-                let ticket = desk.change(operation, caller);
+                let ticket = match id {
+                    Some(id) => desk.change_once(operation, caller, id),
+                    None => desk.change(operation, caller),
+                };
                 self.pending.insert(
                     ticket,
                     Pending {
@@ -188,6 +194,7 @@ impl NfsSession {
             space,
             peer: self.peer,
             credentials,
+            is_repeat: false,
         }
     }
 

@@ -24,6 +24,8 @@ pub(super) struct Scene<'a> {
     pub(super) space: Space,
     pub(super) peer: SocketAddr,
     pub(super) credentials: &'a Credentials,
+    /// The call was executed already, perhaps at another gateway, and comes again.
+    pub(super) is_repeat: bool,
 }
 
 /// What is to be done for a call.

@@ -17,6 +17,8 @@ ns/inode/14 {"kind":"fifo","mode":384,"uid":0,"gid":0,"size":0,"nlink":1,"atime"
 ns/purge/15 {"size":131072}
 ns/use/11/00000000000000a1 {"agreed":[1,5]}
 ns/use/11/00000000000000a2 {}
+ns/reply/192.0.2.1%20host/1f {"node":18}
+ns/reply/192.0.2.1%20host/20 {}
 ns/author/00000000000000a1 {}
 ns/done/00000000000000a1/1f {}
 ns/done/00000000000000a1/20 {"void":true}
