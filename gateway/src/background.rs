@@ -2,6 +2,7 @@
 //! modification.
 
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Duration;
 
 use trivet_client::{ImageOp, IoError};
@@ -38,17 +39,39 @@ impl Stage {
     }
 }
 
+/// Files whose times one transaction moves: no more, so that there is room for all that a transaction carries.
+const TOUCHES: usize = 64;
+
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Background {
     /// When images were written; the tree of names does not know it yet.
     pub touched: BTreeMap<ImageId, Time>,
     /// As of the last report of the OSDs.
     pub space: Space,
+    /// The times that are on their way.
     touching: BTreeMap<ImageId, Time>,
+    /// How many go at a time: fewer after a refusal, so that a file which others change all the time comes to travel alone.
+    touches: usize,
+    /// The last that went.
+    last_touched: ImageId,
     purging: BTreeMap<ImageId, Stage>,
     /// The truncations whose data is being removed, or that are being taken over.
     trimming: BTreeMap<ImageId, (Trimming, Stage)>,
+}
+
+impl Default for Background {
+    fn default() -> Background {
+        Background {
+            touched: BTreeMap::new(),
+            space: Space::default(),
+            touching: BTreeMap::new(),
+            touches: TOUCHES,
+            last_touched: ImageId(0),
+            purging: BTreeMap::new(),
+            trimming: BTreeMap::new(),
+        }
+    }
 }
 
 impl Gateway {
@@ -81,10 +104,13 @@ impl Gateway {
         purging.retain(|_, stage| !stage.is_due(now));
         let room = PURGES.saturating_sub(purging.len());
         let purges = self.namespace.purges().map(|(id, _)| id);
-        let next: Vec<ImageId> = purges.filter(|id| !purging.contains_key(id)).take(room).collect();
+        let next: Vec<ImageId> = purges
+            .filter(|id| !purging.contains_key(id) && !self.namespace.is_used(*id))
+            .take(room)
+            .collect();
         for image in next {
             self.forget_metrics(image);
-            let ticket = self.start_io(Origin::Purge(image), image, ImageOp::Purge);
+            let ticket = self.start_io(Origin::Purge(image), image, ImageOp::Purge, None);
             self.background.purging.insert(image, Stage::Io(ticket));
         }
     }
@@ -109,20 +135,20 @@ impl Gateway {
             .is_some_and(|t| t.by == self.id)
     }
 
-    /// Removes what a truncation cut off.
+    /// Removes what a truncation cut off, once all who use the image have agreed.
     pub(crate) fn start_trim(&mut self, image: ImageId) {
         let Some(trimming) = self.namespace.inode(image).and_then(|inode| inode.trimming) else {
             return;
         };
         let under_way = self.background.trimming.get(&image);
-        if under_way.is_some_and(|(_, stage)| !stage.is_due(self.clock.now)) {
+        if under_way.is_some_and(|(_, stage)| !stage.is_due(self.clock.now)) || !self.has_grace(image) {
             return;
         }
         let op = ImageOp::Zero {
             offset: trimming.from,
             len: trimming.to.saturating_sub(trimming.from),
         };
-        let ticket = self.start_io(Origin::Trim(image), image, op);
+        let ticket = self.start_io(Origin::Trim(image), image, op, None);
         self.background.trimming.insert(image, (trimming, Stage::Io(ticket)));
     }
 
@@ -210,27 +236,35 @@ impl Gateway {
         }
     }
 
-    /// Writes the times of modification that are not on their way yet.
+    /// Writes times of modification, in one transaction at a time; those that find no room go with the next. A file that is
+    /// growing gets its time with its size.
     pub(crate) fn write_touched(&mut self, out: &mut Vec<Effect>) {
-        let due: Vec<(ImageId, Time)> = self
-            .background
-            .touched
-            .iter()
-            .filter(|(id, _)| !self.background.touching.contains_key(*id))
-            .map(|(&id, &mtime)| (id, mtime))
-            .collect();
-        for (id, mtime) in due {
-            self.background.touching.insert(id, mtime);
-            let operation = Operation::Grow { id, size: 0, mtime };
-            self.start_change(Origin::Touch(id), operation, Caller::root(), out);
+        if !self.background.touching.is_empty() {
+            return;
         }
+        let background = &self.background;
+        let behind = background.touched.range((Excluded(background.last_touched), Unbounded));
+        let before = background.touched.range(..=background.last_touched);
+        let due = behind.chain(before).filter(|(id, _)| !self.is_growing(**id));
+        let times: Vec<(ImageId, Time)> = due.take(background.touches).map(|(&id, &time)| (id, time)).collect();
+        let Some(&(last, _)) = times.last() else { return };
+        self.background.last_touched = last;
+        self.background.touching = times.iter().copied().collect();
+        self.start_change(Origin::Touch, Operation::Touch { times }, Caller::root(), out);
     }
 
-    pub(crate) fn touch_done(&mut self, image: ImageId, ok: bool) {
-        let written = self.background.touching.remove(&image);
-        let gone = self.namespace.inode(image).is_none();
-        if gone || (ok && self.background.touched.get(&image).copied() == written) {
-            self.background.touched.remove(&image);
+    /// Times of modification were written, or not.
+    pub(crate) fn touches_done(&mut self, ok: bool) {
+        let background = &mut self.background;
+        background.touches = match ok {
+            true => (background.touches * 2).min(TOUCHES),
+            false => (background.touches / 2).max(1),
+        };
+        for (image, written) in std::mem::take(&mut background.touching) {
+            let gone = self.namespace.inode(image).is_none();
+            if gone || (ok && background.touched.get(&image) == Some(&written)) {
+                background.touched.remove(&image);
+            }
         }
     }
 }

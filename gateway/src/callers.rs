@@ -131,8 +131,11 @@ impl Gateway {
         connection.attendance.late.clear();
         let ios: Vec<u64> = std::mem::take(&mut connection.attendance.ios).into_iter().collect();
         for io in &ios {
-            self.forget_io(*io);
+            if let Some((image, began)) = self.forget_io(*io) {
+                self.change_forsaken(image, began);
+            }
         }
+        self.forsake_waiting(conn);
         self.client.forsake(self.clock.now, &ios, &mut self.from_client);
     }
 
@@ -246,7 +249,7 @@ mod tests {
         attendance.late.insert(2, (Late::Outdated, Now(10)));
         let seen = |stood, heard: Option<u64>, attendance: &mut Attendance| {
             attendance
-                .take_seen(Now(quiet), heard.map(Now))
+                .take_seen(Now(stood), heard.map(Now))
                 .into_iter()
                 .collect::<Vec<_>>()
         };

@@ -1,13 +1,17 @@
-//! Changes of the tree of names: plan on the mirror, run the transaction, wait until the mirror has it, answer. A
-//! transaction that was refused met a mirror that was behind: it is planned again once the mirror has moved.
+//! Changes of the tree of names: plan on the mirror, run the transaction, wait until the mirror has it, answer.
+//!
+//! A transaction that was refused met a mirror that was behind: something that it compares was written by a commit which the
+//! mirror did not have when it was planned. So it is planned again once the mirror has moved, be it by one commit: which
+//! one it was the store does not say, and the last commit of the whole store, which may be shared, need not be one of ours.
 
 use std::collections::BTreeMap;
 
 use trivet_core::kv::{Revision, TxnOutcome};
 use trivet_core::{ImageId, PoolId};
-use trivet_namespace::{Caller, Context, NsError, Operation, Outcome, SetTime};
+use trivet_namespace::{CallId, Caller, Context, NsError, Operation, Outcome, Plan, SetTime, Time};
 
 use crate::gateway::{Effect, Gateway, Origin};
+use crate::outcomes::Attempt;
 use crate::session::Finished;
 
 /// Image numbers that a gateway takes at a time.
@@ -21,11 +25,15 @@ pub(crate) struct Change {
     pub caller: Caller,
     /// Where a new file is to go; none: to the default pool.
     pub pool: Option<PoolId>,
+    /// The client's call that it is, if that may come again at another gateway.
+    pub call: Option<CallId>,
 }
 
 /// Growths of one file: one is under way, the others wait and are merged.
 #[derive(Debug, Default)]
 struct Growth {
+    /// The last truncation when what is under way was written.
+    cut: Option<Time>,
     under_way: Vec<Origin>,
     waiting: Vec<Change>,
 }
@@ -34,11 +42,13 @@ struct Growth {
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     /// Transactions under way, by ticket.
-    txns: BTreeMap<u64, (Change, Outcome)>,
+    txns: BTreeMap<u64, Attempt>,
     /// Committed; the mirror does not have the commit yet.
     committed: Vec<(Revision, Change, Outcome)>,
-    /// To be planned again when the mirror has this commit.
+    /// To be planned again when the mirror has more than this commit, on which they were planned.
     refused: Vec<(Revision, Change)>,
+    /// To be planned when the gateway is registered.
+    unregistered: Vec<Change>,
     /// Truncations whose data is being removed before they are answered.
     pub trimming: BTreeMap<ImageId, Vec<(Change, Outcome)>>,
     /// To be planned again with the next tick, or when a truncation is over.
@@ -57,6 +67,7 @@ impl Gateway {
             operation,
             caller,
             pool: None,
+            call: None,
         };
         self.start(change, out);
     }
@@ -69,18 +80,26 @@ impl Gateway {
             // What was written before counts no more.
             self.background.touched.remove(id);
         }
-        if let Operation::Grow { id, .. } = change.operation {
+        if let Operation::Grow { id, cut, .. } = change.operation {
             let growth = self.changes.growths.entry(id).or_default();
             if !growth.under_way.is_empty() {
                 growth.waiting.push(change);
                 return;
             }
+            growth.cut = cut;
             growth.under_way.push(change.origin);
         }
         self.plan_change(change, out);
     }
 
     fn plan_change(&mut self, change: Change, out: &mut Vec<Effect>) {
+        if self.author().is_none() {
+            self.changes.unregistered.push(change);
+            return self.register(out);
+        }
+        if let Some(outcome) = change.call.as_ref().and_then(|call| self.namespace.reply(call)) {
+            return self.finish_change(&change, Ok(outcome), out);
+        }
         let wanted = change.pool.or_else(|| self.default_pool());
         let pool = wanted.filter(|&pool| self.takes_images(pool));
         let context = Context {
@@ -98,9 +117,10 @@ impl Gateway {
                 {
                     plan.txn.compare.extend(Gateway::new_file_guard(pool));
                 }
-                let ticket = self.number();
-                self.changes.txns.insert(ticket, (change, plan.outcome));
-                out.push(Effect::Txn(ticket, plan.txn));
+                if let Some(call) = &change.call {
+                    self.namespace.sign_call(&mut plan.txn, call, &plan.outcome);
+                }
+                self.send_change(change, plan, out);
             }
             Err(NsError::NeedNumbers) => {
                 self.changes.numberless.push(change);
@@ -109,6 +129,12 @@ impl Gateway {
             Err(NsError::Trimming(_)) => self.changes.held.push(change),
             Err(error) => self.finish_change(&change, Err(error), out),
         }
+    }
+
+    fn send_change(&mut self, change: Change, plan: Plan, out: &mut Vec<Effect>) {
+        let author = self.author().expect("what is planned has an author");
+        let (ticket, attempt) = self.attempt(change, plan, author, out);
+        self.changes.txns.insert(ticket, attempt);
     }
 
     fn reserve_numbers(&mut self, out: &mut Vec<Effect>) {
@@ -121,19 +147,41 @@ impl Gateway {
 
     /// A transaction of a change has ended.
     pub(crate) fn change_txn_ended(&mut self, ticket: u64, outcome: TxnOutcome, out: &mut Vec<Effect>) {
-        let Some((change, result)) = self.changes.txns.remove(&ticket) else {
+        let Some(mut attempt) = self.changes.txns.remove(&ticket) else {
             return;
         };
         match outcome {
-            TxnOutcome::Committed(revision) => self.changes.committed.push((revision, change, result)),
-            // A time of modification is written with a later tick, if it still counts.
-            TxnOutcome::Refused(_) | TxnOutcome::Unknown if is_touch(&change) => {
-                self.finish_change(&change, Err(NsError::NotSync), out);
+            TxnOutcome::Committed(revision) => {
+                self.attempt_executed(&attempt);
+                self.changes.committed.push((revision, attempt.change, attempt.outcome));
             }
-            TxnOutcome::Refused(revision) => self.changes.refused.push((revision, change)),
-            TxnOutcome::Unknown => self.changes.held.push(change),
+            TxnOutcome::Refused(_) => {
+                self.attempt_failed(&mut attempt);
+                self.change_refused(attempt, out);
+            }
+            TxnOutcome::Unknown => self.attempt_unknown(attempt),
         }
         self.mirror_moved(out);
+    }
+
+    fn change_refused(&mut self, attempt: Attempt, out: &mut Vec<Effect>) {
+        let Attempt { change, planned, .. } = attempt;
+        // A time of modification is written with a later tick, if it still counts.
+        if is_touch(&change) {
+            self.finish_change(&change, Err(NsError::NotSync), out);
+        } else {
+            self.changes.refused.push((planned, change));
+        }
+    }
+
+    /// It is known that a change was not executed and never will be.
+    pub(crate) fn change_not_executed(&mut self, mut attempt: Attempt, out: &mut Vec<Effect>) {
+        self.attempt_failed(&mut attempt);
+        if is_touch(&attempt.change) {
+            self.finish_change(&attempt.change, Err(NsError::NotSync), out);
+        } else {
+            self.plan_change(attempt.change, out);
+        }
     }
 
     /// Answers what the mirror has by now, and plans again what was refused.
@@ -146,16 +194,22 @@ impl Gateway {
         for (_, change, outcome) in Vec::from_iter::<Vec<_>>(seen) {
             self.applied(change, outcome, out);
         }
+        self.look_for_traces(out);
         let (again, rest) = std::mem::take(&mut self.changes.refused)
             .into_iter()
-            .partition(|(at, _)| *at <= revision);
+            .partition(|(planned, _)| *planned < revision);
         self.changes.refused = rest;
         for (_, change) in Vec::from_iter::<Vec<_>>(again) {
             self.plan_change(change, out);
         }
+        if self.author().is_some() {
+            for change in std::mem::take(&mut self.changes.unregistered) {
+                self.plan_change(change, out);
+            }
+        }
     }
 
-    /// Plans again what waits for a truncation or for the metadata store.
+    /// Plans again what waits for a truncation.
     pub(crate) fn retry_changes(&mut self, out: &mut Vec<Effect>) {
         for change in std::mem::take(&mut self.changes.held) {
             self.plan_change(change, out);
@@ -163,7 +217,7 @@ impl Gateway {
     }
 
     /// The mirror has the change: a truncation's data goes before it is answered.
-    fn applied(&mut self, change: Change, outcome: Outcome, out: &mut Vec<Effect>) {
+    pub(crate) fn applied(&mut self, change: Change, outcome: Outcome, out: &mut Vec<Effect>) {
         let id = match (&change.operation, &outcome) {
             (Operation::SetAttr { id, .. } | Operation::Resize { id, .. }, _) => Some(*id),
             (Operation::CreateFile { .. }, Outcome::Node(id)) => Some(*id),
@@ -197,7 +251,8 @@ impl Gateway {
         match origin {
             Origin::Session(conn, ticket) => self.answer(conn, ticket, Finished::Change(result)),
             Origin::Admin(call) => self.admin_change_ended(call, result),
-            Origin::Touch(image) => self.touch_done(image, result.is_ok()),
+            Origin::Touch => self.touches_done(result.is_ok()),
+            Origin::EndUse(image, client) => self.use_ended(image, client),
             Origin::Purge(_) | Origin::Trim(_) | Origin::Numbers | Origin::Fence(_) => {}
         }
     }
@@ -216,39 +271,57 @@ impl Gateway {
         }
     }
 
+    /// Whether a file is being made larger.
+    pub(crate) fn is_growing(&self, id: ImageId) -> bool {
+        self.changes.growths.contains_key(&id)
+    }
+
+    /// Whether a file is being made larger for what was written before its last truncation, which is `cut`.
+    pub(crate) fn is_growing_from(&self, id: ImageId, cut: Option<Time>) -> bool {
+        let waits_since = |change: &Change| !matches!(change.operation, Operation::Grow { cut: c, .. } if c == cut);
+        let growth = self.changes.growths.get(&id);
+        growth.is_some_and(|growth| growth.cut != cut || growth.waiting.iter().any(waits_since))
+    }
+
     /// Answers everybody who waited for this growth, and starts the next for all who came meanwhile.
     fn growth_done(&mut self, id: ImageId, result: &Result<Outcome, NsError>, out: &mut Vec<Effect>) {
         let Some(growth) = self.changes.growths.remove(&id) else {
             return;
         };
+        self.stir_use(id);
         for origin in growth.under_way {
             self.answer_origin(origin, result.clone());
         }
-        // A session's growth lends its origin rather than a touch: it must not be given up when it is refused.
-        let Some(model) = growth.waiting.iter().max_by_key(|change| !is_touch(change)).cloned() else {
-            return;
-        };
-        let (mut size, mut mtime) = (0, trivet_namespace::Time::default());
-        for change in &growth.waiting {
-            if let Operation::Grow { size: s, mtime: m, .. } = change.operation {
-                size = size.max(s);
-                mtime = mtime.max(m);
+        let cut = self.namespace.inode(id).and_then(|inode| inode.cut);
+        let (mut next, mut size, mut mtime) = (Vec::new(), 0, Time::default());
+        for change in growth.waiting {
+            match change.operation {
+                Operation::Grow {
+                    size: s,
+                    mtime: m,
+                    cut: c,
+                    ..
+                } if c == cut => {
+                    (size, mtime) = (size.max(s), mtime.max(m));
+                    next.push(change);
+                }
+                // What was written before a truncation is not what makes the file grow after it.
+                _ => self.answer_origin(change.origin, Err(NsError::Cut)),
             }
         }
-        let under_way = growth.waiting.iter().map(|change| change.origin).collect();
-        self.changes.growths.insert(
-            id,
-            Growth {
-                under_way,
-                waiting: Vec::new(),
-            },
-        );
-        let operation = Operation::Grow { id, size, mtime };
+        let Some(model) = next.first().cloned() else { return };
+        let growth = Growth {
+            cut,
+            under_way: next.iter().map(|change| change.origin).collect(),
+            waiting: Vec::new(),
+        };
+        self.changes.growths.insert(id, growth);
+        let operation = Operation::Grow { id, size, mtime, cut };
         self.plan_change(Change { operation, ..model }, out);
     }
 }
 
 /// Whether nobody but the gateway itself waits for it.
 fn is_touch(change: &Change) -> bool {
-    matches!(change.origin, Origin::Touch(_))
+    change.origin == Origin::Touch
 }

@@ -40,8 +40,8 @@ pub(crate) struct Fences {
 }
 
 impl Gateway {
-    /// Registers this gateway, and says so if it is fenced.
-    pub(crate) fn register(&mut self, out: &mut Vec<Effect>) {
+    /// Has OSDs execute operations of this gateway, and says so if it is fenced.
+    pub(crate) fn enlist(&mut self, out: &mut Vec<Effect>) {
         let map = self.client.map();
         if map.revision == 0 {
             return;

@@ -21,7 +21,7 @@ use crate::admin::metrics::{ExportList, ExportMetrics, Metrics, Op, Protocol};
 use crate::admin::{AdminCall, AdminResult, CallId};
 use crate::background::Background;
 use crate::callers::Attendance;
-use crate::changes::Changes;
+use crate::changes::{Change, Changes};
 use crate::cluster::{Edits, Moving, Progress, Usages};
 use crate::fences::Fences;
 use crate::fresh::Freshness;
@@ -29,9 +29,11 @@ use crate::iscsi::IscsiSession;
 use crate::memory::{Account, Memory};
 use crate::nbd::NbdSession;
 use crate::nfs::{NfsServer, NfsSession};
+use crate::outcomes::Outcomes;
 use crate::scrub::Scrubs;
 use crate::session::{Desk, Ending, Finished, InFlight, Request, Session, Space, Ticket};
 use crate::status::OsdReport;
+use crate::uses::Uses;
 
 /// A connection is not read from while it has more than this under way.
 const MAX_IN_FLIGHT: InFlight = InFlight {
@@ -122,12 +124,14 @@ pub(crate) enum Origin {
     Purge(ImageId),
     /// Removal of what a truncation cut off.
     Trim(ImageId),
-    /// A time of modification.
-    Touch(ImageId),
+    /// Times of modification.
+    Touch,
     /// Reservation of image numbers.
     Numbers,
     /// The fence around a gateway.
     Fence(ClientId),
+    /// The end of a use by a gateway that is gone.
+    EndUse(ImageId, ClientId),
 }
 
 /// An operation of the cluster client under way.
@@ -135,6 +139,8 @@ struct Io {
     origin: Origin,
     started: Now,
     measured: Option<(Arc<ExportMetrics>, Op, u64)>,
+    /// Of a client's change: the image, and its last truncation when the change began.
+    change: Option<(ImageId, Option<Time>)>,
 }
 
 /// See the module.
@@ -145,6 +151,8 @@ pub struct Gateway {
     pub(crate) numbers: Numbers,
     pub(crate) client: Client,
     pub(crate) changes: Changes,
+    pub(crate) outcomes: Outcomes,
+    pub(crate) uses: Uses,
     pub(crate) background: Background,
     pub(crate) calls: BTreeMap<u64, (AdminCall, CallId)>,
     pub(crate) scrubs: Scrubs,
@@ -191,6 +199,8 @@ impl Gateway {
             numbers: Numbers::default(),
             client: Client::new(id),
             changes: Changes::default(),
+            outcomes: Outcomes::default(),
+            uses: Uses::default(),
             background: Background::default(),
             calls: BTreeMap::new(),
             scrubs: Scrubs::default(),
@@ -359,10 +369,13 @@ impl Gateway {
         self.client.notice(clock.now, notice, &mut effects);
         self.from_client = effects;
         self.freshness.mirror_moved(self.namespace.revision());
+        self.stir_uses(notice);
+        self.enlist(out);
         self.register(out);
         self.let_go(out);
         self.mirror_moved(out);
         self.edits_moved(out);
+        self.tend_stirred(out);
         self.run_background(out);
         self.work(out);
     }
@@ -372,7 +385,13 @@ impl Gateway {
         self.at(clock);
         if let Some((call, answer)) = self.scrubs.txn_ended(ticket, outcome) {
             self.answer_call(call, answer);
-        } else if !self.fence_txn_ended(ticket, outcome, out) && !self.edit_txn_ended(ticket, outcome, out) {
+            return self.work(out);
+        }
+        let taken = self.fence_txn_ended(ticket, outcome, out)
+            || self.edit_txn_ended(ticket, outcome, out)
+            || self.outcome_txn_ended(ticket, outcome, out)
+            || self.use_txn_ended(ticket, outcome, out);
+        if !taken {
             self.change_txn_ended(ticket, outcome, out);
         }
         self.work(out);
@@ -395,7 +414,12 @@ impl Gateway {
         let mut effects = std::mem::take(&mut self.from_client);
         self.client.tick(clock.now, &mut effects);
         self.from_client = effects;
+        self.register(out);
+        self.ask_outcomes(out);
         self.retry_changes(out);
+        self.retry_edits(out);
+        self.end_forsaken();
+        self.tend_waiting(out);
         self.run_background(out);
         self.look_at_memory(out);
         if clock.now.since(self.last_tick) >= SESSION_TICK {
@@ -408,8 +432,10 @@ impl Gateway {
             self.write_touched(out);
             self.look_at_held(out);
             self.look_for_callers(out);
-            self.register(out);
+            self.enlist(out);
             self.fence_forgotten(out);
+            self.tend_uses(out);
+            self.sweep_authors(out);
             self.tick_sessions(out);
         }
         out.extend(self.metrics.take_changed().map(Effect::Exports));
@@ -436,8 +462,17 @@ impl Gateway {
         self.next
     }
 
-    /// Starts an operation on an image's bytes, under the ticket that comes back.
-    pub(crate) fn start_io(&mut self, origin: Origin, image: ImageId, op: ImageOp) -> u64 {
+    /// The protocol of whoever asked for an operation, if it is a client that is still known.
+    pub(crate) fn protocol_of(&self, origin: Origin) -> Option<Protocol> {
+        match origin {
+            Origin::Session(conn, _) => Some(self.connections.get(&conn)?.protocol),
+            _ => None,
+        }
+    }
+
+    /// Starts an operation on an image's bytes, under the ticket that comes back; `began`, of a client's change: the
+    /// image's last truncation.
+    pub(crate) fn start_io(&mut self, origin: Origin, image: ImageId, op: ImageOp, began: Option<Option<Time>>) -> u64 {
         let ticket = self.number();
         let measured = match origin {
             Origin::Session(conn, _) => {
@@ -449,6 +484,7 @@ impl Gateway {
         self.expect_io(ticket, origin);
         if let Some(io) = self.ios.get_mut(&ticket) {
             io.measured = measured;
+            io.change = began.map(|cut| (image, cut));
         }
         if let Origin::Session(conn, _) = origin
             && let Some(connection) = self.connections.get_mut(&conn)
@@ -467,6 +503,7 @@ impl Gateway {
             origin,
             started: self.clock.now,
             measured: None,
+            change: None,
         };
         self.ios.insert(ticket, io);
     }
@@ -476,9 +513,9 @@ impl Gateway {
         self.ios.get(&io).map(|io| io.started)
     }
 
-    /// Nobody waits for an operation any more.
-    pub(crate) fn forget_io(&mut self, io: u64) {
-        self.ios.remove(&io);
+    /// Nobody waits for an operation any more. Of a change: which image's, and after which truncation it began.
+    pub(crate) fn forget_io(&mut self, io: u64) -> Option<(ImageId, Option<Time>)> {
+        self.ios.remove(&io)?.change
     }
 
     fn measure(&mut self, conn: ConnKey, image: ImageId, op: &ImageOp) -> Option<(Arc<ExportMetrics>, Op, u64)> {
@@ -518,7 +555,9 @@ impl Gateway {
                 }
             }
             let Some((conn, ticket, finished)) = self.answers.pop_front() else {
-                if self.from_client.is_empty() {
+                // What the answers led to has been asked for by now.
+                self.tend_stirred(out);
+                if self.from_client.is_empty() && self.answers.is_empty() {
                     break;
                 }
                 continue;
@@ -548,12 +587,15 @@ impl Gateway {
         {
             connection.attendance.ended(ticket);
         }
+        if let Some((image, began)) = io.change {
+            self.change_ended(image, began);
+        }
         match io.origin {
             Origin::Session(conn, ticket) => self.answers.push_back((conn, ticket, Finished::Io(result))),
             Origin::Purge(image) => self.purge_io_ended(image, result.map(drop), out),
             Origin::Trim(image) => self.trim_io_ended(image, result.map(drop), out),
             Origin::Fence(client) => self.barrier_ended(client, ticket, result.map(drop), out),
-            Origin::Admin(_) | Origin::Touch(_) | Origin::Numbers => {}
+            Origin::Admin(_) | Origin::Touch | Origin::Numbers | Origin::EndUse(..) => {}
         }
     }
 
@@ -621,14 +663,29 @@ impl Gateway {
 
     fn take_request(&mut self, origin: Origin, request: Request, out: &mut Vec<Effect>) {
         match request {
-            Request::Io { image, op } => {
-                self.start_io(origin, image, op);
+            Request::Io {
+                image,
+                op: op @ ImageOp::Read { .. },
+            } => {
+                self.start_io(origin, image, op, None);
             }
-            Request::Change { operation, caller } => {
+            Request::Io { image, op } => self.change_bytes(origin, image, op, out),
+            Request::Change {
+                operation,
+                caller,
+                call,
+            } => {
                 if let Origin::Session(conn, ticket) = origin {
                     self.changing.insert((conn, ticket), self.clock.now);
                 }
-                self.start_change(origin, operation, caller, out);
+                let change = Change {
+                    origin,
+                    operation,
+                    caller,
+                    pool: None,
+                    call,
+                };
+                self.start(change, out);
             }
             Request::Touch { image } => {
                 self.background.touched.insert(image, self.clock.wall);

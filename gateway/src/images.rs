@@ -30,6 +30,7 @@ impl Gateway {
                     operation,
                     caller: Caller::root(),
                     pool,
+                    call: None,
                 };
                 self.start(change, out);
             }
@@ -159,6 +160,10 @@ fn image_error(path: &str, error: &NsError) -> AdminError {
             format!("{path}: a part of the path is not a directory"),
         ),
         NsError::IsDir => (ErrorKind::Conflict, format!("{path} is a directory, not an image")),
+        NsError::Unknown => (
+            ErrorKind::Unavailable,
+            format!("{path}: {error}; look before trying again"),
+        ),
         NsError::NoPool => (ErrorKind::Unavailable, format!("{path}: {NO_POOL}")),
         NsError::NoSpace => (ErrorKind::NoSpace, format!("{path}: {error}")),
         NsError::FileTooBig | NsError::NameTooLong | NsError::Inval => (ErrorKind::Invalid, format!("{path}: {error}")),

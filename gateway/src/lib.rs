@@ -20,8 +20,10 @@ pub mod iscsi;
 pub mod memory;
 pub mod nbd;
 pub mod nfs;
+mod outcomes;
 mod scrub;
 pub mod session;
 pub mod status;
 #[cfg(test)]
 mod test_tree;
+mod uses;

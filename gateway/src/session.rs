@@ -7,7 +7,7 @@
 use bytes::{Bytes, BytesMut};
 use trivet_client::{ImageOp, IoError};
 use trivet_core::{ImageId, Now};
-use trivet_namespace::{Caller, Namespace, NsError, Operation, Outcome, Time};
+use trivet_namespace::{CallId, Caller, Namespace, NsError, Operation, Outcome, Time};
 
 use crate::fresh::Freshness;
 
@@ -104,6 +104,8 @@ pub enum Request {
         operation: Operation,
         /// On whose behalf.
         caller: Caller,
+        /// The client's call that it is, if that may come again at another gateway.
+        call: Option<CallId>,
     },
     /// The image was written: its mtime moves soon (within about a second), without an answer.
     Touch {
@@ -151,7 +153,20 @@ impl Desk<'_> {
 
     /// Asks for a change of the tree of names.
     pub fn change(&mut self, operation: Operation, caller: Caller) -> Ticket {
-        self.leave(Request::Change { operation, caller })
+        self.leave(Request::Change {
+            operation,
+            caller,
+            call: None,
+        })
+    }
+
+    /// As [`Desk::change`], for a call that may come again at another gateway: it is executed once and answered the same.
+    pub fn change_once(&mut self, operation: Operation, caller: Caller, call: CallId) -> Ticket {
+        self.leave(Request::Change {
+            operation,
+            caller,
+            call: Some(call),
+        })
     }
 
     /// Notes that an image was written.

@@ -100,7 +100,9 @@ pub enum Event {
 pub enum TxnOutcome {
     /// All conditions held; the changes are durable as this commit.
     Committed(Revision),
-    /// A condition did not hold as of this commit; nothing changed.
+    /// A condition did not hold as of this commit, the last one of the whole store; nothing changed. In a store that is
+    /// shared it may be a commit that concerns nobody here, which no mirror ever reaches: what a mirror does reach is a commit
+    /// behind the one on which the conditions were decided.
     Refused(Revision),
     /// The store could not be asked, or its answer was lost: it may or may not have happened.
     Unknown,

@@ -127,6 +127,9 @@ pub struct Inode {
     /// Of a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trimming: Option<Trimming>,
+    /// Of a file: the ctime that its last truncation gave it, which tells truncations apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<Time>,
 }
 
 mod escaped {
@@ -168,6 +171,7 @@ impl Inode {
             parent: None,
             next_cookie: None,
             trimming: None,
+            cut: None,
         }
     }
 
@@ -238,6 +242,10 @@ impl Inode {
                 "only a file can be trimmed",
             ),
             (
+                self.cut.is_none_or(Time::is_valid) && self.cut.is_some() >= self.trimming.is_some(),
+                "a trimming has its time",
+            ),
+            (
                 self.trimming.is_none_or(|t| self.size <= t.from && t.from < t.to),
                 "a bad trimming",
             ),
@@ -304,6 +312,7 @@ mod tests {
         let trimmed = Inode {
             size: 10,
             trimming,
+            cut: Some(NOW),
             verifier: Some(u64::MAX),
             ..file.clone()
         };
@@ -356,8 +365,16 @@ mod tests {
             (r#""uid":0"#, r#""uid":0,"parent":1"#),
             (r#""uid":0"#, r#""uid":0,"target":"x""#),
             (r#""uid":0"#, r#""uid":0,"next_cookie":16"#),
-            (r#""uid":0"#, r#""uid":0,"trimming":{"from":9,"to":20,"by":1}"#),
-            (r#""uid":0"#, r#""uid":0,"trimming":{"from":20,"to":20,"by":1}"#),
+            (
+                r#""uid":0"#,
+                r#""uid":0,"trimming":{"from":9,"to":20,"by":1},"cut":[1,0]"#,
+            ),
+            (
+                r#""uid":0"#,
+                r#""uid":0,"trimming":{"from":20,"to":20,"by":1},"cut":[1,0]"#,
+            ),
+            (r#""uid":0"#, r#""uid":0,"trimming":{"from":10,"to":20,"by":1}"#),
+            (r#""uid":0"#, r#""uid":0,"cut":[1,1000000000]"#),
             (r#""uid":0,"#, ""),
             ("}", ""),
         ];

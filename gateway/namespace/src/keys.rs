@@ -1,6 +1,6 @@
 //! The names of the keys, and back. Every name has exactly one spelling; others are not recognised.
 
-use trivet_core::ImageId;
+use trivet_core::{ClientId, ImageId};
 
 use crate::MAX_NAME;
 
@@ -9,6 +9,10 @@ pub(crate) const NEXT: &str = "ns/next";
 const INODE: &str = "ns/inode/";
 const ENTRY: &str = "ns/entry/";
 const PURGE: &str = "ns/purge/";
+const AUTHOR: &str = "ns/author/";
+const DONE: &str = "ns/done/";
+const USE: &str = "ns/use/";
+const REPLY: &str = "ns/reply/";
 
 /// A key under `ns/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +21,10 @@ pub(crate) enum Key {
     Inode(ImageId),
     Entry(ImageId, Vec<u8>),
     Purge(ImageId),
+    Author(ClientId),
+    Done(ClientId, u64),
+    Use(ImageId, ClientId),
+    Reply(Vec<u8>, u128),
 }
 
 pub(crate) fn inode(id: ImageId) -> String {
@@ -25,6 +33,27 @@ pub(crate) fn inode(id: ImageId) -> String {
 
 pub(crate) fn purge(id: ImageId) -> String {
     format!("{PURGE}{id}")
+}
+
+pub(crate) fn author(client: ClientId) -> String {
+    format!("{AUTHOR}{:016x}", client.0)
+}
+
+pub(crate) fn done(client: ClientId, sequence: u64) -> String {
+    format!("{DONE}{:016x}/{sequence:x}", client.0)
+}
+
+pub(crate) fn reply(caller: &[u8], call: u128) -> String {
+    format!("{REPLY}{}/{call:x}", escape(caller))
+}
+
+/// The prefix of all uses of an image.
+pub(crate) fn users(image: ImageId) -> String {
+    format!("{USE}{image}/")
+}
+
+pub(crate) fn usage(image: ImageId, client: ClientId) -> String {
+    format!("{USE}{image}/{:016x}", client.0)
 }
 
 /// The prefix of all entries of a directory.
@@ -46,6 +75,19 @@ pub(crate) fn parse(key: &str) -> Option<Key> {
         id(rest).map(Key::Inode)
     } else if let Some(rest) = key.strip_prefix(PURGE) {
         id(rest).map(Key::Purge)
+    } else if let Some(rest) = key.strip_prefix(AUTHOR) {
+        client(rest).map(Key::Author)
+    } else if let Some(rest) = key.strip_prefix(DONE) {
+        let (author, sequence) = rest.split_once('/')?;
+        Some(Key::Done(client(author)?, number(sequence)?))
+    } else if let Some(rest) = key.strip_prefix(USE) {
+        let (image, user) = rest.split_once('/')?;
+        Some(Key::Use(id(image)?, client(user)?))
+    } else if let Some(rest) = key.strip_prefix(REPLY) {
+        let (caller, call) = rest.split_once('/')?;
+        let number = u128::from_str_radix(call, 16).ok()?;
+        let caller = unescape(caller).filter(|_| format!("{number:x}") == call)?;
+        Some(Key::Reply(caller, number))
     } else {
         let (dir, name) = key.strip_prefix(ENTRY)?.split_once('/')?;
         let name = unescape(name).filter(|name| (1..=MAX_NAME).contains(&name.len()))?;
@@ -54,8 +96,17 @@ pub(crate) fn parse(key: &str) -> Option<Key> {
 }
 
 fn id(hex: &str) -> Option<ImageId> {
-    let id = ImageId(u64::from_str_radix(hex, 16).ok()?);
-    (id.to_string() == hex).then_some(id)
+    number(hex).map(ImageId)
+}
+
+fn number(hex: &str) -> Option<u64> {
+    let number = u64::from_str_radix(hex, 16).ok()?;
+    (format!("{number:x}") == hex).then_some(number)
+}
+
+fn client(hex: &str) -> Option<ClientId> {
+    let id = u64::from_str_radix(hex, 16).ok()?;
+    (format!("{id:016x}") == hex).then_some(ClientId(id))
 }
 
 fn is_plain(byte: u8) -> bool {
@@ -132,6 +183,10 @@ mod tests {
             ("ns/inode/1000000000007", Key::Inode(id)),
             ("ns/purge/1000000000007", Key::Purge(id)),
             ("ns/entry/1/web%2001", Key::Entry(ImageId(1), name.clone())),
+            ("ns/author/00000000000000a1", Key::Author(ClientId(0xa1))),
+            ("ns/done/00000000000000a1/1f", Key::Done(ClientId(0xa1), 31)),
+            ("ns/use/1000000000007/00000000000000a1", Key::Use(id, ClientId(0xa1))),
+            ("ns/reply/web%2001/1f", Key::Reply(name.clone(), 31)),
         ];
         for (text, key) in table {
             assert_eq!(parse(text), Some(key), "{text}");
@@ -139,6 +194,10 @@ mod tests {
         assert_eq!(inode(id), table_text(1));
         assert_eq!(purge(id), table_text(2));
         assert_eq!(entry(ImageId(1), &name), table_text(3));
+        assert_eq!(author(ClientId(0xa1)), table_text(4));
+        assert_eq!(done(ClientId(0xa1), 31), table_text(5));
+        assert_eq!(usage(id, ClientId(0xa1)), table_text(6));
+        assert_eq!(reply(&name, 31), table_text(7));
         let long = format!("ns/entry/1/{}", "n".repeat(256));
         let wrong = [
             "",
@@ -152,6 +211,9 @@ mod tests {
             "ns/entry/1/a/b",
             "ns/entry//a",
             "ns/inode/10000000000000000",
+            "ns/author/a1",
+            "ns/done/00000000000000a1",
+            "ns/done/00000000000000a1/01",
             &long,
         ];
         for text in wrong {
@@ -165,6 +227,10 @@ mod tests {
             "ns/inode/1000000000007",
             "ns/purge/1000000000007",
             "ns/entry/1/web%2001",
+            "ns/author/00000000000000a1",
+            "ns/done/00000000000000a1/1f",
+            "ns/use/1000000000007/00000000000000a1",
+            "ns/reply/web%2001/1f",
         ][index]
     }
 }

@@ -11,20 +11,26 @@
 //! Does not: talk to the store, touch image data, squash identities, know about exports.
 
 mod access;
+mod author;
 mod directory;
 mod inode;
 mod keys;
 mod mirror;
 mod operation;
 mod plan;
+mod replies;
 #[cfg(test)]
 mod tests;
+mod users;
 
 pub use access::{Access, Caller, may, may_or_owns};
+pub use author::{Author, Trace};
 pub use directory::Entry;
 pub use inode::{Inode, Kind, Time, Trimming};
 pub use mirror::{Namespace, fuzz};
 pub use operation::{Attributes, Context, CreateHow, NsError, Numbers, Operation, Outcome, Plan, SetTime, Special};
+pub use replies::CallId;
+pub use users::{Use, image_of};
 
 use trivet_core::ImageId;
 

@@ -6,11 +6,14 @@ use std::sync::Arc;
 use trivet_core::ImageId;
 use trivet_core::kv::{Change, Compare, Event, KeyValue, Notice, Revision, Txn};
 
-use crate::ROOT;
+use crate::author::{Authors, DoneValue};
 use crate::directory::{Directory, Entry, Slot};
 use crate::inode::{self, Inode, Kind, PurgeValue, Time, Trimming};
 use crate::keys::{self, Key};
 use crate::operation::NsError;
+use crate::replies::{Replies, ReplyValue};
+use crate::users::{UseValue, Users};
+use crate::{PREFIX, ROOT};
 
 /// More directories above a file than this are taken for a cycle in damaged metadata.
 const MAX_DEPTH: usize = 4096;
@@ -31,6 +34,9 @@ pub struct Namespace {
     purges: BTreeMap<ImageId, (PurgeValue, Revision)>,
     trims: BTreeSet<ImageId>,
     next: Option<(u64, Revision)>,
+    pub(crate) authors: Authors,
+    pub(crate) users: Users,
+    pub(crate) replies: Replies,
     damaged: BTreeMap<String, String>,
 }
 
@@ -227,6 +233,10 @@ impl Namespace {
     }
 
     fn put(&mut self, row: &KeyValue) {
+        // What is not of the tree is no concern of ours.
+        if !row.key.starts_with(PREFIX) {
+            return;
+        }
         self.delete(&row.key);
         if let Err(why) = self.read(row) {
             self.damaged.insert(row.key.clone(), why);
@@ -239,6 +249,19 @@ impl Namespace {
             Key::Next => self.next = Some((inode::decode(&row.value)?, revision)),
             Key::Purge(id) => {
                 self.purges.insert(id, (inode::decode(&row.value)?, revision));
+            }
+            Key::Author(client) => self.authors.register(client, revision),
+            Key::Done(client, number) => {
+                let value: DoneValue = inode::decode(&row.value)?;
+                self.authors.put(client, number, value);
+            }
+            Key::Reply(caller, call) => {
+                let value: ReplyValue = inode::decode(&row.value)?;
+                self.replies.put(&caller, call, value, revision);
+            }
+            Key::Use(image, client) => {
+                let value: UseValue = inode::decode(&row.value)?;
+                self.users.put(image, client, value, revision);
             }
             Key::Inode(id) => {
                 let inode = Inode::decode(&row.value)?;
@@ -268,6 +291,10 @@ impl Namespace {
         match keys::parse(key) {
             None => {}
             Some(Key::Next) => self.next = None,
+            Some(Key::Reply(caller, call)) => self.replies.remove(&caller, call),
+            Some(Key::Use(image, client)) => self.users.remove(image, client),
+            Some(Key::Author(client)) => self.authors.unregister(client),
+            Some(Key::Done(client, number)) => self.authors.remove(client, number),
             Some(Key::Purge(id)) => {
                 self.purges.remove(&id);
             }

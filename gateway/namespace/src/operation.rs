@@ -125,14 +125,23 @@ pub enum Operation {
         guard_ctime: Option<Time>,
     },
     /// A write has reached the byte before `size` at `mtime`: size and times follow, never back.
-    /// The caller has checked the permission to write.
-    Grow { id: ImageId, size: u64, mtime: Time },
+    /// The caller has checked the permission to write; when it wrote, the last truncation was `cut`.
+    Grow {
+        id: ImageId,
+        size: u64,
+        mtime: Time,
+        cut: Option<Time>,
+    },
+    /// Files were written in place at these times, which never go back. Files that are gone are left out.
+    Touch { times: Vec<(ImageId, Time)> },
     /// The data of a truncation is removed.
     TrimDone { id: ImageId, trimming: Trimming },
     /// This gateway takes a truncation over from one that is dead for certain.
     TakeTrim { id: ImageId, trimming: Trimming },
     /// The data of a removed file is gone.
     PurgeDone { id: ImageId },
+    /// A gateway that is gone for certain does not use a file any more, which it may have written until now.
+    EndUse { id: ImageId, client: ClientId },
     /// Makes an image, and the directories above it, as the administrator: `Node`.
     CreateImage { path: Vec<u8>, size: u64 },
     /// Removes an image's name, as the administrator.
@@ -266,6 +275,12 @@ pub enum NsError {
     /// An earlier truncation's data must be removed first: by its gateway, see [`Trimming`].
     #[error("a truncation is under way")]
     Trimming(Trimming),
+    /// It may have happened, and what could tell was swept up meanwhile: the gateway was away for too long.
+    #[error("nobody can say whether it happened")]
+    Unknown,
+    /// The file was truncated after what was to make it grow: that may be gone.
+    #[error("truncated meanwhile")]
+    Cut,
     /// What the store holds cannot be read.
     #[error("the metadata is damaged: {0}")]
     Damaged(String),

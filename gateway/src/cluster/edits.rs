@@ -1,5 +1,7 @@
 //! Changes that administrators make: plan on the mirror, run the transaction, answer when the mirror has it. One that was
-//! refused met a mirror that was behind: it is planned again when the mirror has caught up, a few times.
+//! refused met a mirror that was behind: it is planned again, a few times, when the mirror has caught up, or with the next
+//! tick if it has moved at all: the commit that the store names may be somebody else's, of which the mirror never hears. If
+//! nobody can say what became of one, the administrator is told so.
 
 use std::collections::BTreeMap;
 
@@ -48,6 +50,8 @@ struct Edit {
     change: ClusterChange,
     call: CallId,
     refused: u32,
+    /// The commit on which it was planned.
+    planned: Revision,
     then: Then,
 }
 
@@ -57,8 +61,10 @@ pub(crate) struct Edits {
     pub marks: Marks,
     /// Transactions under way, by ticket.
     running: BTreeMap<u64, Edit>,
-    /// Wait until the mirror has a commit; whether it is their own.
-    waiting: Vec<(Revision, Edit, bool)>,
+    /// Done when the mirror has this commit, which is their own.
+    committed: Vec<(Revision, Edit)>,
+    /// Refused as of this commit.
+    refused: Vec<(Revision, Edit)>,
 }
 
 impl Gateway {
@@ -68,6 +74,7 @@ impl Gateway {
             change,
             call,
             refused: 0,
+            planned: 0,
             then: Then::Answer,
         };
         self.plan_edit(edit, out);
@@ -83,6 +90,7 @@ impl Gateway {
             Ok(planned) => {
                 let ticket = self.number();
                 edit.then = planned.then;
+                edit.planned = self.client.map().revision;
                 self.edits.running.insert(ticket, edit);
                 out.push(Effect::Txn(ticket, planned.txn));
             }
@@ -133,12 +141,12 @@ impl Gateway {
         };
         edit.refused += 1;
         match outcome {
-            TxnOutcome::Committed(revision) => self.edits.waiting.push((revision, edit, true)),
+            TxnOutcome::Committed(revision) => self.edits.committed.push((revision, edit)),
             TxnOutcome::Refused(_) if edit.refused >= TRIES => {
                 let error = conflict("others change the same all the time; look, and try again");
                 self.answer_call(edit.call, Err(error));
             }
-            TxnOutcome::Refused(revision) => self.edits.waiting.push((revision, edit, false)),
+            TxnOutcome::Refused(revision) => self.edits.refused.push((revision, edit)),
             TxnOutcome::Unknown => self.answer_call(edit.call, Err(unknown())),
         }
         self.edits_moved(out);
@@ -148,16 +156,23 @@ impl Gateway {
     /// Goes on with what the mirror has by now.
     pub(crate) fn edits_moved(&mut self, out: &mut Vec<Effect>) {
         let revision = self.client.map().revision;
-        let (seen, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.edits.waiting)
-            .into_iter()
-            .partition(|(at, ..)| *at <= revision);
-        self.edits.waiting = rest;
-        for (_, edit, committed) in seen {
-            if committed {
-                self.edit_committed(edit, out);
-            } else {
-                self.plan_edit(edit, out);
-            }
+        let seen = self.edits.committed.extract_if(.., |(at, _)| *at <= revision);
+        for (_, edit) in Vec::from_iter(seen) {
+            self.edit_committed(edit, out);
+        }
+        self.plan_refused(|at, _| at <= revision, out);
+    }
+
+    /// Plans again what was refused and may wait in vain for a commit of ours.
+    pub(crate) fn retry_edits(&mut self, out: &mut Vec<Effect>) {
+        let revision = self.client.map().revision;
+        self.plan_refused(|_, edit| edit.planned < revision, out);
+    }
+
+    fn plan_refused(&mut self, is_due: impl Fn(Revision, &Edit) -> bool, out: &mut Vec<Effect>) {
+        let due = self.edits.refused.extract_if(.., |(at, edit)| is_due(*at, edit));
+        for (_, edit) in Vec::from_iter(due) {
+            self.plan_edit(edit, out);
         }
     }
 

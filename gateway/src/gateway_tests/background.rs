@@ -8,7 +8,7 @@ use trivet_core::{ImageId, OBJECT_SIZE};
 use trivet_namespace::{Operation, Trimming};
 
 use super::clients::{good, nbd, write};
-use super::world::{OWN, RIVAL, World, remove, resize, status};
+use super::world::{OWN, PGS, RIVAL, World, remove, resize, status};
 use crate::admin::{AdminAnswer, ErrorKind};
 
 const OBJECT: u64 = OBJECT_SIZE as u64;
@@ -174,6 +174,13 @@ fn a_dead_gateways_truncation_is_taken_over() {
     world.rival_dies();
     world.hold_osd = true;
     world.pass(Duration::from_secs(1));
+    assert_eq!(
+        world.inode(image).trimming,
+        Some(trimming),
+        "the other may still be at it before every PG knows that it is fenced"
+    );
+    // The barriers, one for each PG, before the removal.
+    world.run_ops(usize::try_from(PGS).unwrap());
     assert_eq!(world.inode(image).trimming, Some(Trimming { by: OWN, ..trimming }));
     world.hold_osd = false;
     world.pass(Duration::from_secs(1));

@@ -7,7 +7,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 use trivet_namespace::Operation;
 
 use super::clients::{Nfs, results, set_mtime, words, write_args};
-use super::world::{World, create, remove, resize};
+use super::world::{OWN, World, create, remove, resize};
 use crate::admin::{AdminAnswer, ErrorKind};
 
 fn rival_image(path: &str) -> Operation {
@@ -95,17 +95,6 @@ fn a_snapshot_in_the_middle_answers_and_plans_again() {
 }
 
 #[test]
-fn a_lost_transaction_is_run_again() {
-    let mut world = started();
-    world.lose_txns = 2;
-    let mut answer = world.call(create("vm", 512));
-    assert_eq!(answer.try_recv(), Err(TryRecvError::Empty));
-    world.pass(Duration::from_secs(1));
-    assert!(answer.try_recv().unwrap().is_ok());
-    assert_eq!((world.committed, world.lose_txns), (1, 0));
-}
-
-#[test]
 fn many_creates_at_once_share_reservations() {
     const IMAGES: usize = 300;
     let mut world = World::default();
@@ -166,6 +155,7 @@ fn growths_of_a_file_are_merged() {
     let image = world.image("vm", 0);
     let mut nfs = Nfs::mount(&mut world);
     let file = nfs.lookup(&mut world, "vm");
+    world.uses(OWN, image);
     (world.committed, world.hold_txns) = (0, true);
     let mut xids = Vec::new();
     for block in [3, 1, 9, 2, 5] {
@@ -190,6 +180,7 @@ fn a_growth_that_is_refused_still_happens() {
     let image = world.image("vm", 0);
     let mut nfs = Nfs::mount(&mut world);
     let file = nfs.lookup(&mut world, "vm");
+    world.uses(OWN, image);
     world.hold_txns = true;
     let mut xids: Vec<u32> = (0..3)
         .map(|block| nfs.call(&mut world, 7, &write_args(&file, block * 4096, 4096, 1)))
@@ -198,6 +189,7 @@ fn a_growth_that_is_refused_still_happens() {
         id: image,
         size: 100,
         mtime: world.clock.wall,
+        cut: None,
     });
     world.hold_txns = false;
     let mut answered = well(&world.take(nfs.conn));
@@ -227,6 +219,7 @@ fn a_touch_among_growths_neither_fails_them_nor_gets_lost() {
         id: image,
         size: 0,
         mtime: world.clock.wall,
+        cut: None,
     });
     world.hold_notices = false;
     let mut answered = well(&world.take(nfs.conn));
@@ -282,6 +275,42 @@ fn a_touch_of_what_was_removed_is_forgotten() {
     world.ask(remove("vm")).unwrap();
     world.pass(Duration::from_secs(2));
     assert_eq!(world.gateway.background.touched.len(), 0);
+}
+
+#[test]
+fn times_of_many_files_travel_together() {
+    let mut world = World::default();
+    let images: Vec<_> = (0..100).map(|n| world.image(&format!("vm{n}"), 4096)).collect();
+    let mut nfs = Nfs::mount(&mut world);
+    world.pass(Duration::from_secs(2));
+    let before: Vec<_> = images.iter().map(|&image| world.inode(image).mtime).collect();
+    let files: Vec<_> = (0..100).map(|n| nfs.lookup(&mut world, &format!("vm{n}"))).collect();
+    for file in &files {
+        nfs.done(&mut world, 7, &write_args(file, 0, 4096, 1));
+    }
+    (world.committed, world.refused) = (0, 0);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.committed, 1);
+    // Another gateway changes one of them all the time; the others are none the worse.
+    let busy = images[99];
+    for _ in 0..20 {
+        world.hold_txns = true;
+        world.pass(Duration::from_secs(1));
+        world.hold_txns = false;
+        let mtime = world.clock.wall;
+        world.rival(&Operation::Grow {
+            id: busy,
+            size: 0,
+            mtime,
+            cut: None,
+        });
+        world.run();
+    }
+    let moved = images
+        .iter()
+        .zip(&before)
+        .filter(|(image, before)| world.inode(**image).mtime > **before);
+    assert_eq!(moved.count(), 100);
 }
 
 #[test]

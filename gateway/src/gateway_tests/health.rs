@@ -105,6 +105,7 @@ fn work_that_is_stuck_is_told() {
     let mut nfs = Nfs::mount(&mut world);
     world.hold_osd = true;
     world.send(conn, &[write(0, 4096, 1), write(4096, 4096, 2)].concat());
+    world.run();
     world.pass(Duration::from_secs(9));
     let quiet = status(&mut world);
     assert!(quiet.reasons.iter().all(|why| !why.contains("stuck")), "{quiet:?}");

@@ -317,6 +317,22 @@ fn a_refused_change_is_planned_again_and_one_that_never_fits_ends() {
 }
 
 #[test]
+fn what_others_commit_to_the_store_keeps_no_refused_change_waiting() {
+    let mut world = World::default();
+    with_hosts(&mut world);
+    let other = json!({"name": "other", "replicas": 2, "failure_domain": "osd"});
+    world.hold_notices = true;
+    world.commit(&[Change::put("config/next_pool", "7")]);
+    world.revision += 1000;
+    let mut answer = world.call(make(other));
+    world.hold_notices = false;
+    world.run();
+    assert!(answer.try_recv().is_err() && world.refused == 1);
+    world.pass(std::time::Duration::from_millis(250));
+    assert_eq!(pool(answer.try_recv().unwrap()).id, 7);
+}
+
+#[test]
 fn space_is_what_the_fullest_osd_lets_in() {
     let mut world = World::default();
     with_hosts(&mut world);

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
-use trivet_core::keys::{self, Claim, GatewayState, Pool};
+use trivet_core::keys::{self, Claim, ClientState, GatewayState, Pool};
 use trivet_core::kv::{Change, Compare, Event, KeyValue, Notice, Txn, TxnOutcome};
 use trivet_core::map::encode;
 use trivet_core::message::{Action, LIST_LIMIT, Message, Op, OpDone, OpError, OpValue};
-use trivet_core::{ClientId, Epoch, ImageId, Now, OBJECT_SIZE, ObjectId, OsdId, PgId, PoolId};
-use trivet_namespace::{Caller, Context, Inode, Namespace, Numbers, Operation, Time};
+use trivet_core::{ClientId, Epoch, ImageId, Now, OBJECT_SIZE, ObjectId, OsdId, PgId, PoolId, Tick};
+use trivet_namespace::{Author, Caller, Context, Inode, Namespace, Numbers, Operation, Time};
 
 use crate::admin::metrics::Protocol;
 use crate::admin::{AdminAnswer, AdminCall, AdminError, AdminResult, CallId, ErrorKind, Status};
@@ -24,7 +24,7 @@ pub(super) const POOL: PoolId = PoolId(1);
 /// The gateway under test, and another one.
 pub(super) const OWN: ClientId = ClientId(7);
 pub(super) const RIVAL: ClientId = ClientId(8);
-const PGS: u32 = 2;
+pub(super) const PGS: u32 = 2;
 const OSD: OsdId = OsdId(1);
 
 /// See the module.
@@ -65,6 +65,13 @@ pub(super) struct World {
     pub(super) deaf: bool,
     /// The next transactions are lost on their way, which the gateway hears of as unknown.
     pub(super) lose_txns: usize,
+    /// The outcomes of the next transactions are lost: they are executed, which the gateway hears of as unknown.
+    pub(super) lose_outcomes: usize,
+    /// The next transactions are held up on their way, which the gateway hears of as unknown; see [`World::arrive`].
+    pub(super) delay_txns: usize,
+    pub(super) delayed: Vec<Txn>,
+    /// Commits that are not of this cluster follow each of ours.
+    pub(super) shared: u64,
     /// The OSD answers all operations with this.
     pub(super) fail: Option<OpError>,
 }
@@ -111,6 +118,10 @@ impl World {
             notices_first: false,
             deaf: false,
             lose_txns: 0,
+            lose_outcomes: 0,
+            delay_txns: 0,
+            delayed: Vec::new(),
+            shared: 0,
             fail: None,
         };
         world.commit(&Namespace::bootstrap(clock.wall).changes);
@@ -120,15 +131,10 @@ impl World {
     }
 
     fn set_up(&mut self, pool: bool) {
-        for id in [OWN, RIVAL] {
-            self.commit(&[Change::put(
-                keys::gateway_state(id),
-                encode(&GatewayState {
-                    name: "g".into(),
-                    http: None,
-                }),
-            )]);
-        }
+        self.show(OWN);
+        self.show(RIVAL);
+        let registration = Author::registration(OWN, 0).changes;
+        self.commit(&registration);
         if !pool {
             return;
         }
@@ -150,6 +156,18 @@ impl World {
             };
             self.commit(&[Change::put(keys::claim(PgId::first(POOL, number)), encode(&claim))]);
         }
+    }
+
+    /// A gateway shows itself, and OSDs execute operations of it.
+    pub(super) fn show(&mut self, id: ClientId) {
+        let state = GatewayState {
+            name: "g".into(),
+            http: None,
+        };
+        self.commit(&[
+            Change::put(keys::gateway_state(id), encode(&state)),
+            Change::put(keys::client(id), encode(&ClientState {})),
+        ]);
     }
 
     /// Moves everything until nothing moves that is not held up.
@@ -181,7 +199,7 @@ impl World {
                     // One that has given up is no concern of ours.
                     let _ = caller.send(answer);
                 }
-                Effect::Exports(_) => {}
+                Effect::Exports(_) | Effect::Listen(_) | Effect::ToOsd(_, Message::TickRequest) => {}
                 other => panic!("unexpected: {other:?}"),
             }
         }
@@ -216,14 +234,28 @@ impl World {
         let Some((ticket, txn)) = self.txns.pop_front() else {
             return false;
         };
-        let outcome = if self.lose_txns > 0 {
-            self.lose_txns -= 1;
+        let outcome = if take_one(&mut self.lose_txns) {
+            TxnOutcome::Unknown
+        } else if take_one(&mut self.delay_txns) {
+            self.delayed.push(txn);
+            TxnOutcome::Unknown
+        } else if take_one(&mut self.lose_outcomes) {
+            self.transact(&txn);
             TxnOutcome::Unknown
         } else {
             self.transact(&txn)
         };
         self.outcomes.push_back((ticket, outcome));
         true
+    }
+
+    /// What was held up on its way to the store arrives; how much of it was executed.
+    pub(super) fn arrive(&mut self) -> usize {
+        let before = self.committed;
+        for txn in std::mem::take(&mut self.delayed) {
+            self.transact(&txn);
+        }
+        self.committed - before
     }
 
     fn transact(&mut self, txn: &Txn) -> TxnOutcome {
@@ -239,7 +271,9 @@ impl World {
         }
         self.commit(&txn.changes);
         self.committed += 1;
-        TxnOutcome::Committed(self.revision)
+        let outcome = TxnOutcome::Committed(self.revision);
+        self.revision += self.shared;
+        outcome
     }
 
     /// Changes keys unconditionally.
@@ -305,9 +339,19 @@ impl World {
             Some(error) => Err(error),
             None => Ok(self.act(op.pg, op.action)),
         };
-        let done = Message::OpDone(OpDone { id: op.id, result });
+        let tick = Tick(self.clock.now.0);
+        let done = Message::OpDone(OpDone {
+            id: op.id,
+            result,
+            tick,
+        });
         self.gateway.message(self.clock, OSD, done, &mut self.effects);
         true
+    }
+
+    /// Operations that the OSD was sent and has not answered.
+    pub(super) fn waiting_ops(&self) -> usize {
+        self.ops.len()
     }
 
     /// Lets the OSD answer this many operations.
@@ -339,6 +383,7 @@ impl World {
                 }
             }
             Action::Remove { object } => drop(self.objects.remove(&object)),
+            Action::Barrier { .. } => return OpValue::Passed,
             Action::List { image, from, end } => {
                 let numbers = self
                     .objects
@@ -465,6 +510,17 @@ impl World {
         self.commit(&plan.txn.changes);
     }
 
+    /// A gateway uses an image, or agrees to its last truncation.
+    pub(super) fn uses(&mut self, client: ClientId, image: ImageId) {
+        let key = format!("ns/use/{image}/{:016x}", client.0);
+        let value = match self.inode(image).cut {
+            Some(Time { sec, nsec }) => format!(r#"{{"agreed":[{sec},{nsec}]}}"#),
+            None => "{}".to_owned(),
+        };
+        self.commit(&[Change::put(key, value)]);
+        self.run();
+    }
+
     /// The other gateway dies.
     pub(super) fn rival_dies(&mut self) {
         self.commit(&[Change::Delete(keys::gateway_state(RIVAL))]);
@@ -486,13 +542,15 @@ impl World {
     pub(super) fn send(&mut self, conn: ConnKey, bytes: &[u8]) {
         let mut input = self.inputs.remove(&conn).unwrap_or_default();
         input.extend_from_slice(bytes);
-        self.gateway.received(self.clock, conn, &mut input, &mut self.effects);
+        let now = self.clock.now;
+        self.gateway
+            .received(self.clock, conn, &mut input, now, &mut self.effects);
         self.inputs.insert(conn, input);
     }
 
     /// A client is gone.
     pub(super) fn leave(&mut self, conn: ConnKey) {
-        self.gateway.closed(conn);
+        self.gateway.closed(self.clock, conn, &mut self.effects);
     }
 
     /// What a client was sent since it looked last.
@@ -500,6 +558,12 @@ impl World {
         self.run();
         self.sent.remove(&conn).unwrap_or_default()
     }
+}
+
+fn take_one(count: &mut usize) -> bool {
+    let any = *count > 0;
+    *count -= usize::from(any);
+    any
 }
 
 /// Everything is exported, to everybody.

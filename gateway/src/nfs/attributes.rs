@@ -30,6 +30,7 @@ pub(super) fn set(scene: &Scene<'_>, args: &SetAttrArgs) -> Result<Step, Denied>
     if args
         .guard
         .is_some_and(|guard| guard != scene.fattr3(object.id, object.inode).ctime)
+        && !scene.is_repeat
     {
         return Err(Status::NotSync.into());
     }

@@ -7,7 +7,7 @@ use trivet_namespace::{NsError, Outcome};
 use trivet_nfs::nfs3::{CreateOk, Failure, LinkWcc, ReadOk, RenameWcc, Reply, Status, WccData};
 
 use super::io::written;
-use super::scene::{Made, Scene, Then, io_status, modify, ns_status};
+use super::scene::{Made, Scene, Then, Written, io_status, modify, ns_status};
 
 /// After reading or writing data.
 ///
@@ -16,7 +16,7 @@ use super::scene::{Made, Scene, Then, io_status, modify, ns_status};
 pub(super) fn io(scene: &Scene<'_>, then: Then, result: Result<Vec<Bytes>, IoError>) -> Reply {
     match then {
         Then::Read { file, eof } => read(scene, file, eof, result.map_err(io_status)),
-        Then::Write { file, count, .. } => {
+        Then::Write(Written { file, count, .. }) => {
             let wcc = if result.is_ok() {
                 written_now(scene, file)
             } else {
@@ -74,7 +74,7 @@ fn written_now(scene: &Scene<'_>, file: ImageId) -> WccData {
 pub(super) fn change(scene: &Scene<'_>, then: Then, result: Result<Outcome, NsError>) -> Reply {
     let status = result.as_ref().err().map(ns_status);
     match then {
-        Then::Grow { file, count } => write(scene, scene.wcc(file), count, status.map_or(Ok(()), Err)),
+        Then::Grow(Written { file, count, .. }) => write(scene, scene.wcc(file), count, status.map_or(Ok(()), Err)),
         Then::SetAttr { object } => Reply::SetAttr(either(status, scene.wcc(object))),
         Then::Removed { dir } => Reply::Remove(either(status, scene.wcc(dir))),
         Then::DirRemoved { dir } => Reply::RemoveDir(either(status, scene.wcc(dir))),
@@ -87,7 +87,7 @@ pub(super) fn change(scene: &Scene<'_>, then: Then, result: Result<Outcome, NsEr
             Reply::Link(either(status, LinkWcc { attributes, dir_wcc }))
         }
         Then::Made { made, export, dir } => new_object(scene, made, (export, dir), result),
-        then @ (Then::Read { .. } | Then::Write { .. }) => {
+        then @ (Then::Read { .. } | Then::Write(_)) => {
             panic!("{then:?} does not go on from a change")
         }
     }

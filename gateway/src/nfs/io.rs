@@ -4,11 +4,11 @@
 //! COMMIT has nothing left to do. The verifier changes with the gateway all the same.
 
 use trivet_client::ImageOp;
-use trivet_namespace::{Access, MAX_SIZE};
+use trivet_namespace::{Access, Inode, MAX_SIZE, Time};
 use trivet_nfs::connection::MAX_TRANSFER;
 use trivet_nfs::nfs3::{CommitArgs, CommitOk, ReadArgs, ReadOk, Reply, StableHow, Status, WccData, WriteArgs, WriteOk};
 
-use super::scene::{Denied, Scene, Step, Then};
+use super::scene::{Denied, Scene, Step, Then, Written};
 
 pub(super) fn read(scene: &Scene<'_>, args: &ReadArgs) -> Result<Step, Denied> {
     let file = scene.open(&args.file)?.file()?;
@@ -57,12 +57,35 @@ pub(super) fn write(scene: &Scene<'_>, args: &WriteArgs) -> Result<Step, Denied>
     Ok(Step::Io(
         file.id,
         op,
-        Then::Write {
+        Then::Write(Written {
             file: file.id,
             count,
             end,
-        },
+            cut: file.inode.cut,
+        }),
     ))
+}
+
+/// How a WRITE goes on whose data is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// The size has to follow, if there is no other truncation than this one.
+    Grow(Option<Time>),
+    /// It is done.
+    Done,
+    /// A truncation takes a part of it, and not all that lies beyond the end: it is done again behind that.
+    Again,
+}
+
+/// Where the size is by now.
+pub(super) fn next(inode: &Inode, written: &Written) -> Next {
+    // Until the gateway agrees to a truncation it removes nothing: what was written before goes as if it had come first.
+    match inode.trimming.filter(|_| inode.cut != written.cut) {
+        Some(trimming) if written.end > trimming.to => Next::Again,
+        Some(_) => Next::Done,
+        None if written.end > inode.size => Next::Grow(inode.cut),
+        None => Next::Done,
+    }
 }
 
 /// The reply to a WRITE of `count` bytes.

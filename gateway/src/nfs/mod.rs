@@ -30,8 +30,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
 use trivet_core::Now;
-use trivet_namespace::{Caller, Operation};
-use trivet_nfs::connection::{self, Call, Connection, Limits, Reply, Request};
+use trivet_namespace::{Caller, NsError, Operation};
+use trivet_nfs::connection::{self, Call, Connection, Fingerprint, Limits, Reply, Request};
 use trivet_nfs::mount::{self, MountStatus};
 use trivet_nfs::nfs3::{self, Status};
 use trivet_nfs::rpc::{AuthStat, Credentials, Refusal};
@@ -41,8 +41,9 @@ pub use server::{NfsServer, Settings};
 
 use crate::fresh::HOLD;
 use crate::session::{Desk, Ending, Finished, InFlight, Session, Ticket};
+use io::Next;
 use replies::{CallKey, Seen};
-use scene::{Denied, Scene, Step, Then};
+use scene::{Denied, Scene, Step, Then, Written};
 
 /// A record that has begun must be whole by then.
 const RECORD_DEADLINE: Duration = Duration::from_secs(120);
@@ -70,6 +71,16 @@ struct Pending {
     ticket: connection::Ticket,
     key: Option<CallKey>,
     then: Then,
+    /// Of a WRITE: in case that it has to be done again.
+    kept: Option<Kept>,
+}
+
+/// A call without its ticket.
+#[derive(Debug)]
+struct Kept {
+    credentials: Credentials,
+    fingerprint: Fingerprint,
+    body: Request,
 }
 
 impl NfsSession {
@@ -132,11 +143,14 @@ impl NfsSession {
             return;
         };
         let server = Rc::clone(&self.server);
+        let id = key.map(|key| key.id(&call.credentials));
+        let mut scene = self.scene(&server, desk, &call.credentials);
+        scene.is_repeat = id.as_ref().is_some_and(|id| desk.namespace.reply(id).is_some());
         let later = Err(Denied::Status(Status::Jukebox));
         let step = if desk.is_stale() && rests_on_names(request) {
             later
         } else {
-            match run(&self.scene(&server, desk, &call.credentials), request) {
+            match run(&scene, request) {
                 Ok(Step::Io(image, ..)) if desk.is_stale() && !desk.was_served(image) => later,
                 step => step,
             }
@@ -144,24 +158,41 @@ impl NfsSession {
         match step {
             Ok(Step::Reply(reply)) => self.answer(call.ticket, key, reply, out),
             Ok(Step::Io(image, op, then)) => {
-                let ticket = desk.io(image, op);
-                self.pending.insert(
+                let next = desk.io(image, op);
+                let Call {
                     ticket,
+                    credentials,
+                    fingerprint,
+                    body,
+                } = call;
+                let kept = Kept {
+                    credentials,
+                    fingerprint,
+                    body,
+                };
+                let kept = matches!(then, Then::Write(_)).then_some(kept);
+                self.pending.insert(
+                    next,
                     Pending {
-                        ticket: call.ticket,
+                        ticket,
                         key,
                         then,
+                        kept,
                     },
                 );
             }
             Ok(Step::Change(operation, caller, then)) => {
-                let ticket = desk.change(operation, caller);
+                let ticket = match id {
+                    Some(id) => desk.change_once(operation, caller, id),
+                    None => desk.change(operation, caller),
+                };
                 self.pending.insert(
                     ticket,
                     Pending {
                         ticket: call.ticket,
                         key,
                         then,
+                        kept: None,
                     },
                 );
             }
@@ -188,6 +219,7 @@ impl NfsSession {
             space,
             peer: self.peer,
             credentials,
+            is_repeat: false,
         }
     }
 
@@ -216,33 +248,68 @@ impl NfsSession {
         }
     }
 
-    /// Answers a call whose step has ended, unless there is another step to take.
-    fn conclude(&mut self, pending: Pending, result: Finished, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
-        let Pending { ticket, key, then } = pending;
-        if let (Then::Write { file, count, end }, Finished::Io(Ok(_))) = (&then, &result) {
-            let (file, count, end) = (*file, *count, *end);
-            let size = desk.namespace.inode(file).map(|inode| inode.size);
-            if size.is_some_and(|size| end > size) {
+    /// Takes the next step of a WRITE, if there is one; else gives it back to be answered.
+    fn go_on(
+        &mut self,
+        pending: Pending,
+        result: Finished,
+        desk: &mut Desk<'_>,
+        out: &mut Vec<Bytes>,
+    ) -> Option<(Pending, Finished)> {
+        let written = match (&pending.then, &result) {
+            (Then::Write(written), Finished::Io(Ok(_))) => *written,
+            (Then::Grow(written), Finished::Change(Err(NsError::Cut))) => *written,
+            _ => return Some((pending, result)),
+        };
+        let Some(inode) = desk.namespace.inode(written.file) else {
+            return Some((pending, result));
+        };
+        match (io::next(inode, &written), &pending.then) {
+            (Next::Grow(cut), Then::Write(_)) => {
                 let operation = Operation::Grow {
-                    id: file,
-                    size: end,
+                    id: written.file,
+                    size: written.end,
                     mtime: desk.wall,
+                    cut,
                 };
                 let next = desk.change(operation, Caller::root());
-                self.pending.insert(
-                    next,
-                    Pending {
-                        ticket,
-                        key,
-                        then: Then::Grow { file, count },
-                    },
-                );
-                return;
+                let then = Then::Grow(Written { cut, ..written });
+                self.pending.insert(next, Pending { then, ..pending });
+                None
             }
-            if size.is_some() {
-                desk.touch(file);
+            (Next::Done, _) => {
+                desk.touch(written.file);
+                let then = Then::Write(written);
+                Some((Pending { then, ..pending }, Finished::Io(Ok(Vec::new()))))
+            }
+            (Next::Again | Next::Grow(_), _) => {
+                self.do_again(pending, desk, out);
+                None
             }
         }
+    }
+
+    fn do_again(&mut self, pending: Pending, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
+        let Kept {
+            credentials,
+            fingerprint,
+            body,
+        } = pending.kept.expect("a WRITE is kept until it is answered");
+        let call = Call {
+            ticket: pending.ticket,
+            credentials,
+            fingerprint,
+            body,
+        };
+        self.start_call(call, desk, out);
+    }
+
+    /// Answers a call whose step has ended, unless there is another step to take.
+    fn conclude(&mut self, pending: Pending, result: Finished, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
+        let Some((pending, result)) = self.go_on(pending, result, desk, out) else {
+            return;
+        };
+        let Pending { ticket, key, then, .. } = pending;
         let server = Rc::clone(&self.server);
         let scene = self.scene(&server, desk, &Credentials::None);
         let reply = match result {

@@ -1,6 +1,9 @@
 //! The duplicate-request cache: a call that changes names and is sent again, usually over a new connection,
 //! gets the answer of the first time (RFC 1813 section 4.5).
 //!
+//! It is the first of two stages: what was executed is also in the tree, for all gateways (see
+//! [`trivet_namespace::CallId`]), and stays there when this gateway is gone.
+//!
 //! Bounded by a number of replies, the oldest go first; calls in progress are bounded by the connections'
 //! own limits.
 
@@ -8,8 +11,10 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use hashbrown::HashMap;
+use trivet_namespace::CallId;
 use trivet_nfs::connection::Fingerprint;
 use trivet_nfs::nfs3::{Reply, Request};
+use trivet_nfs::rpc::Credentials;
 
 /// Replies kept, of a few hundred bytes each.
 const MAX_REPLIES: usize = 8192;
@@ -21,6 +26,28 @@ pub(super) struct CallKey {
     pub(super) client: IpAddr,
     pub(super) xid: u32,
     pub(super) fingerprint: Fingerprint,
+}
+
+impl CallKey {
+    /// The call as all gateways know it. A client comes from one address, behind which there may be several machines.
+    pub(super) fn id(&self, credentials: &Credentials) -> CallId {
+        let mut caller = self.client.to_canonical().to_string().into_bytes();
+        if let Credentials::Sys(credentials) = credentials {
+            caller.push(b' ');
+            caller.extend_from_slice(&credentials.machine.0);
+        }
+        let Fingerprint {
+            program: _,
+            procedure,
+            length,
+            checksum,
+        } = self.fingerprint;
+        let parts = [self.xid, procedure, u32::try_from(length).unwrap_or(u32::MAX), checksum];
+        CallId {
+            caller: caller.into(),
+            call: parts.into_iter().fold(0, |call, part| call << 32 | u128::from(part)),
+        }
+    }
 }
 
 /// What is known about a call that has come.

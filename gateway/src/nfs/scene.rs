@@ -24,6 +24,8 @@ pub(super) struct Scene<'a> {
     pub(super) space: Space,
     pub(super) peer: SocketAddr,
     pub(super) credentials: &'a Credentials,
+    /// The call was executed already, perhaps at another gateway, and comes again.
+    pub(super) is_repeat: bool,
 }
 
 /// What is to be done for a call.
@@ -45,9 +47,9 @@ pub(super) enum Then {
     /// READ.
     Read { file: ImageId, eof: bool },
     /// WRITE: the data is durable; the size may have to follow.
-    Write { file: ImageId, count: u32, end: u64 },
+    Write(Written),
     /// WRITE: the size has followed.
-    Grow { file: ImageId, count: u32 },
+    Grow(Written),
     /// SETATTR.
     SetAttr { object: ImageId },
     /// CREATE, MKDIR, SYMLINK, MKNOD.
@@ -60,6 +62,17 @@ pub(super) enum Then {
     Renamed { from: ImageId, to: ImageId },
     /// LINK.
     Linked { object: ImageId, dir: ImageId },
+}
+
+/// What a WRITE writes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Written {
+    pub(super) file: ImageId,
+    pub(super) count: u32,
+    /// The byte after its last.
+    pub(super) end: u64,
+    /// The last truncation when it began.
+    pub(super) cut: Option<Time>,
 }
 
 /// Which procedure made an object.
@@ -250,11 +263,11 @@ pub(super) fn ns_status(error: &NsError) -> Status {
         NsError::Inval | NsError::TooDeep => Status::Invalid,
         NsError::FileTooBig => Status::FileTooBig,
         NsError::TooManyLinks => Status::TooManyLinks,
-        NsError::NotSync => Status::NotSync,
+        NsError::NotSync | NsError::Cut => Status::NotSync,
         NsError::NeedNumbers | NsError::Trimming(_) => Status::Jukebox,
         // Without a pool there is nowhere to put a file.
         NsError::NoSpace | NsError::NoPool => Status::NoSpace,
-        NsError::Damaged(_) => Status::Io,
+        NsError::Damaged(_) | NsError::Unknown => Status::Io,
     }
 }
 

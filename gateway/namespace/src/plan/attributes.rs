@@ -121,8 +121,12 @@ impl Draft<'_> {
             }
             None => {}
         }
+        let is_cut = size < inode.size;
         inode.size = size;
         inode.touch(now);
+        if is_cut {
+            inode.cut = Some(inode.ctime);
+        }
         if !is_root {
             drop_set_id(inode);
         }
@@ -137,7 +141,7 @@ impl Draft<'_> {
         Ok(Outcome::Done)
     }
 
-    pub(super) fn grow(&mut self, id: ImageId, size: u64, mtime: Time) -> Result<Outcome, NsError> {
+    pub(super) fn grow(&mut self, id: ImageId, size: u64, mtime: Time, cut: Option<Time>) -> Result<Outcome, NsError> {
         let inode = self.edit(id)?;
         if inode.kind != Kind::File || !mtime.is_valid() {
             return Err(NsError::Inval);
@@ -145,11 +149,23 @@ impl Draft<'_> {
         if size > MAX_SIZE {
             return Err(NsError::FileTooBig);
         }
+        if inode.cut != cut {
+            return Err(NsError::Cut);
+        }
         if let Some(trimming) = inode.trimming.filter(|_| size > inode.size) {
             return Err(NsError::Trimming(trimming));
         }
         inode.size = inode.size.max(size);
         inode.touch(mtime);
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn touch_files(&mut self, times: &[(ImageId, Time)]) -> Result<Outcome, NsError> {
+        for &(id, time) in times.iter().filter(|(_, time)| time.is_valid()) {
+            if self.namespace().inode(id).is_some_and(|inode| inode.kind == Kind::File) {
+                self.edit(id)?.touch(time);
+            }
+        }
         Ok(Outcome::Done)
     }
 

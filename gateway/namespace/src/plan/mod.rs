@@ -7,7 +7,9 @@ mod images;
 mod remove;
 mod rename;
 
+use trivet_core::keys::gateway_state;
 use trivet_core::kv::{Change, Compare};
+use trivet_core::{ClientId, ImageId};
 
 use crate::inode::{self, Kind};
 use crate::keys;
@@ -88,10 +90,12 @@ fn decide(draft: &mut Draft<'_>, operation: &Operation, numbers: &mut Numbers) -
             changes,
             guard_ctime,
         } => draft.set_attributes(*id, changes, *guard_ctime),
-        Operation::Grow { id, size, mtime } => draft.grow(*id, *size, *mtime),
+        Operation::Grow { id, size, mtime, cut } => draft.grow(*id, *size, *mtime, *cut),
+        Operation::Touch { times } => draft.touch_files(times),
         Operation::TrimDone { id, trimming } => draft.trim_done(*id, *trimming),
         Operation::TakeTrim { id, trimming } => draft.take_trim(*id, *trimming),
         Operation::PurgeDone { id } => draft.purge_done(*id),
+        Operation::EndUse { id, client } => draft.end_use(*id, *client),
         Operation::CreateImage { path, size } => draft.create_image(path, *size, numbers),
         Operation::RemoveImage { path } => draft.remove_image(path),
         Operation::RenameImage { from, to } => draft.rename_image(from, to),
@@ -114,11 +118,28 @@ impl Draft<'_> {
         Ok(Outcome::Numbers(next, end))
     }
 
-    fn purge_done(&mut self, id: trivet_core::ImageId) -> Result<Outcome, NsError> {
+    fn purge_done(&mut self, id: ImageId) -> Result<Outcome, NsError> {
         if let Some(revision) = self.namespace().purge_revision(id) {
             let key = keys::purge(id);
             self.require(Compare::ModRevision(key.clone(), revision));
+            self.require(Compare::EmptyPrefix(keys::users(id)));
             self.change(Change::Delete(key));
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// What the gateway wrote last may not have moved the file's times: other clients would keep what they have cached.
+    fn end_use(&mut self, id: ImageId, client: ClientId) -> Result<Outcome, NsError> {
+        let Some(usage) = self.namespace().use_of(id, client) else {
+            return Ok(Outcome::Done);
+        };
+        let key = keys::usage(id, client);
+        self.require(Compare::Absent(gateway_state(client)));
+        self.require(Compare::ModRevision(key.clone(), usage.revision));
+        self.change(Change::Delete(key));
+        if self.namespace().inode(id).is_some() {
+            let now = self.context().now;
+            self.edit(id)?.touch(now);
         }
         Ok(Outcome::Done)
     }

@@ -136,6 +136,7 @@ fn growing() {
         id,
         size,
         mtime: Time { sec, nsec: 0 },
+        cut: None,
     };
     for (size, sec, want) in [(100, 5000, 100), (50, 5001, 100), (101, 5002, 101), (0, 5003, 101)] {
         world.done(&grow(size, sec));
@@ -148,10 +149,35 @@ fn growing() {
         id: ROOT,
         size: 1,
         mtime: Time::default(),
+        cut: None,
     };
     assert_eq!(world.run(&dir), Err(NsError::Inval));
     world.done(&remove(ROOT, "file"));
     assert_eq!(world.run(&grow(1, 1)), Err(NsError::Stale));
+}
+
+#[test]
+fn times_of_several_files() {
+    let (mut world, id) = world();
+    let (other, gone) = (world.file(ROOT, "other"), world.file(ROOT, "gone"));
+    world.done(&remove(ROOT, "gone"));
+    let times = |sec| {
+        vec![
+            (id, Time { sec, nsec: 0 }),
+            (gone, Time { sec, nsec: 0 }),
+            (other, Time { sec, nsec: 1 }),
+        ]
+    };
+    for sec in [5000, 5001] {
+        world.done(&Operation::Touch { times: times(sec) });
+        let mtimes = [id, other].map(|id| world.inode(id).mtime);
+        assert_eq!(mtimes, [Time { sec, nsec: 0 }, Time { sec, nsec: 1 }]);
+        assert_eq!(world.inode(id).ctime, mtimes[0]);
+    }
+    world.done(&Operation::Touch { times: times(1) });
+    assert_eq!(world.inode(id).mtime, Time { sec: 5001, nsec: 1 }, "never back");
+    let nothing = vec![(ROOT, Time { sec: 9000, nsec: 0 }), (gone, Time::default())];
+    world.done(&Operation::Touch { times: nothing });
 }
 
 #[test]
@@ -166,10 +192,13 @@ fn a_truncation_is_finished_before_the_size_changes_again() {
         by: ClientId(1),
     };
     assert_eq!(world.namespace.trims().collect::<Vec<_>>(), [(id, trimming)]);
+    let cut = world.inode(id).cut;
+    assert_eq!(cut, Some(world.inode(id).ctime));
     let grow = |size| Operation::Grow {
         id,
         size,
         mtime: Time { sec: 1, nsec: 0 },
+        cut,
     };
     world.done(&grow(300));
     world.done(&set(id, size(300)));
@@ -194,6 +223,11 @@ fn a_truncation_is_finished_before_the_size_changes_again() {
     assert_eq!(world.namespace.trims().count(), 0);
     world.done(&grow(301));
     world.done(&set(id, size(0)));
+    assert_eq!(
+        world.run(&grow(400)),
+        Err(NsError::Cut),
+        "what was written before is gone"
+    );
     world.done(&remove(ROOT, "file"));
     assert_eq!(
         world.namespace.purges().collect::<Vec<_>>(),

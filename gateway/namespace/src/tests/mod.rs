@@ -6,6 +6,7 @@ mod images;
 mod mirror;
 mod operations;
 mod race;
+mod users;
 
 use std::collections::BTreeMap;
 
@@ -111,7 +112,7 @@ impl Store {
     }
 
     fn entries(&self) -> Vec<(ImageId, Vec<u8>, EntryValue)> {
-        let read = |row: &KeyValue| match keys::parse(&row.key).unwrap() {
+        let read = |row: &KeyValue| match keys::parse(&row.key)? {
             Key::Entry(dir, name) => Some((dir, name, inode::decode(&row.value).unwrap())),
             _ => None,
         };

@@ -1,9 +1,11 @@
 //! Several gateways with stale mirrors against one store and one simple model of a file system.
 //!
 //! The model executes what committed, in commit order, knowing nothing of keys, revisions or plans: a
-//! plan that rested on something stale, or an error that was none, shows as a difference.
+//! plan that rested on something stale, or an error that was none, shows as a difference. Outcomes get lost, of
+//! transactions that were executed, were not, or will be much later: whoever asks is told what the store has done.
 
 use super::*;
+use crate::{Author, Trace};
 
 type Name = Vec<u8>;
 
@@ -225,6 +227,7 @@ impl Targets {
                 id,
                 size: random.below(100) as u64,
                 mtime: Time::default(),
+                cut: None,
             },
         }
     }
@@ -234,21 +237,61 @@ struct Gateway {
     namespace: Namespace,
     numbers: Numbers,
     context: Context,
+    author: Author,
+    /// The number of its last change.
+    number: u64,
+    /// Numbers whose outcomes are known.
+    settled: Vec<u64>,
+    /// Outcomes that it has not heard.
+    unknown: Vec<Unheard>,
     /// Notices of the log that it has seen.
     seen: usize,
 }
 
+/// A transaction whose outcome was lost.
+struct Unheard {
+    number: u64,
+    /// It was executed.
+    executed: bool,
+    /// It is still on its way.
+    late: Option<(Operation, Plan)>,
+}
+
 impl Gateway {
-    fn new(number: u64, store: &Store) -> Gateway {
+    fn new(number: u64, store: &mut Store) -> Gateway {
         let mut numbers = Numbers::default();
         numbers.add(number << 20, (number + 1) << 20);
-        let seen = store.log.len();
+        let author = author(number, store);
         Gateway {
             namespace: store.mirror(),
             numbers,
             context: context(number),
-            seen,
+            author,
+            number: 0,
+            settled: Vec::new(),
+            unknown: Vec::new(),
+            seen: store.log.len(),
         }
+    }
+
+    /// Makes a plan this gateway's next change; returns its number and what it takes along.
+    fn sign(&mut self, plan: &mut Plan) -> (u64, Vec<u64>) {
+        self.number += 1;
+        let taken = self.author.sign(&mut plan.txn, self.number, &self.settled);
+        (self.number, self.settled.drain(..taken).collect())
+    }
+
+    /// Asks what became of a change; true if it was executed.
+    fn ask(&mut self, number: u64, store: &mut Store) -> bool {
+        if let TxnOutcome::Committed(_) = store.run(&self.author.void(number)) {
+            return false;
+        }
+        self.follow(store, usize::MAX / 2);
+        let trace = self.namespace.trace(self.author.client, number);
+        if trace == Some(Trace::Executed) {
+            self.settled.push(number);
+        }
+        trace.expect("whoever was refused left a trace") == Trace::Executed
     }
 
     fn follow(&mut self, store: &Store, notices: usize) {
@@ -260,71 +303,240 @@ impl Gateway {
     }
 }
 
+/// Shows and registers a gateway.
+fn author(number: u64, store: &mut Store) -> Author {
+    let client = ClientId(number);
+    let mut commit = |txn: &Txn| match store.run(txn) {
+        TxnOutcome::Committed(revision) => revision,
+        other => panic!("{other:?}"),
+    };
+    let shown = commit(&Txn {
+        compare: vec![],
+        changes: vec![Change::put(trivet_core::keys::gateway_state(client), "{}")],
+    });
+    let registered = commit(&Author::registration(client, shown));
+    Author {
+        client,
+        shown,
+        registered,
+    }
+}
+
 #[derive(Default, Debug)]
 struct Tally {
     committed: usize,
     refused: usize,
     failed: usize,
+    /// Outcomes lost of what was executed, was not, and was to be later; of those how many were executed nevertheless.
+    lost: [usize; 4],
 }
 
-fn race(seed: u64) -> Tally {
-    let mut random = Random(seed);
-    let mut store = Store::new();
-    let mut model = Model {
-        nodes: BTreeMap::from([(ROOT, Node::Dir(BTreeMap::new()))]),
-    };
-    let mut gateways: Vec<_> = (1..=4).map(|number| Gateway::new(number, &store)).collect();
-    let mut ids = vec![ROOT];
-    let mut tally = Tally::default();
-    for step in 0..1500 {
-        let index = random.below(4);
-        let gateway = &mut gateways[index];
-        gateway.follow(&store, [0, 0, 1, 1000][random.below(4)]);
-        let operation = Targets::new(&model, &ids).operation(&mut random);
-        let is_current = gateway.seen == store.log.len();
+/// One seed's race.
+struct Race {
+    seed: u64,
+    random: Random,
+    store: Store,
+    model: Model,
+    gateways: Vec<Gateway>,
+    ids: Vec<ImageId>,
+    tally: Tally,
+}
+
+impl Race {
+    fn new(seed: u64) -> Race {
+        let mut store = Store::new();
+        let gateways = (1..=4).map(|number| Gateway::new(number, &mut store)).collect();
+        Race {
+            seed,
+            random: Random(seed),
+            store,
+            model: Model {
+                nodes: BTreeMap::from([(ROOT, Node::Dir(BTreeMap::new()))]),
+            },
+            gateways,
+            ids: vec![ROOT],
+            tally: Tally::default(),
+        }
+    }
+
+    fn step(&mut self) {
+        let index = self.random.below(4);
+        match self.random.below(20) {
+            0 => self.ask(index),
+            1 => self.arrive(index),
+            _ => self.change(index),
+        }
+    }
+
+    fn change(&mut self, index: usize) {
+        let gateway = &mut self.gateways[index];
+        gateway.follow(&self.store, [0, 0, 1, 1000][self.random.below(4)]);
+        let operation = Targets::new(&self.model, &self.ids).operation(&mut self.random);
+        let is_current = gateway.seen == self.store.log.len();
         let planned = gateway
             .namespace
             .plan(&operation, &gateway.context, &mut gateway.numbers);
         let plan = match planned {
             Ok(plan) => plan,
             Err(error) => {
-                tally.failed += 1;
-                let same = !is_current || model.execute(&operation, ROOT) == Err(error.clone());
-                assert!(same, "seed {seed} step {step}: {operation:?}: {error}");
-                continue;
+                self.tally.failed += 1;
+                let same = !is_current || self.model.execute(&operation, ROOT) == Err(error.clone());
+                assert!(same, "seed {}: {operation:?}: {error}", self.seed);
+                return;
             }
         };
-        match store.run(&plan.txn) {
-            TxnOutcome::Committed(_) => {
-                let made = if let Outcome::Node(id) = plan.outcome { id } else { ROOT };
-                let done = model.execute(&operation, made);
-                assert_eq!(done, Ok(()), "seed {seed} step {step}: {operation:?}");
-                ids.extend(Some(made).filter(|made| *made != ROOT));
-                tally.committed += 1;
-                model.same_as(&store);
-            }
-            TxnOutcome::Refused(_) => {
-                assert!(!is_current, "seed {seed} step {step}: refused with a current mirror");
-                tally.refused += 1;
-            }
-            TxnOutcome::Unknown => unreachable!("the store in memory always knows"),
+        if plan.is_nothing() {
+            return;
+        }
+        self.send(index, operation, plan, is_current);
+    }
+
+    fn send(&mut self, index: usize, operation: Operation, mut plan: Plan, is_current: bool) {
+        let (number, taken) = self.gateways[index].sign(&mut plan);
+        let fate = self.random.below(16);
+        let executed = fate < 14 && self.execute(&operation, &plan);
+        let gateway = &mut self.gateways[index];
+        if fate < 13 {
+            assert!(
+                executed || !is_current,
+                "seed {}: refused with a current mirror",
+                self.seed
+            );
+            let (known, count) = match executed {
+                true => (vec![number], &mut self.tally.committed),
+                false => (taken, &mut self.tally.refused),
+            };
+            gateway.settled.extend(known);
+            *count += 1;
+            return;
+        }
+        let late = (fate == 15).then_some((operation, plan));
+        self.tally.lost[fate - 13] += 1;
+        gateway.unknown.push(Unheard { number, executed, late });
+    }
+
+    /// Runs a transaction, and the model if it is committed; whether it was.
+    fn execute(&mut self, operation: &Operation, plan: &Plan) -> bool {
+        if let TxnOutcome::Refused(_) = self.store.run(&plan.txn) {
+            return false;
+        }
+        let made = if let Outcome::Node(id) = plan.outcome { id } else { ROOT };
+        let done = self.model.execute(operation, made);
+        assert_eq!(done, Ok(()), "seed {}: {operation:?}", self.seed);
+        self.ids.extend(Some(made).filter(|made| *made != ROOT));
+        self.model.same_as(&self.store);
+        true
+    }
+
+    /// A gateway finds out what became of something.
+    fn ask(&mut self, index: usize) {
+        let gateway = &mut self.gateways[index];
+        if gateway.unknown.is_empty() {
+            return;
+        }
+        let mut unheard = gateway.unknown.swap_remove(self.random.below(gateway.unknown.len()));
+        // The outcome of a question may get lost, too.
+        if self.random.below(3) == 0 {
+            self.store.run(&gateway.author.void(unheard.number));
+        }
+        assert_eq!(
+            gateway.ask(unheard.number, &mut self.store),
+            unheard.executed,
+            "seed {}",
+            self.seed
+        );
+        if let Some((operation, plan)) = unheard.late.take() {
+            assert!(
+                !self.execute(&operation, &plan),
+                "seed {}: executed after all",
+                self.seed
+            );
         }
     }
-    store.check();
-    for gateway in &mut gateways {
-        gateway.follow(&store, usize::MAX / 2);
-        assert!(gateway.namespace == store.mirror(), "seed {seed}: a mirror differs");
+
+    /// Something that was on its way reaches the store.
+    fn arrive(&mut self, index: usize) {
+        let Some(at) = self.gateways[index].unknown.iter().position(|u| u.late.is_some()) else {
+            return;
+        };
+        let (operation, plan) = self.gateways[index].unknown[at].late.take().expect("just found");
+        let executed = self.execute(&operation, &plan);
+        self.gateways[index].unknown[at].executed = executed;
+        self.tally.lost[3] += usize::from(executed);
     }
-    tally
+
+    fn end(mut self) -> Tally {
+        for index in 0..self.gateways.len() {
+            while !self.gateways[index].unknown.is_empty() {
+                self.ask(index);
+            }
+        }
+        self.store.check();
+        for gateway in &mut self.gateways {
+            gateway.follow(&self.store, usize::MAX / 2);
+            assert!(
+                gateway.namespace == self.store.mirror(),
+                "seed {}: a mirror differs",
+                self.seed
+            );
+        }
+        self.tally
+    }
+}
+
+fn race(seed: u64) -> Tally {
+    let mut race = Race::new(seed);
+    for _ in 0..2000 {
+        race.step();
+    }
+    race.end()
 }
 
 #[test]
 fn gateways_race() {
+    let mut lost = [0; 4];
     for seed in 1..=40 {
         let tally = race(seed);
         assert!(
             tally.committed > 200 && tally.refused > 70 && tally.failed > 200,
             "{tally:?}"
         );
+        lost.iter_mut().zip(tally.lost).for_each(|(sum, more)| *sum += more);
     }
+    assert!(lost.iter().all(|count| *count > 100), "{lost:?}");
+}
+
+#[test]
+fn what_is_gone_for_good_is_swept_up() {
+    let mut store = Store::new();
+    let mut gone = Gateway::new(1, &mut store);
+    for name in ["a", "b"] {
+        let mut plan = gone
+            .namespace
+            .plan(&make_dir(ROOT, name), &gone.context, &mut gone.numbers)
+            .unwrap();
+        gone.sign(&mut plan);
+        assert!(matches!(store.run(&plan.txn), TxnOutcome::Committed(_)));
+        gone.follow(&store, 10);
+    }
+    let id = gone.author.client;
+    let sweep = |store: &mut Store| {
+        let txn = store.mirror().sweep(id)?;
+        Some(matches!(store.run(&txn), TxnOutcome::Committed(_)))
+    };
+    assert_eq!(sweep(&mut store), Some(false), "it shows itself");
+    store.run(&Txn {
+        compare: vec![],
+        changes: vec![Change::Delete(trivet_core::keys::gateway_state(id))],
+    });
+    assert_eq!(sweep(&mut store), Some(true));
+    assert_eq!(
+        store.mirror().authors().collect::<Vec<_>>(),
+        [id],
+        "its traces are left"
+    );
+    let refused = store.run(&gone.author.void(3));
+    assert!(matches!(refused, TxnOutcome::Refused(_)), "it cannot know any more");
+    assert_eq!(sweep(&mut store), Some(true));
+    assert_eq!((sweep(&mut store), store.mirror().authors().count()), (None, 0));
 }

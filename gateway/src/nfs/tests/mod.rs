@@ -185,7 +185,7 @@ impl Gateway {
     fn settle(&mut self, session: usize) {
         while !self.asked.is_empty() {
             match self.asked.remove(0) {
-                (ticket, Asked::Change { operation, caller }) => {
+                (ticket, Asked::Change { operation, caller, .. }) => {
                     let result = self.change(&operation, caller);
                     self.finish(session, ticket, Finished::Change(result));
                 }

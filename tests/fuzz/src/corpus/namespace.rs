@@ -10,11 +10,18 @@ ns/entry/1/sda {"id":19,"cookie":19}
 ns/entry/1/pipe {"id":20,"cookie":20}
 ns/inode/10 {"kind":"dir","mode":448,"uid":7,"gid":7,"size":4096,"nlink":2,"atime":[1,0],"mtime":[1,0],"ctime":[1,0],"generation":6,"parent":1,"next_cookie":17}
 ns/entry/10/hard {"id":17,"cookie":16}
-ns/inode/11 {"kind":"file","mode":420,"uid":0,"gid":0,"size":4096,"nlink":1,"atime":[1,0],"mtime":[1,0],"ctime":[1,0],"generation":7,"verifier":99,"trimming":{"from":8192,"to":131072,"by":3}}
+ns/inode/11 {"kind":"file","mode":420,"uid":0,"gid":0,"size":4096,"nlink":1,"atime":[1,0],"mtime":[1,0],"ctime":[1,0],"generation":7,"verifier":99,"trimming":{"from":8192,"to":131072,"by":3},"cut":[1,5]}
 ns/inode/12 {"kind":"symlink","mode":511,"uid":0,"gid":0,"size":2,"nlink":1,"atime":[1,0],"mtime":[1,0],"ctime":[1,0],"generation":8,"target":"a%2F"}
 ns/inode/13 {"kind":"block","mode":384,"uid":0,"gid":0,"size":0,"nlink":1,"atime":[1,0],"mtime":[1,0],"ctime":[1,0],"generation":9,"rdev":[8,1]}
 ns/inode/14 {"kind":"fifo","mode":384,"uid":0,"gid":0,"size":0,"nlink":1,"atime":[1,0],"mtime":[1,0],"ctime":[1,0],"generation":9}
 ns/purge/15 {"size":131072}
+ns/use/11/00000000000000a1 {"agreed":[1,5]}
+ns/use/11/00000000000000a2 {}
+ns/reply/192.0.2.1%20host/1f {"node":18}
+ns/reply/192.0.2.1%20host/20 {}
+ns/author/00000000000000a1 {}
+ns/done/00000000000000a1/1f {}
+ns/done/00000000000000a1/20 {"void":true}
 "#;
 
 /// Directories that lie within each other.

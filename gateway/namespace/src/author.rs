@@ -1,0 +1,181 @@
+//! Who changes the tree, and which of its changes were executed, so that an outcome that nobody heard can be asked for.
+//!
+//! A gateway registers once (`ns/author/<client>`). Each of its changes has a number, and writes `ns/done/<client>/<number>`
+//! in the transaction that it is, which compares that this key is absent: so it happens at most once, and leaves a trace. If
+//! its outcome is not known, [`Author::void`] takes the number away from it: either that is committed, and the change
+//! never happens, or it is refused, and the key says that it did.
+//!
+//! Who is gone is swept up: the registration first, then what it had done. As every transaction compares the registration,
+//! one that arrives after that is refused, and whoever comes back finds that its outcomes cannot be known any more.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use trivet_core::ClientId;
+use trivet_core::keys::gateway_state;
+use trivet_core::kv::{Change, Compare, Revision, Txn};
+
+use crate::inode;
+use crate::keys;
+use crate::mirror::Namespace;
+
+/// Changes of one transaction, in all (etcd's default limit is 128 operations).
+const MAX_CHANGES: usize = 100;
+/// Keys of settled outcomes that one transaction takes along.
+const MAX_SETTLED: usize = 16;
+
+/// The value of a `ns/done/` key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DoneValue {
+    /// The change was not executed, and never will be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) void: bool,
+}
+
+/// What became of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trace {
+    /// It was executed.
+    Executed,
+    /// It was not executed, and never will be.
+    Void,
+}
+
+/// The traces in the store, as of the mirror's commit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Authors {
+    registered: BTreeMap<ClientId, Revision>,
+    done: BTreeMap<ClientId, BTreeMap<u64, DoneValue>>,
+}
+
+impl Authors {
+    pub(crate) fn register(&mut self, client: ClientId, revision: Revision) {
+        self.registered.insert(client, revision);
+    }
+
+    pub(crate) fn unregister(&mut self, client: ClientId) {
+        self.registered.remove(&client);
+    }
+
+    pub(crate) fn put(&mut self, client: ClientId, number: u64, value: DoneValue) {
+        self.done.entry(client).or_default().insert(number, value);
+    }
+
+    pub(crate) fn remove(&mut self, client: ClientId, number: u64) {
+        if let Some(done) = self.done.get_mut(&client) {
+            done.remove(&number);
+            if done.is_empty() {
+                self.done.remove(&client);
+            }
+        }
+    }
+}
+
+/// A gateway that may change the tree, as its mirror has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Author {
+    /// Which gateway.
+    pub client: ClientId,
+    /// The commit that wrote its key `gateway/<id>/state`: a gateway that others take for dead changes nothing.
+    pub shown: Revision,
+    /// The commit that registered it.
+    pub registered: Revision,
+}
+
+impl Author {
+    /// The transaction that registers a gateway, which was `shown` by this commit.
+    #[must_use]
+    pub fn registration(client: ClientId, shown: Revision) -> Txn {
+        let key = keys::author(client);
+        Txn {
+            compare: vec![
+                Compare::ModRevision(gateway_state(client), shown),
+                Compare::Absent(key.clone()),
+            ],
+            changes: vec![Change::put(key, inode::encode(&serde_json::Map::new()))],
+        }
+    }
+
+    /// What every transaction of this gateway compares.
+    #[must_use]
+    pub fn compares(&self) -> [Compare; 2] {
+        [
+            Compare::ModRevision(gateway_state(self.client), self.shown),
+            self.same_registration(),
+        ]
+    }
+
+    fn same_registration(&self) -> Compare {
+        Compare::ModRevision(keys::author(self.client), self.registered)
+    }
+
+    /// Makes `txn` the change with this number. It takes along traces of `settled`, whose outcomes are known; returns how
+    /// many of them, from the first.
+    pub fn sign(&self, txn: &mut Txn, number: u64, settled: &[u64]) -> usize {
+        let key = keys::done(self.client, number);
+        txn.compare.extend(self.compares());
+        txn.compare.push(Compare::Absent(key.clone()));
+        txn.changes.push(Change::put(key, inode::encode(&DoneValue::default())));
+        let room = MAX_CHANGES.saturating_sub(txn.changes.len()).min(MAX_SETTLED);
+        let taken = settled.len().min(room);
+        let traces = settled[..taken]
+            .iter()
+            .map(|&number| Change::Delete(keys::done(self.client, number)));
+        txn.changes.extend(traces);
+        taken
+    }
+
+    /// The transaction that takes the number away from the change that was sent with it. It does not ask for the
+    /// gateway's lease, without which the change cannot happen either.
+    #[must_use]
+    pub fn void(&self, number: u64) -> Txn {
+        let key = keys::done(self.client, number);
+        Txn {
+            compare: vec![self.same_registration(), Compare::Absent(key.clone())],
+            changes: vec![Change::put(key, inode::encode(&DoneValue { void: true }))],
+        }
+    }
+}
+
+impl Namespace {
+    /// The commit that registered a gateway.
+    #[must_use]
+    pub fn registered(&self, client: ClientId) -> Option<Revision> {
+        self.authors.registered.get(&client).copied()
+    }
+
+    /// What a gateway's change with this number has left.
+    #[must_use]
+    pub fn trace(&self, client: ClientId, number: u64) -> Option<Trace> {
+        let value = self.authors.done.get(&client)?.get(&number)?;
+        Some(if value.void { Trace::Void } else { Trace::Executed })
+    }
+
+    /// The gateways that have left anything.
+    pub fn authors(&self) -> impl Iterator<Item = ClientId> {
+        let authors = &self.authors;
+        let left = authors.done.keys().filter(|id| !authors.registered.contains_key(*id));
+        authors.registered.keys().chain(left).copied()
+    }
+
+    /// The transaction that sweeps up the next part of what a gateway has left that is gone for good; nothing when there
+    /// is nothing left. It is refused if the gateway shows itself.
+    #[must_use]
+    pub fn sweep(&self, client: ClientId) -> Option<Txn> {
+        let compare = Compare::Absent(gateway_state(client));
+        if let Some(revision) = self.registered(client) {
+            let key = keys::author(client);
+            return Some(Txn {
+                compare: vec![compare, Compare::ModRevision(key.clone(), revision)],
+                changes: vec![Change::Delete(key)],
+            });
+        }
+        let traces = self.authors.done.get(&client)?.keys().take(MAX_CHANGES);
+        Some(Txn {
+            compare: vec![compare],
+            changes: traces
+                .map(|&number| Change::Delete(keys::done(client, number)))
+                .collect(),
+        })
+    }
+}

@@ -1,0 +1,134 @@
+//! Calls of NFS clients that come again at another gateway.
+
+use trivet_core::kv::Change;
+
+use super::clients::{Nfs, opaque, results, words};
+use super::world::World;
+
+const CREATE: u32 = 8;
+const MKDIR: u32 = 9;
+const REMOVE: u32 = 12;
+const RENAME: u32 = 14;
+const LINK: u32 = 15;
+const SETATTR: u32 = 2;
+
+/// Another gateway on the same metadata store: nothing is left of the first but what it wrote there.
+fn another(first: &World) -> World {
+    let mut world = World::default();
+    let ours = first.keys.iter().filter(|(key, _)| !key.starts_with("ns/done/"));
+    world.keys = ours.map(|(key, row)| (key.clone(), row.clone())).collect();
+    world.revision = first.revision;
+    world.snapshot();
+    (world.committed, world.refused) = (0, 0);
+    world
+}
+
+fn entry(dir: &[u8], name: &str) -> Vec<u8> {
+    [opaque(dir), opaque(name.as_bytes())].concat()
+}
+
+/// SETATTR of the mode, guarded by the ctime that the file has.
+fn guarded(world: &mut World, nfs: &mut Nfs, file: &[u8]) -> Vec<u8> {
+    let attributes = nfs.done(world, 1, &opaque(file));
+    let ctime = &attributes[76..84];
+    let mode = words(&[1, 0o600, 0, 0, 0, 0, 0, 1]);
+    [&opaque(file)[..], &mode, ctime].concat()
+}
+
+#[test]
+fn a_call_that_comes_again_elsewhere_is_answered_as_it_was() {
+    let mut world = World::default();
+    for name in ["old", "from", "to", "gone"] {
+        world.image(name, 512);
+    }
+    let mut nfs = Nfs::mount(&mut world);
+    let root = nfs.root.clone();
+    let old = nfs.lookup(&mut world, "old");
+    let set = guarded(&mut world, &mut nfs, &old);
+    let calls = [
+        (SETATTR, set),
+        (CREATE, [entry(&root, "new"), words(&[1, 0, 0, 0, 0, 0, 0])].concat()),
+        (MKDIR, [entry(&root, "dir"), words(&[0; 6])].concat()),
+        (LINK, [opaque(&old), entry(&root, "link")].concat()),
+        (RENAME, [entry(&root, "from"), entry(&root, "to")].concat()),
+        (REMOVE, entry(&root, "gone")),
+    ];
+    for (procedure, arguments) in calls {
+        let xid = nfs.call(&mut world, procedure, &arguments);
+        let first = results(&world.take(nfs.conn));
+        assert_eq!(first[0].1[..4], words(&[0]), "{procedure}");
+        let mut world = another(&world);
+        let again = Nfs::mount(&mut world);
+        again.repeat(&mut world, xid, procedure, &arguments);
+        let second = results(&world.take(again.conn));
+        assert_eq!((&second[0], second.len()), (&first[0], 1), "{procedure}");
+        assert_eq!((world.committed, world.refused), (0, 0), "{procedure}");
+    }
+}
+
+#[test]
+fn a_mirror_that_is_behind_executes_no_call_again() {
+    let mut world = World::default();
+    world.image("vm", 512);
+    let mut nfs = Nfs::mount(&mut world);
+    let root = nfs.root.clone();
+    let mut late = another(&world);
+    let again = Nfs::mount(&mut late);
+    let xid = nfs.call(&mut world, REMOVE, &entry(&root, "vm"));
+    late.keys = another(&world).keys;
+    late.revision = world.revision;
+    again.repeat(&mut late, xid, REMOVE, &entry(&root, "vm"));
+    assert_eq!((late.committed, late.refused), (0, 1));
+    assert!(late.take(again.conn).is_empty());
+    late.snapshot();
+    assert_eq!(results(&late.take(again.conn))[0].1[..4], words(&[0]));
+}
+
+#[test]
+fn what_differs_is_another_call() {
+    let mut world = World::default();
+    let mut nfs = Nfs::mount(&mut world);
+    let root = nfs.root.clone();
+    let make = |name: &str| [entry(&root, name), words(&[0; 6])].concat();
+    let xid = nfs.call(&mut world, MKDIR, &make("a"));
+    nfs.repeat(&mut world, xid, MKDIR, &make("b"));
+    assert_eq!(results(&world.take(nfs.conn)).len(), 2);
+    assert!(world.mirror().resolve(b"b").is_ok());
+    // A call that failed is tried again.
+    let xid = nfs.call(&mut world, REMOVE, &entry(&root, "c"));
+    assert_eq!(results(&world.take(nfs.conn))[0].1[..4], words(&[2]));
+    let mut world = another(&world);
+    world.image("c", 512);
+    let again = Nfs::mount(&mut world);
+    again.repeat(&mut world, xid, REMOVE, &entry(&root, "c"));
+    assert_eq!(results(&world.take(again.conn))[0].1[..4], words(&[0]));
+}
+
+#[test]
+fn a_caller_has_a_bounded_number_of_replies() {
+    let mut world = World::default();
+    let mut nfs = Nfs::mount(&mut world);
+    let root = nfs.root.clone();
+    for n in 0..80 {
+        nfs.done(
+            &mut world,
+            MKDIR,
+            &[entry(&root, &n.to_string()), words(&[0; 6])].concat(),
+        );
+    }
+    let replies = |world: &World| world.keys.keys().filter(|key| key.starts_with("ns/reply/")).count();
+    assert_eq!(replies(&world), 64);
+    // More than there should be become fewer with each change.
+    let more: Vec<Change> = (0..6)
+        .map(|n| Change::put(format!("ns/reply/192.0.2.1/{n:x}"), "{}"))
+        .collect();
+    world.commit(&more);
+    for n in 80..84 {
+        nfs.done(
+            &mut world,
+            MKDIR,
+            &[entry(&root, &n.to_string()), words(&[0; 6])].concat(),
+        );
+    }
+    assert_eq!(replies(&world), 64);
+}

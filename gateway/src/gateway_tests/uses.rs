@@ -1,0 +1,267 @@
+//! Uses of images: keys before changes, grace before data goes, times of what gateways that died have written.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot::error::TryRecvError;
+use trivet_core::kv::Change;
+use trivet_core::{ClientId, ImageId, OBJECT_SIZE};
+use trivet_namespace::{Operation, Use};
+
+use super::clients::{Nfs, good, nbd, results, words, write, write_args};
+use super::world::{OWN, RIVAL, World, remove, resize};
+
+const OBJECT: u64 = OBJECT_SIZE as u64;
+
+fn usage(world: &World, image: ImageId, client: ClientId) -> Option<Use> {
+    world.mirror().use_of(image, client)
+}
+
+fn rival_truncates(world: &mut World, image: ImageId, size: u64) {
+    world.rival(&Operation::Resize { id: image, size });
+    world.run();
+}
+
+/// The rival has removed what its truncation cut off.
+fn rival_has_trimmed(world: &mut World, image: ImageId) {
+    let trimming = world.inode(image).trimming.unwrap();
+    for (object, bytes) in &mut world.objects {
+        let begin = object.number * OBJECT;
+        for (at, byte) in (begin..).zip(bytes).filter(|_| object.image == image) {
+            if (trimming.from..trimming.to).contains(&at) {
+                *byte = 0;
+            }
+        }
+    }
+    world.rival(&Operation::TrimDone { id: image, trimming });
+    world.run();
+}
+
+/// The statuses of all replies, in order of their xids.
+fn statuses(stream: &[u8]) -> Vec<Vec<u8>> {
+    let mut all = results(stream);
+    all.sort_by_key(|(xid, _)| *xid);
+    all.into_iter().map(|(_, result)| result[..4].to_vec()).collect()
+}
+
+#[test]
+fn the_first_change_waits_for_the_key() {
+    for lost in [0, 2] {
+        let mut world = World::default();
+        let image = world.image("vm", OBJECT);
+        let conn = nbd(&mut world, "vm");
+        (world.hold_txns, world.lose_outcomes) = (true, lost);
+        world.send(conn, &write(0, 4096, 1));
+        assert!(world.take(conn).is_empty());
+        assert_eq!((world.ops(), world.txns(), world.objects(image)), (0, 1, 0));
+        world.hold_txns = false;
+        world.pass(Duration::from_secs(1));
+        assert_eq!(world.take(conn), good(0));
+        let taken = usage(&world, image, OWN).expect("it is used");
+        world.send(conn, &write(4096, 4096, 1));
+        assert_eq!(world.take(conn), good(4096));
+        assert_eq!(usage(&world, image, OWN), Some(taken), "once is enough");
+        world.pass(Duration::from_secs(9));
+        assert!(usage(&world, image, OWN).is_some());
+        world.lose_txns = lost;
+        world.pass(Duration::from_secs(5));
+        assert_eq!(usage(&world, image, OWN), None, "it was left alone");
+        world.send(conn, &write(0, 4096, 2));
+        assert_eq!(world.take(conn), good(0));
+        assert!(usage(&world, image, OWN).is_some());
+    }
+}
+
+#[test]
+fn a_key_is_taken_on_the_inode_as_it_is() {
+    let mut world = World::default();
+    let image = world.image("vm", 2 * OBJECT);
+    let conn = nbd(&mut world, "vm");
+    world.hold_notices = true;
+    rival_truncates(&mut world, image, OBJECT);
+    world.send(conn, &write(OBJECT, 4096, 1));
+    assert_eq!((world.ops(), usage(&world, image, OWN)), (0, None));
+    world.hold_notices = false;
+    let reply = world.take(conn);
+    assert_eq!(reply[4..8], words(&[28]), "ENOSPC: the image has become smaller");
+    assert_eq!(world.objects(image), 0);
+}
+
+#[test]
+fn data_goes_when_all_users_have_agreed() {
+    let mut world = World::default();
+    let image = world.image("vm", 2 * OBJECT);
+    world.uses(RIVAL, image);
+    let mut answer = world.call(resize("vm", OBJECT));
+    world.pass(Duration::from_secs(20));
+    assert_eq!(answer.try_recv(), Err(TryRecvError::Empty), "the rival may be writing");
+    assert!(world.inode(image).trimming.is_some());
+    world.uses(RIVAL, image);
+    assert!(answer.try_recv().unwrap().is_ok());
+    assert_eq!(world.inode(image).trimming, None);
+    // What it agreed to once says nothing about the next one.
+    world.ask(resize("vm", 2 * OBJECT)).unwrap();
+    let mut answer = world.call(resize("vm", OBJECT));
+    world.pass(Duration::from_secs(1));
+    assert_eq!(answer.try_recv(), Err(TryRecvError::Empty));
+}
+
+#[test]
+fn own_changes_under_way_end_before_data_goes() {
+    let mut world = World::default();
+    let image = world.image("vm", 2 * OBJECT);
+    let conn = nbd(&mut world, "vm");
+    world.hold_osd = true;
+    world.send(conn, &write(OBJECT, 4096, 1));
+    world.run();
+    let mut answer = world.call(resize("vm", OBJECT));
+    assert_eq!((world.ops(), world.inode(image).size), (1, OBJECT));
+    world.run_ops(1);
+    assert_eq!(world.take(conn), good(OBJECT));
+    world.hold_osd = false;
+    world.run();
+    assert!(answer.try_recv().unwrap().is_ok());
+    assert_eq!(world.byte(image, OBJECT), 0);
+    world.send(conn, &write(OBJECT, 4096, 1));
+    assert_eq!(world.take(conn)[4..8], words(&[28]));
+    assert_eq!(world.byte(image, OBJECT), 0);
+}
+
+#[test]
+fn users_that_died_hold_nothing_up_and_their_files_times_move() {
+    let mut world = World::default();
+    let image = world.image("vm", 2 * OBJECT);
+    world.uses(RIVAL, image);
+    world.pass(Duration::from_secs(5));
+    let before = world.inode(image);
+    let mut answer = world.call(resize("vm", OBJECT));
+    world.rival_dies();
+    world.pass(Duration::from_secs(2));
+    assert!(answer.try_recv().unwrap().is_ok());
+    assert_eq!(usage(&world, image, RIVAL), None);
+    assert!(world.inode(image).mtime > before.mtime);
+
+    world.show(RIVAL);
+    world.uses(RIVAL, image);
+    let before = world.inode(image);
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.inode(image).mtime, before.mtime, "it is there");
+    world.rival_dies();
+    world.pass(Duration::from_secs(2));
+    let after = world.inode(image);
+    assert!(after.mtime > before.mtime && after.ctime > before.ctime);
+}
+
+#[test]
+fn a_write_that_meets_a_truncation_comes_first() {
+    let mut world = World::default();
+    let image = world.image("f", 8192);
+    let mut nfs = Nfs::mount(&mut world);
+    let file = nfs.lookup(&mut world, "f");
+    nfs.done(&mut world, 7, &write_args(&file, 0, 8192, 0xaa));
+    world.hold_osd = true;
+    nfs.call(&mut world, 7, &write_args(&file, 0, 4096, 0xbb));
+    rival_truncates(&mut world, image, 0);
+    let cut = world.inode(image).cut;
+    assert_ne!(usage(&world, image, OWN).unwrap().agreed, cut, "it is still under way");
+    // One that comes later waits for the end of the truncation.
+    nfs.call(&mut world, 7, &write_args(&file, 4096, 4096, 0xcc));
+    world.run_ops(1);
+    assert_eq!(statuses(&world.take(nfs.conn)), [words(&[0])]);
+    assert_eq!(usage(&world, image, OWN).unwrap().agreed, cut);
+    assert_eq!(world.inode(image).size, 0);
+    world.hold_osd = false;
+    rival_has_trimmed(&mut world, image);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(statuses(&world.take(nfs.conn)), [words(&[0])]);
+    assert_eq!(world.inode(image).size, 8192);
+    assert_eq!((world.byte(image, 0), world.byte(image, 4096)), (0, 0xcc));
+}
+
+#[test]
+fn a_write_of_which_a_truncation_takes_a_part_is_done_again() {
+    let mut world = World::default();
+    let image = world.image("f", 4096);
+    let mut nfs = Nfs::mount(&mut world);
+    let file = nfs.lookup(&mut world, "f");
+    world.hold_osd = true;
+    nfs.call(&mut world, 7, &write_args(&file, 0, 8192, 0xbb));
+    rival_truncates(&mut world, image, 0);
+    world.run_ops(1);
+    assert!(world.take(nfs.conn).is_empty(), "it would be neither before nor behind");
+    world.hold_osd = false;
+    rival_has_trimmed(&mut world, image);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(statuses(&world.take(nfs.conn)), [words(&[0])]);
+    assert_eq!(world.inode(image).size, 8192);
+    assert_eq!((world.byte(image, 0), world.byte(image, 8191)), (0xbb, 0xbb));
+}
+
+#[test]
+fn a_write_whose_growth_meets_a_truncation_is_done_again() {
+    let mut world = World::default();
+    let image = world.image("f", 4096);
+    let mut nfs = Nfs::mount(&mut world);
+    let file = nfs.lookup(&mut world, "f");
+    nfs.done(&mut world, 7, &write_args(&file, 0, 4096, 0xaa));
+    world.hold_txns = true;
+    nfs.call(&mut world, 7, &write_args(&file, 0, 8192, 0xbb));
+    assert_eq!((world.ops(), world.txns()), (0, 1), "the size has to follow");
+    world.hold_notices = true;
+    rival_truncates(&mut world, image, 0);
+    world.hold_txns = false;
+    world.run();
+    assert_ne!(usage(&world, image, OWN).unwrap().agreed, world.inode(image).cut);
+    world.hold_notices = false;
+    world.run();
+    assert_eq!(usage(&world, image, OWN).unwrap().agreed, world.inode(image).cut);
+    assert!(world.take(nfs.conn).is_empty());
+    rival_has_trimmed(&mut world, image);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(statuses(&world.take(nfs.conn)), [words(&[0])]);
+    assert_eq!(world.inode(image).size, 8192);
+    assert_eq!((world.byte(image, 0), world.byte(image, 8191)), (0xbb, 0xbb));
+}
+
+#[test]
+fn a_removed_images_data_goes_when_nobody_uses_it() {
+    let mut world = World::default();
+    let image = world.image("vm", OBJECT);
+    let mut nfs = Nfs::mount(&mut world);
+    let file = nfs.lookup(&mut world, "vm");
+    let conn = nbd(&mut world, "vm");
+    world.uses(RIVAL, image);
+    world.hold_osd = true;
+    world.send(conn, &write(0, 4096, 1));
+    world.run();
+    world.ask(remove("vm")).unwrap();
+    world.run_ops(1);
+    assert_eq!(world.take(conn), good(0), "it came first");
+    assert_eq!(usage(&world, image, OWN), None, "nothing more will come");
+    world.hold_osd = false;
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.objects(image), 1, "the rival may be writing");
+    nfs.call(&mut world, 7, &write_args(&file, 0, 4096, 1));
+    assert_eq!(statuses(&world.take(nfs.conn)), [words(&[70])], "STALE");
+    let key = format!("ns/use/{image}/{:016x}", RIVAL.0);
+    world.commit(&[Change::Delete(key)]);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.objects(image), 0);
+    assert!(!world.keys.contains_key(&format!("ns/purge/{image}")));
+}
+
+#[test]
+fn a_write_that_waits_for_its_key_when_the_image_goes_is_not_done() {
+    let mut world = World::default();
+    let image = world.image("vm", OBJECT);
+    let mut nfs = Nfs::mount(&mut world);
+    let file = nfs.lookup(&mut world, "vm");
+    world.hold_txns = true;
+    nfs.call(&mut world, 7, &write_args(&file, 0, 4096, 1));
+    world.hold_notices = true;
+    world.rival(&Operation::RemoveImage { path: b"vm".to_vec() });
+    world.hold_txns = false;
+    world.hold_notices = false;
+    world.run();
+    assert_eq!(statuses(&world.take(nfs.conn)), [words(&[70])], "STALE");
+    assert_eq!((world.objects(image), usage(&world, image, OWN)), (0, None));
+}

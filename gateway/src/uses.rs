@@ -1,0 +1,417 @@
+//! Which images this gateway changes the bytes of, as all gateways know: a client's first change waits until the tree has the
+//! key that says so, and a truncation is agreed to when nothing is under way any more that began before it. So data is
+//! removed when no write can come behind; see [`trivet_namespace::Use`].
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use trivet_client::{ImageOp, IoError};
+use trivet_core::kv::{Event, Notice, Revision, TxnOutcome};
+use trivet_core::message::STAMP_LIFE;
+use trivet_core::{ClientId, ImageId, Now};
+use trivet_namespace::{Caller, Inode, Operation, Time, Trimming, Use, image_of};
+
+use crate::admin::metrics::Protocol;
+use crate::gateway::{ConnKey, Effect, Gateway, Origin};
+use crate::session::Finished;
+
+/// How long an image has to be left alone until its use ends.
+const IDLE: Duration = Duration::from_secs(10);
+/// OSDs execute nothing that was sent longer ago than this: its stamp is too old by then, even where clocks differ by 1 %.
+const OUTLIVED: Duration = STAMP_LIFE.saturating_add(Duration::from_millis(31));
+/// Uses of gateways that are gone which are ended at the same time.
+const ENDING: usize = 16;
+
+/// What a transaction does about a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Take,
+    Agree,
+    Leave,
+}
+
+/// An image whose bytes this gateway changes, or is about to.
+#[derive(Debug)]
+struct Usage {
+    /// Changes under way, by the truncation that was the last one when they began.
+    running: BTreeMap<Option<Time>, usize>,
+    /// Changes that wait for the key, or for the end of a truncation.
+    waiting: Vec<(Origin, ImageOp)>,
+    /// When a change came or ended last.
+    last: Now,
+    /// A transaction about the key is under way.
+    busy: bool,
+    /// The next one has to wait until the mirror has more than this commit.
+    behind: Revision,
+    /// The next one has to wait for a tick, since the outcome of one is not known.
+    paused: bool,
+    /// The commit that took the key; the mirror may not have it yet.
+    taken: Revision,
+    /// Nothing begins before the key is gone, and taken again.
+    leaving: bool,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Uses {
+    images: BTreeMap<ImageId, Usage>,
+    /// Transactions under way, by ticket; as of which commit.
+    txns: BTreeMap<u64, (ImageId, Step, Revision)>,
+    /// Images of which something has changed.
+    stirred: BTreeSet<ImageId>,
+    /// Uses of gateways that are gone, being ended.
+    ending: BTreeSet<(ImageId, ClientId)>,
+    /// Changes that nobody waits for any more: until when OSDs may execute what was sent of them.
+    forsaken: VecDeque<(Now, ImageId, Option<Time>)>,
+}
+
+/// What an image's inode says about changes of its bytes.
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    size: u64,
+    cut: Option<Time>,
+    trimming: Option<Trimming>,
+}
+
+impl From<&Inode> for Extent {
+    fn from(inode: &Inode) -> Extent {
+        Extent {
+            size: inode.size,
+            cut: inode.cut,
+            trimming: inode.trimming,
+        }
+    }
+}
+
+/// Whether a change may begin.
+enum Verdict {
+    Start,
+    Wait,
+    Fail(IoError),
+}
+
+impl Extent {
+    /// `grows`: the change may reach beyond the size, which follows.
+    fn judge(&self, op: &ImageOp, grows: bool) -> Verdict {
+        let end = end_of(op);
+        if !grows && end > self.size {
+            return Verdict::Fail(IoError::NoSpace);
+        }
+        // It would go with what the truncation still has to remove.
+        match self.trimming {
+            Some(trimming) if end > trimming.from => Verdict::Wait,
+            _ => Verdict::Start,
+        }
+    }
+}
+
+/// The byte after the last that an operation is about.
+fn end_of(op: &ImageOp) -> u64 {
+    match op {
+        ImageOp::Read { offset, len } | ImageOp::Zero { offset, len } => offset.saturating_add(*len),
+        ImageOp::Write { offset, data } => data
+            .iter()
+            .fold(*offset, |end, part| end.saturating_add(part.len() as u64)),
+        ImageOp::Purge => 0,
+    }
+}
+
+impl Usage {
+    fn new(now: Now) -> Usage {
+        Usage {
+            running: BTreeMap::new(),
+            waiting: Vec::new(),
+            last: now,
+            busy: false,
+            behind: 0,
+            paused: false,
+            taken: 0,
+            leaving: false,
+        }
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.running.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Whether nothing is under way that began before the truncation `cut`.
+    fn has_seen(&self, cut: Option<Time>) -> bool {
+        self.running.keys().all(|began| *began == cut)
+    }
+
+    fn ended(&mut self, began: Option<Time>) {
+        let count = self.running.get_mut(&began).expect("what ends has begun");
+        *count -= 1;
+        if *count == 0 {
+            self.running.remove(&began);
+        }
+    }
+}
+
+impl Gateway {
+    /// A client changes an image's bytes.
+    pub(crate) fn change_bytes(&mut self, origin: Origin, image: ImageId, op: ImageOp, out: &mut Vec<Effect>) {
+        let now = self.clock.now;
+        let usage = self.uses.images.entry(image).or_insert_with(|| Usage::new(now));
+        usage.last = now;
+        usage.waiting.push((origin, op));
+        self.begin_waiting(image);
+        if !self.usage_of(image).waiting.is_empty() {
+            self.tend_use(image, out);
+        }
+    }
+
+    /// A change of an image's bytes that began after this truncation has ended.
+    pub(crate) fn change_ended(&mut self, image: ImageId, began: Option<Time>) {
+        let now = self.clock.now;
+        let usage = self.usage_of(image);
+        usage.ended(began);
+        usage.last = now;
+        // Somebody may have waited for that.
+        if self.namespace.inode(image).map(|inode| inode.cut) != Some(began) {
+            self.uses.stirred.insert(image);
+        }
+    }
+
+    /// A connection has ended: what it wanted and was not begun is not begun any more.
+    pub(crate) fn forsake_waiting(&mut self, conn: ConnKey) {
+        for usage in self.uses.images.values_mut() {
+            usage
+                .waiting
+                .retain(|(origin, _)| !matches!(origin, Origin::Session(of, _) if *of == conn));
+        }
+    }
+
+    /// A change is not sent again: what was sent of it ends by itself, and nobody will hear of it.
+    pub(crate) fn change_forsaken(&mut self, image: ImageId, began: Option<Time>) {
+        let until = self.clock.now + OUTLIVED;
+        self.uses.forsaken.push_back((until, image, began));
+    }
+
+    /// What was forsaken long enough ago has ended.
+    pub(crate) fn end_forsaken(&mut self) {
+        while let Some(&(until, image, began)) = self.uses.forsaken.front()
+            && until <= self.clock.now
+        {
+            self.uses.forsaken.pop_front();
+            self.change_ended(image, began);
+        }
+    }
+
+    fn usage_of(&mut self, image: ImageId) -> &mut Usage {
+        self.uses
+            .images
+            .get_mut(&image)
+            .expect("used while something is under way")
+    }
+
+    /// Whether data may go that the image's last truncation cut off.
+    pub(crate) fn has_grace(&self, image: ImageId) -> bool {
+        self.has_seen_cut(image) && self.namespace.others_agree(image, self.id)
+    }
+
+    /// Whether nothing of this gateway is under way that began before the image's last truncation.
+    fn has_seen_cut(&self, image: ImageId) -> bool {
+        let cut = self.namespace.inode(image).and_then(|inode| inode.cut);
+        let usage = self.uses.images.get(&image);
+        usage.is_none_or(|usage| usage.has_seen(cut)) && !self.is_growing_from(image, cut)
+    }
+
+    /// Something has ended for which the agreement to a truncation may have waited.
+    pub(crate) fn stir_use(&mut self, image: ImageId) {
+        self.uses.stirred.insert(image);
+    }
+
+    /// Notes which images the metadata store says something about.
+    pub(crate) fn stir_uses(&mut self, notice: &Notice) {
+        let stirred = &mut self.uses.stirred;
+        match notice {
+            Notice::Snapshot { .. } => {
+                let own = self.namespace.uses().filter(|(_, client)| *client == self.id);
+                stirred.extend(self.uses.images.keys());
+                stirred.extend(own.map(|(image, _)| image));
+            }
+            Notice::Changes { events, .. } => stirred.extend(events.iter().filter_map(|event| match event {
+                Event::Put(row) => image_of(&row.key),
+                Event::Delete { key, .. } => image_of(key),
+            })),
+        }
+    }
+
+    /// Looks at the images of which something has changed.
+    pub(crate) fn tend_stirred(&mut self, out: &mut Vec<Effect>) {
+        for image in std::mem::take(&mut self.uses.stirred) {
+            let now = self.clock.now;
+            // A key that nobody waits for any more: it was taken late, and goes when it is idle.
+            if self.namespace.use_of(image, self.id).is_some() {
+                self.uses.images.entry(image).or_insert_with(|| Usage::new(now));
+            }
+            self.tend_use(image, out);
+        }
+    }
+
+    /// Looks at what cannot go on by itself.
+    pub(crate) fn tend_waiting(&mut self, out: &mut Vec<Effect>) {
+        let Uses { images, stirred, .. } = &mut self.uses;
+        let stuck = images
+            .iter_mut()
+            .filter(|(_, usage)| usage.paused || !usage.waiting.is_empty());
+        stirred.extend(stuck.map(|(&image, usage)| {
+            usage.paused = false;
+            image
+        }));
+        self.tend_stirred(out);
+    }
+
+    /// Looks at all images that are used: some have been left alone.
+    pub(crate) fn tend_uses(&mut self, out: &mut Vec<Effect>) {
+        self.uses.stirred.extend(self.uses.images.keys());
+        self.tend_stirred(out);
+        self.end_uses(out);
+    }
+
+    fn tend_use(&mut self, image: ImageId, out: &mut Vec<Effect>) {
+        if !self.uses.images.contains_key(&image) {
+            return;
+        }
+        self.begin_waiting(image);
+        self.settle_key(image, out);
+        if self.is_trimming(image) {
+            self.start_trim(image);
+        }
+    }
+
+    /// Begins the changes that may; those of an image that is gone must not bring its objects back.
+    fn begin_waiting(&mut self, image: ImageId) {
+        let extent = self.namespace.inode(image).map(Extent::from);
+        if extent.is_some() && !self.is_user(image) {
+            return;
+        }
+        for (origin, op) in std::mem::take(&mut self.usage_of(image).waiting) {
+            let grows = self.protocol_of(origin) == Some(Protocol::Nfs);
+            match extent.map(|extent| (extent.judge(&op, grows), extent.cut)) {
+                None => self.refuse_io(origin, IoError::Damaged),
+                Some((Verdict::Fail(error), _)) => self.refuse_io(origin, error),
+                Some((Verdict::Wait, _)) => self.usage_of(image).waiting.push((origin, op)),
+                Some((Verdict::Start, cut)) => {
+                    *self.usage_of(image).running.entry(cut).or_default() += 1;
+                    self.start_io(origin, image, op, Some(cut));
+                }
+            }
+        }
+    }
+
+    /// Whether all gateways know that this one uses the image, or find out before they remove data.
+    fn is_user(&mut self, image: ImageId) -> bool {
+        let is_known = self.namespace.use_of(image, self.id).is_some();
+        let revision = self.namespace.revision();
+        let usage = self.usage_of(image);
+        !usage.leaving && (is_known || usage.taken > revision)
+    }
+
+    fn refuse_io(&mut self, origin: Origin, error: IoError) {
+        if let Origin::Session(conn, ticket) = origin {
+            self.answer(conn, ticket, Finished::Io(Err(error)));
+        }
+    }
+
+    fn is_idle(&self, image: ImageId, usage: &Usage) -> bool {
+        if !usage.is_quiet() || self.is_growing(image) {
+            return false;
+        }
+        let gone = self.namespace.inode(image).is_none();
+        // Whoever ends the use of a gateway that died moves the times; this one has to do so by itself.
+        gone || (self.clock.now.since(usage.last) >= IDLE && !self.background.touched.contains_key(&image))
+    }
+
+    /// Brings the key to what it should be.
+    fn settle_key(&mut self, image: ImageId, out: &mut Vec<Effect>) {
+        let key = self.namespace.use_of(image, self.id);
+        let usage = self.usage_of(image);
+        let can_act = !usage.busy && !usage.paused;
+        if !can_act || self.usage_of(image).behind >= self.namespace.revision() {
+            return;
+        }
+        let usage = self.usage_of(image);
+        usage.leaving &= key.is_some();
+        match self.next_step(image, key) {
+            Some(step) => self.run_step(image, step, key, out),
+            None if key.is_none() && self.usage_of(image).is_quiet() => drop(self.uses.images.remove(&image)),
+            None => {}
+        }
+    }
+
+    fn next_step(&self, image: ImageId, key: Option<Use>) -> Option<Step> {
+        let usage = self.uses.images.get(&image)?;
+        let inode = self.namespace.inode(image);
+        match (key, inode) {
+            (Some(_), _) if usage.leaving || self.is_idle(image, usage) => Some(Step::Leave),
+            (Some(key), Some(inode)) if key.agreed != inode.cut && self.has_seen_cut(image) => Some(Step::Agree),
+            (None, Some(_)) if !usage.waiting.is_empty() => Some(Step::Take),
+            _ => None,
+        }
+    }
+
+    fn run_step(&mut self, image: ImageId, step: Step, key: Option<Use>, out: &mut Vec<Effect>) {
+        let Some(author) = self.author() else {
+            return self.register(out);
+        };
+        let cut = self.namespace.inode(image).and_then(|inode| inode.cut);
+        let txn = match (step, key) {
+            (Step::Agree, Some(key)) => Some(author.agree(image, key, cut)),
+            (Step::Leave, Some(key)) => Some(author.leave(image, key)),
+            _ => author.take(&self.namespace, image),
+        };
+        let (Some(txn), Some(usage)) = (txn, self.uses.images.get_mut(&image)) else {
+            return;
+        };
+        usage.busy = true;
+        usage.leaving = step == Step::Leave;
+        let ticket = self.number();
+        let revision = self.namespace.revision();
+        self.uses.txns.insert(ticket, (image, step, revision));
+        out.push(Effect::Txn(ticket, txn));
+    }
+
+    /// A transaction has ended; false if it was not about a use.
+    pub(crate) fn use_txn_ended(&mut self, ticket: u64, outcome: TxnOutcome, out: &mut Vec<Effect>) -> bool {
+        let Some((image, step, planned)) = self.uses.txns.remove(&ticket) else {
+            return false;
+        };
+        let usage = self.usage_of(image);
+        usage.busy = false;
+        match outcome {
+            TxnOutcome::Committed(revision) => {
+                usage.behind = revision.saturating_sub(1);
+                if step == Step::Take {
+                    usage.taken = revision;
+                }
+            }
+            TxnOutcome::Refused(_) => usage.behind = planned,
+            TxnOutcome::Unknown => usage.paused = true,
+        }
+        self.tend_use(image, out);
+        true
+    }
+
+    /// Ends what gateways used that are gone.
+    fn end_uses(&mut self, out: &mut Vec<Effect>) {
+        let room = ENDING.saturating_sub(self.uses.ending.len());
+        let others: Vec<_> = self.namespace.uses().filter(|(_, client)| *client != self.id).collect();
+        for (_, client) in &others {
+            self.fence(*client, out);
+        }
+        let uses = others.into_iter().filter(|(_, client)| self.is_fenced(*client));
+        let due = uses.filter(|ended| !self.uses.ending.contains(ended)).take(room);
+        for (image, client) in Vec::from_iter(due) {
+            self.uses.ending.insert((image, client));
+            let operation = Operation::EndUse { id: image, client };
+            self.start_change(Origin::EndUse(image, client), operation, Caller::root(), out);
+        }
+    }
+
+    /// The use of a gateway that is gone is ended, or could not be.
+    pub(crate) fn use_ended(&mut self, image: ImageId, client: ClientId) {
+        self.uses.ending.remove(&(image, client));
+    }
+}
