@@ -15,6 +15,7 @@ use crate::mutants;
 use crate::network::Place;
 use crate::register::OpRef;
 use crate::stamp;
+use crate::users::UserSlot;
 use crate::workload::{Action, Step};
 use crate::world::{Phase, World};
 
@@ -305,21 +306,25 @@ impl World {
 
     fn refused(&mut self, index: usize, running: &Running, error: IoError) {
         self.history.end_failed(running.op);
-        let allowed = match error {
-            IoError::NoSpace => self.swarm.tight && running.action != Action::Read,
-            // While other faults keep copies away, a read that fails once may hit the only one there is.
-            IoError::Damaged => {
-                let kept_away = !self.nemesis.is_idle(running.since);
-                self.swarm.hostile || (kept_away && self.atlas.was_hurt(running.since))
-            }
-            IoError::NoPool => false,
-        };
-        if !allowed {
+        if !self.may_fail(error, running.action, running.since) {
             let (image, first, sectors) = running.step;
             let action = running.action;
             self.fail(format!(
                 "client {index}: {action:?} of {image:x} {first}+{sectors}: {error}"
             ));
+        }
+    }
+
+    /// Whether an operation that was begun then may end with this error.
+    pub(crate) fn may_fail(&self, error: IoError, action: Action, since: Now) -> bool {
+        match error {
+            IoError::NoSpace => self.swarm.tight && action != Action::Read,
+            // While other faults keep copies away, a read that fails once may hit the only one there is.
+            IoError::Damaged => {
+                let kept_away = !self.nemesis.is_idle(since);
+                self.swarm.hostile || (kept_away && self.atlas.was_hurt(since))
+            }
+            IoError::NoPool => false,
         }
     }
 
@@ -335,9 +340,10 @@ impl World {
         }
     }
 
-    /// Operations without an answer, of all clients.
+    /// Operations without an answer, of all clients and users.
     pub(crate) fn waiting(&self) -> usize {
-        self.clients.iter().map(ClientSlot::waiting).sum()
+        let clients = self.clients.iter().map(ClientSlot::waiting);
+        clients.chain(self.users.iter().map(UserSlot::waiting)).sum()
     }
 
     /// Nothing waits for too long, or too much at once.
@@ -350,7 +356,8 @@ impl World {
             .clients
             .iter()
             .flat_map(|slot| slot.running.values().filter(|running| !running.left));
-        let oldest = oldest.map(|running| (running.since, running.step)).min();
+        let users = self.users.iter().filter_map(UserSlot::oldest);
+        let oldest = oldest.map(|running| (running.since, running.step)).chain(users).min();
         if let Some(slot) = self
             .clients
             .iter()

@@ -3,6 +3,7 @@
 //! The runner's part is played here as production plays it: leases are kept alive every second, a lease that was not
 //! confirmed for its time to live counts as lost, and a new one is asked for.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use trivet_core::Now;
@@ -23,6 +24,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(1);
 const GIVE_UP: Duration = Duration::from_secs(5);
 /// A watch that reaches nobody tries again after this time.
 const RETRY: Duration = Duration::from_millis(200);
+/// Commits of which the time is remembered: those of some minutes.
+const COMMITS: usize = 20_000;
 /// Commits that the store remembers for watches.
 const REMEMBERED: Revision = 200;
 
@@ -35,9 +38,19 @@ pub struct Metadata {
     pub late_until: Now,
     /// Answers to transactions that get lost, per mille.
     pub unknown: u64,
+    /// What became of the transactions of gateways, by place, life and ticket; none for those that are not to be executed
+    /// any more.
+    pub outcomes: BTreeMap<(Place, Life, u64), Option<TxnOutcome>>,
+    /// When the last commits were.
+    pub commits: VecDeque<(Revision, Now)>,
 }
 
 impl Metadata {
+    /// Everything works again.
+    pub fn end_troubles(&mut self) {
+        (self.away_until, self.late_until, self.unknown) = (Now(0), Now(0), 0);
+    }
+
     /// Whether it answers nobody.
     #[must_use]
     pub fn is_away(&self, now: Now) -> bool {
@@ -104,7 +117,16 @@ impl World {
             return;
         }
         let before = self.truth.plans.get(&POOL).map(|plan| plan.revision);
+        let known = self.gateway_at(place).is_some() && !self.swarm.has(Trouble::UnknownNames);
+        if let (true, Ask::Txn(ticket, _)) = (known, &ask)
+            && self.metadata.outcomes.contains_key(&(place, life, *ticket))
+        {
+            return;
+        }
         let answer = self.execute(ask);
+        if let (true, Some(Answer::Txn(ticket, outcome))) = (known, &answer) {
+            self.metadata.outcomes.insert((place, life, *ticket), Some(*outcome));
+        }
         self.committed();
         if self.processes[place].life == life {
             self.check_plan(place, before);
@@ -148,6 +170,7 @@ impl World {
             }
             Ask::Grant => Some(Answer::Granted(self.kv.grant(self.now, LEASE))),
             Ask::Keep(lease) => Some(Answer::Kept(lease, self.kv.keep_alive(self.now, lease))),
+            Ask::Last(asked) => Some(Answer::Last(asked, self.kv.revision())),
             Ask::Revoke(lease) => {
                 self.kv.revoke(lease);
                 None
@@ -165,6 +188,10 @@ impl World {
             .changes_since(self.truth.revision)
             .unwrap_or_else(|| self.kv.snapshot());
         self.truth.apply(&notice);
+        self.metadata.commits.push_back((self.truth.revision, self.now));
+        if self.metadata.commits.len() > COMMITS {
+            self.metadata.commits.pop_front();
+        }
         if self.trace.is_read() {
             self.print(&notice);
         }
@@ -244,6 +271,8 @@ impl World {
             self.osd_step(place, trivet_osd::Event::Notice(notice.clone()));
         } else if let Some(index) = self.client_at(place) {
             self.client_notice(index, notice);
+        } else if let Some(index) = self.gateway_at(place) {
+            self.gateway_notice(index, notice);
         } else if let Some(index) = self.monitor_at(place) {
             let slot = &mut self.monitors[index];
             if let Some(monitor) = &mut slot.machine {
@@ -262,6 +291,11 @@ impl World {
         }
         match answer {
             Answer::Txn(ticket, outcome) => self.outcome(place, ticket, outcome),
+            Answer::Last(asked, revision) => {
+                if let Some(index) = self.gateway_at(place) {
+                    self.gateway_hears(index, asked, revision);
+                }
+            }
             Answer::Granted(lease) if self.processes[place].lease.is_none() => {
                 self.processes[place].kept = asked;
                 self.has_lease(place, Some(lease));
@@ -285,6 +319,20 @@ impl World {
         }
     }
 
+    /// Nobody waits for the outcome of a transaction any more.
+    pub(crate) fn give_up(&mut self, place: Place, life: Life, ticket: u64) {
+        let known = self.gateway_at(place).is_some() && !self.swarm.has(Trouble::UnknownNames);
+        let outcome = if known {
+            // What was not executed by now never is.
+            let refused = TxnOutcome::Refused(self.kv.revision());
+            let outcome = self.metadata.outcomes.entry((place, life, ticket)).or_insert(None);
+            outcome.unwrap_or(refused)
+        } else {
+            TxnOutcome::Unknown
+        };
+        self.outcome(place, ticket, outcome);
+    }
+
     /// A transaction has ended for its machine, or its outcome will never be known.
     pub(crate) fn outcome(&mut self, place: Place, ticket: u64, outcome: TxnOutcome) {
         if !self.processes[place].txns.remove(&ticket) {
@@ -292,6 +340,8 @@ impl World {
         }
         if place < self.osds.len() {
             self.osd_step(place, trivet_osd::Event::Txn(ticket, outcome));
+        } else if let Some(index) = self.gateway_at(place) {
+            self.gateway_outcome(index, ticket, outcome);
         } else if let Some(index) = self.monitor_at(place) {
             let slot = &mut self.monitors[index];
             if let Some(monitor) = &mut slot.machine
@@ -309,6 +359,9 @@ impl World {
         self.processes[place].lease = lease;
         if place < self.osds.len() {
             return self.osd_step(place, trivet_osd::Event::Lease(lease));
+        }
+        if let Some((index, lease)) = self.gateway_at(place).zip(lease) {
+            return self.show_gateway(index, lease);
         }
         let Some(index) = self.monitor_at(place) else { return };
         match (&mut self.monitors[index].machine, lease) {
@@ -337,6 +390,10 @@ impl World {
         }
         if let Some(index) = self.monitor_at(place) {
             self.monitor_next(place, index);
+        }
+        if self.gateway_at(place).is_some() {
+            let asked = self.local(place);
+            self.ask(place, Ask::Last(asked));
         }
     }
 

@@ -16,7 +16,8 @@ impl World {
     pub(crate) fn heal_everything(&mut self) {
         self.trace.line(self.now, format_args!("everything is healed"));
         self.network.heal();
-        self.metadata = crate::control::Metadata::default();
+        self.streams.heal();
+        self.metadata.end_troubles();
         self.kv.extend_all(self.now);
         self.atlas.close();
         let numbers: Vec<OsdId> = self.truth.members.keys().copied().collect();
@@ -66,6 +67,7 @@ impl World {
         self.replicas_differ()
             .or_else(|| self.space_lost())
             .or_else(|| self.miscounted())
+            .or_else(|| self.ownerless())
     }
 
     /// A change of the number of PGs that is not over, or left something behind.

@@ -4,13 +4,15 @@ use std::fmt;
 use std::time::Duration;
 
 use trivet_core::disk::{DiskDone, IoId};
-use trivet_core::kv::{LeaseId, Txn, TxnOutcome};
+use trivet_core::kv::{LeaseId, Revision, Txn, TxnOutcome};
 use trivet_core::message::{Action, Message, PeerBody};
 use trivet_core::{NodeId, Now, OsdId};
 
 use crate::exile::Exile;
 use crate::network::Place;
 use crate::random::mix;
+use crate::streams::{Segment, Side, StreamId};
+use crate::users::UserEvent;
 use crate::workload::Step;
 
 /// Counts the lives of the process at a place: what was meant for an earlier one is nobody's business any more.
@@ -49,6 +51,12 @@ pub enum Event {
     Seen(Place, Life, u64),
     /// A client hears that the caller of an operation has left.
     Left(Place, Life, u64),
+    /// Something arrives at the kernel of one end of a connection between a user and a gateway.
+    Arrive(StreamId, Side, Segment),
+    /// A gateway looks at one of these connections.
+    Readable(Place, Life, StreamId),
+    /// A user does something by itself.
+    User(usize, UserEvent),
     /// A process starts, if this is still the life before it.
     Start(Place, Life),
     /// A process goes on.
@@ -99,6 +107,8 @@ pub enum Ask {
     Keep(LeaseId),
     /// A lease is given back.
     Revoke(LeaseId),
+    /// Which commit was the last one; asked then, by the asker's clock.
+    Last(Now),
 }
 
 /// What the metadata store answers.
@@ -110,6 +120,8 @@ pub enum Answer {
     Granted(LeaseId),
     /// To [`Ask::Keep`]: whether it is alive.
     Kept(LeaseId, bool),
+    /// To [`Ask::Last`].
+    Last(Now, Revision),
 }
 
 /// What strikes an OSD in the middle of its work.
@@ -181,6 +193,9 @@ impl Event {
             Event::Seen(..) => 23,
             Event::Left(..) => 24,
             Event::Request(..) => 25,
+            Event::Arrive(..) => 26,
+            Event::Readable(..) => 27,
+            Event::User(..) => 28,
         }
     }
 
@@ -199,6 +214,7 @@ impl Event {
             | Event::Request(place, life, ..)
             | Event::Seen(place, life, _)
             | Event::Left(place, life, _)
+            | Event::Readable(place, life, _)
             | Event::Lost(place, life, _) => Some((*place, Some(*life))),
             Event::Deliver(delivery) => Some((delivery.to, None)),
             _ => None,
@@ -216,6 +232,16 @@ impl Event {
             Event::Ask(_, _, _, _, Ask::Txn(ticket, _)) | Event::Answer(_, _, _, _, Answer::Txn(ticket, _)) => *ticket,
             Event::Strike(index) => *index as u64,
             Event::Request(_, _, ticket, _) | Event::Seen(_, _, ticket) | Event::Left(_, _, ticket) => *ticket,
+            Event::Arrive(id, side, segment) => {
+                let len = if let Segment::Data(data) = segment {
+                    data.len()
+                } else {
+                    0
+                };
+                id << 32 ^ (*side as u64) << 31 ^ len as u64
+            }
+            Event::Readable(_, _, id) => *id,
+            Event::User(user, _) => *user as u64,
             _ => 0,
         }
     }

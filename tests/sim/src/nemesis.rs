@@ -143,6 +143,7 @@ impl World {
             Group::Metadata => self.trouble_metadata(trouble, random),
             Group::Speed => Some(self.trouble_disk(trouble, random)),
             Group::Process => self.trouble_process(trouble, random),
+            Group::Gateway => self.trouble_gateway(trouble, random),
             Group::Damage => {
                 let place = random.index(self.osds.len());
                 let allowed = matches!(
@@ -156,7 +157,7 @@ impl World {
 
     /// Two different places of nodes.
     fn pair(&self, random: &mut Random) -> (Place, Place) {
-        let nodes = self.osds.len() + self.clients.len();
+        let nodes = self.osds.len() + self.clients.len() + self.gateways.len();
         let from = random.index(nodes);
         let to = (from + 1 + random.index(nodes - 1)) % nodes;
         (from, to)
@@ -370,7 +371,7 @@ impl World {
         let down = absence(random);
         let osd = random.index(self.osds.len());
         let client = self.osds.len() + random.index(self.clients.len());
-        let monitor = self.osds.len() + self.clients.len() + random.index(self.monitors.len());
+        let monitor = self.gateway_place(self.gateways.len()) + random.index(self.monitors.len());
         match trouble {
             Trouble::Kill => self.end_by(osd, Doom::One(End::Killed, down), random),
             Trouble::KillClient => self.kill(client, down.min(LONGEST) / 6),
@@ -433,7 +434,7 @@ impl World {
         end + Duration::from_secs(3)
     }
 
-    fn pause(&mut self, place: Place, random: &mut Random) -> Option<Duration> {
+    pub(crate) fn pause(&mut self, place: Place, random: &mut Random) -> Option<Duration> {
         let process = &mut self.processes[place];
         if !process.alive || process.paused {
             return None;

@@ -14,6 +14,8 @@ use crate::random::Random;
 pub struct Clock {
     /// What it showed at the true time 0.
     offset: u64,
+    /// For how long it stood still so far, nanoseconds.
+    stood: u64,
     /// Parts per million that it is slow: it shows a million minus so many for each million.
     slow: u64,
 }
@@ -23,6 +25,7 @@ impl Clock {
     pub fn draw(random: &mut Random, drift: u64) -> Clock {
         Clock {
             offset: random.below(1 << 50),
+            stood: 0,
             slow: random.range(0..=2 * drift),
         }
     }
@@ -30,8 +33,14 @@ impl Clock {
     /// What it shows.
     #[must_use]
     pub fn local(&self, now: Now) -> Now {
+        let now = Now(now.0.saturating_sub(self.stood));
         // 18 minutes of a nanosecond clock are 2^40: no overflow.
         Now(self.offset + now.0 - now.0 / 1_000_000 * self.slow)
+    }
+
+    /// It stood still for so long until now.
+    pub fn stand(&mut self, time: Duration) {
+        self.stood += u64::try_from(time.as_nanos()).expect("runs are short");
     }
 }
 
@@ -46,6 +55,8 @@ pub struct Process {
     pub paused: bool,
     /// When it was stopped last.
     pub paused_at: Now,
+    /// Since when its clock stands still, too.
+    pub stands_since: Option<Now>,
     /// What happened while it was stopped.
     pub backlog: Vec<Event>,
     /// Its clock.
@@ -72,6 +83,7 @@ impl Process {
             alive: false,
             paused: false,
             paused_at: Now(0),
+            stands_since: None,
             backlog: Vec::new(),
             clock: Clock::draw(random, drift),
             watch: None,
@@ -94,6 +106,7 @@ impl Process {
         self.life += 1;
         (self.alive, self.paused, self.watching) = (false, false, false);
         (self.watch, self.lease) = (None, None);
+        self.stands_since = None;
         self.backlog.clear();
         self.txns.clear();
     }

@@ -302,6 +302,8 @@ impl World {
             }
         } else if let Some(index) = self.client_at(place) {
             self.client_died(index);
+        } else if let Some(index) = self.gateway_at(place) {
+            self.gateway_died(index, how);
         } else if let Some(index) = self.monitor_at(place) {
             self.monitors[index].end();
         }
@@ -313,7 +315,8 @@ impl World {
     /// Everybody who can be reached hears that the connections of an OSD broke: its kernel closes them.
     pub(crate) fn tell_of_loss(&mut self, place: Place) {
         let osd = self.osds[place].number;
-        for other in (0..self.osds.len() + self.clients.len()).filter(|&other| other != place) {
+        let others = self.osds.len() + self.clients.len() + self.gateways.len();
+        for other in (0..others).filter(|&other| other != place) {
             if let Some((when, _)) = self.network.send(self.now, place, other) {
                 let life = self.processes[other].life;
                 self.schedule.at(when, Event::Lost(other, life, osd));
@@ -325,9 +328,10 @@ impl World {
     pub(crate) fn hears_of_loss(&mut self, place: Place, osd: OsdId) {
         let there = self.osds.iter().position(|slot| slot.number == osd);
         let gone = there.is_none_or(|there| !self.processes[there].alive);
-        match self.client_at(place) {
-            Some(index) => self.client_lost(index, osd),
-            None => self.osd_step(place, trivet_osd::Event::Lost { osd, gone }),
+        match (self.client_at(place), self.gateway_at(place)) {
+            (Some(index), _) => self.client_lost(index, osd),
+            (None, Some(index)) => self.gateway_lost(index, osd),
+            (None, None) => self.osd_step(place, trivet_osd::Event::Lost { osd, gone }),
         }
     }
 
@@ -355,6 +359,9 @@ impl World {
             return;
         }
         process.paused = false;
+        if let Some(since) = process.stands_since.take() {
+            process.clock.stand(self.now.since(since));
+        }
         let backlog = std::mem::take(&mut process.backlog);
         self.trace.line(self.now, format_args!("place {place} goes on"));
         for event in backlog {

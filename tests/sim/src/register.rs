@@ -7,6 +7,9 @@
 //! never gives a false alarm, but a few impossible histories with zeroes pass.
 //!
 //! An operation that failed or never ended may have happened or not, at any time after its invocation.
+//!
+//! One that was sent again, because it was not answered, may have happened more than once, each time before its answer.
+//! So reads of its value count only if they were invoked after the answer: by then nothing may bring it back.
 
 mod zones;
 
@@ -58,6 +61,8 @@ struct Op {
     unknown: bool,
     /// If it happened, then before this.
     latest: Option<Point>,
+    /// It was sent more than once.
+    repeated: bool,
 }
 
 /// A write with the reads of its value, of one sector.
@@ -151,6 +156,9 @@ impl fmt::Display for Op {
             self.first,
             seconds(self.invoked)
         )?;
+        if self.repeated {
+            write!(f, ", sent again")?;
+        }
         match self.returned {
             Some(point) => write!(f, ", returned at {}", seconds(point)),
             None if self.unknown => match self.latest {
@@ -196,6 +204,7 @@ impl History {
             returned: None,
             unknown: false,
             latest: None,
+            repeated: false,
         });
         OpRef(number)
     }
@@ -249,6 +258,16 @@ impl History {
     /// When the range is empty or beyond 1 GiB.
     pub fn invoke_read(&mut self, now: Now, image: u64, first: u64, count: u64) -> OpRef {
         self.invoke(now, image, first, count, Kind::Read)
+    }
+
+    /// An operation that was not answered is sent again.
+    pub fn repeat(&mut self, op: OpRef) {
+        let repeated = &mut self.ops[op.0 as usize];
+        repeated.repeated = true;
+        if repeated.kind == Kind::Zero {
+            // It may make zero twice.
+            self.sectors(op).iter_mut().for_each(|sector| sector.zeroes.push(op.0));
+        }
     }
 
     fn end(&mut self, op: OpRef, now: Now) {

@@ -12,6 +12,7 @@ use crate::register::Stats;
 use crate::swarm::{Overrides, Swarm};
 use crate::trace::Sink;
 use crate::trouble::Counts;
+use crate::users::Traffic;
 use crate::world::{Phase, World};
 
 /// After this time without faults everything has come together again.
@@ -44,6 +45,8 @@ pub struct Report {
     pub troubles: Counts,
     /// What that did to disks.
     pub disks: DiskFaults,
+    /// What users did.
+    pub traffic: Traffic,
     /// Messages that were lost.
     pub lost: u64,
     /// Acknowledgements whose copies were counted, and disks that were opened for it.
@@ -64,6 +67,7 @@ pub fn run(seed: u64, overrides: &Overrides, mutant: Option<Mutant>, sink: Optio
         stats: Stats::default(),
         troubles: Counts::default(),
         disks: DiskFaults::default(),
+        traffic: Traffic::default(),
         lost: 0,
         copies: (0, 0),
     })
@@ -108,6 +112,7 @@ impl World {
             stats,
             troubles: self.counts.clone(),
             disks: self.disk_faults(),
+            traffic: self.traffic,
             lost: self.network.lost,
             copies: (self.copies.checked, self.copies.opened),
             violation: self.violation,

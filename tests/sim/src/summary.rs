@@ -7,6 +7,7 @@ use std::time::Duration;
 use trivet_sim::disk::DiskFaults;
 use trivet_sim::run::Report;
 use trivet_sim::trouble::Counts;
+use trivet_sim::users::Traffic;
 
 /// The sums over all seeds.
 #[derive(Default)]
@@ -21,6 +22,7 @@ pub struct Summary {
     sectors: u64,
     lost: u64,
     copies: (u64, u64),
+    traffic: Traffic,
     troubles: Counts,
     disks: DiskFaults,
     slowest: Option<(Duration, u64)>,
@@ -42,6 +44,7 @@ impl Summary {
         self.lost += report.lost;
         self.copies.0 += report.copies.0;
         self.copies.1 += report.copies.1;
+        self.traffic.merge(&report.traffic);
         self.troubles.merge(&report.troubles);
         self.disks.merge(&report.disks);
         self.slowest = self.slowest.max(Some((took, report.seed)));
@@ -73,6 +76,7 @@ impl Summary {
         for (name, count) in self.disks.iter().filter(|(_, count)| *count > 0) {
             println!("  {name:<20} {:>10}", grouped(count));
         }
+        print_traffic(&self.traffic);
         let speed = self.simulated.as_secs_f64() / self.busy.as_secs_f64().max(1e-9);
         let per_seed = self.busy.as_secs_f64() / (self.seeds.max(1)) as f64;
         println!(
@@ -106,6 +110,18 @@ impl Summary {
     }
 }
 
+/// What users did through gateways.
+fn print_traffic(traffic: &Traffic) {
+    let [nbd, iscsi, nfs] = traffic.answered.map(grouped);
+    println!(
+        "through gateways: NBD {nbd}, iSCSI {iscsi}, NFS {nfs} operations answered, {} of names; {} connections, {} repeats, {} taken over",
+        grouped(traffic.names),
+        grouped(traffic.connections),
+        grouped(traffic.repeats),
+        grouped(traffic.taken_over),
+    );
+}
+
 /// What came of one seed.
 pub fn print_one(report: &Report, took: Duration) {
     let troubles = report.troubles.iter().filter(|(_, count)| *count > 0);
@@ -115,6 +131,7 @@ pub fn print_one(report: &Report, took: Duration) {
     for (name, count) in report.disks.iter().filter(|(_, count)| *count > 0) {
         println!("  disk: {name:<20} {count:>8}");
     }
+    print_traffic(&report.traffic);
     println!(
         "{} s simulated in {:.2} s, {} events, {} operations, {} indeterminate, trace {:016x}",
         report.simulated.as_secs(),

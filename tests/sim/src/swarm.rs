@@ -24,8 +24,18 @@ const PEACEFUL: u64 = 40;
 pub struct Overrides {
     /// Troubles that are not made.
     pub without: Vec<Trouble>,
+    /// Troubles that are made though the system does not withstand them yet ([`crate::trouble::NOT_YET`]).
+    pub with: Vec<Trouble>,
     /// The faults end after this.
     pub until: Option<Duration>,
+}
+
+impl Overrides {
+    /// Whether a trouble that a seed drew is made.
+    fn make(&self, trouble: Trouble) -> bool {
+        let ready = !trouble.is_not_yet() || self.with.contains(&trouble);
+        ready && !self.without.contains(&trouble)
+    }
 }
 
 /// The drawn run.
@@ -45,6 +55,10 @@ pub struct Swarm {
     pub min_size: usize,
     /// How many clients.
     pub clients: usize,
+    /// How many gateways, and users of theirs.
+    pub gateways: usize,
+    /// See there.
+    pub users: usize,
     /// How many monitors.
     pub monitors: usize,
     /// Of the network.
@@ -100,6 +114,8 @@ impl Swarm {
             // What is lost for good must not stop everything else.
             min_size: if hostile { min_size.min(replicas - 1) } else { min_size },
             clients: usize::try_from(clients).unwrap_or(1),
+            gateways: 0,
+            users: 0,
             monitors: 1 + random.index(3),
             latency: draw_latency(&mut random),
             disk_mean: Duration::from_micros(*random.pick(&[50, 50, 200, 1000]).unwrap_or(&50)),
@@ -119,14 +135,22 @@ impl Swarm {
             limits: draw_limits(&mut root.fork("limits")),
         };
         swarm.troubles = draw_troubles(&mut random, replicas, hostile);
-        swarm
-            .troubles
-            .retain(|(trouble, _)| !overrides.without.contains(trouble));
+        swarm.troubles.retain(|(trouble, _)| overrides.make(*trouble));
+        swarm.draw_users(&mut root.fork("gateways"));
         if let Some(until) = overrides.until {
             swarm.safety = swarm.safety.min(until);
             swarm.least = 0;
         }
         swarm
+    }
+
+    fn draw_users(&mut self, random: &mut Random) {
+        self.gateways = 1 + random.index(3);
+        self.users = 1 + random.index(4);
+        // All together do as much as clients would alone.
+        let (clients, all) = (self.clients, self.clients + self.users);
+        let shares = |number: usize| u32::try_from(number).unwrap_or(1);
+        self.think = self.think * shares(all) / shares(clients);
     }
 
     /// Whether this kind of trouble is made at all.
@@ -140,7 +164,8 @@ impl Swarm {
     pub fn describe(&self) -> String {
         let troubles: Vec<&str> = self.troubles.iter().map(|(trouble, _)| trouble.name()).collect();
         format!(
-            "{} OSDs {:?} MiB, {} PGs, {} replicas, min size {}, {} clients of depth {}, {} monitors{}{}, {} s of: {}",
+            "{} OSDs {:?} MiB, {} PGs, {} replicas, min size {}, {} clients of depth {}, {} gateways with {} users, {} monitors{}{}, \
+             {} s of: {}",
             self.disks.len(),
             self.disks.iter().map(|bytes| bytes >> 20).collect::<Vec<_>>(),
             self.pgs,
@@ -148,6 +173,8 @@ impl Swarm {
             self.min_size,
             self.clients,
             self.depth,
+            self.gateways,
+            self.users,
             self.monitors,
             if self.tight { ", tight" } else { "" },
             if self.hostile { ", hostile" } else { "" },
@@ -213,7 +240,7 @@ mod tests {
         for replicas in 1..=3 {
             assert!(swarms.iter().any(|swarm| swarm.replicas == replicas));
         }
-        for &trouble in Trouble::ALL {
+        for &trouble in Trouble::ALL.iter().filter(|trouble| !trouble.is_not_yet()) {
             assert!(swarms.iter().any(|swarm| swarm.has(trouble)), "{trouble:?}");
             assert!(swarms.iter().any(|swarm| !swarm.has(trouble)), "{trouble:?}");
         }
@@ -230,7 +257,7 @@ mod tests {
         let kinds: Vec<Trouble> = whole.troubles.iter().map(|(trouble, _)| *trouble).collect();
         let overrides = Overrides {
             without: kinds[..1].to_vec(),
-            until: None,
+            ..Overrides::default()
         };
         let part = Swarm::draw(7, &overrides);
         assert_eq!(part.troubles, whole.troubles[1..]);

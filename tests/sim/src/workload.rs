@@ -284,7 +284,7 @@ impl Workload {
             0 => Step::read(image, first, sectors),
             1 => self.write(writer, image, first, sectors),
             2 if self.random.one_in(DISCARDS) => self.discard(image, first, sectors_of(size)),
-            2 => zero(image, first, sectors),
+            2 => zero_range(image, first, sectors),
             _ => {
                 self.rest(number, now);
                 purge(image, size)
@@ -295,7 +295,34 @@ impl Workload {
     /// Zeroes from some place up to `first` on, as far as the end of the image.
     fn discard(&mut self, image: ImageId, first: u64, end: u64) -> Step {
         let first = self.random.below(first + 1);
-        zero(image, first, self.random.range(1..=end - first))
+        zero_range(image, first, self.random.range(1..=end - first))
+    }
+
+    /// The next operation on one of the images, by its number, of a user who sees no other.
+    pub fn next_on(&mut self, now: Now, number: usize, writer: u32, zeroes: bool) -> Step {
+        let (image, size) = self.options.images[number];
+        let may_write = !self.rests(number, now);
+        let obsession = self
+            .obsession
+            .filter(|obsession| now < obsession.until && obsession.number == number);
+        if let Some(obsession) = obsession
+            && self.random.chance(OBSESSED, 100)
+        {
+            let writes = obsession.writers == Writers::All && may_write && self.random.one_in(2);
+            return match writes {
+                true => self.write(writer, image, obsession.first, BLOCK),
+                false => Step::read(image, obsession.first, BLOCK),
+            };
+        }
+        let hot = self.hot.0 == number && self.random.chance(self.options.hot, 100);
+        let (first, sectors) = self.range(hot, sectors_of(size));
+        let zero = if zeroes { self.options.zeroes } else { 0 };
+        let kind = self.random.weighted(&[self.options.reads, self.options.writes, zero]);
+        match kind {
+            1 if may_write => self.write(writer, image, first, sectors),
+            2 if may_write => zero_range(image, first, sectors),
+            _ => Step::read(image, first, sectors),
+        }
     }
 
     /// How long the client waits before its next operation.
@@ -377,7 +404,12 @@ impl Workload {
             (false, true) => self.awake(now),
             (false, false) => self.random.index(self.options.images.len()),
         };
-        let end = sectors_of(self.options.images[number].1);
+        let (first, sectors) = self.range(hot, sectors_of(self.options.images[number].1));
+        (number, first, sectors)
+    }
+
+    /// The first sector in an image of so many, and how many.
+    fn range(&mut self, hot: bool, end: u64) -> (u64, u64) {
         let aligned = self.random.chance(self.options.aligned, 100);
         let mut sectors = self.length(aligned).min(end);
         let mut first = match hot {
@@ -389,7 +421,7 @@ impl Workload {
             first = first / BLOCK * BLOCK;
             sectors = sectors.min(end - first);
         }
-        (number, first, sectors)
+        (first, sectors)
     }
 
     fn length(&mut self, aligned: bool) -> u64 {
@@ -462,7 +494,7 @@ fn sectors_of(bytes: u64) -> u64 {
     bytes / SECTOR as u64
 }
 
-fn zero(image: ImageId, first: u64, sectors: u64) -> Step {
+fn zero_range(image: ImageId, first: u64, sectors: u64) -> Step {
     let op = ImageOp::Zero {
         offset: first * SECTOR as u64,
         len: sectors * SECTOR as u64,

@@ -17,6 +17,7 @@ use crate::control::{Metadata, MonitorSlot};
 use crate::copies::Copies;
 use crate::event::{Brief, Delivery, Event, Life};
 use crate::exile::Ambush;
+use crate::gateways::GatewaySlot;
 use crate::kv::Kv;
 use crate::mutants::Mutant;
 use crate::nemesis::Nemesis;
@@ -27,9 +28,12 @@ use crate::osds::OsdSlot;
 use crate::random::Random;
 use crate::register::History;
 use crate::schedule::Schedule;
+use crate::streams::Streams;
 use crate::swarm::Swarm;
 use crate::trace::{Sink, Trace};
+use crate::tree::TreeWatch;
 use crate::trouble::{Counts, Trouble};
+use crate::users::{Traffic, UserSlot};
 use crate::workload::{Workload, WorkloadOptions};
 
 /// The only pool.
@@ -71,7 +75,12 @@ pub struct World {
     pub(crate) processes: Vec<Process>,
     pub(crate) osds: Vec<OsdSlot>,
     pub(crate) clients: Vec<ClientSlot>,
+    pub(crate) gateways: Vec<GatewaySlot>,
     pub(crate) monitors: Vec<MonitorSlot>,
+    pub(crate) users: Vec<UserSlot>,
+    pub(crate) streams: Streams,
+    pub(crate) traffic: Traffic,
+    pub(crate) tree: TreeWatch,
     pub(crate) history: History,
     pub(crate) workload: Workload,
     pub(crate) online: Online,
@@ -94,17 +103,23 @@ impl World {
     #[must_use]
     pub fn new(swarm: Swarm, mutant: Option<Mutant>, sink: Option<Sink>) -> World {
         let root = Random::new(swarm.seed);
-        let places = swarm.disks.len() + swarm.clients + swarm.monitors + 1;
+        let places = swarm.disks.len() + swarm.clients + swarm.gateways + swarm.monitors + 1;
         let mut clocks = root.fork("clocks");
         let drift = swarm.drift;
         let remembers = swarm.has(Trouble::Resend);
+        let workload = Workload::new(workload_options(&swarm, &root), root.fork("workload"));
         let mut world = World {
             network: Network::new(places, swarm.latency, remembers, root.fork("network")),
             processes: (1..places).map(|_| Process::new(&mut clocks, drift)).collect(),
             osds: OsdSlot::make(&swarm, &root),
             clients: (0..swarm.clients).map(|_| ClientSlot::new()).collect(),
+            gateways: (0..swarm.gateways).map(|_| GatewaySlot::default()).collect(),
+            users: UserSlot::make(&swarm, workload.images().len(), &root),
+            streams: Streams::new(swarm.latency, root.fork("streams")),
+            traffic: Traffic::default(),
+            tree: TreeWatch::new(0, 0, ""),
             monitors: (0..swarm.monitors).map(|_| MonitorSlot::default()).collect(),
-            workload: Workload::new(workload_options(&swarm, &root), root.fork("workload")),
+            workload,
             nemesis: Nemesis::new(&swarm, &root),
             ambush: Ambush::new(root.fork("ambush")),
             atlas: Atlas::new(root.fork("atlas")),
@@ -169,7 +184,9 @@ impl World {
             changes,
         };
         self.kv.transact(self.now, &txn);
+        self.plant_tree();
         self.committed();
+        self.start_users();
         for place in 0..self.meta() {
             let at = self.now + self.random.duration(Duration::ZERO..=Duration::from_millis(200));
             self.schedule.at(at, Event::Start(place, 0));
@@ -194,7 +211,7 @@ impl World {
 
     /// Which monitor is at this place.
     pub(crate) fn monitor_at(&self, place: Place) -> Option<usize> {
-        let index = place.checked_sub(self.osds.len() + self.clients.len())?;
+        let index = place.checked_sub(self.osds.len() + self.clients.len() + self.gateways.len())?;
         (index < self.monitors.len()).then_some(index)
     }
 
@@ -203,7 +220,12 @@ impl World {
         match node {
             NodeId::Osd(osd) => self.osds.iter().position(|slot| slot.number == osd),
             NodeId::Client(id) => {
-                let index = self.clients.iter().position(|slot| slot.id == id)?;
+                let mut clients = self.clients.iter().map(|slot| slot.id);
+                let mut gateways = self.gateways.iter().map(|slot| slot.id);
+                let index = match clients.position(|client| client == id) {
+                    Some(index) => index,
+                    None => self.clients.len() + gateways.position(|gateway| gateway == id)?,
+                };
                 Some(self.osds.len() + index)
             }
         }
@@ -212,6 +234,11 @@ impl World {
     /// What the clock at this place shows.
     pub(crate) fn local(&self, place: Place) -> Now {
         self.processes[place].clock.local(self.now)
+    }
+
+    /// What the clock at this place showed at an earlier time, if it did not stand still since.
+    pub(crate) fn local_at(&self, place: Place, when: Now) -> Now {
+        self.processes[place].clock.local(when)
     }
 
     /// Something happened that must not. Only the first one counts.
@@ -273,13 +300,14 @@ impl World {
             }
             Event::Done(_, _, done) => self.osd_step(place, trivet_osd::Event::Disk(done)),
             Event::Answer(_, life, connection, asked, answer) => self.answered(place, life, connection, asked, answer),
-            Event::GiveUp(_, _, ticket) => self.outcome(place, ticket, trivet_core::kv::TxnOutcome::Unknown),
+            Event::GiveUp(_, life, ticket) => self.give_up(place, life, ticket),
             Event::Watch(_, life) => self.watch(place, life),
             Event::Submit(_, life) => self.think(place, life),
             Event::Lost(_, _, osd) => self.hears_of_loss(place, osd),
             Event::Request(_, _, ticket, step) => self.request_found(place, ticket, *step),
             Event::Seen(_, _, ticket) => self.caller_seen(place, ticket),
             Event::Left(_, _, ticket) => self.caller_left(place, ticket),
+            Event::Readable(_, _, id) => self.gateway_looks(place, id),
             _ => {}
         }
     }
@@ -298,6 +326,8 @@ impl World {
             Event::Undo(undo) => self.undo(undo),
             Event::Exile(exile) => self.begin_exile(*exile),
             Event::Season => self.season(),
+            Event::Arrive(id, to, segment) => self.arrive(id, to, segment),
+            Event::User(user, event) => self.user_acts(user, event),
             Event::Chores => self.chores(),
             _ => {}
         }
@@ -308,6 +338,8 @@ impl World {
             self.osd_step(place, trivet_osd::Event::Tick);
         } else if let Some(index) = self.client_at(place) {
             self.client_tick(index);
+        } else if let Some(index) = self.gateway_at(place) {
+            self.gateway_tick(index);
         }
     }
 
@@ -329,6 +361,8 @@ impl World {
         } else if let Some(index) = self.client_at(place) {
             self.start_client(index);
             self.schedule.at(self.now + TICK, Event::Submit(place, life));
+        } else if let Some(index) = self.gateway_at(place) {
+            self.start_gateway(index);
         }
         if self.monitor_at(place).is_none() {
             self.schedule.at(self.now + phase, Event::Tick(place, life));
@@ -378,10 +412,11 @@ impl World {
                 .line(self.now, format_args!("{sender:?} -> {receiver:?} {brief}"));
         }
         self.network.remember((from, to), sender, receiver, &message);
-        match (sender, self.client_at(to)) {
-            (_, None) => self.osd_step(to, trivet_osd::Event::Message(sender, message)),
-            (NodeId::Osd(osd), Some(client)) => self.client_message(client, osd, message),
-            (NodeId::Client(_), Some(_)) => {}
+        match (sender, self.client_at(to), self.gateway_at(to)) {
+            (_, None, None) => self.osd_step(to, trivet_osd::Event::Message(sender, message)),
+            (NodeId::Osd(osd), Some(client), _) => self.client_message(client, osd, message),
+            (NodeId::Osd(osd), None, Some(gateway)) => self.gateway_message(gateway, osd, message),
+            (NodeId::Client(_), ..) => {}
         }
     }
 

@@ -9,8 +9,8 @@ use trivet_sim::swarm::Overrides;
 /// Short runs: this is built without much optimization.
 fn short() -> Overrides {
     Overrides {
-        without: Vec::new(),
         until: Some(Duration::from_secs(40)),
+        ..Overrides::default()
     }
 }
 

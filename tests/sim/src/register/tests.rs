@@ -293,3 +293,54 @@ fn operations_without_a_clear_end_are_possible_and_not_certain() {
         }
     }
 }
+
+/// One sector: a write that is sent again, another one that ends meanwhile, and reads of the first value before it, after
+/// it, and after the answer of the repeated one; what is read last is given.
+fn repeated(again: bool, last: u64) -> Result<Stats, Violation> {
+    let mut history = History::new();
+    let read = |history: &mut History, value| {
+        let op = history.invoke_read(Now(0), 1, 0, 1);
+        history.end_read(op, Now(0), &[Content::Value(value)]).unwrap();
+    };
+    let first = history.invoke_write(Now(0), 1, 0, 1, 1);
+    read(&mut history, 1);
+    let second = history.invoke_write(Now(0), 1, 0, 1, 2);
+    history.end_ok(second, Now(0));
+    read(&mut history, 2);
+    if again {
+        history.repeat(first);
+    }
+    read(&mut history, 1);
+    history.end_ok(first, Now(0));
+    let third = history.invoke_write(Now(0), 1, 0, 1, 3);
+    history.end_ok(third, Now(0));
+    read(&mut history, last);
+    history.check()
+}
+
+#[test]
+fn what_is_sent_again_may_happen_twice_before_its_answer_and_never_after() {
+    assert!(repeated(true, 3).is_ok());
+    assert!(repeated(false, 3).is_err(), "it was sent once");
+    assert!(repeated(true, 1).is_err(), "an old copy came after the answer");
+    assert!(repeated(true, 2).is_err(), "it was overwritten");
+}
+
+#[test]
+fn zeroes_that_are_sent_again_may_come_twice() {
+    for again in [false, true] {
+        let mut history = History::new();
+        let zero = history.invoke_zero(Now(0), 1, 0, 1);
+        for value in [1, 2] {
+            let write = history.invoke_write(Now(0), 1, 0, 1, value);
+            history.end_ok(write, Now(0));
+            let read = history.invoke_read(Now(0), 1, 0, 1);
+            history.end_read(read, Now(0), &[Content::Zero]).unwrap();
+        }
+        if again {
+            history.repeat(zero);
+        }
+        history.end_ok(zero, Now(0));
+        assert_eq!(history.check().is_ok(), again);
+    }
+}

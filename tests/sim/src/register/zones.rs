@@ -72,7 +72,12 @@ fn returned(op: &Op) -> u64 {
 fn zone(ops: &[Op], cluster: Cluster) -> Option<Zone> {
     let write = &ops[cluster.write as usize];
     let (mut first_return, mut last_invocation) = (returned(write), write.invoked.tick);
-    if let (Some(first), Some(last)) = (ops.get(cluster.first as usize), ops.get(cluster.last as usize)) {
+    if write.repeated {
+        let last = ops.get(cluster.last as usize).map_or(0, |read| read.invoked.tick);
+        if last > first_return {
+            last_invocation = last;
+        }
+    } else if let (Some(first), Some(last)) = (ops.get(cluster.first as usize), ops.get(cluster.last as usize)) {
         // It happened, then: if it had a time by which it must have, that counts as its return.
         let latest = write.latest.map_or(NEVER, |point| point.tick);
         first_return = first_return.min(returned(first)).min(latest);

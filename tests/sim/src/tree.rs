@@ -1,0 +1,87 @@
+//! The tree of names that NFS users change, beside a model of it.
+
+pub mod model;
+pub mod order;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use trivet_core::Now;
+
+use model::{Answer, Node, Tree, TreeOp};
+use order::Order;
+
+/// Gateways answer from mirrors that are no older than this, in a run.
+const OLDEST: Duration = Duration::from_secs(120);
+
+/// The directories of a run, and what happened in them.
+#[derive(Debug)]
+pub struct TreeWatch {
+    order: Order,
+    number: u64,
+    /// Answers say nothing any more: changes were repeated.
+    blind: bool,
+    /// Handles by node: they are the same at every gateway.
+    pub handles: BTreeMap<Node, Bytes>,
+    /// Those of directories.
+    pub directories: BTreeSet<Node>,
+    /// The directory that all users change.
+    pub shared: Node,
+    /// The root.
+    pub root: Node,
+}
+
+impl TreeWatch {
+    /// A root with one directory in it, of this name.
+    #[must_use]
+    pub fn new(root: Node, shared: Node, name: &str) -> TreeWatch {
+        let mut tree = Tree::default();
+        tree.plant(root);
+        tree.apply(&TreeOp::MakeDir((root, name.to_owned())), shared);
+        TreeWatch {
+            order: Order::new(tree, OLDEST),
+            number: 0,
+            blind: false,
+            handles: BTreeMap::new(),
+            directories: BTreeSet::new(),
+            shared,
+            root,
+        }
+    }
+
+    /// An operation begins; it is known by the number from now on.
+    pub fn begin(&mut self, op: TreeOp) -> u64 {
+        self.number += 1;
+        if !self.blind {
+            self.order.begin(self.number, op);
+        }
+        self.number
+    }
+
+    /// From now on nothing is judged.
+    pub fn end_of_judgement(&mut self) {
+        self.blind = true;
+    }
+
+    /// An operation is answered, by a gateway that knew everything until `since`.
+    ///
+    /// # Errors
+    /// When no order of all operations explains it.
+    pub fn end(&mut self, number: u64, now: Now, since: Now, answer: &Answer) -> Result<(), String> {
+        if self.blind {
+            return Ok(());
+        }
+        self.order.end(number, now, since, answer)
+    }
+
+    /// A file that may be there, by its handle.
+    pub fn file(&self, index: usize) -> Option<(Node, Bytes)> {
+        let files = self.handles.iter().filter(|(node, _)| !self.directories.contains(node));
+        let files: Vec<(&Node, &Bytes)> = files.collect();
+        let (node, handle) = files.get(index.checked_rem(files.len())?)?;
+        Some((**node, (*handle).clone()))
+    }
+}

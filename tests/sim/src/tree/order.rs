@@ -1,0 +1,217 @@
+//! Is there an order of the operations that explains all answers? The search goes along with the history: it keeps every
+//! state that the tree can be in, with the operations that must have happened before their answer to get there.
+//!
+//! Changes that succeed are ordered exactly. Questions, and changes that are refused, are answered by a gateway from its
+//! mirror of the tree, which may be behind: they have to be true of some moment not longer ago than that.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use trivet_core::Now;
+
+use super::model::{Answer, Node, OK, Tree, TreeOp};
+
+/// Nodes whose number is not known yet are numbered from here on, by operation.
+const UNKNOWN: Node = 1 << 63;
+/// States that are kept at most: many more than a few users make.
+const MOST: usize = 20_000;
+
+/// A state of the tree, and what the operations will answer that happened already.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Possible {
+    tree: Tree,
+    done: BTreeMap<u64, Answer>,
+}
+
+/// The tree at moments of the past.
+#[derive(Debug)]
+struct Moment {
+    /// Until when it was one of these.
+    until: Now,
+    trees: BTreeSet<Tree>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Order {
+    possible: BTreeSet<Possible>,
+    open: BTreeMap<u64, TreeOp>,
+    past: VecDeque<Moment>,
+    /// How long moments are remembered.
+    memory: Duration,
+}
+
+impl Order {
+    /// A tree of which this is known; answers are at most so old.
+    #[must_use]
+    pub fn new(tree: Tree, memory: Duration) -> Order {
+        let possible = Possible {
+            tree,
+            done: BTreeMap::new(),
+        };
+        Order {
+            possible: [possible].into(),
+            open: BTreeMap::new(),
+            past: VecDeque::new(),
+            memory,
+        }
+    }
+
+    /// An operation begins.
+    pub fn begin(&mut self, number: u64, op: TreeOp) {
+        self.open.insert(number, op);
+    }
+
+    /// An operation is answered. What is answered from a mirror is true of a moment since `since`.
+    ///
+    /// # Errors
+    /// When no order explains it.
+    pub fn end(&mut self, number: u64, now: Now, since: Now, answer: &Answer) -> Result<(), String> {
+        let all = self.reachable(None);
+        if all.len() > MOST {
+            return Err(format!("{} states of the tree are possible", all.len()));
+        }
+        let Some(op) = self.open.get(&number).cloned() else {
+            return Err(format!("operation {number} on the tree was answered twice"));
+        };
+        let ends = if op.changes() && answer.status == OK {
+            self.ordered(number, &op, answer)
+        } else {
+            self.mirrored(number, &op, answer, since)
+        };
+        if ends.is_empty() {
+            return Err(self.contradiction(&op, answer));
+        }
+        self.remember(now, all);
+        self.open.remove(&number);
+        self.possible = ends;
+        Ok(())
+    }
+
+    /// The tree as it may be when nothing is under way.
+    pub fn trees(&self) -> impl Iterator<Item = &Tree> {
+        self.possible.iter().map(|possible| &possible.tree)
+    }
+
+    fn contradiction(&self, op: &TreeOp, answer: &Answer) -> String {
+        let states: Vec<&Tree> = self.trees().take(3).collect();
+        format!(
+            "no order of the changes explains {answer:?} to {op:?}\n  under way: {:?}\n  {} states, of these: {states:?}",
+            self.open,
+            self.possible.len()
+        )
+    }
+
+    /// All states to which operations that are under way can lead, but for one of them.
+    fn reachable(&self, without: Option<u64>) -> BTreeSet<Possible> {
+        let mut all = self.possible.clone();
+        let mut fresh: Vec<Possible> = all.iter().cloned().collect();
+        while let Some(possible) = fresh.pop() {
+            let open = self
+                .open
+                .iter()
+                .filter(|(number, op)| Some(**number) != without && op.changes());
+            for (number, op) in open {
+                if !possible.done.contains_key(number) {
+                    let mut next = possible.clone();
+                    let answer = next.tree.apply(op, UNKNOWN | number);
+                    if answer.status != OK {
+                        // A change that is refused leaves no trace: it can be thought to happen later.
+                        continue;
+                    }
+                    next.done.insert(*number, answer);
+                    if all.insert(next.clone()) {
+                        fresh.push(next);
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    /// The states after a change that succeeded so.
+    fn ordered(&self, number: u64, op: &TreeOp, answer: &Answer) -> BTreeSet<Possible> {
+        let mut ends = BTreeSet::new();
+        for mut possible in self.reachable(Some(number)) {
+            match possible.done.remove(&number) {
+                // It happened before, to explain something else.
+                Some(told) => {
+                    if told.node.is_some_and(|node| node >= UNKNOWN)
+                        && let (Some(old), Some(new)) = (told.node, answer.node)
+                    {
+                        if possible.tree.has(new) {
+                            continue;
+                        }
+                        possible.tree.renumber(old, new);
+                        renumber(&mut possible.done, old, new);
+                    } else if answer.node.is_some() && told.node != answer.node {
+                        continue;
+                    }
+                    ends.insert(possible);
+                }
+                None => {
+                    let known = answer.node.is_some_and(|node| possible.tree.has(node));
+                    let fresh = answer.node.filter(|_| !known).unwrap_or(UNKNOWN | number);
+                    let told = possible.tree.apply(op, fresh);
+                    let fits = answer.node.is_none() || told.node == answer.node;
+                    if told.status == OK && fits {
+                        ends.insert(possible);
+                    }
+                }
+            }
+        }
+        ends
+    }
+
+    /// The states after an operation that left no trace.
+    fn mirrored(&self, number: u64, op: &TreeOp, answer: &Answer, since: Now) -> BTreeSet<Possible> {
+        let now = self.reachable(Some(number));
+        let now = now.iter().map(|possible| &possible.tree);
+        let past = self.past.iter().filter(|moment| moment.until >= since);
+        let mut trees = now.chain(past.flat_map(|moment| &moment.trees));
+        if !trees.any(|tree| explains(tree, op, answer)) {
+            return BTreeSet::new();
+        }
+        let untouched = self
+            .possible
+            .iter()
+            .filter(|possible| !possible.done.contains_key(&number));
+        untouched.cloned().collect()
+    }
+
+    fn remember(&mut self, now: Now, all: BTreeSet<Possible>) {
+        let trees = all.into_iter().map(|possible| possible.tree).collect();
+        self.past.push_back(Moment { until: now, trees });
+        while self
+            .past
+            .front()
+            .is_some_and(|moment| now.since(moment.until) > self.memory)
+        {
+            self.past.pop_front();
+        }
+    }
+}
+
+/// Whether a tree gives this answer. A node whose number is not known may be any.
+fn explains(tree: &Tree, op: &TreeOp, answer: &Answer) -> bool {
+    let told = tree.clone().apply(op, UNKNOWN);
+    let same = |told: Node, given: Node| told == given || (told >= UNKNOWN && !tree.has(given));
+    let nodes = match (told.node, answer.node) {
+        (Some(told), Some(given)) => same(told, given),
+        _ => true,
+    };
+    let entries = told.entries.len() == answer.entries.len()
+        && told.entries.iter().all(|(name, told)| {
+            let mut given = answer.entries.iter().filter(|(other, _)| other == name);
+            given.any(|(_, given)| same(*told, *given))
+        });
+    told.status == answer.status && nodes && entries
+}
+
+fn renumber(done: &mut BTreeMap<u64, Answer>, old: Node, new: Node) {
+    for answer in done.values_mut() {
+        if answer.node == Some(old) {
+            answer.node = Some(new);
+        }
+    }
+}

@@ -1,0 +1,102 @@
+use std::time::Duration;
+
+use trivet_core::Now;
+
+use super::model::{Answer, EXISTS, NO_ENTRY, Node, Tree, TreeOp};
+use super::order::Order;
+
+const DIR: Node = 9;
+
+fn place(name: &str) -> (Node, String) {
+    (DIR, name.to_owned())
+}
+
+fn create(name: &str) -> TreeOp {
+    TreeOp::Create(place(name), None)
+}
+
+fn made(node: Node) -> Answer {
+    Answer {
+        node: Some(node),
+        ..Answer::default()
+    }
+}
+
+fn refused(status: u32) -> Answer {
+    Answer {
+        status,
+        ..Answer::default()
+    }
+}
+
+fn order() -> Order {
+    let mut tree = Tree::default();
+    tree.plant(DIR);
+    Order::new(tree, Duration::from_secs(60))
+}
+
+/// Operations one after the other, each answered so at its second.
+fn judge(script: &[(TreeOp, Answer)]) -> Result<(), String> {
+    let mut order = order();
+    for (number, (op, answer)) in (1..).zip(script) {
+        order.begin(number, op.clone());
+        let now = Now(number * 1_000_000_000);
+        order.end(number, now, now, answer)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_happens_one_after_the_other_has_one_answer() {
+    let (a, b) = (place("a"), place("b"));
+    let right = [
+        (create("a"), made(1)),
+        (create("a"), refused(EXISTS)),
+        (TreeOp::Rename(a.clone(), b.clone()), Answer::default()),
+        (TreeOp::Lookup(a.clone()), refused(NO_ENTRY)),
+        (TreeOp::Lookup(b.clone()), made(1)),
+        (TreeOp::Link(1, a.clone()), Answer::default()),
+        (TreeOp::Remove(b.clone()), Answer::default()),
+        (TreeOp::Lookup(a), made(1)),
+    ];
+    judge(&right).unwrap();
+    assert!(judge(&[(create("a"), refused(EXISTS))]).is_err(), "its own success");
+    assert!(judge(&[(create("a"), made(1)), (create("a"), made(2))]).is_err());
+    assert!(judge(&[(create("a"), made(1)), (TreeOp::Lookup(place("a")), made(2))]).is_err());
+    assert!(judge(&[(TreeOp::Remove(b), Answer::default())]).is_err());
+}
+
+#[test]
+fn what_is_under_way_together_happens_in_some_order() {
+    let mut order = order();
+    order.begin(1, create("a"));
+    order.begin(2, TreeOp::Remove(place("a")));
+    order.end(2, Now(1), Now(1), &Answer::default()).unwrap();
+    order.begin(3, create("a"));
+    order.end(3, Now(2), Now(2), &made(7)).unwrap();
+    order.end(1, Now(3), Now(3), &made(5)).unwrap();
+    order.begin(4, TreeOp::Lookup(place("a")));
+    let answered = order.end(4, Now(5), Now(4), &made(5));
+    assert!(answered.is_err(), "5 was removed before 7 was made");
+}
+
+#[test]
+fn a_change_that_was_seen_cannot_be_refused_any_more() {
+    let mut order = order();
+    let now = Now(1);
+    order.begin(1, create("a"));
+    order.begin(2, TreeOp::Rename(place("a"), place("b")));
+    order.end(2, now, now, &Answer::default()).unwrap();
+    assert!(order.end(1, now, now, &refused(EXISTS)).is_err());
+}
+
+#[test]
+fn mirrors_may_be_behind_as_far_as_they_are_known_to_be() {
+    for (since, fine) in [(Now(0), true), (Now(2), false)] {
+        let mut order = order();
+        order.begin(1, create("a"));
+        order.end(1, Now(1), Now(1), &made(5)).unwrap();
+        order.begin(2, TreeOp::Lookup(place("a")));
+        assert_eq!(order.end(2, Now(3), since, &refused(NO_ENTRY)).is_ok(), fine);
+    }
+}

@@ -1,0 +1,328 @@
+//! Users: what connects to gateways and speaks NBD, iSCSI or NFS to them, as real clients do.
+//!
+//! A user has one connection, or two to different gateways, and works on one image. When a connection ends it makes
+//! another, to the same gateway or another one, and asks again what was not answered: that is the same operation, as the
+//! history is told. An impatient user does not wait for the end of a connection that does not answer.
+
+pub mod iscsi;
+pub mod names;
+mod namespace;
+pub use namespace::SHARED;
+pub mod nbd;
+pub mod nfs;
+mod operations;
+pub mod session;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use trivet_core::Now;
+use trivet_gateway::admin::metrics::Protocol;
+
+use crate::event::Event;
+use crate::random::Random;
+use crate::streams::{Leave, StreamId};
+use crate::swarm::Swarm;
+use crate::trouble::Trouble;
+use crate::world::World;
+use iscsi::IscsiInitiator;
+use nbd::NbdClient;
+use nfs::{Handles, NfsClient};
+use operations::Pending;
+use session::{Said, Session};
+
+/// Users look at how long their operations take this often.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long an impatient user waits for an answer, seconds: what hosts do.
+const PATIENCE: (u64, u64) = (5, 8);
+/// A user whose connection ended waits so long before it makes another one, milliseconds: many do so at once.
+const RECONNECT: (u64, u64) = (1, 2_000);
+/// A user is told of the end of its connection, or that none is made, within this time.
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// What a user does by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserEvent {
+    /// It thinks of an operation.
+    Think,
+    /// It makes this connection, if this is still its attempt.
+    Connect(usize, u32),
+    /// It looks at how long things take.
+    Look,
+}
+
+/// What users did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Operations that were answered, by protocol: NBD, iSCSI, NFS.
+    pub answered: [u64; 3],
+    /// Of these, those about names.
+    pub names: u64,
+    /// Operations that were sent again.
+    pub repeats: u64,
+    /// Operations that another gateway answered than the one that was asked first.
+    pub taken_over: u64,
+    /// Connections that were made.
+    pub connections: u64,
+}
+
+impl Traffic {
+    /// Adds that of another run.
+    pub fn merge(&mut self, other: &Traffic) {
+        for (mine, theirs) in self.answered.iter_mut().zip(other.answered) {
+            *mine += theirs;
+        }
+        self.names += other.names;
+        self.repeats += other.repeats;
+        self.taken_over += other.taken_over;
+        self.connections += other.connections;
+    }
+}
+
+/// One of a user's connections.
+struct Path {
+    gateway: usize,
+    stream: Option<StreamId>,
+    session: Option<Box<dyn Session>>,
+    ready: bool,
+    attempt: u32,
+    since: Now,
+}
+
+/// A user.
+pub struct UserSlot {
+    protocol: Protocol,
+    /// The number of its image.
+    image: usize,
+    writer: u32,
+    paths: Vec<Path>,
+    pending: BTreeMap<u64, Pending>,
+    number: u64,
+    handles: Handles,
+    /// After this time without an answer it goes elsewhere.
+    patience: Option<Duration>,
+    random: Random,
+}
+
+impl UserSlot {
+    /// The users of a run; each has an image of its own or shares it with others.
+    #[must_use]
+    pub fn make(swarm: &Swarm, images: usize, root: &Random) -> Vec<UserSlot> {
+        let mut random = root.fork("users");
+        (0..swarm.users)
+            .map(|index| {
+                let paths = if swarm.gateways > 1 && random.one_in(3) { 2 } else { 1 };
+                let first = random.index(swarm.gateways);
+                let patience = Duration::from_millis(random.range(PATIENCE.0 * 1000..=PATIENCE.1 * 1000));
+                UserSlot {
+                    protocol: *random
+                        .pick(&[Protocol::Nbd, Protocol::Iscsi, Protocol::Nfs])
+                        .unwrap_or(&Protocol::Nbd),
+                    image: random.index(images),
+                    writer: u32::try_from(1 << 24 | index).expect("few users"),
+                    paths: (0..paths)
+                        .map(|path| Path::new((first + path) % swarm.gateways))
+                        .collect(),
+                    pending: BTreeMap::new(),
+                    number: 0,
+                    handles: Handles::default(),
+                    patience: swarm.has(Trouble::GiveUp).then_some(patience),
+                    random: random.fork(&format!("user {index}")),
+                }
+            })
+            .collect()
+    }
+
+    /// What it speaks.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// One of its connections.
+    #[must_use]
+    pub fn stream(&self, path: usize) -> Option<StreamId> {
+        self.paths[path].stream
+    }
+
+    /// Any of its connections.
+    pub fn draw_path(&self, random: &mut Random) -> usize {
+        random.index(self.paths.len())
+    }
+
+    /// When the oldest operation without an answer was begun, and where it is.
+    #[must_use]
+    pub fn oldest(&self) -> Option<(Now, (u64, u64, u64))> {
+        let pending = self.pending.values();
+        pending.map(Pending::began).min()
+    }
+
+    /// Operations without an answer.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.pending.len()
+    }
+}
+
+impl Path {
+    fn new(gateway: usize) -> Path {
+        Path {
+            gateway,
+            stream: None,
+            session: None,
+            ready: false,
+            attempt: 0,
+            since: Now(0),
+        }
+    }
+}
+
+/// The name of an image in the tree.
+#[must_use]
+pub fn image_name(number: usize) -> String {
+    format!("disk{number}")
+}
+
+impl World {
+    /// Users begin.
+    pub(crate) fn start_users(&mut self) {
+        for user in 0..self.users.len() {
+            let later = self.random.duration(Duration::ZERO..=Duration::from_secs(5));
+            self.schedule.at(self.now + later, Event::User(user, UserEvent::Think));
+            self.schedule.at(self.now + later, Event::User(user, UserEvent::Look));
+            for path in 0..self.users[user].paths.len() {
+                self.schedule
+                    .at(self.now + later, Event::User(user, UserEvent::Connect(path, 0)));
+            }
+        }
+    }
+
+    /// A user does something by itself.
+    pub(crate) fn user_acts(&mut self, user: usize, event: UserEvent) {
+        match event {
+            UserEvent::Think => self.user_thinks(user),
+            UserEvent::Connect(path, attempt) => self.user_dials(user, path, attempt),
+            UserEvent::Look => {
+                self.schedule.at(self.now + LOOK, Event::User(user, UserEvent::Look));
+                self.user_looks(user);
+            }
+        }
+    }
+
+    fn user_dials(&mut self, user: usize, path: usize, attempt: u32) {
+        let slot = &self.users[user].paths[path];
+        if slot.attempt != attempt || slot.stream.is_some() {
+            return;
+        }
+        let gateway = slot.gateway;
+        let stream = self.connect(user, path, gateway);
+        let slot = &mut self.users[user].paths[path];
+        (slot.stream, slot.since) = (Some(stream), self.now);
+        self.traffic.connections += 1;
+    }
+
+    /// A gateway has accepted the connection.
+    pub(crate) fn user_connected(&mut self, user: usize, path: usize) {
+        let slot = &mut self.users[user];
+        let name = image_name(slot.image + 1);
+        let mut session: Box<dyn Session> = match slot.protocol {
+            Protocol::Nbd => Box::new(NbdClient::new(&name)),
+            Protocol::Iscsi => Box::new(IscsiInitiator::new(&name, user)),
+            Protocol::Nfs => Box::new(NfsClient::new(user, &name, slot.handles.clone())),
+        };
+        let mut out = Vec::new();
+        session.hello(&mut out);
+        slot.paths[path].session = Some(session);
+        self.user_sends(user, path, out);
+    }
+
+    /// Bytes came from a gateway.
+    pub(crate) fn user_received(&mut self, user: usize, path: usize, bytes: &[u8]) {
+        let Some(session) = &mut self.users[user].paths[path].session else {
+            return;
+        };
+        let (mut out, mut said) = (Vec::new(), Vec::new());
+        let result = session.receive(bytes, &mut out, &mut said);
+        self.user_sends(user, path, out);
+        for said in said {
+            match said {
+                Said::Ready => self.user_may_ask(user, path),
+                Said::NotNow => self.user_gives_up(user, path, Leave::End),
+                Said::Answer(number, answer) => self.user_answered(user, path, number, answer),
+            }
+        }
+        if let Err(what) = result {
+            self.fail(format!(
+                "user {user} of gateway {}: {what}",
+                self.users[user].paths[path].gateway
+            ));
+        }
+    }
+
+    fn user_may_ask(&mut self, user: usize, path: usize) {
+        let slot = &mut self.users[user];
+        slot.paths[path].ready = true;
+        if let Some(handles) = slot.paths[path].session.as_ref().and_then(|session| session.handles()) {
+            slot.handles = handles;
+        }
+        self.ask_again(user);
+    }
+
+    /// A connection is no more: what was asked on it is asked again elsewhere.
+    pub(crate) fn user_lost(&mut self, user: usize, path: usize) {
+        let gateways = self.gateways.len();
+        let slot = &mut self.users[user];
+        for pending in slot.pending.values_mut().filter(|pending| pending.path == Some(path)) {
+            pending.path = None;
+        }
+        let elsewhere = gateways > slot.paths.len() && slot.random.one_in(2);
+        let others: Vec<usize> = (0..gateways)
+            .filter(|gateway| slot.paths.iter().all(|path| path.gateway != *gateway))
+            .collect();
+        let next = slot.random.pick(&others).copied().filter(|_| elsewhere);
+        let later = Duration::from_millis(slot.random.range(RECONNECT.0..=RECONNECT.1));
+        let lost = &mut slot.paths[path];
+        lost.gateway = next.unwrap_or(lost.gateway);
+        (lost.stream, lost.session, lost.ready) = (None, None, false);
+        lost.attempt += 1;
+        let event = UserEvent::Connect(path, lost.attempt);
+        self.schedule.at(self.now + later, Event::User(user, event));
+        self.ask_again(user);
+    }
+
+    /// A user gives a connection up.
+    pub(crate) fn user_gives_up(&mut self, user: usize, path: usize, how: Leave) {
+        if let Some(stream) = self.users[user].paths[path].stream {
+            self.user_leaves(stream, how);
+            self.user_lost(user, path);
+        }
+    }
+
+    /// Connections that are not made in time are tried again; impatient users give up those that do not answer.
+    fn user_looks(&mut self, user: usize) {
+        for path in 0..self.users[user].paths.len() {
+            let slot = &self.users[user];
+            let connection = &slot.paths[path];
+            let dialing = connection.stream.is_some() && connection.session.is_none();
+            let stuck = dialing && self.now.since(connection.since) > CONNECT;
+            let mine = slot.pending.values().filter(|pending| pending.path == Some(path));
+            let oldest = mine.map(|pending| pending.sent).min();
+            let late = slot
+                .patience
+                .zip(oldest)
+                .is_some_and(|(patience, sent)| self.now.since(sent) > patience);
+            if stuck || late {
+                let how = self.how_to_leave(user);
+                self.user_gives_up(user, path, how);
+            }
+        }
+        self.ask_again(user);
+    }
+
+    fn how_to_leave(&mut self, user: usize) -> Leave {
+        let random = &mut self.users[user].random;
+        *random
+            .pick(&[Leave::End, Leave::Reset, Leave::Reset, Leave::Silence])
+            .unwrap_or(&Leave::Reset)
+    }
+}
