@@ -12,6 +12,7 @@ pub mod ids;
 pub mod keys;
 pub mod kv;
 pub mod map;
+pub mod mark;
 pub mod message;
 pub mod mutation;
 pub mod time;
