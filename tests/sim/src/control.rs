@@ -232,7 +232,8 @@ impl World {
 
     /// A process hears what the metadata store says.
     pub(crate) fn notify(&mut self, place: Place, notice: &Notice) {
-        let (Notice::Snapshot { revision, .. } | Notice::Changes { revision, .. }) = notice;
+        let (Notice::Snapshot { revision, .. } | Notice::Replaced { revision, .. } | Notice::Changes { revision, .. }) =
+            notice;
         let process = &mut self.processes[place];
         process.watch = Some(*revision);
         process.watching = false;
