@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use trivet_core::kv::{Revision, TxnOutcome};
-use trivet_core::{ImageId, PoolId};
-use trivet_namespace::{Caller, Context, NsError, Operation, Outcome, SetTime};
+use trivet_core::kv::{Compare, Revision, TxnOutcome};
+use trivet_core::{ImageId, PoolId, keys};
+use trivet_namespace::{Caller, Context, NsError, Numbers, Operation, Outcome, SetTime};
 
 use crate::gateway::{Effect, Gateway, Origin};
 use crate::session::Finished;
@@ -81,6 +81,10 @@ impl Gateway {
     }
 
     fn plan_change(&mut self, change: Change, out: &mut Vec<Effect>) {
+        // What would be decided on are names of an earlier time.
+        if self.client.map().halted.is_some() {
+            return self.changes.held.push(change);
+        }
         let wanted = change.pool.or_else(|| self.default_pool());
         let pool = wanted.filter(|&pool| self.takes_images(pool));
         let context = Context {
@@ -97,6 +101,9 @@ impl Gateway {
                     && self.namespace.inode(*id).is_none()
                 {
                     plan.txn.compare.extend(Gateway::new_file_guard(pool));
+                }
+                if matches!(change.operation, Operation::Reserve { .. }) {
+                    plan.txn.compare.push(Compare::Absent(keys::HALTED.to_owned()));
                 }
                 let ticket = self.number();
                 self.changes.txns.insert(ticket, (change, plan.outcome));
@@ -134,6 +141,17 @@ impl Gateway {
             TxnOutcome::Unknown => self.changes.held.push(change),
         }
         self.mirror_moved(out);
+    }
+
+    /// The metadata store was put back: what was committed may be undone, and its commits mean nothing any more. All of it
+    /// is planned again.
+    pub(crate) fn changes_replaced(&mut self) {
+        // Numbers that were reserved in the store before may be reserved by somebody else in this one.
+        self.numbers = Numbers::default();
+        let committed = std::mem::take(&mut self.changes.committed).into_iter();
+        let refused = std::mem::take(&mut self.changes.refused).into_iter();
+        self.changes.held.extend(committed.map(|(_, change, _)| change));
+        self.changes.held.extend(refused.map(|(_, change)| change));
     }
 
     /// Answers what the mirror has by now, and plans again what was refused.

@@ -285,6 +285,10 @@ impl Gateway {
         let mut effects = std::mem::take(&mut self.from_client);
         self.client.notice(clock.now, notice, &mut effects);
         self.from_client = effects;
+        if matches!(notice, Notice::Replaced { .. }) {
+            self.changes_replaced();
+            self.edits_replaced();
+        }
         self.mirror_moved(out);
         self.edits_moved(out);
         self.run_background(out);

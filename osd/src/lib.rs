@@ -17,6 +17,7 @@ mod heal;
 mod interview;
 mod lane;
 mod loss;
+mod mark;
 mod member;
 mod options;
 mod pace;
@@ -45,6 +46,7 @@ use trivet_store::{State, Store};
 
 use callers::Callers;
 use full::Full;
+use mark::Recognition;
 #[cfg(feature = "mutants")]
 pub use options::Mutant;
 pub use options::Options;
@@ -145,6 +147,7 @@ enum TxnWait {
     Report(PgId),
     Scrub(PgId),
     Presence,
+    Halt,
     Loss(OsdId),
     Usage,
 }
@@ -156,6 +159,7 @@ pub struct Osd {
     /// What this OSD's keys hang on.
     lease: Option<LeaseId>,
     presence: Presence,
+    recognition: Recognition,
     store: Store,
     output: Output,
     disk: DiskWatch,
@@ -203,6 +207,7 @@ impl Osd {
             options,
             lease: None,
             presence: Presence::default(),
+            recognition: Recognition::default(),
             store,
             output,
             disk: DiskWatch::default(),
@@ -270,6 +275,7 @@ impl Osd {
             }
             Event::Notice(notice) => {
                 self.map.apply(&notice);
+                self.recognise_notice(&notice, out);
                 self.consider_all(out);
             }
             Event::Message(from, message) if self.is_ready() => self.message(from, message, out),
@@ -315,6 +321,7 @@ impl Osd {
         self.promises
             .restarted(self.accepted.iter().map(|(pg, _)| pg), self.now);
         self.count_copies();
+        self.begin_recognition(out);
         self.register(out);
         self.consider_all(out);
     }
@@ -324,6 +331,9 @@ impl Osd {
             return;
         }
         self.register(out);
+        if self.is_halted() {
+            self.recognise(out);
+        }
         self.callers.forget_silent(self.now);
         self.ping_all(out);
         self.report_silent(out);
@@ -438,6 +448,7 @@ impl Osd {
             Some(TxnWait::Report(pg)) => self.report_ended(pg, ticket, outcome),
             Some(TxnWait::Scrub(pg)) => self.scrub_reported(pg, ticket, outcome),
             Some(TxnWait::Presence) => self.presence.ended(ticket, outcome),
+            Some(TxnWait::Halt) => self.recognition.ended(ticket),
             Some(TxnWait::Loss(osd)) => self.loss_told(osd, outcome),
             Some(TxnWait::Usage) => self.usage.ended(ticket, outcome, self.now),
             None => {}

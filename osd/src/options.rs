@@ -64,12 +64,14 @@ pub enum Mutant {
     CountOnce,
     /// PGs that others serve are still counted.
     KeepCounting,
+    /// Any metadata store is taken for the one that the data belongs to.
+    BelieveAnyStore,
 }
 
 #[cfg(feature = "mutants")]
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 26] = [
+    pub const ALL: [Mutant; 27] = [
         Mutant::AckEarly,
         Mutant::AckWithoutRoom,
         Mutant::AcceptOldEpoch,
@@ -96,6 +98,7 @@ impl Mutant {
         Mutant::HealWithoutOps,
         Mutant::CountOnce,
         Mutant::KeepCounting,
+        Mutant::BelieveAnyStore,
     ];
 }
 

@@ -145,6 +145,13 @@ impl Gateway {
         true
     }
 
+    /// The metadata store was put back: commits of the one before mean nothing, and all is planned again.
+    pub(crate) fn edits_replaced(&mut self) {
+        for (at, _, committed) in &mut self.edits.waiting {
+            (*at, *committed) = (0, false);
+        }
+    }
+
     /// Goes on with what the mirror has by now.
     pub(crate) fn edits_moved(&mut self, out: &mut Vec<Effect>) {
         let revision = self.client.map().revision;

@@ -29,6 +29,8 @@ pub(crate) struct Findings {
     pub nearly_full: Vec<(u32, u64)>,
     /// Those that nothing is moved to any more: per cent.
     pub full: Vec<(u32, u64)>,
+    /// Why the metadata store is not the one that the data belongs to, and the OSD that says so.
+    pub halted: Option<(String, u32)>,
     /// No monitor makes plans.
     pub leaderless: bool,
     /// An administrator wants no recovery.
@@ -60,6 +62,10 @@ impl Gateway {
             dropped: those(&|osd| osd.dropped),
             nearly_full: rest.into_iter().filter(|(_, pct)| *pct >= NEARLY_FULL_PCT).collect(),
             full,
+            halted: map
+                .halted
+                .as_ref()
+                .map(|halted| (halted.value.reason.clone(), halted.value.by.0)),
             leaderless: map.leader.is_none(),
             no_recovery: map.settings.no_recovery,
             inactive,
@@ -70,6 +76,11 @@ impl Gateway {
 /// The verdict, and why it is not better.
 pub(crate) fn health(found: &Findings, pgs: &PgCounts, scrub: &Scrub) -> (Health, Vec<String>) {
     let mut reasons = Vec::new();
+    if let Some((reason, by)) = &found.halted {
+        reasons.push(format!(
+            "metadata store is older than the data ({reason} on OSD {by}): see 'trivet meta adopt'"
+        ));
+    }
     let inactive = pgs.total - pgs.active;
     if inactive > 0 {
         reasons.push(format!("{inactive} of {} PGs do not serve clients", pgs.total));
@@ -98,10 +109,10 @@ pub(crate) fn health(found: &Findings, pgs: &PgCounts, scrub: &Scrub) -> (Health
     if scrub.inconsistent > 0 {
         reasons.push(format!("{} objects have copies that differ", scrub.inconsistent));
     }
-    let health = match (inactive, reasons.is_empty()) {
-        (0, true) => Health::Ok,
-        (0, false) => Health::Warn,
-        _ => Health::Error,
+    let health = match (inactive > 0 || found.halted.is_some(), reasons.is_empty()) {
+        (false, true) => Health::Ok,
+        (false, false) => Health::Warn,
+        (true, _) => Health::Error,
     };
     (health, reasons)
 }
@@ -168,7 +179,12 @@ mod tests {
             down: vec![2],
             ..found()
         };
+        let halted = Findings {
+            halted: Some(("no mark, and not 3".to_owned(), 1)),
+            ..found()
+        };
         let table = [
+            (halted, pgs(8, 8), scrub(0, 0, 0), Health::Error, 1),
             (found(), pgs(8, 8), scrub(0, 0, 0), Health::Ok, 0),
             (down, pgs(8, 5), scrub(0, 0, 0), Health::Warn, 2),
             (found(), pgs(7, 7), scrub(0, 0, 0), Health::Error, 1),
@@ -190,6 +206,7 @@ mod tests {
             dropped: vec![2],
             nearly_full: vec![(4, 86)],
             full: vec![(5, 93)],
+            halted: Some(("mark 812 < 1034".to_owned(), 3)),
             leaderless: true,
             no_recovery: true,
             inactive: [("a".to_owned(), 1), ("b".to_owned(), 5)].into(),
@@ -207,6 +224,7 @@ mod tests {
             "nearly full: 4 (86 %)",
             "are full, nothing is moved to them; add others: 5 (93 %)",
             "no monitor leads",
+            "metadata store is older than the data (mark 812 < 1034 on OSD 3): see 'trivet meta adopt'\n",
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }
