@@ -281,6 +281,7 @@ impl Gateway {
         let known = self.client.map().revision;
         self.scrubs.apply(notice, known);
         self.edits.marks.apply(notice, known);
+        self.edits.witnesses.apply(notice, known);
         self.usages.apply(notice, known);
         let mut effects = std::mem::take(&mut self.from_client);
         self.client.notice(clock.now, notice, &mut effects);

@@ -32,6 +32,7 @@ mod stray;
 mod tally;
 mod tombstone;
 mod usage;
+mod witness;
 
 use std::collections::BTreeMap;
 
@@ -58,6 +59,7 @@ use presence::{DiskWatch, Presence};
 use promise::Promises;
 use stray::Strays;
 use usage::Usage;
+use witness::Testimony;
 
 /// Who this OSD is.
 #[derive(Clone, Debug)]
@@ -148,6 +150,7 @@ enum TxnWait {
     Scrub(PgId),
     Presence,
     Halt,
+    Testimony,
     Loss(OsdId),
     Usage,
 }
@@ -160,6 +163,7 @@ pub struct Osd {
     lease: Option<LeaseId>,
     presence: Presence,
     recognition: Recognition,
+    testimony: Testimony,
     store: Store,
     output: Output,
     disk: DiskWatch,
@@ -208,6 +212,7 @@ impl Osd {
             lease: None,
             presence: Presence::default(),
             recognition: Recognition::default(),
+            testimony: Testimony::default(),
             store,
             output,
             disk: DiskWatch::default(),
@@ -334,6 +339,7 @@ impl Osd {
         if self.is_halted() {
             self.recognise(out);
         }
+        self.testify(out);
         self.callers.forget_silent(self.now);
         self.ping_all(out);
         self.report_silent(out);
@@ -448,6 +454,7 @@ impl Osd {
             Some(TxnWait::Report(pg)) => self.report_ended(pg, ticket, outcome),
             Some(TxnWait::Scrub(pg)) => self.scrub_reported(pg, ticket, outcome),
             Some(TxnWait::Presence) => self.presence.ended(ticket, outcome),
+            Some(TxnWait::Testimony) => self.testified(ticket, outcome, out),
             Some(TxnWait::Halt) => self.recognition.ended(ticket),
             Some(TxnWait::Loss(osd)) => self.loss_told(osd, outcome),
             Some(TxnWait::Usage) => self.usage.ended(ticket, outcome, self.now),

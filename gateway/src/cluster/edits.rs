@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use trivet_core::keys;
 use trivet_core::kv::{Change, Compare, Revision, Txn, TxnOutcome};
+use trivet_core::witness::Witnesses;
 
 use super::conflict;
 use super::marks::Marks;
@@ -55,6 +56,7 @@ struct Edit {
 #[derive(Debug, Default)]
 pub(crate) struct Edits {
     pub marks: Marks,
+    pub witnesses: Witnesses,
     /// Transactions under way, by ticket.
     running: BTreeMap<u64, Edit>,
     /// Wait until the mirror has a commit; whether it is their own.
@@ -99,6 +101,7 @@ impl Gateway {
             ClusterChange::TreeSet { name, place } => self.plan_tree_set(name, place),
             ClusterChange::TreeRemove { name } => self.plan_tree_remove(name),
             ClusterChange::Settings(patch) => Ok(self.plan_settings(patch)),
+            ClusterChange::Adopt(adopt) => self.plan_adopt(&adopt.without),
         }
     }
 
@@ -122,7 +125,8 @@ impl Gateway {
             ClusterChange::PoolRemove { .. }
             | ClusterChange::OsdRemove { .. }
             | ClusterChange::TreeSet { .. }
-            | ClusterChange::TreeRemove { .. } => Ok(AdminAnswer::Done {}),
+            | ClusterChange::TreeRemove { .. }
+            | ClusterChange::Adopt(_) => Ok(AdminAnswer::Done {}),
         }
     }
 
@@ -174,7 +178,7 @@ impl Gateway {
                 let result = self.changed(&edit.change);
                 answer(edit, result);
             }
-            Then::Again => self.plan_edit(edit, out),
+            Then::Again => self.plan_edit(Edit { refused: 0, ..edit }, out),
             Then::Fail(error) => answer(edit, Err(error)),
         }
     }
