@@ -381,6 +381,7 @@ impl World {
     fn chores(&mut self) {
         self.schedule.at(self.now + CHORES, Event::Chores);
         self.expire_leases();
+        self.administer();
         self.tend_atlas();
         if self.schedule.len() > MAX_EVENTS {
             self.fail(format!("{} events wait", self.schedule.len()));
