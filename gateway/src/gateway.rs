@@ -364,10 +364,16 @@ impl Gateway {
         let known = self.client.map().revision;
         self.scrubs.apply(notice, known);
         self.edits.marks.apply(notice, known);
+        self.edits.witnesses.apply(notice, known);
         self.usages.apply(notice, known);
         let mut effects = std::mem::take(&mut self.from_client);
         self.client.notice(clock.now, notice, &mut effects);
         self.from_client = effects;
+        if matches!(notice, Notice::Replaced { .. }) {
+            self.freshness.replaced();
+            self.changes_replaced();
+            self.edits_replaced();
+        }
         self.freshness.mirror_moved(self.namespace.revision());
         self.stir_uses(notice);
         self.enlist(out);

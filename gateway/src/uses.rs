@@ -226,7 +226,7 @@ impl Gateway {
     pub(crate) fn stir_uses(&mut self, notice: &Notice) {
         let stirred = &mut self.uses.stirred;
         match notice {
-            Notice::Snapshot { .. } => {
+            Notice::Snapshot { .. } | Notice::Replaced { .. } => {
                 let own = self.namespace.uses().filter(|(_, client)| *client == self.id);
                 stirred.extend(self.uses.images.keys());
                 stirred.extend(own.map(|(image, _)| image));

@@ -113,12 +113,14 @@ pub enum Mutant {
     DropIntervals,
     /// The members' confirmation counts from when the PG became active, not from when they were asked.
     ConfirmedLate,
+    /// Any metadata store is taken for the one that the data belongs to.
+    BelieveAnyStore,
 }
 
 #[cfg(feature = "mutants")]
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 40] = [
+    pub const ALL: [Mutant; 41] = [
         Mutant::AckEarly,
         Mutant::AckWithoutRoom,
         Mutant::AcceptOldEpoch,
@@ -159,6 +161,7 @@ impl Mutant {
         Mutant::ConfirmedLate,
         Mutant::DropIntervals,
         Mutant::ForgetClients,
+        Mutant::BelieveAnyStore,
     ];
 }
 

@@ -238,10 +238,11 @@ impl Osds {
 
     fn remember(&mut self, notice: &Notice) {
         use trivet_core::kv::Event as Change;
-        // No OSD has any use for these.
-        let keep = |key: &str| !key.starts_with(trivet_namespace::PREFIX) && !key.starts_with(USAGE);
+        // No OSD has any use for the others.
+        let is_name = |key: &str| key.starts_with(trivet_namespace::PREFIX) && key != keys::NEXT_IMAGE;
+        let keep = |key: &str| !is_name(key) && !key.starts_with(USAGE);
         match notice {
-            Notice::Snapshot { revision, keys } => {
+            Notice::Snapshot { revision, keys } | Notice::Replaced { revision, keys } => {
                 self.mirror = keys
                     .iter()
                     .filter(|kv| keep(&kv.key))

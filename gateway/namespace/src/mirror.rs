@@ -57,7 +57,7 @@ impl Namespace {
     /// Follows the store: first a snapshot of `ns/`, then changes.
     pub fn apply(&mut self, notice: &Notice) {
         match notice {
-            Notice::Snapshot { revision, keys } => {
+            Notice::Snapshot { revision, keys } | Notice::Replaced { revision, keys } => {
                 *self = Namespace {
                     revision: *revision,
                     ..Namespace::default()

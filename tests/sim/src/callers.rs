@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use trivet_client::Late;
 use trivet_core::kv::{Change, Compare, Txn};
+use trivet_core::map::encode;
 use trivet_core::{Now, keys};
 
 use crate::event::{Event, Life};
@@ -136,8 +137,18 @@ impl World {
     /// OSDs execute operations of the client from now on.
     pub(crate) fn register(&mut self, index: usize) {
         let key = keys::client(self.clients[index].id);
-        let change = Change::put(key, trivet_core::map::encode(&keys::ClientState {}));
+        let change = Change::put(key, encode(&keys::ClientState {}));
         self.commit(vec![change]);
+    }
+
+    /// In a store that was put back, those are registered that were so before, and no others.
+    pub(crate) fn register_anew(&mut self) {
+        let old: Vec<_> = self.kv.keys_below(keys::CLIENTS);
+        let mut changes: Vec<Change> = old.into_iter().map(Change::Delete).collect();
+        let living = self.clients.iter().filter(|slot| slot.is_registered());
+        let key = |slot: &crate::clients::ClientSlot| Change::put(keys::client(slot.id), encode(&keys::ClientState {}));
+        changes.extend(living.map(key));
+        self.commit(changes);
     }
 
     /// Another client takes this one for dead and fences it: nothing of it is executed when that is done.
@@ -145,6 +156,7 @@ impl World {
         let other = self.another_client(victim)?;
         let place = self.client_place(victim);
         let (life, key) = (self.processes[place].life, keys::client(self.clients[victim].id));
+        self.clients[victim].is_fenced = true;
         self.commit(vec![Change::Delete(key)]);
         let revision = self.kv.revision();
         let fence = Fence { victim, life };

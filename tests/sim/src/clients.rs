@@ -49,6 +49,8 @@ pub struct ClientSlot {
     ticket: u64,
     running: BTreeMap<u64, Running>,
     fences: BTreeMap<u64, Fence>,
+    /// OSDs execute nothing of it any more.
+    pub(crate) is_fenced: bool,
 }
 
 impl ClientSlot {
@@ -62,6 +64,7 @@ impl ClientSlot {
             ticket: 0,
             running: BTreeMap::new(),
             fences: BTreeMap::new(),
+            is_fenced: false,
         }
     }
 
@@ -77,6 +80,11 @@ impl ClientSlot {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.running.values().filter(|running| !running.left).count()
+    }
+
+    /// Whether OSDs execute operations of the client that is there.
+    pub(crate) fn is_registered(&self) -> bool {
+        self.machine.is_some() && !self.is_fenced
     }
 
     /// Who writes what the client at this index writes.
@@ -133,6 +141,7 @@ impl World {
         let id = ClientId(self.random.draw());
         let slot = &mut self.clients[index];
         slot.id = id;
+        slot.is_fenced = false;
         slot.writer += 1;
         slot.machine = Some(mutants::client(self.mutant, id));
         self.register(index);

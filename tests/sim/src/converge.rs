@@ -16,7 +16,11 @@ impl World {
     pub(crate) fn heal_everything(&mut self) {
         self.trace.line(self.now, format_args!("everything is healed"));
         self.network.heal();
-        self.metadata = crate::control::Metadata::default();
+        self.end_of_restores();
+        self.metadata = crate::control::Metadata {
+            era: self.metadata.era,
+            ..crate::control::Metadata::default()
+        };
         self.kv.extend_all(self.now);
         self.atlas.close();
         let numbers: Vec<OsdId> = self.truth.members.keys().copied().collect();
@@ -56,6 +60,9 @@ impl World {
         }
         if self.atlas.any() {
             return Some(format!("damage is not healed: {}", self.atlas.describe()));
+        }
+        if let Some(halted) = &self.truth.halted {
+            return Some(format!("all stand still: {halted:?}"));
         }
         if !self.is_clean() {
             return Some("not all PGs are clean".into());
@@ -102,7 +109,7 @@ impl World {
     }
 
     /// Members have the same objects, others have none.
-    fn replicas_differ(&self) -> Option<String> {
+    pub(crate) fn replicas_differ(&self) -> Option<String> {
         let plan = &self.truth.plans.get(&POOL)?.value;
         let mut model: BTreeMap<PgId, (OsdId, BTreeMap<ObjectId, Copy>)> = BTreeMap::new();
         for (place, slot) in self.osds.iter().enumerate() {

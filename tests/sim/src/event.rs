@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use trivet_core::disk::{DiskDone, IoId};
-use trivet_core::kv::{LeaseId, Txn, TxnOutcome};
+use trivet_core::kv::{LeaseId, Revision, Txn, TxnOutcome};
 use trivet_core::message::{Action, Message, PeerBody};
 use trivet_core::{NodeId, Now, OsdId};
 
@@ -149,6 +149,8 @@ pub enum Undo {
     Out(OsdId),
     /// Recovery goes on.
     NoRecovery,
+    /// An empty metadata store is put back to its last backup, so many commits ahead of what was lost.
+    Empty(Revision),
 }
 
 impl Event {

@@ -23,6 +23,7 @@ mod online;
 mod osds;
 pub mod random;
 pub mod register;
+mod restore;
 pub mod run;
 mod schedule;
 pub mod stamp;

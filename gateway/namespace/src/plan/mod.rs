@@ -4,6 +4,7 @@ mod attributes;
 mod create;
 mod draft;
 mod images;
+mod lost;
 mod remove;
 mod rename;
 
