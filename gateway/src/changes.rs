@@ -99,7 +99,7 @@ impl Gateway {
         }
         if self.author().is_none() {
             self.changes.unregistered.push(change);
-            return self.register(out);
+            return;
         }
         if let Some(outcome) = change.call.as_ref().and_then(|call| self.namespace.reply(call)) {
             return self.finish_change(&change, Ok(outcome), out);

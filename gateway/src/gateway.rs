@@ -377,7 +377,6 @@ impl Gateway {
         self.freshness.mirror_moved(self.namespace.revision());
         self.stir_uses(notice);
         self.enlist(out);
-        self.register(out);
         self.let_go(out);
         self.mirror_moved(out);
         self.edits_moved(out);
@@ -420,7 +419,6 @@ impl Gateway {
         let mut effects = std::mem::take(&mut self.from_client);
         self.client.tick(clock.now, &mut effects);
         self.from_client = effects;
-        self.register(out);
         self.ask_outcomes(out);
         self.retry_changes(out);
         self.retry_edits(out);

@@ -353,9 +353,7 @@ impl Gateway {
     }
 
     fn run_step(&mut self, image: ImageId, step: Step, key: Option<Use>, out: &mut Vec<Effect>) {
-        let Some(author) = self.author() else {
-            return self.register(out);
-        };
+        let Some(author) = self.author() else { return };
         let cut = self.namespace.inode(image).and_then(|inode| inode.cut);
         let txn = match (step, key) {
             (Step::Agree, Some(key)) => Some(author.agree(image, key, cut)),

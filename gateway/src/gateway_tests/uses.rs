@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::oneshot::error::TryRecvError;
+use trivet_core::keys::gateway_state;
 use trivet_core::kv::Change;
 use trivet_core::{ClientId, ImageId, OBJECT_SIZE};
 use trivet_namespace::{Operation, Use};
@@ -140,12 +141,13 @@ fn users_that_died_hold_nothing_up_and_their_files_times_move() {
     assert_eq!(usage(&world, image, RIVAL), None);
     assert!(world.inode(image).mtime > before.mtime);
 
-    world.show(RIVAL);
-    world.uses(RIVAL, image);
+    let third = ClientId(9);
+    world.show(third);
+    world.uses(third, image);
     let before = world.inode(image);
     world.pass(Duration::from_secs(5));
     assert_eq!(world.inode(image).mtime, before.mtime, "it is there");
-    world.rival_dies();
+    world.commit(&[Change::Delete(gateway_state(third))]);
     world.pass(Duration::from_secs(2));
     let after = world.inode(image);
     assert!(after.mtime > before.mtime && after.ctime > before.ctime);
