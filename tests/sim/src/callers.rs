@@ -143,12 +143,13 @@ impl World {
 
     /// In a store that was put back, those are registered that were so before, and no others.
     pub(crate) fn register_anew(&mut self) {
-        let old: Vec<_> = self.kv.keys_below(keys::CLIENTS);
-        let mut changes: Vec<Change> = old.into_iter().map(Change::Delete).collect();
         let living = self.clients.iter().filter(|slot| slot.is_registered());
-        let key = |slot: &crate::clients::ClientSlot| Change::put(keys::client(slot.id), encode(&keys::ClientState {}));
-        changes.extend(living.map(key));
-        self.commit(changes);
+        let living: Vec<String> = living.map(|slot| keys::client(slot.id)).collect();
+        let mut old = self.kv.keys_below(keys::CLIENTS);
+        old.retain(|key| !living.contains(key));
+        let deleted = old.into_iter().map(Change::Delete);
+        let put = |key| Change::put(key, encode(&keys::ClientState {}));
+        self.commit(living.into_iter().map(put).chain(deleted).collect());
     }
 
     /// Another client takes this one for dead and fences it: nothing of it is executed when that is done.

@@ -87,6 +87,12 @@ impl ClientSlot {
         self.machine.is_some() && !self.is_fenced
     }
 
+    /// The tickets of operations that somebody waits for.
+    fn unanswered(&self) -> impl Iterator<Item = u64> + '_ {
+        let wanted = self.running.iter().filter(|(_, running)| !running.left);
+        wanted.map(|(&ticket, _)| ticket)
+    }
+
     /// Who writes what the client at this index writes.
     pub(crate) fn writer(&self, index: usize) -> u32 {
         u32::try_from(index).expect("few clients") << 16 | self.writer
@@ -342,6 +348,17 @@ impl World {
                 }
             }
         }
+    }
+
+    /// The first operations without an answer, by client.
+    pub(crate) fn who_waits(&self) -> String {
+        let slots = (0..).zip(&self.clients);
+        let waiting = slots.flat_map(|(index, slot): (usize, _)| slot.unanswered().map(move |ticket| (index, ticket)));
+        let some: Vec<String> = waiting
+            .take(8)
+            .map(|(index, ticket)| format!("{ticket} of client {index}"))
+            .collect();
+        some.join(", ")
     }
 
     /// Operations without an answer, of all clients.

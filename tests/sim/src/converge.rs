@@ -56,7 +56,7 @@ impl World {
     pub(crate) fn apart(&self) -> Option<String> {
         let waiting = self.waiting();
         if waiting > 0 {
-            return Some(format!("{waiting} operations wait"));
+            return Some(format!("{waiting} operations wait: {}", self.who_waits()));
         }
         if self.atlas.any() {
             return Some(format!("damage is not healed: {}", self.atlas.describe()));
