@@ -188,7 +188,7 @@ impl World {
         self.kill(place, Duration::ZERO);
     }
 
-    fn commit(&mut self, changes: Vec<Change>) {
+    pub(crate) fn commit(&mut self, changes: Vec<Change>) {
         let compare: Vec<Compare> = Vec::new();
         self.kv.transact(self.now, &Txn { compare, changes });
         self.committed();

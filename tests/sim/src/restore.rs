@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use trivet_core::adopt::{Adoption, Hindrance};
-use trivet_core::kv::{Notice, Revision};
+use trivet_core::keys::{self, OsdConfig};
+use trivet_core::kv::{Change, Notice, Revision};
+use trivet_core::map::encode;
 use trivet_core::witness::Witnesses;
 use trivet_core::{Now, OsdId};
 
@@ -126,8 +128,11 @@ impl World {
 
     /// The administrator has the cluster go on, when everybody was heard.
     pub(crate) fn administer(&mut self) {
-        if self.truth.halted.is_none() || self.metadata.is_empty || self.metadata.is_away(self.now) {
+        if self.metadata.is_empty || self.metadata.is_away(self.now) {
             return;
+        }
+        if self.truth.halted.is_none() {
+            return self.admit_again();
         }
         self.nemesis.busy(self.now + Duration::from_secs(5));
         if self.phase == Phase::Safety && !self.random.one_in(STEP) {
@@ -157,6 +162,22 @@ impl World {
             }
             Err(Hindrance::NotHeard(_) | Hindrance::NotDown(_)) => {}
             Err(why) => self.fail(format!("the store cannot be adopted: {why}")),
+        }
+    }
+
+    /// An OSD that was added since the backup, and was not there when the store was adopted, is added again.
+    fn admit_again(&mut self) {
+        let unknown = |slot: &&OsdSlot| !self.truth.members.contains_key(&slot.number);
+        let unknown = self.osds.iter().filter(unknown).map(|slot| {
+            let config = OsdConfig {
+                size: slot.size,
+                ..OsdConfig::default()
+            };
+            Change::put(keys::osd_config(slot.number), encode(&config))
+        });
+        let changes: Vec<Change> = unknown.collect();
+        if self.metadata.era > 0 && !changes.is_empty() {
+            self.commit(changes);
         }
     }
 
