@@ -88,6 +88,8 @@ pub(crate) struct Connection {
     local: SocketAddr,
     pub(crate) paused: bool,
     pub(crate) attendance: Attendance,
+    /// The image that its session has open.
+    pub(crate) open: Option<ImageId>,
     /// What it has of the budget for clients' data.
     pub(crate) account: Account,
     /// Bytes that it has sent and the session has not taken.
@@ -279,6 +281,7 @@ impl Gateway {
             local,
             paused: false,
             attendance: Attendance::new(clock.now),
+            open: None,
             account: Account::default(),
             buffered: 0,
             held: None,
@@ -655,6 +658,7 @@ impl Gateway {
         }
         connection.settle(self.clock.now, &mut self.memory);
         out.extend(connection.pause_or_go_on(conn));
+        self.note_open(conn);
         for (ticket, request) in std::mem::take(&mut self.requests) {
             self.take_request(Origin::Session(conn, ticket), request, out);
         }

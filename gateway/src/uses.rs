@@ -49,6 +49,8 @@ struct Usage {
     taken: Revision,
     /// Nothing begins before the key is gone, and taken again.
     leaving: bool,
+    /// Connections that have it open: their first change shall not have to wait, nor need the metadata store.
+    open: usize,
 }
 
 /// See the module.
@@ -127,10 +129,16 @@ impl Usage {
             paused: false,
             taken: 0,
             leaving: false,
+            open: 0,
         }
     }
 
     fn is_quiet(&self) -> bool {
+        self.open == 0 && self.is_done()
+    }
+
+    /// Whether nothing is under way, or waits.
+    fn is_done(&self) -> bool {
         self.running.is_empty() && self.waiting.is_empty()
     }
 
@@ -169,6 +177,27 @@ impl Gateway {
         usage.last = now;
         // Somebody may have waited for that.
         if self.namespace.inode(image).map(|inode| inode.cut) != Some(began) {
+            self.uses.stirred.insert(image);
+        }
+    }
+
+    /// A connection opens an image, or has it open no more.
+    pub(crate) fn note_open(&mut self, conn: ConnKey) {
+        let Some(connection) = self.connections.get_mut(&conn) else {
+            return;
+        };
+        let image = connection.session.open_image().filter(|_| !connection.gone);
+        let before = std::mem::replace(&mut connection.open, image);
+        if before == image {
+            return;
+        }
+        let now = self.clock.now;
+        if let Some(before) = before {
+            let usage = self.usage_of(before);
+            (usage.open, usage.last) = (usage.open - 1, now);
+        }
+        if let Some(image) = image {
+            self.uses.images.entry(image).or_insert_with(|| Usage::new(now)).open += 1;
             self.uses.stirred.insert(image);
         }
     }
@@ -316,12 +345,14 @@ impl Gateway {
     }
 
     fn is_idle(&self, image: ImageId, usage: &Usage) -> bool {
-        if !usage.is_quiet() || self.is_growing(image) {
+        if !usage.is_done() || self.is_growing(image) {
             return false;
         }
         let gone = self.namespace.inode(image).is_none();
         // Whoever ends the use of a gateway that died moves the times; this one has to do so by itself.
-        gone || (self.clock.now.since(usage.last) >= IDLE && !self.background.touched.contains_key(&image))
+        gone || (usage.open == 0
+            && self.clock.now.since(usage.last) >= IDLE
+            && !self.background.touched.contains_key(&image))
     }
 
     /// Brings the key to what it should be.
@@ -347,7 +378,7 @@ impl Gateway {
         match (key, inode) {
             (Some(_), _) if usage.leaving || self.is_idle(image, usage) => Some(Step::Leave),
             (Some(key), Some(inode)) if key.agreed != inode.cut && self.has_seen_cut(image) => Some(Step::Agree),
-            (None, Some(_)) if !usage.waiting.is_empty() => Some(Step::Take),
+            (None, Some(_)) if !usage.waiting.is_empty() || usage.open > 0 => Some(Step::Take),
             _ => None,
         }
     }
