@@ -17,6 +17,8 @@ use crate::session::Finished;
 
 /// How long an image has to be left alone until its use ends.
 const IDLE: Duration = Duration::from_secs(10);
+/// The data of a removed image waits for so long for a gateway that seems to be gone, before that is fenced.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// OSDs execute nothing that was sent longer ago than this: its stamp is too old by then, even where clocks differ by 1 %.
 const OUTLIVED: Duration = STAMP_LIFE.saturating_add(Duration::from_millis(31));
 /// Uses of gateways that are gone which are ended at the same time.
@@ -63,6 +65,8 @@ pub(crate) struct Uses {
     stirred: BTreeSet<ImageId>,
     /// Uses of gateways that are gone, being ended.
     ending: BTreeSet<(ImageId, ClientId)>,
+    /// Uses of gateways that seem to be gone, whose times have moved.
+    mourned: BTreeSet<(ImageId, ClientId)>,
     /// Changes that nobody waits for any more: until when OSDs may execute what was sent of them.
     forsaken: VecDeque<(Now, ImageId, Option<Time>)>,
 }
@@ -427,9 +431,7 @@ impl Gateway {
     fn end_uses(&mut self, out: &mut Vec<Effect>) {
         let room = ENDING.saturating_sub(self.uses.ending.len());
         let others: Vec<_> = self.namespace.uses().filter(|(_, client)| *client != self.id).collect();
-        for (_, client) in &others {
-            self.fence(*client, out);
-        }
+        self.mourn(&others, out);
         let uses = others.into_iter().filter(|(_, client)| self.is_fenced(*client));
         let due = uses.filter(|ended| !self.uses.ending.contains(ended)).take(room);
         for (image, client) in Vec::from_iter(due) {
@@ -437,6 +439,27 @@ impl Gateway {
             let operation = Operation::EndUse { id: image, client };
             self.start_change(Origin::EndUse(image, client), operation, Caller::root(), out);
         }
+    }
+
+    /// Of gateways that seem to be gone: the times of what they used move at once, since the last ones may be lost. They are
+    /// fenced only where somebody waits for them: one that is cut off from the metadata store alone shall go on.
+    fn mourn(&mut self, uses: &[(ImageId, ClientId)], out: &mut Vec<Effect>) {
+        let gateways = &self.client.map().gateways;
+        let gone = uses.iter().filter(|(_, client)| !gateways.contains_key(client));
+        let gone: BTreeSet<(ImageId, ClientId)> = gone.copied().collect();
+        let wall = self.clock.wall;
+        for &(image, client) in &gone {
+            let waits = match self.namespace.inode(image) {
+                Some(inode) => inode.trimming.is_some(),
+                None => self.dead_for(client) >= PATIENCE,
+            };
+            if waits {
+                self.fence(client, out);
+            } else if !self.uses.mourned.contains(&(image, client)) {
+                self.background.touched.insert(image, wall);
+            }
+        }
+        self.uses.mourned = gone;
     }
 
     /// The use of a gateway that is gone is ended, or could not be.
