@@ -11,7 +11,7 @@ use trivet_meta::MetaUrl;
 
 use crate::roles::args::{GatewayArgs, MonArgs, OsdRole};
 use crate::size::parse_size;
-use cluster::{OsdManage, PgCommand, PoolCommand, SettingsArgs};
+use cluster::{MetaCommand, OsdManage, PgCommand, PoolCommand, SettingsArgs};
 
 /// OSDs that one process runs at most.
 const MAX_OSDS: i64 = 64;
@@ -75,6 +75,9 @@ pub enum Ask {
     Pg(PgCommand),
     /// Show and change settings
     Settings(SettingsArgs),
+    /// Go on after metadata was restored from a backup
+    #[command(subcommand)]
+    Meta(MetaCommand),
     /// `trivet mon ls`
     #[command(skip)]
     Mons,

@@ -121,6 +121,7 @@ fn plan(ask: &Ask) -> anyhow::Result<Request> {
         Ask::Mons => Ok(get("mons", "cannot list the monitors", View::Monitors)),
         Ask::Gateways => Ok(get("gateways", "cannot list the gateways", View::Gateways)),
         Ask::Settings(args) => cluster::settings(args),
+        Ask::Meta(command) => cluster::meta(command),
     }
 }
 

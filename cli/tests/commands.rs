@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use trivet_control::{Counters, channel, http};
 use trivet_core::keys::Settings;
 use trivet_gateway::admin::{
-    AdminAnswer, AdminCall, AdminError, AdminResult, ClusterChange, ClusterQuestion, CreatePool, Df, ErrorKind,
+    AdminAnswer, AdminCall, AdminError, AdminResult, Adopt, ClusterChange, ClusterQuestion, CreatePool, Df, ErrorKind,
     GatewayList, Health, ImageInfo, ImageList, MonitorList, OpTotals, OsdInfo, OsdList, PatchOsd, PatchPool,
     PatchSettings, PgExplained, PgFilter, PgList, PoolInfo, PoolList, Scrub, ScrubAsked, SetPlace, Status, Thousandths,
     Tree,
@@ -426,6 +426,11 @@ fn questions_about_the_cluster_ask_and_print() {
             "settings set osd_out_s 60",
             AdminCall::Change(ClusterChange::Settings(patch)),
             "osd_out_s          60 (1m 0s)",
+        ),
+        (
+            "meta adopt --without 3,4",
+            AdminCall::Change(ClusterChange::Adopt(Adopt { without: vec![3, 4] })),
+            "the metadata is adopted; look into /lost+found for images without names",
         ),
     ]);
 }

@@ -136,6 +136,7 @@ impl Gateway {
             }
         }
         self.forsake_waiting(conn);
+        self.note_open(conn);
         self.client.forsake(self.clock.now, &ios, &mut self.from_client);
     }
 

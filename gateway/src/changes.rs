@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use trivet_core::kv::{Revision, TxnOutcome};
-use trivet_core::{ImageId, PoolId};
-use trivet_namespace::{CallId, Caller, Context, NsError, Operation, Outcome, Plan, SetTime, Time};
+use trivet_core::kv::{Compare, Revision, TxnOutcome};
+use trivet_core::{ImageId, PoolId, keys};
+use trivet_namespace::{CallId, Caller, Context, NsError, Numbers, Operation, Outcome, Plan, SetTime, Time};
 
 use crate::gateway::{Effect, Gateway, Origin};
 use crate::outcomes::Attempt;
@@ -93,9 +93,13 @@ impl Gateway {
     }
 
     fn plan_change(&mut self, change: Change, out: &mut Vec<Effect>) {
+        // What would be decided on are names of an earlier time.
+        if self.client.map().halted.is_some() {
+            return self.changes.held.push(change);
+        }
         if self.author().is_none() {
             self.changes.unregistered.push(change);
-            return self.register(out);
+            return;
         }
         if let Some(outcome) = change.call.as_ref().and_then(|call| self.namespace.reply(call)) {
             return self.finish_change(&change, Ok(outcome), out);
@@ -116,6 +120,9 @@ impl Gateway {
                     && self.namespace.inode(*id).is_none()
                 {
                     plan.txn.compare.extend(Gateway::new_file_guard(pool));
+                }
+                if matches!(change.operation, Operation::Reserve { .. }) {
+                    plan.txn.compare.push(Compare::Absent(keys::HALTED.to_owned()));
                 }
                 if let Some(call) = &change.call {
                     self.namespace.sign_call(&mut plan.txn, call, &plan.outcome);
@@ -182,6 +189,17 @@ impl Gateway {
         } else {
             self.plan_change(attempt.change, out);
         }
+    }
+
+    /// The metadata store was put back: what was committed may be undone, and its commits mean nothing any more. All of it
+    /// is planned again.
+    pub(crate) fn changes_replaced(&mut self) {
+        // Numbers that were reserved in the store before may be reserved by somebody else in this one.
+        self.numbers = Numbers::default();
+        let committed = std::mem::take(&mut self.changes.committed).into_iter();
+        let refused = std::mem::take(&mut self.changes.refused).into_iter();
+        self.changes.held.extend(committed.map(|(_, change, _)| change));
+        self.changes.held.extend(refused.map(|(_, change)| change));
     }
 
     /// Answers what the mirror has by now, and plans again what was refused.

@@ -92,6 +92,12 @@ impl Gateway {
         out.push(Effect::Txn(ticket, txn));
     }
 
+    /// For how long a client that is registered has been seen to be dead.
+    pub(crate) fn dead_for(&self, client: ClientId) -> Duration {
+        let since = self.fences.dead.get(&client);
+        since.map_or(Duration::ZERO, |&since| self.clock.now.since(since))
+    }
+
     /// Fences those that have been dead for long.
     pub(crate) fn fence_forgotten(&mut self, out: &mut Vec<Effect>) {
         let (now, map) = (self.clock.now, self.client.map());

@@ -102,6 +102,12 @@ impl Freshness {
         self.mirror_moved(mirrored);
     }
 
+    /// The mirror is of another store from now on: what the one before said of its commits means nothing any more.
+    pub(crate) fn replaced(&mut self) {
+        self.ahead.clear();
+        (self.highest, self.went_back) = (0, None);
+    }
+
     /// The mirror has this commit now.
     pub(crate) fn mirror_moved(&mut self, mirrored: Revision) {
         if let Some((from, to)) = self.went_back {

@@ -88,6 +88,8 @@ pub(crate) struct Connection {
     local: SocketAddr,
     pub(crate) paused: bool,
     pub(crate) attendance: Attendance,
+    /// The image that its session has open.
+    pub(crate) open: Option<ImageId>,
     /// What it has of the budget for clients' data.
     pub(crate) account: Account,
     /// Bytes that it has sent and the session has not taken.
@@ -279,6 +281,7 @@ impl Gateway {
             local,
             paused: false,
             attendance: Attendance::new(clock.now),
+            open: None,
             account: Account::default(),
             buffered: 0,
             held: None,
@@ -364,14 +367,19 @@ impl Gateway {
         let known = self.client.map().revision;
         self.scrubs.apply(notice, known);
         self.edits.marks.apply(notice, known);
+        self.edits.witnesses.apply(notice, known);
         self.usages.apply(notice, known);
         let mut effects = std::mem::take(&mut self.from_client);
         self.client.notice(clock.now, notice, &mut effects);
         self.from_client = effects;
+        if matches!(notice, Notice::Replaced { .. }) {
+            self.freshness.replaced();
+            self.changes_replaced();
+            self.edits_replaced();
+        }
         self.freshness.mirror_moved(self.namespace.revision());
         self.stir_uses(notice);
         self.enlist(out);
-        self.register(out);
         self.let_go(out);
         self.mirror_moved(out);
         self.edits_moved(out);
@@ -414,7 +422,6 @@ impl Gateway {
         let mut effects = std::mem::take(&mut self.from_client);
         self.client.tick(clock.now, &mut effects);
         self.from_client = effects;
-        self.register(out);
         self.ask_outcomes(out);
         self.retry_changes(out);
         self.retry_edits(out);
@@ -651,6 +658,7 @@ impl Gateway {
         }
         connection.settle(self.clock.now, &mut self.memory);
         out.extend(connection.pause_or_go_on(conn));
+        self.note_open(conn);
         for (ticket, request) in std::mem::take(&mut self.requests) {
             self.take_request(Origin::Session(conn, ticket), request, out);
         }

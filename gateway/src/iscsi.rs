@@ -31,6 +31,8 @@ pub struct IscsiSession {
     connection: Connection,
     cluster: u64,
     pending: HashMap<Ticket, Waiting>,
+    /// What it read or wrote last.
+    image: Option<ImageId>,
     /// Actions of one call, kept for their memory.
     actions: Vec<Action>,
 }
@@ -54,6 +56,7 @@ impl IscsiSession {
             connection: Connection::new(millis(now), handle),
             cluster,
             pending: HashMap::new(),
+            image: None,
             actions: Vec::new(),
         }
     }
@@ -100,6 +103,7 @@ impl IscsiSession {
             return self.answer(tag, Err(error), desk, out);
         }
         let changes = !matches!(op, ImageOp::Read { .. });
+        self.image = Some(image);
         let ticket = desk.io(image, op);
         self.pending.insert(ticket, Waiting { tag, image, changes });
     }
@@ -163,6 +167,10 @@ impl Session for IscsiSession {
     /// Until it is logged in to a target. Discovery only asks for names.
     fn opens(&self) -> bool {
         !self.connection.has_target()
+    }
+
+    fn open_image(&self) -> Option<ImageId> {
+        self.image
     }
 
     fn hint(&self) -> usize {

@@ -146,6 +146,10 @@ impl Session for NbdSession {
         self.connection.export().is_none()
     }
 
+    fn open_image(&self) -> Option<ImageId> {
+        self.connection.export().map(|export| ImageId(export.id))
+    }
+
     fn hint(&self) -> usize {
         self.connection.hint()
     }

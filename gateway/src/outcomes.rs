@@ -3,18 +3,12 @@
 //! it somebody else's. See [`trivet_namespace::Author`] for the traces that tell.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use trivet_core::kv::{Revision, Txn, TxnOutcome};
-use trivet_core::{ClientId, Now};
+use trivet_core::kv::{Revision, TxnOutcome};
 use trivet_namespace::{Author, NsError, Outcome, Plan, Trace};
 
 use crate::changes::Change;
 use crate::gateway::{Effect, Gateway};
-
-/// How long a gateway has to be gone before what it has left is swept up: much longer than any transaction of it can be on
-/// its way.
-const SWEEP_AFTER: Duration = Duration::from_secs(600);
 
 /// A transaction of a change, as it was sent.
 #[derive(Debug)]
@@ -37,16 +31,12 @@ pub(crate) struct Outcomes {
     last_number: u64,
     /// Numbers of changes whose outcomes are known and whose traces are still there.
     settled: Vec<u64>,
-    /// The ticket of the transaction that registers this gateway.
-    registering: Option<u64>,
     /// To be asked for with the next tick.
     unknown: Vec<Attempt>,
     /// Being asked for, by ticket.
     asking: BTreeMap<u64, Attempt>,
     /// The store has an answer; the mirror will show which.
     traced: Vec<Attempt>,
-    /// Since when gateways have been gone that have left something.
-    gone: BTreeMap<ClientId, Now>,
     /// The ticket of the transaction that sweeps.
     sweeping: Option<u64>,
 }
@@ -54,23 +44,17 @@ pub(crate) struct Outcomes {
 impl Gateway {
     /// This gateway as a transaction may rest on it; none until it is shown and registered.
     pub(crate) fn author(&self) -> Option<Author> {
+        let map = self.client.map();
         Some(Author {
             client: self.id,
-            shown: self.client.map().gateways.get(&self.id)?.revision,
-            registered: self.namespace.registered(self.id)?,
+            shown: map.gateways.get(&self.id)?.revision,
+            registered: self.registered()?,
         })
     }
 
-    /// Registers the gateway, if that is to be done and possible.
-    pub(crate) fn register(&mut self, out: &mut Vec<Effect>) {
-        let Some(shown) = self.client.map().gateways.get(&self.id).map(|state| state.revision) else {
-            return;
-        };
-        if self.namespace.registered(self.id).is_none() && self.outcomes.registering.is_none() {
-            let ticket = self.number();
-            self.outcomes.registering = Some(ticket);
-            out.push(Effect::Txn(ticket, Author::registration(self.id, shown)));
-        }
+    /// The commit that registered this gateway.
+    fn registered(&self) -> Option<Revision> {
+        self.client.map().clients.get(&self.id).map(|state| state.revision)
     }
 
     /// Signs a plan and sends it; `planned` is the commit that it rests on.
@@ -124,10 +108,6 @@ impl Gateway {
 
     /// A transaction has ended; false if it was none of these.
     pub(crate) fn outcome_txn_ended(&mut self, ticket: u64, outcome: TxnOutcome, out: &mut Vec<Effect>) -> bool {
-        if self.outcomes.registering == Some(ticket) {
-            self.outcomes.registering = None;
-            return true;
-        }
         if self.outcomes.sweeping == Some(ticket) {
             self.outcomes.sweeping = None;
             return true;
@@ -156,7 +136,7 @@ impl Gateway {
                 }
                 // An earlier question was answered where nobody heard it.
                 Some(Trace::Void) => self.change_not_executed(attempt, out),
-                None if self.namespace.registered(self.id) != Some(attempt.author.registered) => {
+                None if self.registered() != Some(attempt.author.registered) => {
                     self.finish_change(&attempt.change, Err(NsError::Unknown), out);
                 }
                 None => self.outcomes.traced.push(attempt),
@@ -164,16 +144,14 @@ impl Gateway {
         }
     }
 
-    /// Sweeps up what gateways have left that have long been gone.
+    /// Sweeps up what gateways have left that are fenced.
     pub(crate) fn sweep_authors(&mut self, out: &mut Vec<Effect>) {
-        let (now, shown) = (self.clock.now, &self.client.map().gateways);
-        let authors = self.namespace.authors().filter(|id| !shown.contains_key(id));
-        let known = &self.outcomes.gone;
-        let gone: BTreeMap<ClientId, Now> = authors.map(|id| (id, known.get(&id).copied().unwrap_or(now))).collect();
-        let due = gone.iter().find(|(_, since)| now.since(**since) >= SWEEP_AFTER);
-        let sweep: Option<Txn> = due.and_then(|(&id, _)| self.namespace.sweep(id));
-        self.outcomes.gone = gone;
-        if let Some(txn) = sweep.filter(|_| self.outcomes.sweeping.is_none()) {
+        if self.outcomes.sweeping.is_some() {
+            return;
+        }
+        let registered = &self.client.map().clients;
+        let gone = self.namespace.authors().find(|id| !registered.contains_key(id));
+        if let Some(txn) = gone.and_then(|id| self.namespace.sweep(id)) {
             let ticket = self.number();
             self.outcomes.sweeping = Some(ticket);
             out.push(Effect::Txn(ticket, txn));

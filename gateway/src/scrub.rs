@@ -23,7 +23,7 @@ impl Scrubs {
     pub(crate) fn apply(&mut self, notice: &Notice, known: Revision) {
         match notice {
             Notice::Snapshot { revision, .. } if *revision < known => {}
-            Notice::Snapshot { keys, .. } => {
+            Notice::Snapshot { keys, .. } | Notice::Replaced { keys, .. } => {
                 let last = keys.iter().find(|kv| kv.key == keys::SCRUB);
                 self.written = last.map(|kv| kv.mod_revision);
             }

@@ -76,6 +76,11 @@ pub trait Session {
     /// Whether what it receives next may open something by its name: that waits while the mirror is too old.
     fn opens(&self) -> bool;
 
+    /// The image that it has open, if its protocol opens images.
+    fn open_image(&self) -> Option<ImageId> {
+        None
+    }
+
     /// How many more bytes the next whole message needs, if that is known: room to receive it in one piece.
     fn hint(&self) -> usize;
 

@@ -17,6 +17,8 @@ use crate::session::Finished;
 
 /// How long an image has to be left alone until its use ends.
 const IDLE: Duration = Duration::from_secs(10);
+/// The data of a removed image waits for so long for a gateway that seems to be gone, before that is fenced.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// OSDs execute nothing that was sent longer ago than this: its stamp is too old by then, even where clocks differ by 1 %.
 const OUTLIVED: Duration = STAMP_LIFE.saturating_add(Duration::from_millis(31));
 /// Uses of gateways that are gone which are ended at the same time.
@@ -49,6 +51,8 @@ struct Usage {
     taken: Revision,
     /// Nothing begins before the key is gone, and taken again.
     leaving: bool,
+    /// Connections that have it open: their first change shall not have to wait, nor need the metadata store.
+    open: usize,
 }
 
 /// See the module.
@@ -61,6 +65,8 @@ pub(crate) struct Uses {
     stirred: BTreeSet<ImageId>,
     /// Uses of gateways that are gone, being ended.
     ending: BTreeSet<(ImageId, ClientId)>,
+    /// Uses of gateways that seem to be gone, whose times have moved.
+    mourned: BTreeSet<(ImageId, ClientId)>,
     /// Changes that nobody waits for any more: until when OSDs may execute what was sent of them.
     forsaken: VecDeque<(Now, ImageId, Option<Time>)>,
 }
@@ -127,10 +133,16 @@ impl Usage {
             paused: false,
             taken: 0,
             leaving: false,
+            open: 0,
         }
     }
 
     fn is_quiet(&self) -> bool {
+        self.open == 0 && self.is_done()
+    }
+
+    /// Whether nothing is under way, or waits.
+    fn is_done(&self) -> bool {
         self.running.is_empty() && self.waiting.is_empty()
     }
 
@@ -169,6 +181,27 @@ impl Gateway {
         usage.last = now;
         // Somebody may have waited for that.
         if self.namespace.inode(image).map(|inode| inode.cut) != Some(began) {
+            self.uses.stirred.insert(image);
+        }
+    }
+
+    /// A connection opens an image, or has it open no more.
+    pub(crate) fn note_open(&mut self, conn: ConnKey) {
+        let Some(connection) = self.connections.get_mut(&conn) else {
+            return;
+        };
+        let image = connection.session.open_image().filter(|_| !connection.gone);
+        let before = std::mem::replace(&mut connection.open, image);
+        if before == image {
+            return;
+        }
+        let now = self.clock.now;
+        if let Some(before) = before {
+            let usage = self.usage_of(before);
+            (usage.open, usage.last) = (usage.open - 1, now);
+        }
+        if let Some(image) = image {
+            self.uses.images.entry(image).or_insert_with(|| Usage::new(now)).open += 1;
             self.uses.stirred.insert(image);
         }
     }
@@ -226,7 +259,7 @@ impl Gateway {
     pub(crate) fn stir_uses(&mut self, notice: &Notice) {
         let stirred = &mut self.uses.stirred;
         match notice {
-            Notice::Snapshot { .. } => {
+            Notice::Snapshot { .. } | Notice::Replaced { .. } => {
                 let own = self.namespace.uses().filter(|(_, client)| *client == self.id);
                 stirred.extend(self.uses.images.keys());
                 stirred.extend(own.map(|(image, _)| image));
@@ -316,12 +349,14 @@ impl Gateway {
     }
 
     fn is_idle(&self, image: ImageId, usage: &Usage) -> bool {
-        if !usage.is_quiet() || self.is_growing(image) {
+        if !usage.is_done() || self.is_growing(image) {
             return false;
         }
         let gone = self.namespace.inode(image).is_none();
         // Whoever ends the use of a gateway that died moves the times; this one has to do so by itself.
-        gone || (self.clock.now.since(usage.last) >= IDLE && !self.background.touched.contains_key(&image))
+        gone || (usage.open == 0
+            && self.clock.now.since(usage.last) >= IDLE
+            && !self.background.touched.contains_key(&image))
     }
 
     /// Brings the key to what it should be.
@@ -347,15 +382,13 @@ impl Gateway {
         match (key, inode) {
             (Some(_), _) if usage.leaving || self.is_idle(image, usage) => Some(Step::Leave),
             (Some(key), Some(inode)) if key.agreed != inode.cut && self.has_seen_cut(image) => Some(Step::Agree),
-            (None, Some(_)) if !usage.waiting.is_empty() => Some(Step::Take),
+            (None, Some(_)) if !usage.waiting.is_empty() || usage.open > 0 => Some(Step::Take),
             _ => None,
         }
     }
 
     fn run_step(&mut self, image: ImageId, step: Step, key: Option<Use>, out: &mut Vec<Effect>) {
-        let Some(author) = self.author() else {
-            return self.register(out);
-        };
+        let Some(author) = self.author() else { return };
         let cut = self.namespace.inode(image).and_then(|inode| inode.cut);
         let txn = match (step, key) {
             (Step::Agree, Some(key)) => Some(author.agree(image, key, cut)),
@@ -398,9 +431,7 @@ impl Gateway {
     fn end_uses(&mut self, out: &mut Vec<Effect>) {
         let room = ENDING.saturating_sub(self.uses.ending.len());
         let others: Vec<_> = self.namespace.uses().filter(|(_, client)| *client != self.id).collect();
-        for (_, client) in &others {
-            self.fence(*client, out);
-        }
+        self.mourn(&others, out);
         let uses = others.into_iter().filter(|(_, client)| self.is_fenced(*client));
         let due = uses.filter(|ended| !self.uses.ending.contains(ended)).take(room);
         for (image, client) in Vec::from_iter(due) {
@@ -408,6 +439,27 @@ impl Gateway {
             let operation = Operation::EndUse { id: image, client };
             self.start_change(Origin::EndUse(image, client), operation, Caller::root(), out);
         }
+    }
+
+    /// Of gateways that seem to be gone: the times of what they used move at once, since the last ones may be lost. They are
+    /// fenced only where somebody waits for them: one that is cut off from the metadata store alone shall go on.
+    fn mourn(&mut self, uses: &[(ImageId, ClientId)], out: &mut Vec<Effect>) {
+        let gateways = &self.client.map().gateways;
+        let gone = uses.iter().filter(|(_, client)| !gateways.contains_key(client));
+        let gone: BTreeSet<(ImageId, ClientId)> = gone.copied().collect();
+        let wall = self.clock.wall;
+        for &(image, client) in &gone {
+            let waits = match self.namespace.inode(image) {
+                Some(inode) => inode.trimming.is_some(),
+                None => self.dead_for(client) >= PATIENCE,
+            };
+            if waits {
+                self.fence(client, out);
+            } else if !self.uses.mourned.contains(&(image, client)) {
+                self.background.touched.insert(image, wall);
+            }
+        }
+        self.uses.mourned = gone;
     }
 
     /// The use of a gateway that is gone is ended, or could not be.

@@ -23,7 +23,7 @@ impl Absences {
     /// Forgets those who were up meanwhile, for all that a notice says: they may be down again at its end.
     pub(crate) fn interrupt(&mut self, notice: &Notice) {
         match notice {
-            Notice::Snapshot { .. } => self.0.clear(),
+            Notice::Snapshot { .. } | Notice::Replaced { .. } => self.0.clear(),
             Notice::Changes { events, .. } => self.0.retain(|&osd, _| {
                 let state = keys::osd_state(osd);
                 !events

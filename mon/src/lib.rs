@@ -7,6 +7,7 @@
 //! What it does not do: statistics.
 
 mod absence;
+mod mark;
 mod mutant;
 pub mod placement;
 mod plans;
@@ -67,6 +68,8 @@ pub struct Monitor {
     stirred: bool,
     /// When it looks for what only time brings.
     look: Now,
+    /// When it raises the mark again.
+    mark_due: Option<Now>,
     absences: Absences,
     planned: Planned,
     #[cfg(any(test, feature = "mutants"))]
@@ -85,6 +88,7 @@ impl Monitor {
             patience: 0,
             stirred: true,
             look: Now::default(),
+            mark_due: None,
             absences: Absences::default(),
             planned: Planned::default(),
             #[cfg(any(test, feature = "mutants"))]
@@ -114,6 +118,7 @@ impl Monitor {
         let full = told.then(|| self.full_osds());
         self.map.apply(notice);
         self.absences.interrupt(notice);
+        self.forget_commits(notice);
         self.stirred |= stirs(notice) || full.is_some_and(|full| full != self.full_osds());
     }
 
@@ -178,10 +183,11 @@ impl Monitor {
         }
     }
 
-    /// What a leader has to do, the most urgent first.
+    /// What a leader has to do, the most urgent first. In a metadata store that is not the one that the data belongs to,
+    /// nothing: what it says of OSDs and PGs is of another time.
     fn lead(&mut self, guard: Guard, now: Now) -> Option<Txn> {
         let looks = now >= self.look;
-        if !self.stirred && !looks {
+        if self.map.halted.is_some() || !self.stirred && !looks {
             return None;
         }
         let mut txn = self.appoint(guard);
@@ -190,6 +196,7 @@ impl Monitor {
         txn = txn.or_else(|| self.replan(guard));
         txn = txn.or_else(|| self.clear_removed(guard));
         txn = txn.or_else(|| looks.then(|| self.hand_over(guard, now)).flatten());
+        txn = txn.or_else(|| looks.then(|| self.raise_mark(guard, now)).flatten());
         if txn.is_none() {
             self.stirred = false;
             if looks {
@@ -197,6 +204,13 @@ impl Monitor {
             }
         }
         txn
+    }
+
+    /// The store was replaced by another one: its commits are not those that were waited for.
+    fn forget_commits(&mut self, notice: &Notice) {
+        if matches!((notice, self.awaited), (Notice::Replaced { .. }, Awaited::Commit(_))) {
+            self.wait_for(Awaited::Nothing, 0);
+        }
     }
 
     fn stand(&self, lease: LeaseId) -> Txn {

@@ -19,6 +19,7 @@ mod inventory;
 mod lane;
 mod late;
 mod loss;
+mod mark;
 mod member;
 mod options;
 mod pg;
@@ -33,6 +34,7 @@ mod stray;
 mod tally;
 mod tombstone;
 mod usage;
+mod witness;
 
 use std::collections::BTreeMap;
 
@@ -50,6 +52,7 @@ use callers::Callers;
 use full::Full;
 use inventory::Inventory;
 use late::Recent;
+use mark::Recognition;
 #[cfg(feature = "mutants")]
 pub use options::Mutant;
 pub use options::Options;
@@ -61,6 +64,7 @@ use presence::{DiskWatch, Presence};
 use promise::Promises;
 use stray::Strays;
 use usage::Usage;
+use witness::Testimony;
 
 /// Who this OSD is.
 #[derive(Clone, Debug)]
@@ -150,6 +154,8 @@ enum TxnWait {
     Report(PgId),
     Scrub(PgId),
     Presence,
+    Halt,
+    Testimony,
     Loss(OsdId),
     Usage,
 }
@@ -161,6 +167,8 @@ pub struct Osd {
     /// What this OSD's keys hang on.
     lease: Option<LeaseId>,
     presence: Presence,
+    recognition: Recognition,
+    testimony: Testimony,
     store: Store,
     output: Output,
     disk: DiskWatch,
@@ -210,6 +218,8 @@ impl Osd {
             options,
             lease: None,
             presence: Presence::default(),
+            recognition: Recognition::default(),
+            testimony: Testimony::default(),
             store,
             output,
             disk: DiskWatch::default(),
@@ -287,6 +297,7 @@ impl Osd {
             }
             Event::Notice(notice) => {
                 self.map.apply(&notice);
+                self.recognise_notice(&notice, out);
                 self.consider_all(out);
             }
             Event::Message(from, message) if self.is_ready() => self.message(from, message, out),
@@ -347,6 +358,7 @@ impl Osd {
                 .restarted(self.accepted.iter().map(|(pg, _)| pg), self.now);
         }
         self.count_copies();
+        self.begin_recognition(out);
         self.register(out);
         self.consider_all(out);
     }
@@ -356,6 +368,10 @@ impl Osd {
             return;
         }
         self.register(out);
+        if self.is_halted() {
+            self.recognise(out);
+        }
+        self.testify(out);
         self.callers.forget_silent(self.now);
         self.ping_all(out);
         self.report_silent(out);
@@ -471,6 +487,8 @@ impl Osd {
             Some(TxnWait::Report(pg)) => self.report_ended(pg, ticket, outcome),
             Some(TxnWait::Scrub(pg)) => self.scrub_reported(pg, ticket, outcome),
             Some(TxnWait::Presence) => self.presence.ended(ticket, outcome),
+            Some(TxnWait::Testimony) => self.testified(ticket, outcome, out),
+            Some(TxnWait::Halt) => self.recognition.ended(ticket),
             Some(TxnWait::Loss(osd)) => self.loss_told(osd, outcome),
             Some(TxnWait::Usage) => self.usage.ended(ticket, outcome, self.now),
             None => {}

@@ -22,6 +22,10 @@ const LISTING_BURST: u32 = 256;
 impl Osd {
     /// A primary claims an epoch. From here on nothing of a lower one is executed.
     pub(crate) fn fence(&mut self, from: OsdId, pg: PgId, epoch: Epoch, out: &mut Vec<Effect>) {
+        // Who claims in a store that is not the right one is not helped to.
+        if self.is_halted() {
+            return;
+        }
         let known = self.map.histories.get(&pg).map_or(Epoch(0), |h| h.value.epoch);
         let accepted = self.accepted_epoch(pg);
         if epoch < accepted.max(known) || self.accepted.is_past(pg) {
@@ -222,7 +226,7 @@ impl Osd {
     }
 
     pub(crate) fn member_forget(&mut self, from: OsdId, target: Target, version: Version, out: &mut Vec<Effect>) {
-        if self.admits(from, target, out) {
+        if !self.is_halted() && self.admits(from, target, out) {
             let object = target.object;
             self.ask(Request::Forget { object, version }, Wait::Forget(from, target, version));
         }

@@ -93,10 +93,6 @@ pub enum Mutant {
     ExecuteOvertaken,
     /// After a failover nobody was overtaken.
     ForgetOvertaking,
-    /// A new primary serves before it knows who was fenced meanwhile.
-    ServeBehind,
-    /// A barrier is passed by who does not know yet of its commit.
-    BarrierBehind,
     /// A list names only what the primary itself has.
     ListOnlyOwn,
     /// A read is confirmed by any member instead of all.
@@ -113,12 +109,14 @@ pub enum Mutant {
     DropIntervals,
     /// The members' confirmation counts from when the PG became active, not from when they were asked.
     ConfirmedLate,
+    /// Any metadata store is taken for the one that the data belongs to.
+    BelieveAnyStore,
 }
 
 #[cfg(feature = "mutants")]
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 40] = [
+    pub const ALL: [Mutant; 39] = [
         Mutant::AckEarly,
         Mutant::AckWithoutRoom,
         Mutant::AcceptOldEpoch,
@@ -149,8 +147,6 @@ impl Mutant {
         Mutant::ExecuteOutdated,
         Mutant::ExecuteOvertaken,
         Mutant::ForgetOvertaking,
-        Mutant::ServeBehind,
-        Mutant::BarrierBehind,
         Mutant::ListOnlyOwn,
         Mutant::ConfirmByAny,
         Mutant::ForgetAtRestart,
@@ -159,6 +155,7 @@ impl Mutant {
         Mutant::ConfirmedLate,
         Mutant::DropIntervals,
         Mutant::ForgetClients,
+        Mutant::BelieveAnyStore,
     ];
 }
 

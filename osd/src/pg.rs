@@ -211,6 +211,10 @@ impl Osd {
         if !self.is_ready() || !self.is_present() {
             return;
         }
+        if self.is_halted() {
+            let all: Vec<PgId> = self.pgs.keys().copied().collect();
+            return all.into_iter().for_each(|pg| self.depose(pg, out));
+        }
         let planned: BTreeSet<PgId> = self.planned().collect();
         let given_up: Vec<PgId> = self.pgs.keys().copied().filter(|pg| !planned.contains(pg)).collect();
         for pg in given_up {
@@ -283,6 +287,7 @@ impl Osd {
             None => Compare::Absent(keys::history(id)),
         }];
         compare.push(self.same_generation(id));
+        compare.push(Compare::Absent(keys::HALTED.to_owned()));
         if let Some(plan) = self.map.plans.get(&id.pool) {
             compare.push(Compare::ModRevision(keys::plan(id.pool), plan.revision));
         }

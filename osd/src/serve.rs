@@ -26,7 +26,7 @@ impl Osd {
             return reply(client, op.id, Err(OpError::OtherEpoch(pg.epoch)), out);
         }
         // Who was fenced before the PG became active is known from then on.
-        if self.map.revision < pg.served_from && !mutant!(self.options, ServeBehind) {
+        if self.map.revision < pg.served_from {
             return send_on(client, op.id, out);
         }
         match self.callers.heard(op.id, op.settled, self.now) {
@@ -52,8 +52,7 @@ impl Osd {
 
     /// Is asked again until it holds.
     fn barrier(&mut self, client: ClientId, op: &Op, revision: Revision, out: &mut Vec<Effect>) {
-        let holds = self.map.revision >= revision && !self.runs_for_fenced(op.pg);
-        if holds || mutant!(self.options, BarrierBehind) {
+        if self.map.revision >= revision && !self.runs_for_fenced(op.pg) {
             self.answer(op.pg, client, op.id, Ok(OpValue::Passed), out);
         } else {
             send_on(client, op.id, out);

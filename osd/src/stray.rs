@@ -37,6 +37,10 @@ pub(crate) struct Strays {
 impl Osd {
     /// Asks about strays, and drops those that may go.
     pub(crate) fn drop_strays(&mut self, out: &mut Vec<Effect>) {
+        // Nothing is dropped on the word of a metadata store that is not the one that the data belongs to.
+        if self.is_halted() {
+            return self.dropping.clear();
+        }
         if self.now.since(self.strays.asked) >= INTERVAL {
             self.strays.asked = self.now;
             self.ask_about_strays(out);
@@ -105,7 +109,11 @@ impl Osd {
 
     /// A primary says that the PG is clean without this OSD.
     pub(crate) fn member_drop(&mut self, from: OsdId, pg: PgId, epoch: Epoch, out: &mut Vec<Effect>) {
-        if !self.map.is_current(pg) || epoch < self.accepted_epoch(pg) || self.dropping.get(&pg) == Some(&epoch) {
+        if self.is_halted()
+            || !self.map.is_current(pg)
+            || epoch < self.accepted_epoch(pg)
+            || self.dropping.get(&pg) == Some(&epoch)
+        {
             return;
         }
         self.accept(from, pg, epoch, out);
@@ -114,7 +122,7 @@ impl Osd {
 
     /// The epoch in which the PG has to go is durable.
     pub(crate) fn may_drop(&mut self, pg: PgId, epoch: Epoch, result: &Result<Reply, StoreError>) {
-        if result.is_ok() && self.accepted_epoch(pg) == epoch {
+        if result.is_ok() && self.accepted_epoch(pg) == epoch && !self.is_halted() {
             self.dropping.insert(pg, epoch);
         }
     }

@@ -5,6 +5,17 @@ use trivet_gateway::admin::{PatchPool, Thousandths, valid_pool_name, valid_word}
 
 use super::osd;
 
+/// Of `trivet meta`.
+#[derive(Debug, Subcommand)]
+pub enum MetaCommand {
+    /// Take the metadata, which is older than the data, for the right one: every copy of the data counts
+    Adopt {
+        /// OSDs that are given up, with all that only they have
+        #[arg(long, value_name = "OSDS", value_delimiter = ',', value_parser = osd)]
+        without: Vec<u32>,
+    },
+}
+
 /// Of `trivet pool`.
 #[derive(Debug, Subcommand)]
 pub enum PoolCommand {

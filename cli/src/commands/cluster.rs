@@ -1,11 +1,11 @@
 //! Commands about what the cluster is made of, as requests.
 
-use trivet_gateway::admin::{CreatePool, PatchOsd, PatchSettings, SetPlace};
+use trivet_gateway::admin::{Adopt, CreatePool, PatchOsd, PatchSettings, SetPlace};
 
 use super::{Request, View, get, json};
 use crate::args::cluster::{
-    CreateArgs, OsdManage, PgCommand, PoolCommand, Setting, SettingsArgs, SettingsCommand, Switch, TagArgs, TagCommand,
-    TreeCommand,
+    CreateArgs, MetaCommand, OsdManage, PgCommand, PoolCommand, Setting, SettingsArgs, SettingsCommand, Switch,
+    TagArgs, TagCommand, TreeCommand,
 };
 use crate::client::encode_path;
 
@@ -31,6 +31,21 @@ pub(super) fn pool(command: &PoolCommand) -> anyhow::Result<Request> {
             format!("cannot remove pool {pool}"),
             View::Done(format!("removed pool {pool}")),
         ),
+    })
+}
+
+/// `trivet meta`.
+pub(super) fn meta(command: &MetaCommand) -> anyhow::Result<Request> {
+    let MetaCommand::Adopt { without } = command;
+    let body = Adopt {
+        without: without.clone(),
+    };
+    Ok(Request {
+        method: "POST",
+        path: "/api/v1/meta/adopt".to_owned(),
+        body: Some(json(&body)?),
+        failure: "cannot adopt the metadata".to_owned(),
+        view: View::Done("the metadata is adopted; look into /lost+found for images without names".to_owned()),
     })
 }
 

@@ -226,7 +226,8 @@ async fn transact(store: Arc<dyn Meta>, data: ToData, role: Role, ticket: u64, t
 /// Feeds the data path, and shows how far it was fed.
 async fn watch(mut changes: Box<dyn Watch>, data: ToData, seen: tokio::sync::watch::Sender<Revision>) {
     while let Some(notice) = changes.next().await {
-        let (Notice::Snapshot { revision, .. } | Notice::Changes { revision, .. }) = notice;
+        let (Notice::Snapshot { revision, .. } | Notice::Changes { revision, .. } | Notice::Replaced { revision, .. }) =
+            notice;
         data.tell(Tell::Notice(notice));
         seen.send_replace(revision);
     }

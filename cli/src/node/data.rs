@@ -322,7 +322,9 @@ impl Data {
         if clock.now.since(self.last_stats) >= STATS {
             self.last_stats = clock.now;
             self.osds.show_stats(&self.control);
-            self.front.iter_mut().for_each(Front::give_back_memory);
+            if let Some(front) = &mut self.front {
+                front.give_back_memory(&self.reactor);
+            }
         }
         for reason in self.osds.take_failures() {
             // A process without a gateway is there for its OSDs.

@@ -316,8 +316,13 @@ impl Front {
         self.gateway.log_lines_lost(log::lost());
         self.gateway.tick(clock, &mut self.effects);
         self.carry_out(out);
-        self.peak = self.peak.max(self.gateway.memory_used());
+        self.peak = self.peak.max(self.held(out.reactor));
         self.progress(clock, out);
+    }
+
+    /// Bytes of clients' data, with what is on its way to OSDs of clients that may be gone.
+    fn held(&self, reactor: &Reactor) -> usize {
+        self.gateway.memory_used() + reactor.all_queued()
     }
 
     /// Tells the gateway how much clients have not taken.
@@ -330,9 +335,10 @@ impl Front {
         });
     }
 
-    /// When clients' data took much memory and takes little now, the system gets back what is free. Call it every few seconds.
-    pub fn give_back_memory(&mut self) {
-        let used = self.gateway.memory_used();
+    /// When clients' data took much memory and takes little now, the system gets back what is free. Call it every few
+    /// seconds.
+    pub fn give_back_memory(&mut self, reactor: &Reactor) {
+        let used = self.held(reactor);
         if self.peak.saturating_sub(used) > MUCH_FREED && used < self.peak / 4 {
             trivet_reactor::give_back_freed_buffers();
             self.peak = used;

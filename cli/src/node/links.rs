@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use trivet_carrier::{Carrier, Effect, LinkId, Me, Next};
-use trivet_core::kv::{Event as Change, Notice};
+use trivet_core::kv::{Event as Change, KeyValue, Notice};
 use trivet_core::map::ClusterMap;
 use trivet_core::message::Message;
 use trivet_core::{NodeId, Now, OsdId, keys};
@@ -298,10 +298,15 @@ fn name(node: NodeId) -> String {
 fn about_osds(notice: &Notice) -> Option<Notice> {
     // Not what they say of their space, every few seconds.
     let concerns = |key: &str| key.starts_with(keys::OSDS) && key.ends_with("/state");
+    let ours = |keys: &Vec<KeyValue>| keys.iter().filter(|kv| concerns(&kv.key)).cloned().collect();
     match notice {
         Notice::Snapshot { revision, keys } => Some(Notice::Snapshot {
             revision: *revision,
-            keys: keys.iter().filter(|kv| concerns(&kv.key)).cloned().collect(),
+            keys: ours(keys),
+        }),
+        Notice::Replaced { revision, keys } => Some(Notice::Replaced {
+            revision: *revision,
+            keys: ours(keys),
         }),
         Notice::Changes { revision, events } => {
             let key = |event: &Change| match event {
@@ -320,7 +325,6 @@ fn about_osds(notice: &Notice) -> Option<Notice> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use trivet_core::kv::KeyValue;
 
     use super::*;
 
@@ -334,7 +338,9 @@ mod tests {
 
     fn keys_of(notice: &Notice) -> Vec<&str> {
         match notice {
-            Notice::Snapshot { keys, .. } => keys.iter().map(|kv| kv.key.as_str()).collect(),
+            Notice::Snapshot { keys, .. } | Notice::Replaced { keys, .. } => {
+                keys.iter().map(|kv| kv.key.as_str()).collect()
+            }
             Notice::Changes { events, .. } => events
                 .iter()
                 .map(|event| match event {

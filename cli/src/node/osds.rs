@@ -89,6 +89,8 @@ pub struct Osds {
     /// The last snapshot and what changed since would be long: a late OSD gets the mirrored keys instead.
     mirror: BTreeMap<String, trivet_core::kv::KeyValue>,
     revision: u64,
+    /// It is a store that took the place of the one before, and has not all OSDs of this process yet.
+    is_replaced: bool,
     effects: Vec<Effect>,
     /// Why OSDs ended that nobody stopped.
     failures: Vec<String>,
@@ -135,6 +137,7 @@ impl Osds {
             cluster: cluster.id,
             mirror: BTreeMap::new(),
             revision: 0,
+            is_replaced: false,
             effects: Vec::new(),
             failures: Vec::new(),
         })
@@ -238,10 +241,12 @@ impl Osds {
 
     fn remember(&mut self, notice: &Notice) {
         use trivet_core::kv::Event as Change;
-        // No OSD has any use for these.
-        let keep = |key: &str| !key.starts_with(trivet_namespace::PREFIX) && !key.starts_with(USAGE);
+        // No OSD has any use for the others.
+        let is_name = |key: &str| key.starts_with(trivet_namespace::PREFIX) && key != keys::NEXT_IMAGE;
+        let keep = |key: &str| !is_name(key) && !key.starts_with(USAGE);
         match notice {
-            Notice::Snapshot { revision, keys } => {
+            Notice::Snapshot { revision, keys } | Notice::Replaced { revision, keys } => {
+                self.is_replaced |= matches!(notice, Notice::Replaced { .. });
                 self.mirror = keys
                     .iter()
                     .filter(|kv| keep(&kv.key))
@@ -260,6 +265,8 @@ impl Osds {
                 self.revision = *revision;
             }
         }
+        let mut own = self.slots.keys();
+        self.is_replaced &= !own.all(|&osd| self.mirror.contains_key(&keys::osd_config(osd)));
     }
 
     /// Whether the OSD is one of this process.
@@ -386,9 +393,10 @@ impl Osds {
         Some(state.boot)
     }
 
-    /// Whether the metadata store, as far as it is known here, has no such OSD.
+    /// Whether the metadata store, as far as it is known here, has no such OSD. Of a store that took the place of the one
+    /// that was known that proves nothing: it may be older, or empty.
     fn is_removed(&self, osd: OsdId) -> bool {
-        self.revision > 0 && !self.mirror.contains_key(&keys::osd_config(osd))
+        self.revision > 0 && !self.is_replaced && !self.mirror.contains_key(&keys::osd_config(osd))
     }
 
     /// An OSD cannot go on: the others take over.

@@ -65,7 +65,8 @@ impl Sent {
     /// Whether it may be sent to `target` now, with this stamp.
     fn is_due(&self, now: Now, target: Target, stamp: Tick) -> bool {
         if self.late && self.to.osd == target.osd {
-            return self.stamp != stamp;
+            // What was known of the caller may have grown too old meanwhile: then it is asked for anew.
+            return self.stamp != stamp || now.since(self.at) >= RESEND_LIMIT;
         }
         now.since(self.at) >= self.pause(target)
     }

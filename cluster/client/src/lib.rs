@@ -284,7 +284,7 @@ impl Client {
         self.dispatcher.map.apply(notice);
         self.dispatcher.drop_hints();
         let relevant = match notice {
-            Notice::Snapshot { .. } => true,
+            Notice::Snapshot { .. } | Notice::Replaced { .. } => true,
             Notice::Changes { events, .. } => events.iter().any(concerns_pgs),
         };
         if relevant {

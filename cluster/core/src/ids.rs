@@ -49,6 +49,12 @@ impl ImageId {
         ImageId(u64::from(pool.0) << 48 | number)
     }
 
+    /// Its number, which no other image of any pool has.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.0 & ((1 << 48) - 1)
+    }
+
     /// The pool it lives in.
     #[must_use]
     pub fn pool(self) -> PoolId {

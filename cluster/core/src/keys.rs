@@ -98,6 +98,15 @@ pub fn history(pg: PgId) -> String {
     format!("{PGS}{pg}/history")
 }
 
+/// `config/mark`: by which OSDs recognise the store; see [`crate::mark`].
+pub const MARK: &str = "config/mark";
+/// `config/halted`: the store is not the one that the data belongs to, and nobody acts for any PG.
+pub const HALTED: &str = "config/halted";
+/// `config/next_pool`: no pool ever had this id or a higher one.
+pub const NEXT_POOL: &str = "config/next_pool";
+/// `ns/next`: no image ever had this number or a higher one. The one key of the tree of names that OSDs look at.
+pub const NEXT_IMAGE: &str = "ns/next";
+
 /// `config/scrub`: the scrub that was asked for last.
 pub const SCRUB: &str = "config/scrub";
 

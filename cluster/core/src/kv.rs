@@ -109,11 +109,20 @@ pub enum TxnOutcome {
 }
 
 /// What a machine that mirrors the store hears: first one `Snapshot`, then `Changes` in commit order.
-/// A new `Snapshot` may come at any time (the watch was compacted); it replaces everything.
+/// A new `Snapshot` may come at any time (the watch was compacted); it replaces everything. `Replaced` comes when the store
+/// itself is not the one any more that was watched so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// Everything under the watched prefix as of this commit.
     Snapshot {
+        /// The commit.
+        revision: Revision,
+        /// All keys, ascending.
+        keys: Vec<KeyValue>,
+    },
+    /// The store was put back to an earlier state, or another one took its place: everything under the watched prefix
+    /// as of a commit of that one, which may be lower than those that were heard of, and means something else.
+    Replaced {
         /// The commit.
         revision: Revision,
         /// All keys, ascending.

@@ -4,6 +4,7 @@
 //! Everything here is plain data and pure functions. No sockets, clocks, threads or randomness; this
 //! crate depends on nothing else in the workspace and every role depends on it.
 
+pub mod adopt;
 pub mod buffer;
 pub mod checksum;
 pub mod disk;
@@ -13,12 +14,14 @@ pub mod ids;
 pub mod keys;
 pub mod kv;
 pub mod map;
+pub mod mark;
 pub mod message;
 pub mod mutation;
 pub mod pace;
 pub mod time;
 pub mod usage;
 pub mod wire;
+pub mod witness;
 
 pub use epochs::Epochs;
 pub use ids::{

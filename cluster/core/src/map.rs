@@ -15,6 +15,7 @@ use crate::keys::{
     PgPlan, Plan, Pool, ScrubReport, ScrubRequest, Settings, TreeNode,
 };
 use crate::kv::{Event, KeyValue, Notice, Revision};
+use crate::mark::{Halted, Marks};
 
 /// A value with the commit that wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +59,14 @@ pub struct ClusterMap {
     pub claims: BTreeMap<PgId, Versioned<Claim>>,
     /// `pg/<pool>/<n>/history`.
     pub histories: BTreeMap<PgId, Versioned<History>>,
+    /// `config/mark`.
+    pub mark: Option<Versioned<Marks>>,
+    /// `config/halted`.
+    pub halted: Option<Versioned<Halted>>,
+    /// `config/next_pool`.
+    pub next_pool: Option<Versioned<u32>>,
+    /// `ns/next`.
+    pub next_image: Option<Versioned<u64>>,
     /// `config/scrub`.
     pub scrub: Option<ScrubRequest>,
     /// `pg/<pool>/<n>/scrub`.
@@ -82,17 +91,21 @@ enum Subject {
     Plan(PoolId),
     Claim(PgId),
     History(PgId),
+    Mark,
+    Halted,
+    NextPool,
+    NextImage,
     ScrubRequest,
     Scrub(PgId),
 }
 
 impl ClusterMap {
     /// Takes in what the metadata store says. What is older than the mirror (a stale read, a repeated change) is
-    /// passed over.
+    /// passed over, unless the store itself was replaced.
     pub fn apply(&mut self, notice: &Notice) {
         match notice {
             Notice::Snapshot { revision, .. } if *revision < self.revision => {}
-            Notice::Snapshot { revision, keys } => {
+            Notice::Snapshot { revision, keys } | Notice::Replaced { revision, keys } => {
                 let undecodable = self.undecodable;
                 *self = ClusterMap {
                     revision: *revision,
@@ -206,13 +219,11 @@ impl ClusterMap {
                 self.settings = settings.unwrap_or_default();
                 decoded
             }
-            Subject::Leader => {
-                self.leader = decode(&kv.value).map(|value| Versioned {
-                    value,
-                    revision: kv.mod_revision,
-                });
-                self.leader.is_some()
-            }
+            Subject::Leader => keep(&mut self.leader, kv),
+            Subject::Mark => keep(&mut self.mark, kv),
+            Subject::Halted => keep(&mut self.halted, kv),
+            Subject::NextPool => keep(&mut self.next_pool, kv),
+            Subject::NextImage => keep(&mut self.next_image, kv),
             Subject::Plan(id) => insert(&mut self.plans, id, kv),
             Subject::Claim(pg) => insert(&mut self.claims, pg, kv),
             Subject::History(pg) => insert(&mut self.histories, pg, kv),
@@ -245,6 +256,10 @@ impl ClusterMap {
             Some(Subject::Stats(id)) => drop(self.stats.remove(&id)),
             Some(Subject::Settings) => self.settings = Settings::default(),
             Some(Subject::Leader) => self.leader = None,
+            Some(Subject::Mark) => self.mark = None,
+            Some(Subject::Halted) => self.halted = None,
+            Some(Subject::NextPool) => self.next_pool = None,
+            Some(Subject::NextImage) => self.next_image = None,
             Some(Subject::Plan(id)) => drop(self.plans.remove(&id)),
             Some(Subject::Claim(pg)) => drop(self.claims.remove(&pg)),
             Some(Subject::History(pg)) => drop(self.histories.remove(&pg)),
@@ -256,14 +271,15 @@ impl ClusterMap {
 }
 
 fn parse(key: &str) -> Option<Subject> {
-    if key == keys::CLUSTER {
-        return Some(Subject::Cluster);
-    }
-    if key == keys::SCRUB {
-        return Some(Subject::ScrubRequest);
-    }
-    if key == keys::SETTINGS {
-        return Some(Subject::Settings);
+    match key {
+        keys::CLUSTER => return Some(Subject::Cluster),
+        keys::SCRUB => return Some(Subject::ScrubRequest),
+        keys::SETTINGS => return Some(Subject::Settings),
+        keys::MARK => return Some(Subject::Mark),
+        keys::HALTED => return Some(Subject::Halted),
+        keys::NEXT_POOL => return Some(Subject::NextPool),
+        keys::NEXT_IMAGE => return Some(Subject::NextImage),
+        _ => {}
     }
     let mut parts = key.split('/');
     let subject = match (parts.next()?, parts.next()?, parts.next(), parts.next()) {
@@ -297,6 +313,14 @@ fn decode<T: DeserializeOwned>(value: &Bytes) -> Option<T> {
 
 fn set<T: DeserializeOwned>(slot: &mut Option<T>, kv: &KeyValue) -> bool {
     *slot = decode(&kv.value);
+    slot.is_some()
+}
+
+fn keep<T: DeserializeOwned>(slot: &mut Option<Versioned<T>>, kv: &KeyValue) -> bool {
+    *slot = decode(&kv.value).map(|value| Versioned {
+        value,
+        revision: kv.mod_revision,
+    });
     slot.is_some()
 }
 
@@ -468,6 +492,17 @@ mod tests {
     }
 
     #[test]
+    fn a_store_that_took_the_place_of_another_counts_whatever_its_commit() {
+        let mut map = ClusterMap::default();
+        map.apply(&snapshot(5, vec![osd(1, 5, 5), osd(2, 2, 2)]));
+        let (revision, keys) = (3, vec![osd(1, 3, 3)]);
+        map.apply(&Notice::Replaced { revision, keys });
+        assert_eq!((map.osds.len(), map.revision), (1, 3));
+        map.apply(&changes(4, vec![put(2, 4, 4)]));
+        assert_eq!((map.osds.len(), map.revision), (2, 4));
+    }
+
+    #[test]
     fn every_key_maker_is_parsed() {
         let pg = PgId::first(PoolId(3), 4);
         let made = [
@@ -486,6 +521,10 @@ mod tests {
             keys::history(pg),
             keys::SCRUB.to_string(),
             keys::scrub(pg),
+            keys::MARK.to_string(),
+            keys::HALTED.to_string(),
+            keys::NEXT_POOL.to_string(),
+            keys::NEXT_IMAGE.to_string(),
         ];
         for key in made {
             assert!(parse(&key).is_some(), "{key}");

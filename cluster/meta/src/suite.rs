@@ -211,7 +211,9 @@ async fn watch_before_a_key(meta: &dyn Meta) {
     commit(meta, vec![put("a", "1"), put("u/1", "1"), put("v", "1")]).await;
     let mut watch = meta.watch_before("u/", None);
     let keys = |notice: Notice| match notice {
-        Notice::Snapshot { keys, .. } => keys.into_iter().map(|row| row.key).collect::<Vec<_>>(),
+        Notice::Snapshot { keys, .. } | Notice::Replaced { keys, .. } => {
+            keys.into_iter().map(|row| row.key).collect::<Vec<_>>()
+        }
         Notice::Changes { events, .. } => events.iter().map(|event| key_of(event).to_owned()).collect(),
     };
     assert_eq!(keys(next(&mut *watch).await), ["a"]);
@@ -264,6 +266,8 @@ pub(crate) struct Mirror {
     pub(crate) revision: Revision,
     pub(crate) keys: BTreeMap<String, KeyValue>,
     pub(crate) snapshots: usize,
+    /// How often the store was another one.
+    pub(crate) replaced: usize,
 }
 
 impl Mirror {
@@ -273,6 +277,12 @@ impl Mirror {
                 assert!(revision >= self.revision, "went back");
                 self.revision = revision;
                 self.snapshots += 1;
+                self.keys = keys.into_iter().map(|row| (row.key.clone(), row)).collect();
+            }
+            Notice::Replaced { revision, keys } => {
+                assert!(self.snapshots > 0, "the first notice is a snapshot");
+                self.revision = revision;
+                self.replaced += 1;
                 self.keys = keys.into_iter().map(|row| (row.key.clone(), row)).collect();
             }
             Notice::Changes { revision, events } => {

@@ -159,7 +159,7 @@ fn serve(args: &[String]) -> io::Result<()> {
         reactor.poll(&mut events, None)?;
         for event in events.drain(..) {
             match event {
-                Event::Readable { conn } => {
+                Event::Readable { conn, .. } => {
                     while reactor.input(conn).len() >= MESSAGE {
                         let message = reactor.input(conn).split_to(MESSAGE).freeze();
                         match &disk {

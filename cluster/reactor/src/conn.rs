@@ -128,6 +128,7 @@ impl Conn {
 
     fn read_or_hang_up(&mut self, flags: EventFlags, looks: Looks) -> Outcome {
         if self.ends_at_once && flags.contains(EventFlags::RDHUP) {
+            self.throw_away();
             return Outcome::Closed(self.pending_error());
         }
         let gone = flags.intersects(EventFlags::ERR | EventFlags::HUP);
@@ -155,6 +156,12 @@ impl Conn {
             Received::End => Outcome::Closed(None),
             Received::Failed(error) => Outcome::Closed(Some(error)),
         }
+    }
+
+    /// Takes what the peer sent before its end, so that closing does not reset the connection: the peer may still read.
+    fn throw_away(&mut self) {
+        let mut sink = [std::mem::MaybeUninit::<u8>::uninit(); DISCARD];
+        while matches!(recv(&self.fd, &mut sink[..], RecvFlags::DONTWAIT), Ok((_, taken)) if taken > 0) {}
     }
 
     fn connected(&mut self) -> Outcome {

@@ -105,6 +105,12 @@ impl Reactor {
         self.sockets.queued(conn)
     }
 
+    /// Bytes queued on all connections together. Looks at each of them.
+    #[must_use]
+    pub fn all_queued(&self) -> usize {
+        self.sockets.all_queued()
+    }
+
     /// The received bytes not yet consumed; what is left here stays. Empty for a closed connection.
     pub fn input(&mut self, conn: ConnId) -> &mut BytesMut {
         self.sockets.input(conn)

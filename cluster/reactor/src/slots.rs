@@ -66,6 +66,11 @@ impl<T> Slots<T> {
         value
     }
 
+    /// All entries, in no particular order.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
+        self.entries.iter().filter_map(|entry| entry.value.as_ref())
+    }
+
     /// Removes the entries for which `keep` is false.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
         for (index, entry) in self.entries.iter_mut().enumerate() {

@@ -313,6 +313,11 @@ impl Sockets {
         self.conns.get(conn.0).map_or(0, |found| found.outbox.len())
     }
 
+    /// Bytes that all connections have queued.
+    pub(crate) fn all_queued(&self) -> usize {
+        self.conns.values().map(|conn| conn.outbox.len()).sum()
+    }
+
     /// When [`Sockets::expire`] has something to do.
     pub(crate) fn deadline(&self) -> Option<u64> {
         let closing = self.closing.front().map(|(at, _)| *at);

@@ -63,7 +63,7 @@ fn echo(reactor: &mut Reactor, closes: usize) {
     let mut closed = 0;
     run(reactor, |reactor, event| {
         match event {
-            Event::Readable { conn } => {
+            Event::Readable { conn, .. } => {
                 let data = reactor.input(conn).split().freeze();
                 let middle = data.len() / 3;
                 reactor.send(conn, [data.slice(..middle), data.slice(middle..)]);
@@ -143,7 +143,7 @@ fn large_messages_arrive_whole_and_replies_survive_a_full_socket() {
     run(&mut reactor, |reactor, event| {
         match event {
             Event::Accepted { conn, .. } => reactor.set_hint(conn, MESSAGE),
-            Event::Readable { conn } => {
+            Event::Readable { conn, .. } => {
                 receives += 1;
                 while reactor.input(conn).len() >= MESSAGE {
                     let message = reactor.input(conn).split_to(MESSAGE).freeze();
@@ -215,7 +215,7 @@ fn vanished_peers_are_reported_once_and_harm_nobody() {
                 reactor.abort(rude_conn);
                 assert!(reactor.input(rude_conn).is_empty());
             }
-            matches!(event, Event::Readable { conn } if conn == healthy_conn)
+            matches!(event, Event::Readable { conn, .. } if conn == healthy_conn)
         });
         assert_eq!(closes, 1);
         assert_eq!(reactor.connections(), 1);

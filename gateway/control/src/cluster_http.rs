@@ -10,16 +10,17 @@
 //! | `GET /api/v1/pgs?pool=&osd=&state=`, `GET /api/v1/pgs/POOL.N` | list PGs; explain one |
 //! | `GET /api/v1/mons`, `GET /api/v1/gateways` | who runs |
 //! | `GET`, `PATCH /api/v1/settings` | show; change |
+//! | `POST /api/v1/meta/adopt` | go on with metadata that is older than the data |
 
 use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::routing::{get, patch, put};
+use axum::routing::{get, patch, post, put};
 use axum::{Json, Router};
 
 use trivet_gateway::admin::{
-    AdminAnswer, AdminCall, AdminError, ClusterChange, ClusterQuestion as Question, CreatePool, PatchOsd, PatchPool,
-    PatchSettings, PgFilter, SetPlace,
+    AdminAnswer, AdminCall, AdminError, Adopt, ClusterChange, ClusterQuestion as Question, CreatePool, PatchOsd,
+    PatchPool, PatchSettings, PgFilter, SetPlace,
 };
 
 use crate::failure::Failure;
@@ -39,6 +40,7 @@ pub(super) fn routes(router: Router<Api>) -> Router<Api> {
         .route("/api/v1/mons", get(mon_list))
         .route("/api/v1/gateways", get(gateway_list))
         .route("/api/v1/settings", get(settings).patch(settings_modify))
+        .route("/api/v1/meta/adopt", post(adopt))
 }
 
 async fn change(api: &Api, change: ClusterChange) -> Answer {
@@ -114,6 +116,10 @@ async fn settings(State(api): State<Api>) -> Answer {
 
 async fn settings_modify(State(api): State<Api>, JsonBody(body): JsonBody<PatchSettings>) -> Answer {
     change(&api, body.change()?).await
+}
+
+async fn adopt(State(api): State<Api>, JsonBody(body): JsonBody<Adopt>) -> Answer {
+    change(&api, ClusterChange::Adopt(body)).await
 }
 
 /// What the last part of the route names.

@@ -246,6 +246,11 @@ fn changes_of_the_cluster_reach_the_data_path() {
             r#"{"osd_out_s": 60}"#,
             ClusterChange::Settings(settings),
         ),
+        (
+            "POST /api/v1/meta/adopt",
+            r#"{"without": [3]}"#,
+            ClusterChange::Adopt(Adopt { without: vec![3] }),
+        ),
     ];
     for (line, body, change) in table {
         let call = AdminCall::Change(change);

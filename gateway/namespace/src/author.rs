@@ -1,18 +1,18 @@
 //! Who changes the tree, and which of its changes were executed, so that an outcome that nobody heard can be asked for.
 //!
-//! A gateway registers once (`ns/author/<client>`). Each of its changes has a number, and writes `ns/done/<client>/<number>`
-//! in the transaction that it is, which compares that this key is absent: so it happens at most once, and leaves a trace. If
-//! its outcome is not known, [`Author::void`] takes the number away from it: either that is committed, and the change
-//! never happens, or it is refused, and the key says that it did.
+//! Each change of a gateway has a number, and writes `ns/done/<client>/<number>` in the transaction that it is, which
+//! compares that this key is absent: so it happens at most once, and leaves a trace. If its outcome is not known,
+//! [`Author::void`] takes the number away from it: either that is committed, and the change never happens, or it is refused,
+//! and the key says that it did.
 //!
-//! Who is gone is swept up: the registration first, then what it had done. As every transaction compares the registration,
-//! one that arrives after that is refused, and whoever comes back finds that its outcomes cannot be known any more.
+//! What a gateway has left that is fenced is swept up. As every transaction compares its registration (`client/<id>`), one that
+//! arrives after the fence is refused, and whoever comes back finds that its outcomes cannot be known any more.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use trivet_core::ClientId;
-use trivet_core::keys::gateway_state;
+use trivet_core::keys::{client as registration, gateway_state};
 use trivet_core::kv::{Change, Compare, Revision, Txn};
 
 use crate::inode;
@@ -44,19 +44,10 @@ pub enum Trace {
 /// The traces in the store, as of the mirror's commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Authors {
-    registered: BTreeMap<ClientId, Revision>,
     done: BTreeMap<ClientId, BTreeMap<u64, DoneValue>>,
 }
 
 impl Authors {
-    pub(crate) fn register(&mut self, client: ClientId, revision: Revision) {
-        self.registered.insert(client, revision);
-    }
-
-    pub(crate) fn unregister(&mut self, client: ClientId) {
-        self.registered.remove(&client);
-    }
-
     pub(crate) fn put(&mut self, client: ClientId, number: u64, value: DoneValue) {
         self.done.entry(client).or_default().insert(number, value);
     }
@@ -78,24 +69,11 @@ pub struct Author {
     pub client: ClientId,
     /// The commit that wrote its key `gateway/<id>/state`: a gateway that others take for dead changes nothing.
     pub shown: Revision,
-    /// The commit that registered it.
+    /// The commit that registered it, which wrote `client/<id>`: a gateway that is fenced changes nothing.
     pub registered: Revision,
 }
 
 impl Author {
-    /// The transaction that registers a gateway, which was `shown` by this commit.
-    #[must_use]
-    pub fn registration(client: ClientId, shown: Revision) -> Txn {
-        let key = keys::author(client);
-        Txn {
-            compare: vec![
-                Compare::ModRevision(gateway_state(client), shown),
-                Compare::Absent(key.clone()),
-            ],
-            changes: vec![Change::put(key, inode::encode(&serde_json::Map::new()))],
-        }
-    }
-
     /// What every transaction of this gateway compares.
     #[must_use]
     pub fn compares(&self) -> [Compare; 2] {
@@ -106,7 +84,7 @@ impl Author {
     }
 
     fn same_registration(&self) -> Compare {
-        Compare::ModRevision(keys::author(self.client), self.registered)
+        Compare::ModRevision(registration(self.client), self.registered)
     }
 
     /// Makes `txn` the change with this number. It takes along traces of `settled`, whose outcomes are known; returns how
@@ -138,12 +116,6 @@ impl Author {
 }
 
 impl Namespace {
-    /// The commit that registered a gateway.
-    #[must_use]
-    pub fn registered(&self, client: ClientId) -> Option<Revision> {
-        self.authors.registered.get(&client).copied()
-    }
-
     /// What a gateway's change with this number has left.
     #[must_use]
     pub fn trace(&self, client: ClientId, number: u64) -> Option<Trace> {
@@ -151,28 +123,18 @@ impl Namespace {
         Some(if value.void { Trace::Void } else { Trace::Executed })
     }
 
-    /// The gateways that have left anything.
+    /// The gateways that have left traces.
     pub fn authors(&self) -> impl Iterator<Item = ClientId> {
-        let authors = &self.authors;
-        let left = authors.done.keys().filter(|id| !authors.registered.contains_key(*id));
-        authors.registered.keys().chain(left).copied()
+        self.authors.done.keys().copied()
     }
 
-    /// The transaction that sweeps up the next part of what a gateway has left that is gone for good; nothing when there
-    /// is nothing left. It is refused if the gateway shows itself.
+    /// The transaction that sweeps up the next part of what a gateway has left that is fenced; nothing when there is
+    /// nothing left. It is refused if the gateway is registered.
     #[must_use]
     pub fn sweep(&self, client: ClientId) -> Option<Txn> {
-        let compare = Compare::Absent(gateway_state(client));
-        if let Some(revision) = self.registered(client) {
-            let key = keys::author(client);
-            return Some(Txn {
-                compare: vec![compare, Compare::ModRevision(key.clone(), revision)],
-                changes: vec![Change::Delete(key)],
-            });
-        }
         let traces = self.authors.done.get(&client)?.keys().take(MAX_CHANGES);
         Some(Txn {
-            compare: vec![compare],
+            compare: vec![Compare::Absent(registration(client))],
             changes: traces
                 .map(|&number| Change::Delete(keys::done(client, number)))
                 .collect(),

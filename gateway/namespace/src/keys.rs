@@ -9,7 +9,6 @@ pub(crate) const NEXT: &str = "ns/next";
 const INODE: &str = "ns/inode/";
 const ENTRY: &str = "ns/entry/";
 const PURGE: &str = "ns/purge/";
-const AUTHOR: &str = "ns/author/";
 const DONE: &str = "ns/done/";
 const USE: &str = "ns/use/";
 const REPLY: &str = "ns/reply/";
@@ -21,7 +20,6 @@ pub(crate) enum Key {
     Inode(ImageId),
     Entry(ImageId, Vec<u8>),
     Purge(ImageId),
-    Author(ClientId),
     Done(ClientId, u64),
     Use(ImageId, ClientId),
     Reply(Vec<u8>, u128),
@@ -33,10 +31,6 @@ pub(crate) fn inode(id: ImageId) -> String {
 
 pub(crate) fn purge(id: ImageId) -> String {
     format!("{PURGE}{id}")
-}
-
-pub(crate) fn author(client: ClientId) -> String {
-    format!("{AUTHOR}{:016x}", client.0)
 }
 
 pub(crate) fn done(client: ClientId, sequence: u64) -> String {
@@ -75,8 +69,6 @@ pub(crate) fn parse(key: &str) -> Option<Key> {
         id(rest).map(Key::Inode)
     } else if let Some(rest) = key.strip_prefix(PURGE) {
         id(rest).map(Key::Purge)
-    } else if let Some(rest) = key.strip_prefix(AUTHOR) {
-        client(rest).map(Key::Author)
     } else if let Some(rest) = key.strip_prefix(DONE) {
         let (author, sequence) = rest.split_once('/')?;
         Some(Key::Done(client(author)?, number(sequence)?))
@@ -183,7 +175,6 @@ mod tests {
             ("ns/inode/1000000000007", Key::Inode(id)),
             ("ns/purge/1000000000007", Key::Purge(id)),
             ("ns/entry/1/web%2001", Key::Entry(ImageId(1), name.clone())),
-            ("ns/author/00000000000000a1", Key::Author(ClientId(0xa1))),
             ("ns/done/00000000000000a1/1f", Key::Done(ClientId(0xa1), 31)),
             ("ns/use/1000000000007/00000000000000a1", Key::Use(id, ClientId(0xa1))),
             ("ns/reply/web%2001/1f", Key::Reply(name.clone(), 31)),
@@ -194,10 +185,9 @@ mod tests {
         assert_eq!(inode(id), table_text(1));
         assert_eq!(purge(id), table_text(2));
         assert_eq!(entry(ImageId(1), &name), table_text(3));
-        assert_eq!(author(ClientId(0xa1)), table_text(4));
-        assert_eq!(done(ClientId(0xa1), 31), table_text(5));
-        assert_eq!(usage(id, ClientId(0xa1)), table_text(6));
-        assert_eq!(reply(&name, 31), table_text(7));
+        assert_eq!(done(ClientId(0xa1), 31), table_text(4));
+        assert_eq!(usage(id, ClientId(0xa1)), table_text(5));
+        assert_eq!(reply(&name, 31), table_text(6));
         let long = format!("ns/entry/1/{}", "n".repeat(256));
         let wrong = [
             "",
@@ -211,7 +201,6 @@ mod tests {
             "ns/entry/1/a/b",
             "ns/entry//a",
             "ns/inode/10000000000000000",
-            "ns/author/a1",
             "ns/done/00000000000000a1",
             "ns/done/00000000000000a1/01",
             &long,
@@ -227,7 +216,6 @@ mod tests {
             "ns/inode/1000000000007",
             "ns/purge/1000000000007",
             "ns/entry/1/web%2001",
-            "ns/author/00000000000000a1",
             "ns/done/00000000000000a1/1f",
             "ns/use/1000000000007/00000000000000a1",
             "ns/reply/web%2001/1f",

@@ -57,7 +57,7 @@ impl Namespace {
     /// Follows the store: first a snapshot of `ns/`, then changes.
     pub fn apply(&mut self, notice: &Notice) {
         match notice {
-            Notice::Snapshot { revision, keys } => {
+            Notice::Snapshot { revision, keys } | Notice::Replaced { revision, keys } => {
                 *self = Namespace {
                     revision: *revision,
                     ..Namespace::default()
@@ -250,7 +250,6 @@ impl Namespace {
             Key::Purge(id) => {
                 self.purges.insert(id, (inode::decode(&row.value)?, revision));
             }
-            Key::Author(client) => self.authors.register(client, revision),
             Key::Done(client, number) => {
                 let value: DoneValue = inode::decode(&row.value)?;
                 self.authors.put(client, number, value);
@@ -293,7 +292,6 @@ impl Namespace {
             Some(Key::Next) => self.next = None,
             Some(Key::Reply(caller, call)) => self.replies.remove(&caller, call),
             Some(Key::Use(image, client)) => self.users.remove(image, client),
-            Some(Key::Author(client)) => self.authors.unregister(client),
             Some(Key::Done(client, number)) => self.authors.remove(client, number),
             Some(Key::Purge(id)) => {
                 self.purges.remove(&id);

@@ -59,6 +59,8 @@ pub enum ClusterChange {
     },
     /// Change settings; answered with `Settings`.
     Settings(PatchSettings),
+    /// Take a metadata store that is older than the data for the right one; answered with `Done`.
+    Adopt(Adopt),
 }
 
 /// A question about the cluster's make-up.
@@ -287,6 +289,15 @@ impl SetPlace {
         self.parent.iter().try_for_each(|parent| valid_word("parent", parent))?;
         Ok(ClusterChange::TreeSet { name, place: self })
     }
+}
+
+/// The body of `POST /api/v1/meta/adopt`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Adopt {
+    /// OSDs that are given up, with all that only they have.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub without: Vec<u32>,
 }
 
 /// The query of `GET /api/v1/pgs`.

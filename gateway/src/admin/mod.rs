@@ -17,8 +17,8 @@ use trivet_core::keys::Settings;
 
 pub(crate) use cluster::valid_copies;
 pub use cluster::{
-    ClusterChange, ClusterQuestion, CreatePool, DEFAULT_PGS, MAX_PGS, PatchOsd, PatchPool, PatchSettings, PgFilter,
-    SetPlace,
+    Adopt, ClusterChange, ClusterQuestion, CreatePool, DEFAULT_PGS, MAX_PGS, PatchOsd, PatchPool, PatchSettings,
+    PgFilter, SetPlace,
 };
 pub use error::{AdminError, ErrorBody, ErrorKind};
 pub use listings::{

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use trivet_core::keys;
 use trivet_core::kv::{Change, Compare, Revision, Txn, TxnOutcome};
+use trivet_core::witness::Witnesses;
 
 use super::conflict;
 use super::marks::Marks;
@@ -59,6 +60,7 @@ struct Edit {
 #[derive(Debug, Default)]
 pub(crate) struct Edits {
     pub marks: Marks,
+    pub witnesses: Witnesses,
     /// Transactions under way, by ticket.
     running: BTreeMap<u64, Edit>,
     /// Done when the mirror has this commit, which is their own.
@@ -107,6 +109,7 @@ impl Gateway {
             ClusterChange::TreeSet { name, place } => self.plan_tree_set(name, place),
             ClusterChange::TreeRemove { name } => self.plan_tree_remove(name),
             ClusterChange::Settings(patch) => Ok(self.plan_settings(patch)),
+            ClusterChange::Adopt(adopt) => self.plan_adopt(&adopt.without),
         }
     }
 
@@ -130,7 +133,8 @@ impl Gateway {
             ClusterChange::PoolRemove { .. }
             | ClusterChange::OsdRemove { .. }
             | ClusterChange::TreeSet { .. }
-            | ClusterChange::TreeRemove { .. } => Ok(AdminAnswer::Done {}),
+            | ClusterChange::TreeRemove { .. }
+            | ClusterChange::Adopt(_) => Ok(AdminAnswer::Done {}),
         }
     }
 
@@ -151,6 +155,13 @@ impl Gateway {
         }
         self.edits_moved(out);
         true
+    }
+
+    /// The metadata store was put back: commits of the one before mean nothing, and all is planned again.
+    pub(crate) fn edits_replaced(&mut self) {
+        let Edits { committed, refused, .. } = &mut self.edits;
+        refused.append(committed);
+        refused.iter_mut().for_each(|(at, _)| *at = 0);
     }
 
     /// Goes on with what the mirror has by now.
@@ -182,7 +193,7 @@ impl Gateway {
                 let result = self.changed(&edit.change);
                 self.answer_call(edit.call, result);
             }
-            Then::Again => self.plan_edit(edit, out),
+            Then::Again => self.plan_edit(Edit { refused: 0, ..edit }, out),
             Then::Fail(error) => self.answer_call(edit.call, Err(error)),
         }
     }

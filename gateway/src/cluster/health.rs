@@ -29,6 +29,8 @@ pub(crate) struct Findings {
     pub nearly_full: Vec<(u32, u64)>,
     /// Those that nothing is moved to any more: per cent.
     pub full: Vec<(u32, u64)>,
+    /// Why the metadata store is not the one that the data belongs to, and the OSD that says so.
+    pub halted: Option<(String, u32)>,
     /// No monitor makes plans.
     pub leaderless: bool,
     /// An administrator wants no recovery.
@@ -70,6 +72,10 @@ impl Gateway {
             dropped: those(&|osd| osd.dropped),
             nearly_full: rest.into_iter().filter(|(_, pct)| *pct >= NEARLY_FULL_PCT).collect(),
             full,
+            halted: map
+                .halted
+                .as_ref()
+                .map(|halted| (halted.value.reason.clone(), halted.value.by.0)),
             leaderless: map.leader.is_none(),
             no_recovery: map.settings.no_recovery,
             inactive,
@@ -92,6 +98,11 @@ impl Gateway {
 /// The verdict, and why it is not better.
 pub(crate) fn health(found: &Findings, pgs: &PgCounts, scrub: &Scrub) -> (Health, Vec<String>) {
     let mut reasons = found.broken.clone();
+    if let Some((reason, by)) = &found.halted {
+        reasons.push(format!(
+            "metadata store is older than the data ({reason} on OSD {by}): see 'trivet meta adopt'"
+        ));
+    }
     let inactive = (pgs.total - pgs.active).saturating_sub(found.moving);
     if inactive > 0 {
         reasons.push(format!("{inactive} of {} PGs do not serve clients", pgs.total));
@@ -125,7 +136,7 @@ pub(crate) fn health(found: &Findings, pgs: &PgCounts, scrub: &Scrub) -> (Health
         reasons.push(format!("{} objects have copies that differ", scrub.inconsistent));
     }
     reasons.extend(found.stuck.iter().cloned());
-    let health = if inactive > 0 || !found.broken.is_empty() {
+    let health = if inactive > 0 || !found.broken.is_empty() || found.halted.is_some() {
         Health::Error
     } else if reasons.is_empty() {
         Health::Ok
@@ -202,7 +213,12 @@ mod tests {
             broken: vec!["the store is full".into()],
             ..found()
         };
+        let halted = Findings {
+            halted: Some(("no mark, and not 3".to_owned(), 1)),
+            ..found()
+        };
         let table = [
+            (halted, pgs(8, 8), scrub(0, 0, 0), Health::Error, 1),
             (moving.clone(), pgs(7, 7), scrub(0, 0, 0), Health::Warn, 1),
             (moving, pgs(6, 6), scrub(0, 0, 0), Health::Error, 2),
             (broken, pgs(8, 8), scrub(0, 0, 0), Health::Error, 1),
@@ -227,6 +243,7 @@ mod tests {
             dropped: vec![2],
             nearly_full: vec![(4, 86)],
             full: vec![(5, 93)],
+            halted: Some(("mark 812 < 1034".to_owned(), 3)),
             leaderless: true,
             no_recovery: true,
             inactive: [("a".to_owned(), 1), ("b".to_owned(), 4)].into(),

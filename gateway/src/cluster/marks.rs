@@ -4,11 +4,8 @@
 use std::collections::BTreeMap;
 
 use trivet_core::PoolId;
-use trivet_core::keys::{self, POOLS, SETTINGS};
+use trivet_core::keys::{self, NEXT_POOL, POOLS, SETTINGS};
 use trivet_core::kv::{Compare, Event, KeyValue, Notice, Revision};
-
-/// The next pool id: no pool ever had it or a higher one.
-pub(super) const NEXT_POOL: &str = "config/next_pool";
 
 /// A pool with this key is being removed: no image may be made in it.
 pub(super) fn removing_key(pool: PoolId) -> String {
@@ -28,7 +25,7 @@ impl Marks {
     pub(crate) fn apply(&mut self, notice: &Notice, known: Revision) {
         match notice {
             Notice::Snapshot { revision, .. } if *revision < known => {}
-            Notice::Snapshot { keys, .. } => {
+            Notice::Snapshot { keys, .. } | Notice::Replaced { keys, .. } => {
                 *self = Marks::default();
                 keys.iter().for_each(|kv| self.put(kv));
             }

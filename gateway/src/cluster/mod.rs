@@ -4,6 +4,7 @@
 //! Every change is one transaction (removing a pool takes two) that compares the revisions of what it was decided on, see
 //! [`edits`]. Nothing here moves data: monitors plan on what is written, OSDs follow.
 
+mod adopt;
 mod edits;
 mod health;
 mod marks;

@@ -34,10 +34,11 @@ pub(crate) fn pg_state(map: &ClusterMap, pg: PgId) -> &'static str {
     }
 }
 
-/// The claim, if whoever has it is up.
+/// The claim, if whoever has it is up. In a store that is older than the data it is one of an earlier time, even if the
+/// lease is alive.
 fn acting_claim(map: &ClusterMap, pg: PgId) -> Option<&Claim> {
     let claim = &map.claims.get(&pg)?.value;
-    map.is_up(claim.primary).then_some(claim)
+    (map.halted.is_none() && map.is_up(claim.primary)).then_some(claim)
 }
 
 fn numbers(osds: &[OsdId]) -> Vec<u32> {
@@ -141,6 +142,9 @@ fn lost_intervals(map: &ClusterMap, pg: PgId) -> Vec<Vec<OsdId>> {
 /// In words, what keeps it from serving first, then what keeps it from being clean.
 fn reasons(map: &ClusterMap, pg: PgId, pool: &Pool) -> Vec<String> {
     let mut reasons = Vec::new();
+    if map.halted.is_some() {
+        reasons.push("nobody claims it while the metadata store is older than the data".to_owned());
+    }
     let Some(plan) = map.plan_of(pg).filter(|plan| !plan.osds.is_empty()) else {
         reasons.push(unplanned(map, pg, pool));
         return reasons;

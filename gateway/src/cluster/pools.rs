@@ -12,7 +12,7 @@ use trivet_core::map::{ClusterMap, Versioned, encode};
 use trivet_core::{ImageId, Numbering, OBJECT_SIZE, OsdId, PoolId};
 
 use super::edits::{Planned, Then};
-use super::marks::{NEXT_POOL, removing_key};
+use super::marks::removing_key;
 use super::tree::{Places, level_exists};
 use super::{conflict, listed, not_found};
 use crate::admin::{
@@ -108,7 +108,7 @@ impl Gateway {
             vec![self.edits.marks.same_next_pool(), Compare::Absent(keys::pool(id))],
             vec![
                 Change::put(keys::pool(id), encode(&pool)),
-                Change::put(NEXT_POOL, encode(&(u32::from(id.0) + 1))),
+                Change::put(keys::NEXT_POOL, encode(&(u32::from(id.0) + 1))),
             ],
         );
         if let Some(root) = &wanted.root {
@@ -184,7 +184,7 @@ impl Gateway {
         planned.txn.compare.push(self.edits.marks.same_next_pool());
         planned.txn.changes.push(Change::Delete(keys::pool(id)));
         let next = (u32::from(id.0) + 1).max(self.edits.marks.next_pool());
-        planned.txn.changes.push(Change::put(NEXT_POOL, encode(&next)));
+        planned.txn.changes.push(Change::put(keys::NEXT_POOL, encode(&next)));
         Ok(planned)
     }
 

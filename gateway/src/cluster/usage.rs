@@ -46,7 +46,7 @@ impl Usages {
     pub(crate) fn apply(&mut self, notice: &Notice, known: Revision) {
         match notice {
             Notice::Snapshot { revision, .. } if *revision < known => {}
-            Notice::Snapshot { keys, .. } => self.replace(keys),
+            Notice::Snapshot { keys, .. } | Notice::Replaced { keys, .. } => self.replace(keys),
             Notice::Changes { events, .. } => {
                 for event in events {
                     match event {

@@ -199,33 +199,19 @@ fn a_gateway_that_is_not_shown_changes_nothing() {
 }
 
 #[test]
-fn a_gateway_registers_itself() {
-    let mut world = started();
-    let author = format!("ns/author/{:016x}", OWN.0);
-    world.commit(&[Change::Delete(author.clone())]);
-    world.lose_txns = 1;
-    world.pass(Duration::from_secs(1));
-    assert!(world.keys.contains_key(&author));
-    assert_eq!(world.committed, 1);
-    world.ask(remove("vm")).unwrap();
-}
-
-#[test]
-fn what_a_gateway_left_that_is_gone_is_swept_up() {
+fn what_a_gateway_left_that_is_fenced_is_swept_up() {
     let mut world = started();
     let left = [
-        format!("ns/author/{:016x}", RIVAL.0),
         format!("ns/done/{:016x}/1", RIVAL.0),
         format!("ns/done/{:016x}/f", RIVAL.0),
     ];
     let changes: Vec<Change> = left.iter().map(|key| Change::put(key.clone(), "{}")).collect();
     world.commit(&changes);
-    world.pass(Duration::from_secs(700));
-    assert!(left.iter().all(|key| world.keys.contains_key(key)), "it is there");
     world.rival_dies();
-    world.pass(Duration::from_secs(590));
+    world.pass(Duration::from_secs(10));
     assert!(left.iter().all(|key| world.keys.contains_key(key)), "it may come back");
-    world.pass(Duration::from_secs(20));
+    world.commit(&[Change::Delete(keys::client(RIVAL))]);
+    world.pass(Duration::from_secs(2));
     assert!(!left.iter().any(|key| world.keys.contains_key(key)));
 }
 
@@ -234,7 +220,7 @@ fn whoever_was_swept_up_says_that_it_does_not_know() {
     let mut world = started();
     world.lose_outcomes = 1;
     let mut answer = world.call(remove("vm"));
-    let ours = |key: &&String| key.starts_with("ns/author/") || key.starts_with("ns/done/");
+    let ours = |key: &&String| **key == keys::client(OWN) || key.starts_with("ns/done/");
     let swept = world.keys.keys().filter(ours).cloned().map(Change::Delete);
     let swept: Vec<Change> = swept.collect();
     world.commit(&swept);

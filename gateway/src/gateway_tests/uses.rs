@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::oneshot::error::TryRecvError;
+use trivet_core::keys::gateway_state;
 use trivet_core::kv::Change;
 use trivet_core::{ClientId, ImageId, OBJECT_SIZE};
 use trivet_namespace::{Operation, Use};
@@ -48,8 +49,8 @@ fn the_first_change_waits_for_the_key() {
     for lost in [0, 2] {
         let mut world = World::default();
         let image = world.image("vm", OBJECT);
-        let conn = nbd(&mut world, "vm");
         (world.hold_txns, world.lose_outcomes) = (true, lost);
+        let conn = nbd(&mut world, "vm");
         world.send(conn, &write(0, 4096, 1));
         assert!(world.take(conn).is_empty());
         assert_eq!((world.ops(), world.txns(), world.objects(image)), (0, 1, 0));
@@ -60,11 +61,15 @@ fn the_first_change_waits_for_the_key() {
         world.send(conn, &write(4096, 4096, 1));
         assert_eq!(world.take(conn), good(4096));
         assert_eq!(usage(&world, image, OWN), Some(taken), "once is enough");
+        world.pass(Duration::from_secs(15));
+        assert!(usage(&world, image, OWN).is_some(), "it is open");
+        world.leave(conn);
         world.pass(Duration::from_secs(9));
         assert!(usage(&world, image, OWN).is_some());
         world.lose_txns = lost;
         world.pass(Duration::from_secs(5));
         assert_eq!(usage(&world, image, OWN), None, "it was left alone");
+        let conn = nbd(&mut world, "vm");
         world.send(conn, &write(0, 4096, 2));
         assert_eq!(world.take(conn), good(0));
         assert!(usage(&world, image, OWN).is_some());
@@ -75,9 +80,9 @@ fn the_first_change_waits_for_the_key() {
 fn a_key_is_taken_on_the_inode_as_it_is() {
     let mut world = World::default();
     let image = world.image("vm", 2 * OBJECT);
-    let conn = nbd(&mut world, "vm");
     world.hold_notices = true;
     rival_truncates(&mut world, image, OBJECT);
+    let conn = nbd(&mut world, "vm");
     world.send(conn, &write(OBJECT, 4096, 1));
     assert_eq!((world.ops(), usage(&world, image, OWN)), (0, None));
     world.hold_notices = false;
@@ -140,12 +145,13 @@ fn users_that_died_hold_nothing_up_and_their_files_times_move() {
     assert_eq!(usage(&world, image, RIVAL), None);
     assert!(world.inode(image).mtime > before.mtime);
 
-    world.show(RIVAL);
-    world.uses(RIVAL, image);
+    let third = ClientId(9);
+    world.show(third);
+    world.uses(third, image);
     let before = world.inode(image);
     world.pass(Duration::from_secs(5));
     assert_eq!(world.inode(image).mtime, before.mtime, "it is there");
-    world.rival_dies();
+    world.commit(&[Change::Delete(gateway_state(third))]);
     world.pass(Duration::from_secs(2));
     let after = world.inode(image);
     assert!(after.mtime > before.mtime && after.ctime > before.ctime);

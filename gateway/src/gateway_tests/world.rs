@@ -11,7 +11,7 @@ use trivet_core::kv::{Change, Compare, Event, KeyValue, Notice, Txn, TxnOutcome}
 use trivet_core::map::encode;
 use trivet_core::message::{Action, LIST_LIMIT, Message, Op, OpDone, OpError, OpValue};
 use trivet_core::{ClientId, Epoch, ImageId, Now, OBJECT_SIZE, ObjectId, OsdId, PgId, PoolId, Tick};
-use trivet_namespace::{Author, Caller, Context, Inode, Namespace, Numbers, Operation, Time};
+use trivet_namespace::{Caller, Context, Inode, Namespace, Numbers, Operation, Time};
 
 use crate::admin::metrics::Protocol;
 use crate::admin::{AdminAnswer, AdminCall, AdminError, AdminResult, CallId, ErrorKind, Status};
@@ -133,8 +133,6 @@ impl World {
     fn set_up(&mut self, pool: bool) {
         self.show(OWN);
         self.show(RIVAL);
-        let registration = Author::registration(OWN, 0).changes;
-        self.commit(&registration);
         if !pool {
             return;
         }
@@ -199,7 +197,7 @@ impl World {
                     // One that has given up is no concern of ours.
                     let _ = caller.send(answer);
                 }
-                Effect::Exports(_) | Effect::Listen(_) | Effect::ToOsd(_, Message::TickRequest) => {}
+                Effect::Exports(_) | Effect::Listen(_) | Effect::Fenced | Effect::ToOsd(_, Message::TickRequest) => {}
                 other => panic!("unexpected: {other:?}"),
             }
         }

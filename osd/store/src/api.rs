@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use trivet_core::disk::DiskOp;
+use trivet_core::mark::Mark;
 use trivet_core::mutation::Mutation;
 use trivet_core::{Epoch, ObjectId, PgId, UnitMask, Version};
 
@@ -51,6 +52,11 @@ pub enum Request {
         /// The highest epoch accepted.
         epoch: Epoch,
     },
+    /// Remembers, durably, the latest mark of the metadata store that was seen. Never goes down.
+    KeepMark {
+        /// The mark.
+        mark: Mark,
+    },
     /// Forgets the tombstone of an object if it still has exactly this version.
     Forget {
         /// Which object.
@@ -83,6 +89,8 @@ pub enum Reply {
     },
     /// The epoch is durable.
     Accepted,
+    /// The mark is durable, or a later one.
+    Kept,
     /// The tombstone is gone, or there was none of this version.
     Forgotten,
 }

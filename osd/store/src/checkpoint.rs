@@ -5,6 +5,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use trivet_core::buffer::aligned;
+use trivet_core::mark::Mark;
 use trivet_core::mutation::MAX_OPS;
 use trivet_core::{Epoch, ObjectId, PgId, UnitMask};
 
@@ -35,6 +36,7 @@ const ENTRY_LEN: usize = 48;
 const ENTRY: u8 = 1;
 const REMOVED: u8 = 2;
 const EPOCH: u8 = 3;
+const MARK: u8 = 4;
 const TOMBSTONE: u8 = 1;
 
 /// What makes a checkpoint valid and says where the log goes on.
@@ -178,6 +180,11 @@ impl Chunk {
         record::put_epoch(&mut self.data, EPOCH, pg, epoch);
     }
 
+    /// Adds the latest mark of the metadata store.
+    pub fn put_mark(&mut self, mark: Mark) {
+        record::put_mark(&mut self.data, MARK, mark);
+    }
+
     /// Adds bytes that may be no items, for fuzzing.
     pub fn put_raw(&mut self, items: &[u8]) {
         self.data.put_slice(items);
@@ -233,6 +240,8 @@ pub enum Item {
     Removed(ObjectId),
     /// An accepted epoch.
     Epoch(PgId, Epoch),
+    /// A mark of the metadata store.
+    Mark(Mark),
 }
 
 /// Reads one item; `None` if the bytes are not one that fits the layout.
@@ -249,6 +258,7 @@ pub fn get(data: &mut &[u8], layout: &Layout) -> Option<Item> {
             let (pg, epoch) = record::get_epoch(data);
             Some(Item::Epoch(pg, epoch))
         }
+        MARK if data.len() >= 15 => Some(Item::Mark(record::get_mark(data))),
         _ => None,
     }
 }
@@ -334,6 +344,8 @@ mod tests {
         chunk.put_removed(entry().object);
         chunk.put_entry(&entry(), true);
         chunk.put_epoch(PgId::default(), Epoch(8));
+        let mark = Mark { count: 1034, draw: 7 };
+        chunk.put_mark(mark);
         let bytes = chunk.finish();
         assert_eq!(chunk_len(&bytes, &STORE, 7, 2), Some(bytes.len()));
         assert_eq!(chunk_len(&bytes, &STORE, 7, 3), None);
@@ -352,6 +364,7 @@ mod tests {
             (None, Some(17), Some(18))
         );
         assert!(matches!(get(&mut data, &layout()), Some(Item::Epoch(_, Epoch(8)))));
+        assert!(matches!(get(&mut data, &layout()), Some(Item::Mark(read)) if read == mark));
         assert!(data.is_empty());
     }
 

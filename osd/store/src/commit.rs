@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
 use trivet_core::buffer::aligned;
+use trivet_core::mark::{self, Mark};
 use trivet_core::mutation::{MAX_OPS, Mutation, Ops};
 use trivet_core::{Epoch, ObjectId, PgId, UNIT_SIZE, UNITS_PER_OBJECT, UnitMask, Version};
 
@@ -66,6 +67,7 @@ enum Action {
         slot_units: UnitMask,
     },
     Epoch(PgId, Epoch),
+    Mark(Mark),
     Forget(ObjectId, Version),
 }
 
@@ -301,6 +303,14 @@ impl Live {
             .push(ticket, record::epoch_len(), 0, Action::Epoch(pg, epoch));
     }
 
+    /// Queues a mark unless a later one is durable already.
+    pub fn submit_mark(&mut self, ticket: Ticket, mark: Mark, out: &mut Output) {
+        if self.mark.is_some_and(|have| have.count >= mark.count) {
+            return out.done.push((ticket, Ok(Reply::Kept)));
+        }
+        self.commit.push(ticket, record::mark_len(), 0, Action::Mark(mark));
+    }
+
     /// Queues the end of a tombstone, if there may be one.
     pub fn submit_forget(&mut self, ticket: Ticket, object: ObjectId, version: Version, out: &mut Output) {
         let before = self.outlook(object);
@@ -445,6 +455,7 @@ impl Live {
                 self.epochs.accept(*pg, *epoch);
                 self.commit.epochs -= 1;
             }
+            Action::Mark(mark) => self.mark = mark::later(self.mark, *mark),
             Action::Forget(object, version) => {
                 self.index.forget(*object, *version);
                 self.commit.fulfil(*object);
@@ -494,6 +505,7 @@ impl Action {
         match self {
             Action::Write { .. } => Reply::Written,
             Action::Epoch(..) => Reply::Accepted,
+            Action::Mark(_) => Reply::Kept,
             Action::Forget(..) => Reply::Forgotten,
         }
     }
@@ -559,6 +571,7 @@ fn put_record(data: &mut BytesMut, action: &Action) {
             slot_units,
         } => record::put_write(data, head, mutation, *slot_units),
         Action::Epoch(pg, epoch) => record::put_accept(data, *pg, *epoch),
+        Action::Mark(mark) => record::put_seen(data, *mark),
         Action::Forget(object, version) => record::put_forget(data, *object, *version),
     }
 }

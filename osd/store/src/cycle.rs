@@ -8,6 +8,7 @@
 //! Then the checkpoint is copied to the other area, see [`crate::mirror`].
 
 use bytes::Bytes;
+use trivet_core::mark::Mark;
 use trivet_core::{Epoch, ObjectId, PgId};
 
 use crate::api::Output;
@@ -89,6 +90,7 @@ struct Stream {
     removed: std::vec::IntoIter<ObjectId>,
     entries: Entries,
     epochs: std::vec::IntoIter<(PgId, Epoch)>,
+    mark: Option<Mark>,
     /// Removals since the start; taken when all else is written.
     late: Option<std::vec::IntoIter<ObjectId>>,
 }
@@ -254,13 +256,14 @@ impl Live {
                 Entries::Changed(changed.into_iter())
             },
             epochs: self.epochs.iter().collect::<Vec<_>>().into_iter(),
+            mark: self.mark,
             late: None,
         }))
     }
 
     /// Whether the changes are few and the area has room for them.
     fn changes_fit(&self) -> bool {
-        let items = self.index.dirty_len() * ITEM_MAX + (self.index.removed_len() + self.epochs.len()) * 20;
+        let items = self.index.dirty_len() * ITEM_MAX + (self.index.removed_len() + self.epochs.len() + 1) * 20;
         let bytes = (items + items / 8 + 2 * CHUNK_FILL) as u64;
         let room = checkpoint::chunks_room(&self.layout) - self.cycle.active.header.bytes;
         bytes <= room && self.index.dirty_len() <= self.index.len() / 2
@@ -345,6 +348,8 @@ impl Live {
             }
         } else if let Some((pg, epoch)) = stream.epochs.next() {
             chunk.put_epoch(pg, epoch);
+        } else if let Some(mark) = stream.mark.take() {
+            chunk.put_mark(mark);
         } else if let Some(object) = self.late_removals(stream).next() {
             chunk.put_removed(object);
         } else {

@@ -138,7 +138,7 @@ fn max_epochs(slots: u64) -> u64 {
 }
 
 /// A checkpoint of the fullest index always fits: entries, operations, sums, log references, epochs, one in sixteen for
-/// chunk headers and their padding.
+/// chunk headers, their padding and the mark.
 fn area_size(slots: u64, log_blocks: u64) -> u64 {
     let sums = slots * (OBJECT_SIZE / UNIT_SIZE * 4) as u64;
     let bytes = max_entries(slots) * (ENTRY + OPS.0 * OPS.1) + sums + log_blocks * 4 + max_epochs(slots) * EPOCH;

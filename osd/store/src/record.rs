@@ -1,6 +1,7 @@
 //! The records of the log: what a batch says about objects, epochs and tombstones. Little endian.
 
 use bytes::{Buf, BufMut, BytesMut};
+use trivet_core::mark::Mark;
 use trivet_core::mutation::{MAX_OPS, Mutation, Ops};
 use trivet_core::{ClientId, Epoch, ImageId, ObjectId, OpId, PgId, PoolId, UNITS_PER_OBJECT, UnitMask, Version};
 
@@ -9,6 +10,7 @@ pub const NO_SLOT: u32 = u32::MAX;
 const WRITE: u8 = 1;
 const EPOCH: u8 = 2;
 const FORGET: u8 = 3;
+const MARK: u8 = 4;
 /// Flags of a write: the object is deleted; the write replaces an equal version, too.
 const TOMBSTONE: u8 = 1;
 const REPLACES: u8 = 2;
@@ -17,13 +19,14 @@ const ADD: u8 = 0xff;
 /// A patch's place: in the object's slot rather than in the batch.
 const IN_SLOT: u8 = 1;
 /// Bytes of a write without operations and patches, of an operation, of one that is added, of a patch without its
-/// sums, of an epoch, of a forget.
+/// sums, of an epoch, of a forget, of a mark.
 const WRITE_LEN: usize = 44;
 const OP_LEN: usize = 16;
 const ADD_LEN: usize = OP_LEN + 8;
 const PATCH_LEN: usize = 4;
 const EPOCH_LEN: usize = 16;
 const FORGET_LEN: usize = 36;
+const MARK_LEN: usize = 16;
 
 /// A write without its operations and patches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +97,8 @@ pub enum Record {
     Epoch(PgId, Epoch),
     /// The tombstone of this version is forgotten.
     Forget(ObjectId, Version),
+    /// A mark of the metadata store.
+    Mark(Mark),
 }
 
 /// Bytes of the record of a write.
@@ -122,6 +127,11 @@ pub const fn epoch_len() -> usize {
 /// Bytes of the record of a forgotten tombstone.
 pub const fn forget_len() -> usize {
     FORGET_LEN
+}
+
+/// Bytes of the record of a mark.
+pub const fn mark_len() -> usize {
+    MARK_LEN
 }
 
 /// Writes an object's name.
@@ -183,6 +193,23 @@ pub fn get_epoch(data: &mut &[u8]) -> (PgId, Epoch) {
     (pg, Epoch(data.get_u64_le()))
 }
 
+/// Writes a mark, 16 bytes of which the first is `tag`.
+pub fn put_mark(out: &mut BytesMut, tag: u8, mark: Mark) {
+    out.put_u32_le(u32::from(tag));
+    out.put_u32_le(mark.draw);
+    out.put_u64_le(mark.count);
+}
+
+/// Reads what follows the tag of a mark; 15 bytes must be there.
+pub fn get_mark(data: &mut &[u8]) -> Mark {
+    data.advance(3);
+    let draw = data.get_u32_le();
+    Mark {
+        count: data.get_u64_le(),
+        draw,
+    }
+}
+
 /// Writes the record of a write whose `slot_units` are in the slot and the others in the batch.
 pub fn put_write(out: &mut BytesMut, head: &WriteHead, mutation: &Mutation, slot_units: UnitMask) {
     out.put_u8(WRITE);
@@ -218,6 +245,11 @@ pub fn put_accept(out: &mut BytesMut, pg: PgId, epoch: Epoch) {
     put_epoch(out, EPOCH, pg, epoch);
 }
 
+/// Writes the record of a mark of the metadata store.
+pub fn put_seen(out: &mut BytesMut, mark: Mark) {
+    put_mark(out, MARK, mark);
+}
+
 /// Writes the record of a forgotten tombstone.
 pub fn put_forget(out: &mut BytesMut, object: ObjectId, version: Version) {
     out.put_u32_le(u32::from(FORGET));
@@ -239,6 +271,7 @@ pub fn get(data: &mut &[u8]) -> Option<Record> {
             data.advance(3);
             Some(Record::Forget(get_object(data), get_version(data)))
         }
+        MARK if data.len() >= MARK_LEN - 1 => Some(Record::Mark(get_mark(data))),
         _ => None,
     }
 }
@@ -358,9 +391,11 @@ mod tests {
         put_write(&mut out, &deleted, &deletion, UnitMask::EMPTY);
         put_accept(&mut out, PgId::first(PoolId(2), 5), Epoch(9));
         put_forget(&mut out, object(), head.version);
+        let mark = Mark { count: 1034, draw: 7 };
+        put_seen(&mut out, mark);
         assert_eq!(
             out.len(),
-            write_len(&mutation) + write_len(&deletion) + epoch_len() + forget_len()
+            write_len(&mutation) + write_len(&deletion) + epoch_len() + forget_len() + mark_len()
         );
         let patches = mutation.patches.iter();
         let patches = patches.map(|p| PatchRecord {
@@ -373,6 +408,7 @@ mod tests {
             Record::Write(deleted, deletion.ops, vec![]),
             Record::Epoch(PgId::first(PoolId(2), 5), Epoch(9)),
             Record::Forget(object(), head.version),
+            Record::Mark(mark),
         ];
         (out, records)
     }

@@ -14,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 use trivet_core::Epochs;
 use trivet_core::buffer::zeroes;
 use trivet_core::disk::DiskDone;
+use trivet_core::mark::{self, Mark};
 
 use crate::api::Output;
 use crate::checkpoint::{self, Header, Item};
@@ -100,6 +101,7 @@ struct Loading {
     active: Active,
     index: Index,
     epochs: Epochs,
+    mark: Option<Mark>,
     /// Chunks and bytes loaded.
     chunks: u32,
     bytes: u64,
@@ -337,6 +339,7 @@ impl Recovery {
             mut active,
             index,
             epochs,
+            mark,
             ..
         } = loading;
         active.highest = self.highest;
@@ -346,7 +349,7 @@ impl Recovery {
             &self.options,
             &active.header,
             index,
-            epochs,
+            (epochs, mark),
         );
         self.log(superblock, active, Box::new(replay), None, out)
     }
@@ -391,6 +394,7 @@ impl Recovery {
             ring: replay.ring(),
             index: replay.index,
             epochs: replay.epochs,
+            mark: replay.mark,
             commit: Commit::default(),
             reads: Reads::default(),
             cycle: Cycle::new(active),
@@ -440,6 +444,7 @@ impl Loading {
             active,
             index,
             epochs: Epochs::default(),
+            mark: None,
             chunks: 0,
             bytes: 0,
             sum: 0,
@@ -470,6 +475,7 @@ impl Loading {
                 Item::Epoch(pg, epoch) => {
                     self.epochs.accept(pg, epoch);
                 }
+                Item::Mark(mark) => self.mark = mark::later(self.mark, mark),
             }
         }
         Some(())

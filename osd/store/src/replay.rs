@@ -12,6 +12,7 @@
 //! A batch is taken into the index when the next one is found, the last one when this is decided.
 
 use bytes::Bytes;
+use trivet_core::mark::{self, Mark};
 use trivet_core::mutation::Ops;
 use trivet_core::{Epochs, ObjectId, UNIT_SIZE, UnitMask};
 
@@ -86,6 +87,7 @@ pub struct Replay {
     pub index: Index,
     /// As the checkpoint has them, then as the log has them.
     pub epochs: Epochs,
+    pub mark: Option<Mark>,
     /// Where the log was entered.
     tail: u64,
     /// Where its first batch lies: at the tail, or at the start of the lap after it.
@@ -133,7 +135,7 @@ impl Replay {
         options: &Options,
         header: &Header,
         index: Index,
-        epochs: Epochs,
+        (epochs, mark): (Epochs, Option<Mark>),
     ) -> Replay {
         let torn_is_fine = mutant!(options, AcceptTornBatch);
         Replay {
@@ -144,6 +146,7 @@ impl Replay {
             rot_is_the_end: mutant!(options, TruncateAtRot),
             index,
             epochs,
+            mark,
             tail: header.position,
             first: header.position,
             head: header.position,
@@ -444,6 +447,7 @@ impl Replay {
                     self.epochs.accept(pg, epoch);
                 }
                 Record::Forget(object, version) => self.index.forget(object, version),
+                Record::Mark(mark) => self.mark = mark::later(self.mark, mark),
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The store as its OSD sees it: opening, ready, or failed.
 
 use trivet_core::disk::DiskDone;
+use trivet_core::mark::Mark;
 use trivet_core::{Epoch, Epochs, OBJECT_SIZE, ObjectId, OpId, OsdId, PgId, UNITS_PER_OBJECT, Version};
 
 use crate::api::{ObjectInfo, Output, Reply, Request, StoreError, StoreStats, Ticket};
@@ -73,6 +74,7 @@ pub struct Live {
     pub slots: Slots,
     pub ring: Ring,
     pub epochs: Epochs,
+    pub mark: Option<Mark>,
     pub commit: Commit,
     pub reads: Reads,
     pub cycle: Cycle,
@@ -99,6 +101,7 @@ impl Store {
             Request::Read { object, first, count } => live.submit_read(ticket, object, (first, count), Wish::All, out),
             Request::Salvage { object } => live.submit_read(ticket, object, (0, UNITS_PER_OBJECT), Wish::Whatever, out),
             Request::AcceptEpoch { pg, epoch } => live.submit_epoch(ticket, pg, epoch, out),
+            Request::KeepMark { mark } => live.submit_mark(ticket, mark, out),
             Request::Forget { object, version } => live.submit_forget(ticket, object, version, out),
         }
     }
@@ -210,6 +213,11 @@ impl Store {
     /// The highest epoch that was accepted of each PG.
     pub fn accepted_epochs(&self) -> impl Iterator<Item = (PgId, Epoch)> {
         self.live().into_iter().flat_map(|live| live.epochs.iter())
+    }
+
+    /// The latest mark of the metadata store that was kept.
+    pub fn mark(&self) -> Option<Mark> {
+        self.live()?.mark
     }
 
     /// Bytes of new objects that there is room for. None when a write was just refused for lack of space.

@@ -8,6 +8,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use trivet_core::checksum::unit_sums;
 use trivet_core::disk::{DiskDone, DiskError, DiskOp, DiskOpKind};
+use trivet_core::mark::Mark;
 use trivet_core::mutation::{Mutation, Ops, Patch};
 use trivet_core::{
     ClientId, Epoch, ImageId, OBJECT_SIZE, ObjectId, OpId, OsdId, PgId, PoolId, UNIT_SIZE, UNITS_PER_OBJECT, UnitMask,
@@ -311,6 +312,11 @@ fn accept(bench: &mut Bench, epoch: u64) {
     assert_eq!(bench.ask(Request::AcceptEpoch { pg, epoch }), Ok(Reply::Accepted));
 }
 
+fn keep_mark(bench: &mut Bench, count: u64) {
+    let mark = Mark { count, draw: 5 };
+    assert_eq!(bench.ask(Request::KeepMark { mark }), Ok(Reply::Kept));
+}
+
 fn forget(bench: &mut Bench, number: u64, models: &mut BTreeMap<u64, Model>) {
     let version = models.get(&number).map_or(version(1), |model| model.version);
     let object = object(number);
@@ -333,6 +339,8 @@ fn compare_with_model(seed: u64, overflow: bool) {
             0 => {
                 epoch += 1;
                 accept(&mut bench, epoch);
+                keep_mark(&mut bench, epoch);
+                keep_mark(&mut bench, epoch / 2);
             }
             1 => forget(&mut bench, number, &mut models),
             2 => {
@@ -340,6 +348,7 @@ fn compare_with_model(seed: u64, overflow: bool) {
                 check(&mut bench, &models);
                 let accepted = bench.store.accepted_epochs().map(|(_, e)| e.0).max();
                 assert_eq!(accepted.unwrap_or(0), epoch);
+                assert_eq!(bench.store.mark().map_or(0, |mark| mark.count), epoch);
             }
             _ => {
                 let request = random_write(&mut random, number, counter, &mut models);

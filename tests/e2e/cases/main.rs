@@ -21,6 +21,7 @@ mod no_etcd;
 mod osd_outage;
 mod pauses;
 mod pg_count;
+mod restored;
 mod rot;
 mod usage;
 mod verified_load;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use trivet_client::Late;
 use trivet_core::kv::{Change, Compare, Txn};
+use trivet_core::map::encode;
 use trivet_core::{Now, keys};
 
 use crate::event::{Event, Life};
@@ -136,8 +137,19 @@ impl World {
     /// OSDs execute operations of the client from now on.
     pub(crate) fn register(&mut self, index: usize) {
         let key = keys::client(self.clients[index].id);
-        let change = Change::put(key, trivet_core::map::encode(&keys::ClientState {}));
+        let change = Change::put(key, encode(&keys::ClientState {}));
         self.commit(vec![change]);
+    }
+
+    /// In a store that was put back, those are registered that were so before, and no others.
+    pub(crate) fn register_anew(&mut self) {
+        let living = self.clients.iter().filter(|slot| slot.is_registered());
+        let living: Vec<String> = living.map(|slot| keys::client(slot.id)).collect();
+        let mut old = self.kv.keys_below(keys::CLIENTS);
+        old.retain(|key| !living.contains(key));
+        let deleted = old.into_iter().map(Change::Delete);
+        let put = |key| Change::put(key, encode(&keys::ClientState {}));
+        self.commit(living.into_iter().map(put).chain(deleted).collect());
     }
 
     /// Another client takes this one for dead and fences it: nothing of it is executed when that is done.
@@ -145,6 +157,7 @@ impl World {
         let other = self.another_client(victim)?;
         let place = self.client_place(victim);
         let (life, key) = (self.processes[place].life, keys::client(self.clients[victim].id));
+        self.clients[victim].is_fenced = true;
         self.commit(vec![Change::Delete(key)]);
         let revision = self.kv.revision();
         let fence = Fence { victim, life };
@@ -175,7 +188,7 @@ impl World {
         self.kill(place, Duration::ZERO);
     }
 
-    fn commit(&mut self, changes: Vec<Change>) {
+    pub(crate) fn commit(&mut self, changes: Vec<Change>) {
         let compare: Vec<Compare> = Vec::new();
         self.kv.transact(self.now, &Txn { compare, changes });
         self.committed();

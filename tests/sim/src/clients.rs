@@ -50,6 +50,8 @@ pub struct ClientSlot {
     ticket: u64,
     running: BTreeMap<u64, Running>,
     fences: BTreeMap<u64, Fence>,
+    /// OSDs execute nothing of it any more.
+    pub(crate) is_fenced: bool,
 }
 
 impl ClientSlot {
@@ -63,6 +65,7 @@ impl ClientSlot {
             ticket: 0,
             running: BTreeMap::new(),
             fences: BTreeMap::new(),
+            is_fenced: false,
         }
     }
 
@@ -78,6 +81,17 @@ impl ClientSlot {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.running.values().filter(|running| !running.left).count()
+    }
+
+    /// Whether OSDs execute operations of the client that is there.
+    pub(crate) fn is_registered(&self) -> bool {
+        self.machine.is_some() && !self.is_fenced
+    }
+
+    /// The tickets of operations that somebody waits for.
+    fn unanswered(&self) -> impl Iterator<Item = u64> + '_ {
+        let wanted = self.running.iter().filter(|(_, running)| !running.left);
+        wanted.map(|(&ticket, _)| ticket)
     }
 
     /// Who writes what the client at this index writes.
@@ -134,6 +148,7 @@ impl World {
         let id = ClientId(self.random.draw());
         let slot = &mut self.clients[index];
         slot.id = id;
+        slot.is_fenced = false;
         slot.writer += 1;
         slot.machine = Some(mutants::client(self.mutant, id));
         self.register(index);
@@ -338,6 +353,17 @@ impl World {
                 }
             }
         }
+    }
+
+    /// The first operations without an answer, by client.
+    pub(crate) fn who_waits(&self) -> String {
+        let slots = (0..).zip(&self.clients);
+        let waiting = slots.flat_map(|(index, slot): (usize, _)| slot.unanswered().map(move |ticket| (index, ticket)));
+        let some: Vec<String> = waiting
+            .take(8)
+            .map(|(index, ticket)| format!("{ticket} of client {index}"))
+            .collect();
+        some.join(", ")
     }
 
     /// Operations without an answer, of all clients and users.

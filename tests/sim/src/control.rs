@@ -13,6 +13,7 @@ use trivet_mon::Monitor;
 use crate::event::{Answer, Ask, Event, Life};
 use crate::mutants;
 use crate::network::Place;
+use crate::restore::Backup;
 use crate::trouble::Trouble;
 use crate::world::{POOL, World};
 
@@ -43,6 +44,12 @@ pub struct Metadata {
     pub outcomes: BTreeMap<(Place, Life, u64), Option<TxnOutcome>>,
     /// When the last commits were.
     pub commits: VecDeque<(Revision, Now)>,
+    /// Counts the stores that took the place of the one before.
+    pub era: u64,
+    /// It was wiped, and will be put back.
+    pub is_empty: bool,
+    /// A copy of it.
+    pub backup: Option<Backup>,
 }
 
 impl Metadata {
@@ -247,6 +254,9 @@ impl World {
         if late > self.now {
             return self.schedule.at(late, Event::Watch(place, life));
         }
+        if let Some(notice) = self.news_of_store(place) {
+            return self.notify(place, &notice);
+        }
         let notice = match self.processes[place].watch {
             None if self.swarm.has(Trouble::StaleRead) && self.random.one_in(4) => {
                 self.counts.add(Trouble::StaleRead);
@@ -260,7 +270,8 @@ impl World {
 
     /// A process hears what the metadata store says.
     pub(crate) fn notify(&mut self, place: Place, notice: &Notice) {
-        let (Notice::Snapshot { revision, .. } | Notice::Changes { revision, .. }) = notice;
+        let (Notice::Snapshot { revision, .. } | Notice::Replaced { revision, .. } | Notice::Changes { revision, .. }) =
+            notice;
         let process = &mut self.processes[place];
         process.watch = Some(*revision);
         process.watching = false;
@@ -277,7 +288,12 @@ impl World {
             let slot = &mut self.monitors[index];
             if let Some(monitor) = &mut slot.machine {
                 monitor.notice(notice);
-                slot.knows = slot.knows.max(*revision);
+                let known = if matches!(notice, Notice::Replaced { .. }) {
+                    0
+                } else {
+                    slot.knows
+                };
+                slot.knows = known.max(*revision);
             }
             self.monitor_next(place, index);
         }

@@ -17,6 +17,7 @@ impl World {
         self.trace.line(self.now, format_args!("everything is healed"));
         self.network.heal();
         self.streams.heal();
+        self.end_of_restores();
         self.metadata.end_troubles();
         self.kv.extend_all(self.now);
         self.atlas.close();
@@ -53,10 +54,13 @@ impl World {
     pub(crate) fn apart(&self) -> Option<String> {
         let waiting = self.waiting();
         if waiting > 0 {
-            return Some(format!("{waiting} operations wait"));
+            return Some(format!("{waiting} operations wait: {}", self.who_waits()));
         }
         if self.atlas.any() {
             return Some(format!("damage is not healed: {}", self.atlas.describe()));
+        }
+        if let Some(halted) = &self.truth.halted {
+            return Some(format!("all stand still: {halted:?}"));
         }
         if !self.is_clean() {
             return Some("not all PGs are clean".into());
@@ -104,7 +108,7 @@ impl World {
     }
 
     /// Members have the same objects, others have none.
-    fn replicas_differ(&self) -> Option<String> {
+    pub(crate) fn replicas_differ(&self) -> Option<String> {
         let plan = &self.truth.plans.get(&POOL)?.value;
         let mut model: BTreeMap<PgId, (OsdId, BTreeMap<ObjectId, Copy>)> = BTreeMap::new();
         for (place, slot) in self.osds.iter().enumerate() {

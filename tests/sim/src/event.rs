@@ -161,6 +161,8 @@ pub enum Undo {
     Out(OsdId),
     /// Recovery goes on.
     NoRecovery,
+    /// An empty metadata store is put back to its last backup, so many commits ahead of what was lost.
+    Empty(Revision),
 }
 
 impl Event {

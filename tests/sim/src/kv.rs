@@ -237,6 +237,36 @@ impl Kv {
         }
     }
 
+    /// The keys that begin with this.
+    #[must_use]
+    pub fn keys_below(&self, prefix: &str) -> Vec<String> {
+        let keys = self.rows.range(prefix.to_owned()..).map(|(key, _)| key.clone());
+        keys.take_while(|key| key.starts_with(prefix)).collect()
+    }
+
+    /// Puts an earlier state of the store, or another store, in the place of this one, as of at least that commit: others
+    /// that share it went on. Lease numbers are not given again.
+    pub fn put_back(&mut self, earlier: &Kv, revision: Revision) {
+        *self = Kv {
+            revision: revision.max(earlier.revision),
+            last_lease: self.last_lease,
+            history: VecDeque::new(),
+            ..earlier.clone()
+        };
+    }
+
+    /// Everything, as of the last commit, for those who watched another store.
+    #[must_use]
+    pub fn replaced(&self) -> Notice {
+        let rows = self.rows.iter();
+        Notice::Replaced {
+            revision: self.revision,
+            keys: rows
+                .map(|(key, row)| key_value(key, &row.value, row.mod_revision))
+                .collect(),
+        }
+    }
+
     /// The oldest commit that [`Kv::changes_since`] and [`Kv::snapshot_at`] can begin with.
     #[must_use]
     pub fn oldest(&self) -> Revision {

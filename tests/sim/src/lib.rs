@@ -26,6 +26,7 @@ mod osds;
 mod owners;
 pub mod random;
 pub mod register;
+mod restore;
 pub mod run;
 mod schedule;
 pub mod stamp;

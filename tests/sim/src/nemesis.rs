@@ -254,6 +254,8 @@ impl World {
             Undo::Unknown => self.metadata.unknown = 0,
             Undo::Out(osd) => self.take_out(osd, false),
             Undo::NoRecovery => self.heal_nothing(false),
+            Undo::Empty(ahead) if self.metadata.is_empty => self.put_back(ahead),
+            Undo::Empty(_) => {}
         }
     }
 
@@ -297,6 +299,7 @@ impl World {
                 lasts
             }
             Trouble::Pgs => return self.want_pgs(random),
+            Trouble::Restored => return self.restore_metadata(random),
             Trouble::NoRecovery => {
                 let lasts = span(random, Duration::from_secs(5), Duration::from_secs(200));
                 self.heal_nothing(true);
@@ -321,7 +324,8 @@ impl World {
     /// Troubles of one watch or lease, over at once.
     fn trouble_watch(&mut self, trouble: Trouble, place: Place, random: &mut Random) -> Option<Duration> {
         let process = &self.processes[place];
-        if !process.alive || process.paused || self.metadata.is_away(self.now) {
+        let knows = process.era == self.metadata.era;
+        if !process.alive || process.paused || !knows || self.metadata.is_away(self.now) {
             return None;
         }
         match trouble {

@@ -63,6 +63,8 @@ pub struct Process {
     pub clock: Clock,
     /// What its watch has told it; none if it has heard nothing.
     pub watch: Option<Revision>,
+    /// Which of the stores, one in the place of the other, that was.
+    pub era: u64,
     /// Its watch is about to tell it something.
     pub watching: bool,
     /// Its watch is late until then.
@@ -87,6 +89,7 @@ impl Process {
             backlog: Vec::new(),
             clock: Clock::draw(random, drift),
             watch: None,
+            era: 0,
             watching: false,
             watch_late: Now(0),
             lease: None,

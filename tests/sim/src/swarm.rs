@@ -144,7 +144,12 @@ impl Swarm {
         swarm
     }
 
+    /// Names that a backup does not have are lost with it, as they should be, and the model of the tree knows of no such thing:
+    /// where the metadata store is put back there are no gateways.
     fn draw_users(&mut self, random: &mut Random) {
+        if self.has(Trouble::Restored) {
+            return;
+        }
         self.gateways = 1 + random.index(3);
         self.users = 1 + random.index(4);
         // All together do as much as clients would alone.

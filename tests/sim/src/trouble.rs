@@ -103,6 +103,8 @@ troubles! {
     Out "taken-out" 120 Metadata;
     /// An administrator changes the number of PGs.
     Pgs "pg-count" 60 Metadata;
+    /// The metadata store is put back to an earlier time, maybe after it was wiped, and adopted.
+    Restored "metadata-restored" 60 Metadata;
     /// An administrator wants nothing healed in the background, for a while.
     NoRecovery "no-recovery" 120 Metadata;
     /// A disk is a hundred times slower.

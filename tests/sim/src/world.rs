@@ -424,6 +424,7 @@ impl World {
         self.schedule.at(self.now + CHORES, Event::Chores);
         self.expire_leases();
         self.lose_patience();
+        self.administer();
         self.tend_atlas();
         if self.schedule.len() > MAX_EVENTS {
             self.fail(format!("{} events wait", self.schedule.len()));

@@ -74,7 +74,7 @@ mod tests {
                         assert_eq!(revisions.last(), Some(&revision));
                         revisions
                     }
-                    Notice::Snapshot { .. } => panic!("no snapshot"),
+                    Notice::Snapshot { .. } | Notice::Replaced { .. } => panic!("no snapshot"),
                 });
             assert_eq!(given.collect::<Vec<_>>(), want, "{messages:?}");
         }

@@ -9,6 +9,7 @@
 
 mod commits;
 mod connection;
+mod delivered;
 mod failure;
 mod keyspace;
 mod requests;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use etcd_client::proto::PbKeyValue;
 use etcd_client::{AlarmAction, AlarmType, Client, GetOptions};
 use tokio::time::{Instant, sleep, timeout};
 use trivet_core::kv::{KeyValue, LeaseId, Revision, Txn, TxnOutcome};
@@ -200,28 +201,35 @@ async fn get(
     Ok(kv.get(key, Some(options)).await?.0)
 }
 
-/// Whether all changes after `revision` are still known to etcd: it is not compacted, and it did happen. The answer
-/// is linearizable, so a member that lags behind does not deny a commit.
-pub(super) async fn remembers(client: Client, key: String, revision: Revision) -> Result<bool, Failure> {
+/// What etcd knows of an earlier time.
+pub(super) enum Past {
+    /// All changes after it, and a key as it was then.
+    Known(Option<PbKeyValue>),
+    /// It is compacted, or did not happen.
+    Unknown,
+}
+
+/// A key as of `revision`. The answer is linearizable, so a member that lags behind does not deny a commit.
+pub(super) async fn as_of(client: Client, key: String, revision: Revision) -> Result<Past, Failure> {
     let Ok(revision) = i64::try_from(revision) else {
-        return Ok(false);
+        return Ok(Past::Unknown);
     };
     match once(client, key, GetOptions::new().with_revision(revision)).await {
-        Ok(()) => Ok(true),
-        Err(Failure::NoSuchRevision) => Ok(false),
+        Ok(row) => Ok(Past::Known(row)),
+        Err(Failure::NoSuchRevision) => Ok(Past::Unknown),
         Err(failure) => Err(failure),
     }
 }
 
 /// Whether the member answers a linearizable read, so lives and has a leader.
 pub(super) async fn answers(client: Client, key: String) -> Result<(), Failure> {
-    once(client, key, GetOptions::new()).await
+    once(client, key, GetOptions::new().with_keys_only()).await.map(drop)
 }
 
-/// One attempt to read, for the sake of being answered.
-async fn once(client: Client, key: String, options: GetOptions) -> Result<(), Failure> {
-    match timeout(ATTEMPT, get(client, key, options.with_keys_only())).await {
-        Ok(Ok(_)) => Ok(()),
+/// One attempt to read a key.
+async fn once(client: Client, key: String, options: GetOptions) -> Result<Option<PbKeyValue>, Failure> {
+    match timeout(ATTEMPT, get(client, key, options)).await {
+        Ok(Ok(answer)) => Ok(answer.kvs.into_iter().next()),
         Ok(Err(error)) => Err(error.into()),
         Err(_) => Err(Failure::Lost("etcd does not answer in time".to_owned())),
     }

@@ -1,7 +1,8 @@
 //! Watches: a task per watch that keeps a stream from some endpoint of etcd going, on a connection of its own.
 //!
 //! A reader that is slow makes the task wait, and the task etcd, which keeps the changes anyway. What etcd
-//! has compacted meanwhile is replaced by a snapshot. When a stream is silent, a read over the same connection
+//! has compacted meanwhile is replaced by a snapshot, and so is everything when the store turns out to be another one
+//! (`delivered.rs`). When a stream is silent, a read over the same connection
 //! shows whether the member is there. (etcd's progress reports would not do: some versions answer requests for them with
 //! revisions whose changes are still to come, some not at all before the first change.)
 
@@ -16,8 +17,9 @@ use trivet_core::kv::{Notice, Revision};
 
 use super::commits::Commits;
 use super::connection::Connection;
+use super::delivered::Delivered;
 use super::failure::Failure;
-use super::requests::{ANSWER_BYTES, Shared, answers, remembers};
+use super::requests::{ANSWER_BYTES, Past, Shared, answers, as_of};
 use crate::span::Span;
 use crate::{Pending, Watch};
 
@@ -45,7 +47,7 @@ impl EtcdWatch {
         let feed = Feed {
             shared,
             span,
-            known: from,
+            delivered: Delivered::nothing(from),
             first: usize::try_from(std::process::id()).unwrap_or(0),
             out,
         };
@@ -72,8 +74,7 @@ impl Watch for EtcdWatch {
 struct Feed {
     shared: Arc<Shared>,
     span: Span,
-    /// Everything up to here was delivered.
-    known: Option<Revision>,
+    delivered: Delivered,
     /// The endpoint to begin with.
     first: usize,
     out: mpsc::Sender<Notice>,
@@ -111,7 +112,7 @@ impl Feed {
         loop {
             match self.stream().await {
                 End::Unread => return,
-                End::Forgotten => self.known = None,
+                End::Forgotten => self.delivered.lost_changes(),
                 End::Lost(why) => {
                     tracing::debug!(prefix = self.span.prefix, why, "watching etcd anew");
                     sleep(RETRY).await;
@@ -154,16 +155,32 @@ impl Feed {
 
     /// The revision to go on from: what is known if etcd has what follows, else a snapshot's.
     async fn begin(&mut self, connection: &Connection) -> Result<Revision, End> {
-        if let Some(known) = self.known {
-            let key = self.shared.keyspace.full("");
-            if remembers(connection.client.clone(), key, known).await? {
-                return Ok(known);
+        let mut is_other = false;
+        if let Some(known) = self.delivered.resume_from() {
+            let keyspace = &self.shared.keyspace;
+            let key = keyspace.full(self.delivered.witness());
+            if let Past::Known(row) = as_of(connection.client.clone(), key, known).await? {
+                let row = row.and_then(|row| keyspace.row(row));
+                if self.delivered.is_witnessed_by(row.as_ref()) {
+                    return Ok(known);
+                }
+                is_other = true;
             }
         }
         let range = self.shared.range(&self.span).await;
         let range = range.map_err(|error| End::Lost(error.to_string()))?;
+        is_other |= self.delivered.contradicts(&range);
         let (revision, keys) = (range.revision, range.keys);
-        self.deliver(Notice::Snapshot { revision, keys }).await?;
+        let notice = if is_other {
+            tracing::warn!(
+                revision,
+                "etcd is not the store any more that was watched so far: it was restored, or wiped"
+            );
+            Notice::Replaced { revision, keys }
+        } else {
+            Notice::Snapshot { revision, keys }
+        };
+        self.deliver(notice).await?;
         Ok(revision)
     }
 
@@ -197,9 +214,9 @@ impl Feed {
     }
 
     async fn deliver(&mut self, notice: Notice) -> Result<(), End> {
-        let (Notice::Snapshot { revision, .. } | Notice::Changes { revision, .. }) = notice;
-        self.out.send(notice).await.map_err(|_| End::Unread)?;
-        self.known = Some(revision);
+        let room = self.out.reserve().await.map_err(|_| End::Unread)?;
+        self.delivered.note(&notice);
+        room.send(notice);
         Ok(())
     }
 }

@@ -4,10 +4,11 @@ mod attributes;
 mod create;
 mod draft;
 mod images;
+mod lost;
 mod remove;
 mod rename;
 
-use trivet_core::keys::gateway_state;
+use trivet_core::keys::client as registration;
 use trivet_core::kv::{Change, Compare};
 use trivet_core::{ClientId, ImageId};
 
@@ -134,7 +135,7 @@ impl Draft<'_> {
             return Ok(Outcome::Done);
         };
         let key = keys::usage(id, client);
-        self.require(Compare::Absent(gateway_state(client)));
+        self.require(Compare::Absent(registration(client)));
         self.require(Compare::ModRevision(key.clone(), usage.revision));
         self.change(Change::Delete(key));
         if self.namespace().inode(id).is_some() {

@@ -77,3 +77,34 @@ fn failures() {
     world.node(&image(&deepest, 1));
     world.done(&Operation::Resize { id, size: 1 });
 }
+
+#[test]
+fn files_without_names_are_found_again() {
+    let mut world = World::new();
+    let known = world.node(&image("a", 1));
+    let removed = world.node(&image("b", 1));
+    world.done(&Operation::RemoveImage { path: "b".into() });
+    let lost: Vec<(ImageId, u64)> = (0..30).map(|n| (ImageId::new(PoolId(1), 5000 + n), 100 + n)).collect();
+    let mut steps = 0;
+    loop {
+        let files = [(known, 9), (removed, 9)].into_iter().chain(lost.iter().copied());
+        let Some(plan) = world.namespace.plan_lost(files, 6000, &world.context).unwrap() else {
+            break;
+        };
+        assert!(matches!(world.store.run(&plan.txn), TxnOutcome::Committed(_)));
+        world.namespace.apply(world.store.log.last().unwrap());
+        steps += 1;
+    }
+    assert_eq!(steps, 2, "not all fit into one transaction");
+    world.store.check();
+    for (id, size) in lost {
+        let path = format!("lost+found/{id}");
+        assert_eq!(world.namespace.resolve(path.as_bytes()), Ok(id));
+        assert_eq!(world.inode(id).size, size);
+    }
+    let dir = world.namespace.resolve(b"lost+found").unwrap();
+    assert_eq!(dir, ImageId(6000), "above all that was ever given");
+    world.numbers = Numbers::default();
+    let next = world.node(&image("c", 1));
+    assert!(next.number() > 6000, "what is reserved from now on comes behind");
+}

@@ -1,6 +1,6 @@
 //! Uses of images by gateways: taken, agreed to truncations, left, ended by others.
 
-use trivet_core::keys::gateway_state;
+use trivet_core::keys::{client, gateway_state};
 
 use super::*;
 use crate::Author;
@@ -19,7 +19,13 @@ fn world() -> (World, ImageId, Author) {
             changes: vec![Change::put(gateway_state(OTHER), "{}")],
         },
     );
-    let registered = commit(&mut world, &Author::registration(OTHER, shown));
+    let registered = commit(
+        &mut world,
+        &Txn {
+            compare: vec![],
+            changes: vec![Change::put(client(OTHER), "{}")],
+        },
+    );
     let author = Author {
         client: OTHER,
         shown,
@@ -103,13 +109,13 @@ fn whoever_ends_the_use_of_one_that_is_gone_moves_the_times() {
     let plan = world.plan(&end).unwrap();
     assert!(
         matches!(world.store.run(&plan.txn), TxnOutcome::Refused(_)),
-        "it is there"
+        "it is not fenced"
     );
     commit(
         &mut world,
         &Txn {
             compare: vec![],
-            changes: vec![Change::Delete(gateway_state(OTHER))],
+            changes: vec![Change::Delete(client(OTHER))],
         },
     );
     world.done(&end);
@@ -130,7 +136,7 @@ fn the_use_of_a_removed_image_ends_too() {
         &mut world,
         &Txn {
             compare: vec![],
-            changes: vec![Change::Delete(gateway_state(OTHER))],
+            changes: vec![Change::Delete(client(OTHER))],
         },
     );
     world.done(&Operation::EndUse { id, client: OTHER });

@@ -11,6 +11,7 @@ mod disk;
 mod failures;
 mod image;
 mod journal;
+mod marks;
 mod model;
 mod power;
 mod rng;

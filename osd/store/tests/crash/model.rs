@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use trivet_core::buffer::zeroes;
+use trivet_core::mark::Mark;
 use trivet_core::mutation::{Mutation, Ops, Patch};
 use trivet_core::{Epoch, ObjectId, OpId, PgId, UNITS_PER_OBJECT, UnitMask, Version};
 use trivet_store::api::{ObjectInfo, Reply, Request, StoreError, Ticket};
@@ -13,6 +14,7 @@ use trivet_store::api::{ObjectInfo, Reply, Request, StoreError, Ticket};
 use crate::Violation;
 use crate::campaign::MANY;
 use crate::image::PAGE;
+use crate::marks::Marks;
 
 /// Fewer objects than this, tombstones included, are never too many for any disk.
 const ENTRIES: usize = 512;
@@ -83,6 +85,7 @@ enum Asked {
         pg: PgId,
         epoch: Epoch,
     },
+    Mark(Mark),
     Forget {
         object: ObjectId,
         serial: Option<u64>,
@@ -112,6 +115,7 @@ pub struct Compared {
 pub struct Model {
     objects: BTreeMap<ObjectId, History>,
     epochs: BTreeMap<PgId, Epochs>,
+    pub marks: Marks,
     asked: BTreeMap<Ticket, Asked>,
     serial: u64,
     next_ticket: u64,
@@ -322,6 +326,7 @@ impl Model {
         Model {
             objects: objects.into_iter().map(|object| (object, History::new())).collect(),
             epochs: BTreeMap::new(),
+            marks: Marks::default(),
             asked: BTreeMap::new(),
             serial: 0,
             next_ticket: 0,
@@ -366,6 +371,10 @@ impl Model {
                 });
                 known.asked.push(*epoch);
                 Asked::Accept { pg: *pg, epoch: *epoch }
+            }
+            Request::KeepMark { mark } => {
+                self.marks.ask(*mark);
+                Asked::Mark(*mark)
             }
             Request::Forget { object, version } => self.ask_forget(*object, *version),
         };
@@ -471,6 +480,7 @@ impl Model {
                 known.answered = known.answered.max(epoch);
                 Ok(())
             }
+            (Asked::Mark(mark), Ok(Reply::Kept)) => self.marks.answer(mark),
             (
                 Asked::Forget {
                     object,
@@ -609,9 +619,11 @@ impl Model {
         &self,
         known: impl Fn(ObjectId) -> Known,
         epochs: &BTreeMap<PgId, Epoch>,
+        mark: Option<Mark>,
     ) -> Result<Model, Violation> {
         let mut next = self.clone();
         next.asked.clear();
+        next.marks = self.marks.survived(mark)?;
         next.epoch = Epoch(self.epoch.0 + 1);
         for (&object, history) in &mut next.objects {
             let index = self.survivor(object, &known(object))?;
@@ -690,6 +702,7 @@ impl Asked {
                 object, first, count, ..
             } => format!("read of {object} units {first}+{count}"),
             Asked::Accept { pg, epoch } => format!("epoch {epoch} of {pg}"),
+            Asked::Mark(mark) => format!("mark {}", mark.count),
             Asked::Forget { object, .. } => format!("forget of {object}"),
         }
     }

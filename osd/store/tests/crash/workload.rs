@@ -13,7 +13,7 @@ use crate::model::Model;
 use crate::rng::{Rng, mix};
 
 /// Kinds of requests, in the order of the weights.
-const KINDS: usize = 12;
+const KINDS: usize = 13;
 
 /// What a run asks for.
 #[derive(Clone)]
@@ -29,7 +29,7 @@ impl Workload {
     /// A mixture over `count` objects.
     pub fn new(count: usize, rng: &mut Rng) -> Workload {
         let objects = (0..count as u64).map(|i| object(1 + i % 3, i / 3 * 7)).collect();
-        let mut weights: [usize; KINDS] = [8, 5, 2, 2, 2, 2, 2, 1, 6, 1, 2, 1];
+        let mut weights: [usize; KINDS] = [8, 5, 2, 2, 2, 2, 2, 1, 6, 1, 2, 1, 1];
         for weight in &mut weights {
             match rng.below(5) {
                 0 => *weight *= 4,
@@ -47,7 +47,7 @@ impl Workload {
 
     /// Objects that come and go, all of them alike and most of them without contents.
     pub fn churn(count: usize, rng: &mut Rng) -> Workload {
-        let weights = [1, 1, 0, 0, 8, 15, 20, 1, 1, 1, 1, 1];
+        let weights = [1, 1, 0, 0, 8, 15, 20, 1, 1, 1, 1, 1, 1];
         Workload {
             weights,
             hot: count,
@@ -102,7 +102,8 @@ impl Workload {
             }
             9 => self.stale(model, object, rng),
             10 => self.replace(model, object, rng),
-            _ => Request::Salvage { object },
+            11 => Request::Salvage { object },
+            _ => model.marks.next(),
         }
     }
 

@@ -228,7 +228,9 @@ impl World {
     pub fn take_stock(&mut self) -> Result<(), Violation> {
         let epochs: BTreeMap<PgId, Epoch> = self.store.accepted_epochs().collect();
         let store = &self.store;
-        self.model = self.model.survived(|object| known(store, object), &epochs)?;
+        self.model = self
+            .model
+            .survived(|object| known(store, object), &epochs, store.mark())?;
         self.model.slots = usize::try_from(self.store.stats().capacity).expect("small") / trivet_core::OBJECT_SIZE;
         let listed = self.store.objects().count();
         if listed != self.model.existing() {

@@ -27,7 +27,7 @@ pub struct Etcd {
     members: Vec<Process>,
     /// Where each serves clients.
     pub ports: Vec<u16>,
-    _data: TempDir,
+    data: TempDir,
 }
 
 impl Etcd {
@@ -48,11 +48,7 @@ impl Etcd {
         for member in &mut members {
             member.start()?;
         }
-        let etcd = Self {
-            members,
-            ports,
-            _data: data,
-        };
+        let etcd = Self { members, ports, data };
         etcd.wait_leader()?;
         Ok(etcd)
     }
@@ -110,6 +106,30 @@ impl Etcd {
         self.members.iter_mut().try_for_each(act)
     }
 
+    /// A copy of what all members have on their disks; none of them may run.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn backup(&self) -> Result<TempDir> {
+        let copy = tempfile::Builder::new().prefix("trivet-etcd-").tempdir_in(disk()?)?;
+        copy_folder(self.data.path(), copy.path())?;
+        Ok(copy)
+    }
+
+    /// Puts a copy in the place of what all members have; without one, nothing. None of them may run.
+    ///
+    /// # Errors
+    /// When it cannot be done.
+    pub fn restore(&self, backup: Option<&TempDir>) -> Result<()> {
+        for at in 0..self.members.len() {
+            std::fs::remove_dir_all(self.data.path().join(format!("m{at}")))?;
+        }
+        match backup {
+            Some(backup) => copy_folder(backup.path(), self.data.path()),
+            None => Ok(()),
+        }
+    }
+
     /// All keys and values that are text and JSON.
     ///
     /// # Errors
@@ -124,6 +144,12 @@ impl Etcd {
         }
         bail!("no member of etcd answers")
     }
+}
+
+/// Copies what is in a folder into another one.
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    Tool::new("cp").arg("-a").arg(from.join(".")).arg(to).ok()?;
+    Ok(())
 }
 
 /// A member about to start.

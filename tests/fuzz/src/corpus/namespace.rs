@@ -19,7 +19,6 @@ ns/use/11/00000000000000a1 {"agreed":[1,5]}
 ns/use/11/00000000000000a2 {}
 ns/reply/192.0.2.1%20host/1f {"node":18}
 ns/reply/192.0.2.1%20host/20 {}
-ns/author/00000000000000a1 {}
 ns/done/00000000000000a1/1f {}
 ns/done/00000000000000a1/20 {"void":true}
 "#;

@@ -38,7 +38,7 @@ fn keys(kv: &Kv) -> Vec<String> {
 fn keys_of(notice: &Notice) -> Vec<String> {
     match notice {
         Notice::Snapshot { keys, .. } => keys.iter().map(|row| row.key.clone()).collect(),
-        Notice::Changes { .. } => panic!("{notice:?}"),
+        Notice::Replaced { .. } | Notice::Changes { .. } => panic!("{notice:?}"),
     }
 }
 
@@ -166,7 +166,9 @@ fn changes_lead_from_any_remembered_state_to_the_last() {
 
 fn revision_of(notice: &Notice) -> Revision {
     match notice {
-        Notice::Snapshot { revision, .. } | Notice::Changes { revision, .. } => *revision,
+        Notice::Snapshot { revision, .. } | Notice::Replaced { revision, .. } | Notice::Changes { revision, .. } => {
+            *revision
+        }
     }
 }
 

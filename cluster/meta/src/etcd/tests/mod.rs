@@ -2,6 +2,7 @@
 
 mod faults;
 mod latencies;
+mod restored;
 mod secrets;
 mod server;
 

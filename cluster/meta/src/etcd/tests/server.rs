@@ -2,7 +2,7 @@
 //! `/dev/shm`, and gone with the value.
 
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -67,7 +67,7 @@ impl Cluster {
             .collect();
         let process = Command::new("etcd")
             .args(["--name", &format!("m{index}"), "--data-dir"])
-            .arg(self.directory.path().join(format!("m{index}")))
+            .arg(self.data(index))
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args([
@@ -151,6 +151,59 @@ impl Cluster {
             process.kill().unwrap();
             process.wait().unwrap();
         }
+    }
+
+    /// What a member that does not run has on its disk, for [`Cluster::restore`].
+    pub(super) fn backup(&self, member: usize) -> TempDir {
+        let copy = directory();
+        self.copy(&self.data(member), &copy.path().join("data"));
+        copy
+    }
+
+    /// Puts a backup in the place of what a member that does not run has on its disk; without one, nothing.
+    pub(super) fn restore(&self, member: usize, backup: Option<&TempDir>) {
+        let data = self.data(member);
+        std::fs::remove_dir_all(&data).unwrap();
+        if let Some(backup) = backup {
+            self.copy(&backup.path().join("data"), &data);
+        }
+    }
+
+    fn data(&self, member: usize) -> PathBuf {
+        self.directory.path().join(format!("m{member}"))
+    }
+
+    fn copy(&self, from: &Path, to: &Path) {
+        assert!(
+            self.members.iter().all(|member| member.process.is_none()),
+            "they stand still"
+        );
+        let copied = Command::new("cp").arg("-a").args([from, to]).status();
+        assert!(copied.unwrap().success());
+    }
+
+    /// Starts the members, none of which runs, where clients that know them do not find them; says where they were.
+    pub(super) fn restart_elsewhere(&mut self) -> Vec<u16> {
+        let elsewhere: Vec<_> = self
+            .members
+            .iter()
+            .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+            .collect();
+        let ports = elsewhere.iter().map(|port| port.local_addr().unwrap().port());
+        let ports: Vec<u16> = ports.collect();
+        drop(elsewhere);
+        self.restart_at(&ports)
+    }
+
+    /// Starts all members anew with these ports for clients; says which they had.
+    pub(super) fn restart_at(&mut self, ports: &[u16]) -> Vec<u16> {
+        (0..self.size()).for_each(|member| self.kill(member));
+        let clients = self.members.iter_mut().zip(ports);
+        let before = clients.map(|(member, port)| std::mem::replace(&mut member.client, *port));
+        let before = before.collect();
+        (0..self.size()).for_each(|member| self.spawn(member));
+        (0..self.size()).for_each(|member| self.wait(member));
+        before
     }
 
     pub(super) fn restart(&mut self, member: usize) {
