@@ -10,7 +10,7 @@ use std::time::Duration;
 use trivet_client::Late;
 use trivet_core::kv::{Change, Compare, Txn};
 use trivet_core::map::encode;
-use trivet_core::{Now, keys};
+use trivet_core::{ClientId, Now, keys};
 
 use crate::event::{Event, Life};
 use crate::network::Place;
@@ -23,6 +23,8 @@ use crate::world::{POOL, Phase, World};
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(10));
 /// A client hears within this time that a caller has left, or that it is still there.
 const HEARSAY: Duration = Duration::from_millis(30);
+/// That a connection has no end is seen with the next turn of the loop.
+const TURN: Duration = Duration::from_millis(1);
 /// A fenced client that did not hear of it ends after this time at most.
 const FENCED: Duration = Duration::from_secs(8);
 
@@ -115,7 +117,11 @@ impl World {
         self.trace
             .line(self.now, format_args!("client {index}: {ticket} came late: {why:?}"));
         let life = self.processes[place].life;
-        let heard = self.now + self.random.duration(Duration::from_nanos(1)..=HEARSAY);
+        let most = match why {
+            Late::Overtaken => TURN,
+            Late::Outdated => HEARSAY,
+        };
+        let heard = self.now + self.random.duration(Duration::from_nanos(1)..=most);
         self.schedule.at(heard, Event::Seen(place, life, ticket));
     }
 
@@ -134,11 +140,13 @@ impl World {
         self.client_step(index, |client, now, out| client.forsake(now, &[ticket], out));
     }
 
-    /// OSDs execute operations of the client from now on.
-    pub(crate) fn register(&mut self, index: usize) {
+    /// OSDs execute operations of the client from now on, and no more of the one that was there before: objects need not
+    /// remember what it did.
+    pub(crate) fn register(&mut self, index: usize, before: ClientId) {
+        let before = self.kv.keys_below(&keys::client(before)).into_iter().map(Change::Delete);
         let key = keys::client(self.clients[index].id);
         let change = Change::put(key, encode(&keys::ClientState {}));
-        self.commit(vec![change]);
+        self.commit(before.chain([change]).collect());
     }
 
     /// In a store that was put back, those are registered that were so before, and no others.

@@ -86,6 +86,10 @@ impl World {
         if done.result != Ok(OpValue::Changed) {
             return;
         }
+        // Nobody hears that any more, and objects need not remember what a fenced client did.
+        if !self.truth.clients.contains_key(&done.id.client) {
+            return;
+        }
         // A PG that began anew in the same step does not say any more who acted.
         let machine = self.osds[place].machine.as_ref();
         let Some(acting) = machine
