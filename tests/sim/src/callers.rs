@@ -10,7 +10,7 @@ use std::time::Duration;
 use trivet_client::Late;
 use trivet_core::kv::{Change, Compare, Txn};
 use trivet_core::map::encode;
-use trivet_core::{ClientId, Now, keys};
+use trivet_core::{Now, keys};
 
 use crate::event::{Event, Life};
 use crate::network::Place;
@@ -140,13 +140,11 @@ impl World {
         self.client_step(index, |client, now, out| client.forsake(now, &[ticket], out));
     }
 
-    /// OSDs execute operations of the client from now on, and no more of the one that was there before: objects need not
-    /// remember what it did.
-    pub(crate) fn register(&mut self, index: usize, before: ClientId) {
-        let before = self.kv.keys_below(&keys::client(before)).into_iter().map(Change::Delete);
+    /// OSDs execute operations of the client from now on.
+    pub(crate) fn register(&mut self, index: usize) {
         let key = keys::client(self.clients[index].id);
         let change = Change::put(key, encode(&keys::ClientState {}));
-        self.commit(before.chain([change]).collect());
+        self.commit(vec![change]);
     }
 
     /// In a store that was put back, those are registered that were so before, and no others.

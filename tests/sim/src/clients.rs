@@ -147,11 +147,11 @@ impl World {
     pub(crate) fn start_client(&mut self, index: usize) {
         let id = ClientId(self.random.draw());
         let slot = &mut self.clients[index];
-        let before = std::mem::replace(&mut slot.id, id);
+        slot.id = id;
         slot.is_fenced = false;
         slot.writer += 1;
         slot.machine = Some(mutants::client(self.mutant, id));
-        self.register(index, before);
+        self.register(index);
     }
 
     pub(crate) fn client_died(&mut self, index: usize) {
