@@ -23,8 +23,6 @@ use crate::world::{POOL, Phase, World};
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(10));
 /// A client hears within this time that a caller has left, or that it is still there.
 const HEARSAY: Duration = Duration::from_millis(30);
-/// That a connection has no end is seen with the next turn of the loop.
-const TURN: Duration = Duration::from_millis(1);
 /// A fenced client that did not hear of it ends after this time at most.
 const FENCED: Duration = Duration::from_secs(8);
 
@@ -117,11 +115,7 @@ impl World {
         self.trace
             .line(self.now, format_args!("client {index}: {ticket} came late: {why:?}"));
         let life = self.processes[place].life;
-        let most = match why {
-            Late::Overtaken => TURN,
-            Late::Outdated => HEARSAY,
-        };
-        let heard = self.now + self.random.duration(Duration::from_nanos(1)..=most);
+        let heard = self.now + self.random.duration(Duration::from_nanos(1)..=HEARSAY);
         self.schedule.at(heard, Event::Seen(place, life, ticket));
     }
 
