@@ -105,9 +105,7 @@ impl World {
             .filter(|&osd| !self.has_copy(osd, asked.object, done.id))
             .collect();
         let changed_nothing = lacking.len() == acting.len() && !asked.writes;
-        // Written to look at: what a fence or a full list made an object forget is no missing copy.
-        let forgotten = self.swarm.has(crate::trouble::Trouble::Fence) && !lacking.is_empty();
-        if acting.len() < self.swarm.min_size || !(forgotten || lacking.is_empty() || changed_nothing) {
+        if acting.len() < self.swarm.min_size || !(lacking.is_empty() || changed_nothing) {
             let number = self.osds[place].number;
             return self.fail(format!(
                 "OSD {number} acknowledges operation {:?} on {}, of which {lacking:?} of the acting {acting:?} have no copy; the \
