@@ -16,6 +16,7 @@ use trivet_store::{State, Store};
 use crate::disk::Disk;
 use crate::mutants;
 use crate::network::Place;
+use crate::osds::OsdSlot;
 use crate::world::{CLUSTER, World};
 
 /// One acknowledgement in so many is compared with the disks.
@@ -118,29 +119,40 @@ impl World {
         }
     }
 
-    /// Whether an OSD has the change durably, as its store has it, or had it when its process ended. What an operator
-    /// has replaced was there when it was said to be.
+    /// Whether an OSD has the change durably: as its store says, or said when its process ended, or as its disk says when
+    /// the store has failed. What an operator has replaced was there when it was said to be.
     fn has_copy(&self, osd: OsdId, object: ObjectId, op: OpId) -> bool {
         let Some(slot) = self.osds.iter().find(|slot| slot.number == osd) else {
             return true;
         };
         let serves = |machine: &&Osd| machine.state() == State::Ready;
-        let machine = slot.machine.as_ref().filter(serves).or(slot.before.as_ref());
-        machine.is_some_and(|machine| has(machine, object, op))
+        match slot.machine.as_ref().filter(serves).or(slot.before.as_ref()) {
+            Some(machine) => has(machine, object, op),
+            None => self.hurts_disks() || self.on_disk(slot, object, op) == Ok(true),
+        }
     }
 
-    /// Takes the power from copies of the members' disks, and looks what fresh stores find on them. Disks that are hurt
-    /// prove nothing.
+    /// Disks that are hurt prove nothing.
+    fn hurts_disks(&self) -> bool {
+        self.swarm.hostile || self.atlas.any()
+    }
+
+    /// What a fresh store finds on a copy of the disk from which the power is taken.
+    fn on_disk(&self, slot: &OsdSlot, object: ObjectId, op: OpId) -> Result<bool, String> {
+        let options = mutants::store_options(self.mutant, (CLUSTER, slot.number));
+        open(slot.disk.without_power(), options).map(|store| store.executed(object, op))
+    }
+
+    /// Compares what the members' stores say with what is on their disks.
     fn try_disks(&mut self, acting: &[OsdId], object: ObjectId, op: OpId) {
-        if self.swarm.hostile || self.atlas.any() {
+        if self.hurts_disks() {
             return;
         }
         for &osd in acting {
             let Some(slot) = self.osds.iter().find(|slot| slot.number == osd) else {
                 continue;
             };
-            let options = mutants::store_options(self.mutant, (CLUSTER, osd));
-            let found = open(slot.disk.without_power(), options).map(|store| store.executed(object, op));
+            let found = self.on_disk(slot, object, op);
             self.copies.opened += 1;
             if found != Ok(true) {
                 let what =

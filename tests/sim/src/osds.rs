@@ -33,7 +33,8 @@ pub struct OsdSlot {
     pub number: OsdId,
     /// The process, while it runs.
     pub machine: Option<Osd>,
-    /// The process before, as it ended: what it knew to be on the disk is there while the next one still reads.
+    /// The process before, as it ended: what it knew to be on the disk is there while the next one still reads. None when
+    /// its store failed, which knows nothing any more.
     pub before: Option<Osd>,
     /// Its disk.
     pub disk: Disk,
@@ -293,8 +294,10 @@ impl World {
             }
             let slot = &mut self.osds[place];
             let ended = slot.machine.take();
-            if ended.as_ref().is_some_and(|machine| machine.state() == State::Ready) {
-                slot.before = ended;
+            match ended.as_ref().map(Osd::state) {
+                Some(State::Ready) => slot.before = ended,
+                Some(State::Failed(_)) => slot.before = None,
+                Some(State::Opening) | None => {}
             }
             match how {
                 End::Killed => slot.disk.kill(),
