@@ -54,9 +54,11 @@ impl Namespace {
         }
     }
 
-    /// Follows the store: first a snapshot of `ns/`, then changes.
+    /// Follows the store: first a snapshot of `ns/`, then changes. What is older than the mirror (a stale read, a repeated
+    /// change) is passed over, unless the store itself was replaced.
     pub fn apply(&mut self, notice: &Notice) {
         match notice {
+            Notice::Snapshot { revision, .. } if *revision < self.revision => {}
             Notice::Snapshot { revision, keys } | Notice::Replaced { revision, keys } => {
                 *self = Namespace {
                     revision: *revision,
@@ -65,11 +67,13 @@ impl Namespace {
                 keys.iter().for_each(|row| self.put(row));
             }
             Notice::Changes { revision, events } => {
+                let known = self.revision;
                 events.iter().for_each(|event| match event {
-                    Event::Put(row) => self.put(row),
-                    Event::Delete { key, .. } => self.delete(key),
+                    Event::Put(row) if row.mod_revision > known => self.put(row),
+                    Event::Delete { key, revision } if *revision > known => self.delete(key),
+                    Event::Put(_) | Event::Delete { .. } => {}
                 });
-                self.revision = *revision;
+                self.revision = known.max(*revision);
             }
         }
     }

@@ -113,11 +113,39 @@ fn damage_is_kept_aside() {
         revision: 10,
         events: events.collect(),
     });
-    namespace.apply(&Notice::Changes {
-        revision: world.namespace.revision(),
+    let mut before = world.namespace.clone();
+    before.apply(&Notice::Changes {
+        revision: 10,
         events: vec![],
     });
-    assert_eq!(namespace, world.namespace, "nothing of it is left");
+    assert_eq!(namespace, before, "nothing of it is left");
+}
+
+#[test]
+fn what_is_older_is_passed_over() {
+    let mut world = World::new();
+    let before = world.store.snapshot();
+    let file = world.file(ROOT, "file");
+    let there = world.namespace.clone();
+    world.namespace.apply(&before);
+    assert_eq!(world.namespace, there, "an older snapshot");
+    world.done(&remove(ROOT, "file"));
+    let gone = world.namespace.clone();
+    let repeated = world.store.log.iter().find(|notice| {
+        let Notice::Changes { events, .. } = notice else {
+            return false;
+        };
+        events
+            .iter()
+            .any(|event| matches!(event, Event::Put(row) if row.key == keys::inode(file)))
+    });
+    world.namespace.apply(repeated.unwrap());
+    assert_eq!(world.namespace, gone, "a repeated change");
+    let Notice::Snapshot { revision, keys } = before else {
+        unreachable!()
+    };
+    world.namespace.apply(&Notice::Replaced { revision, keys });
+    assert_eq!(world.namespace.revision(), revision, "another store");
 }
 
 #[test]
