@@ -100,12 +100,13 @@ impl World {
             return;
         };
         self.copies.checked += 1;
-        let lacking: Vec<OsdId> = acting
+        let copies: Vec<(OsdId, Option<bool>)> = acting
             .iter()
-            .copied()
-            .filter(|&osd| !self.has_copy(osd, asked.object, done.id))
+            .map(|&osd| (osd, self.has_copy(osd, asked.object, done.id)))
             .collect();
-        let changed_nothing = lacking.len() == acting.len() && !asked.writes;
+        let those = |there: bool| copies.iter().filter(move |(_, copy)| *copy == Some(there));
+        let lacking: Vec<OsdId> = those(false).map(|&(osd, _)| osd).collect();
+        let changed_nothing = !asked.writes && those(true).next().is_none();
         if acting.len() < self.swarm.min_size || !(lacking.is_empty() || changed_nothing) {
             let number = self.osds[place].number;
             return self.fail(format!(
@@ -120,15 +121,14 @@ impl World {
     }
 
     /// Whether an OSD has the change durably: as its store says, or said when its process ended, or as its disk says when
-    /// the store has failed. What an operator has replaced was there when it was said to be.
-    fn has_copy(&self, osd: OsdId, object: ObjectId, op: OpId) -> bool {
-        let Some(slot) = self.osds.iter().find(|slot| slot.number == osd) else {
-            return true;
-        };
+    /// the store has failed. None when nobody can tell. What an operator has replaced was there when it was said to be.
+    fn has_copy(&self, osd: OsdId, object: ObjectId, op: OpId) -> Option<bool> {
+        let slot = self.osds.iter().find(|slot| slot.number == osd)?;
         let serves = |machine: &&Osd| machine.state() == State::Ready;
         match slot.machine.as_ref().filter(serves).or(slot.before.as_ref()) {
-            Some(machine) => has(machine, object, op),
-            None => self.hurts_disks() || self.on_disk(slot, object, op) == Ok(true),
+            Some(machine) => Some(has(machine, object, op)),
+            None if self.hurts_disks() => None,
+            None => Some(self.on_disk(slot, object, op) == Ok(true)),
         }
     }
 
