@@ -279,7 +279,11 @@ impl World {
             }
             Stage::Healing if self.all_ready() && self.is_clean() => self.ask_for_scrub(),
             Stage::Scrubbing(number, _) if self.all_ready() && self.is_scrubbed(number) => {
-                return self.healed(number);
+                if self.osds[place].disk.broken().next().is_none() {
+                    return self.healed(number);
+                }
+                self.give_up_disk(place);
+                Stage::Healing
             }
             Stage::Scrubbing(_, asked) if self.now.since(asked) >= SCRUB_AGAIN => Stage::Healing,
             other => other,
@@ -287,6 +291,15 @@ impl World {
         if let Some(hurt) = &mut self.atlas.hurt {
             hurt.stage = next;
         }
+    }
+
+    /// What no scrub reads, like the unused part of a log, can still be broken. A store whose log ends there does not open:
+    /// the operator replaces such a disk in time.
+    fn give_up_disk(&mut self, place: Place) {
+        self.trace
+            .line(self.now, format_args!("place {place} still has broken blocks"));
+        self.end_process(place, End::Killed, false);
+        self.plan_replacement(place);
     }
 
     /// What it has sent still arrives: it shall not be the only one that has a write.
