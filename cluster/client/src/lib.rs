@@ -324,10 +324,13 @@ impl Client {
         }
         jobs.sort_unstable();
         let asks = !mutant!(self.dispatcher, SweepHalf);
-        for (id, numbering) in jobs {
+        // All of them before any goes on: whoever goes on may give others their turn, and those must not ask the PGs of before.
+        for &(id, numbering) in &jobs {
             if let Some(job) = self.jobs.get_mut(&id) {
                 job.renumber(numbering, dropped.get(&id).copied().unwrap_or_default(), asks);
             }
+        }
+        for (id, _) in jobs {
             self.advance(now, id, out);
         }
     }

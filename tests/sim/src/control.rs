@@ -3,7 +3,7 @@
 //! The runner's part is played here as production plays it: leases are kept alive every second, a lease that was not
 //! confirmed for its time to live counts as lost, and a new one is asked for.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use trivet_core::Now;
@@ -39,9 +39,6 @@ pub struct Metadata {
     pub late_until: Now,
     /// Answers to transactions that get lost, per mille.
     pub unknown: u64,
-    /// What became of the transactions of gateways, by place, life and ticket; none for those that are not to be executed
-    /// any more.
-    pub outcomes: BTreeMap<(Place, Life, u64), Option<TxnOutcome>>,
     /// When the last commits were.
     pub commits: VecDeque<(Revision, Now)>,
     /// Counts the stores that took the place of the one before.
@@ -124,16 +121,7 @@ impl World {
             return;
         }
         let before = self.truth.plans.get(&POOL).map(|plan| plan.revision);
-        let known = self.gateway_at(place).is_some() && !self.swarm.has(Trouble::UnknownNames);
-        if let (true, Ask::Txn(ticket, _)) = (known, &ask)
-            && self.metadata.outcomes.contains_key(&(place, life, *ticket))
-        {
-            return;
-        }
         let answer = self.execute(ask);
-        if let (true, Some(Answer::Txn(ticket, outcome))) = (known, &answer) {
-            self.metadata.outcomes.insert((place, life, *ticket), Some(*outcome));
-        }
         self.committed();
         if self.processes[place].life == life {
             self.check_plan(place, before);
@@ -336,17 +324,8 @@ impl World {
     }
 
     /// Nobody waits for the outcome of a transaction any more.
-    pub(crate) fn give_up(&mut self, place: Place, life: Life, ticket: u64) {
-        let known = self.gateway_at(place).is_some() && !self.swarm.has(Trouble::UnknownNames);
-        let outcome = if known {
-            // What was not executed by now never is.
-            let refused = TxnOutcome::Refused(self.kv.revision());
-            let outcome = self.metadata.outcomes.entry((place, life, ticket)).or_insert(None);
-            outcome.unwrap_or(refused)
-        } else {
-            TxnOutcome::Unknown
-        };
-        self.outcome(place, ticket, outcome);
+    pub(crate) fn give_up(&mut self, place: Place, ticket: u64) {
+        self.outcome(place, ticket, TxnOutcome::Unknown);
     }
 
     /// A transaction has ended for its machine, or its outcome will never be known.

@@ -15,6 +15,9 @@ const LONGEST_AWAY: Duration = Duration::from_secs(20);
 impl World {
     /// Makes trouble; says for how long, or that there was nobody to trouble.
     pub(crate) fn trouble_gateway(&mut self, trouble: Trouble, random: &mut Random) -> Option<Duration> {
+        if self.gateways.is_empty() {
+            return None;
+        }
         let gateway = random.index(self.gateways.len());
         let place = self.gateway_place(gateway);
         let user = random.index(self.users.len());

@@ -22,8 +22,6 @@ const OLDEST: Duration = Duration::from_secs(120);
 pub struct TreeWatch {
     order: Order,
     number: u64,
-    /// Answers say nothing any more: changes were repeated.
-    blind: bool,
     /// Handles by node: they are the same at every gateway.
     pub handles: BTreeMap<Node, Bytes>,
     /// Those of directories.
@@ -44,7 +42,6 @@ impl TreeWatch {
         TreeWatch {
             order: Order::new(tree, OLDEST),
             number: 0,
-            blind: false,
             handles: BTreeMap::new(),
             directories: BTreeSet::new(),
             shared,
@@ -55,15 +52,8 @@ impl TreeWatch {
     /// An operation begins; it is known by the number from now on.
     pub fn begin(&mut self, op: TreeOp) -> u64 {
         self.number += 1;
-        if !self.blind {
-            self.order.begin(self.number, op);
-        }
+        self.order.begin(self.number, op);
         self.number
-    }
-
-    /// From now on nothing is judged.
-    pub fn end_of_judgement(&mut self) {
-        self.blind = true;
     }
 
     /// An operation is answered, by a gateway that knew everything until `since`.
@@ -71,9 +61,6 @@ impl TreeWatch {
     /// # Errors
     /// When no order of all operations explains it.
     pub fn end(&mut self, number: u64, now: Now, since: Now, answer: &Answer) -> Result<(), String> {
-        if self.blind {
-            return Ok(());
-        }
         self.order.end(number, now, since, answer)
     }
 

@@ -300,7 +300,7 @@ impl World {
             }
             Event::Done(_, _, done) => self.osd_step(place, trivet_osd::Event::Disk(done)),
             Event::Answer(_, life, connection, asked, answer) => self.answered(place, life, connection, asked, answer),
-            Event::GiveUp(_, life, ticket) => self.give_up(place, life, ticket),
+            Event::GiveUp(_, _, ticket) => self.give_up(place, ticket),
             Event::Watch(_, life) => self.watch(place, life),
             Event::Submit(_, life) => self.think(place, life),
             Event::Lost(_, _, osd) => self.hears_of_loss(place, osd),

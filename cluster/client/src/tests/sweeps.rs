@@ -280,3 +280,23 @@ fn another_number_of_pgs_hides_nothing() {
     let half = || Client::with_mutant(ClientId(5), Mutant::SweepHalf);
     assert!(left_after_renumbering(half(), 1) > 0, "the deliberate bug shows");
 }
+
+#[test]
+fn whoever_waits_for_a_turn_asks_the_pgs_that_there_are_by_then() {
+    let mut scene = Scene::new([]);
+    // Of four PGs each: more than have a turn.
+    let tickets: Vec<Ticket> = (1..=8).collect();
+    for &ticket in &tickets {
+        scene.submit(ticket, ImageOp::Purge);
+    }
+    assert!(scene.ops.len() < 32);
+    for (revision, pg_count) in [(7, 6), (8, 3)] {
+        let generation = u16::try_from(revision).unwrap();
+        scene.act(|client, out| client.notice(Now(0), &numbered(revision, generation, pg_count, &[]), out));
+        scene.ops.retain(|op| op.pg.generation == generation);
+    }
+    scene.act(|client, out| client.tick(millis(1000), out));
+    scene.run();
+    scene.done.sort_unstable();
+    assert_eq!(scene.done, tickets);
+}

@@ -99,11 +99,7 @@ impl World {
     /// A gateway has answered.
     pub(super) fn user_named(&mut self, number: u64, (begun, knew): (Now, Now), reply: &NameReply) {
         let lately = Now(begun.0.saturating_sub(OLDEST));
-        let since = if self.swarm.has(Trouble::StaleNames) {
-            knew.max(lately)
-        } else {
-            knew
-        };
+        let since = knew.max(lately);
         self.traffic.names += 1;
         let node = reply.attributes.map(|attributes| attributes.fileid);
         if let (Some(node), Some(handle)) = (node, &reply.handle) {

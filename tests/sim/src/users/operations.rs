@@ -10,7 +10,6 @@ use super::session::{Ask, Found, Refusal};
 use crate::event::Event;
 use crate::register::OpRef;
 use crate::stamp;
-use crate::trouble::Trouble;
 use crate::workload::{Action, Step};
 use crate::world::{Phase, World};
 
@@ -167,9 +166,6 @@ impl World {
         if pending.first.is_some() {
             self.traffic.repeats += 1;
             pending.op.into_iter().for_each(|op| self.history.repeat(op));
-            if pending.tree.is_some() && !self.swarm.has(Trouble::RepeatNames) {
-                self.tree.end_of_judgement();
-            }
         }
         pending.first.get_or_insert(gateway);
         let mut out = Vec::new();
