@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use trivet_client::{Caller, Late};
+use trivet_client::{Caller, Late, Presence};
 use trivet_core::Now;
 use trivet_core::message::STAMP_LIFE;
 
@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Attendance {
     /// It was there after this: what is being received was not here yet.
     seen: Now,
+    /// Something was heard of it after this.
+    heard: Now,
     /// The bytes that it sent and that no request was made of.
     leftover: usize,
     /// Its operations that are under way.
@@ -41,6 +43,7 @@ impl Attendance {
     pub(crate) fn new(now: Now) -> Attendance {
         Attendance {
             seen: now,
+            heard: now,
             leftover: 0,
             ios: BTreeSet::new(),
             late: BTreeMap::new(),
@@ -74,17 +77,26 @@ impl Attendance {
         self.late.remove(&io);
     }
 
-    /// Takes the operations for which this says more, and since when their caller is known to be there.
-    fn take_seen(&mut self, stood: Now, heard: Option<Now>) -> BTreeMap<Now, Vec<u64>> {
-        let mut seen: BTreeMap<Now, Vec<u64>> = BTreeMap::new();
+    /// Takes the operations for which this says more, and what is known of their caller. That a connection stands is enough
+    /// for what was overtaken, while something was heard of the caller shortly before.
+    fn take_seen(&mut self, stood: Now, heard: Option<Now>) -> BTreeMap<Presence, Vec<u64>> {
+        self.heard = self.heard.max(self.seen).max(heard.unwrap_or_default());
+        let standing = Presence {
+            heard: self.heard,
+            stood,
+        };
+        let mut seen: BTreeMap<Presence, Vec<u64>> = BTreeMap::new();
         for &io in &self.ios {
-            let at = match self.late.get(&io) {
-                Some((Late::Overtaken, since)) => heard.max(Some(stood)).filter(|at| at > since),
-                Some((Late::Outdated, since)) => heard.filter(|at| at > since),
-                None => heard,
+            let heard = |since: Now| heard.filter(|at| *at > since).map(Presence::heard);
+            let presence = match self.late.get(&io) {
+                Some((Late::Overtaken, since)) => {
+                    heard(*since).or((stood > *since && standing.stands()).then_some(standing))
+                }
+                Some((Late::Outdated, since)) => heard(*since),
+                None => heard(Now(0)),
             };
-            if let Some(at) = at {
-                seen.entry(at).or_default().push(io);
+            if let Some(presence) = presence {
+                seen.entry(presence).or_default().push(io);
             }
         }
         self.late.retain(|io, _| !seen.values().any(|ios| ios.contains(io)));
@@ -145,7 +157,8 @@ impl Gateway {
         match origin {
             Origin::Session(conn, _) => {
                 let connection = self.connections.get(&conn);
-                Caller::Seen(connection.map_or(Now(0), |connection| connection.attendance.seen))
+                let seen = connection.map_or(Now(0), |connection| connection.attendance.seen);
+                Caller::Seen(Presence::heard(seen))
             }
             _ => Caller::Own,
         }
@@ -176,8 +189,8 @@ impl Gateway {
         let Some(connection) = self.connections.get_mut(&conn) else {
             return false;
         };
-        for (at, ios) in connection.attendance.take_seen(stood, heard) {
-            self.client.seen(clock.now, &ios, at, &mut self.from_client);
+        for (presence, ios) in connection.attendance.take_seen(stood, heard) {
+            self.client.seen(clock.now, &ios, presence, &mut self.from_client);
         }
         let more = !connection.attendance.late.is_empty();
         self.work(out);
@@ -254,10 +267,37 @@ mod tests {
                 .into_iter()
                 .collect::<Vec<_>>()
         };
+        let heard = |at: u64| Presence::heard(Now(at));
         assert_eq!(seen(10, None, &mut attendance), []);
-        assert_eq!(seen(10, Some(10), &mut attendance), [(Now(10), vec![3])]);
-        assert_eq!(seen(11, None, &mut attendance), [(Now(11), vec![1])]);
-        assert_eq!(seen(12, Some(12), &mut attendance), [(Now(12), vec![1, 2, 3])]);
+        assert_eq!(seen(10, Some(10), &mut attendance), [(heard(10), vec![3])]);
+        let stood = Presence {
+            heard: Now(10),
+            stood: Now(11),
+        };
+        assert_eq!(seen(11, None, &mut attendance), [(stood, vec![1])]);
+        assert_eq!(seen(12, Some(12), &mut attendance), [(heard(12), vec![1, 2, 3])]);
         assert!(attendance.late.is_empty());
+    }
+    #[test]
+    fn behind_a_cut_link_no_end_shows() {
+        let mut attendance = Attendance::new(Now(0));
+        attendance.ios.insert(1);
+        let second = |n: u64| Now(n * 1_000_000_000);
+        attendance.late.insert(1, (Late::Overtaken, second(2)));
+        assert!(
+            attendance.take_seen(second(3), None).is_empty(),
+            "nothing was heard for 3 s"
+        );
+        let heard = Presence::heard(second(4));
+        assert_eq!(
+            attendance.take_seen(second(5), Some(second(4))),
+            [(heard, vec![1])].into()
+        );
+        attendance.late.insert(1, (Late::Overtaken, second(4)));
+        let stands = Presence {
+            heard: second(4),
+            stood: second(5),
+        };
+        assert_eq!(attendance.take_seen(second(5), None), [(stands, vec![1])].into());
     }
 }

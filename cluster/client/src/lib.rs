@@ -36,7 +36,7 @@ use turns::Turns;
 
 #[cfg(any(test, feature = "mutants"))]
 pub use mutant::Mutant;
-pub use stamps::Caller;
+pub use stamps::{Caller, Presence};
 
 /// An operation on the bytes of an image. Ranges may have any alignment and length.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -189,13 +189,13 @@ impl Client {
         self.advance(now, id, out);
     }
 
-    /// Whoever wants these operations was there after `at`: what came too late is sent again if that says more.
-    pub fn seen(&mut self, now: Now, tickets: &[Ticket], at: Now, out: &mut Vec<Effect>) {
+    /// This is known of whoever wants these operations: what came too late is sent again if that says more.
+    pub fn seen(&mut self, now: Now, tickets: &[Ticket], presence: Presence, out: &mut Vec<Effect>) {
         let mut callers: BTreeMap<u64, Caller> = BTreeMap::new();
         for id in tickets.iter().filter_map(|ticket| self.tickets.get(ticket)) {
             let Some(job) = self.jobs.get_mut(id) else { continue };
             if let Caller::Seen(before) = job.caller {
-                job.caller = Caller::Seen(before.max(at));
+                job.caller = Caller::Seen(before.and(presence));
                 callers.insert(*id, job.caller);
             }
         }

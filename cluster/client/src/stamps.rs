@@ -15,13 +15,51 @@ pub(crate) const ASK_EVERY: Duration = Duration::from_millis(250);
 /// Ticks of one OSD are kept about this far apart.
 const GRAIN: Duration = Duration::from_millis(1);
 
+/// That the connection of a caller has no end counts for so long, in the clock of the OSD, after something was heard of it:
+/// who is behind a cut link shows no end. A change that such a caller asked for is older than this and [`STAMP_LIFE`] at
+/// most.
+const STANDS_FOR: Duration = Duration::from_millis(1_500);
+
 /// Who wants an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
     /// This client itself, which is there whenever it sends.
     Own,
-    /// Somebody who was there after this time, as far as is known.
-    Seen(Now),
+    /// Somebody else, of whom this is known.
+    Seen(Presence),
+}
+
+/// What is known of a caller.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Presence {
+    /// It was there after this time: something came from it.
+    pub heard: Now,
+    /// Its connection had no end at this time.
+    pub stood: Now,
+}
+
+impl Presence {
+    /// Something came from it after this time.
+    #[must_use]
+    pub fn heard(at: Now) -> Presence {
+        Presence { heard: at, stood: at }
+    }
+
+    /// What both say together.
+    #[must_use]
+    pub fn and(self, other: Presence) -> Presence {
+        Presence {
+            heard: self.heard.max(other.heard),
+            stood: self.stood.max(other.stood),
+        }
+    }
+
+    /// Whether the caller counts as there at the time at which its connection had no end, as far as this node's clock
+    /// tells; it may have stood still.
+    #[must_use]
+    pub fn stands(self) -> bool {
+        self.stood.since(self.heard) <= STANDS_FOR
+    }
 }
 
 /// The ticks that came from each OSD, oldest first, and when they came.
@@ -47,12 +85,20 @@ impl Stamps {
         let Some(ticks) = self.0.get(&osd) else {
             return Tick::default();
         };
-        let count = match caller {
-            Caller::Own => ticks.len(),
-            Caller::Seen(at) => ticks.partition_point(|(heard, _)| *heard < at),
+        let before = |at: Now| {
+            let count = ticks.partition_point(|(heard, _)| *heard < at);
+            count.checked_sub(1).map(|last| ticks[last].1)
         };
-        let last = count.checked_sub(1).and_then(|last| ticks.get(last));
-        last.map_or(Tick::default(), |(_, tick)| *tick)
+        match caller {
+            Caller::Own => ticks.back().map_or(Tick::default(), |(_, tick)| *tick),
+            Caller::Seen(presence) => {
+                let Some(heard) = before(presence.heard) else {
+                    return Tick::default();
+                };
+                let stood = before(presence.stood).unwrap_or(heard);
+                if heard.age(stood) <= STANDS_FOR { stood } else { heard }
+            }
+        }
     }
 }
 
@@ -71,11 +117,36 @@ mod tests {
         }
         // Seen after this time (in ms); the tick that counts.
         for (seen, tick) in [(10, 0), (11, 1), (20, 1), (21, 2), (30, 2), (31, 3), (99, 3)] {
-            let caller = Caller::Seen(Now(seen * 1_000_000));
+            let caller = Caller::Seen(Presence::heard(Now(seen * 1_000_000)));
             assert_eq!(stamps.stamp(OSD, caller), Tick(tick), "seen at {seen}");
         }
         assert_eq!(stamps.stamp(OSD, Caller::Own), Tick(3));
         assert_eq!(stamps.stamp(OsdId(2), Caller::Own), Tick(0));
+    }
+
+    /// That a connection has no end counts for 1.5 s of the OSD's clock after the caller was heard, whatever this node's says.
+    #[test]
+    fn who_only_shows_no_end_counts_for_a_while() {
+        let mut stamps = Stamps::default();
+        // When a tick came, in ms of this node, and what it was, in ms of the OSD: this node stands still once.
+        for (at, tick) in [(10, 1_000), (510, 1_500), (1_500, 2_490), (1_520, 9_000)] {
+            stamps.heard(Now(at * 1_000_000), OSD, Tick(tick * 1_000_000));
+        }
+        // Heard and stood after these times; the tick that counts.
+        let table = [
+            (20, 20, 1_000),
+            (20, 600, 1_500),
+            (20, 1_510, 2_490),
+            (20, 1_530, 1_000),
+            (1_530, 20, 9_000),
+            (1_510, 1_530, 2_490),
+            (5, 600, 0),
+        ];
+        for (heard, stood, tick) in table {
+            let (heard, stood) = (Now(heard * 1_000_000), Now(stood * 1_000_000));
+            let stamp = stamps.stamp(OSD, Caller::Seen(Presence { heard, stood }));
+            assert_eq!(stamp, Tick(tick * 1_000_000), "{heard:?} {stood:?}");
+        }
     }
 
     #[test]
@@ -84,7 +155,7 @@ mod tests {
         for n in 0..100_000 {
             stamps.heard(Now(n * 100_000), OSD, Tick(n));
             assert_eq!(stamps.stamp(OSD, Caller::Own), Tick(n));
-            let before = stamps.stamp(OSD, Caller::Seen(Now(n * 100_000)));
+            let before = stamps.stamp(OSD, Caller::Seen(Presence::heard(Now(n * 100_000))));
             assert!(before.0 + 25 >= n, "{before:?} at {n}");
         }
         assert!(stamps.0[&OSD].len() <= 3500, "{}", stamps.0[&OSD].len());

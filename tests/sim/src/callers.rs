@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use trivet_client::Late;
+use trivet_client::{Late, Presence};
 use trivet_core::kv::{Change, Compare, Txn};
 use trivet_core::map::encode;
 use trivet_core::{Now, keys};
@@ -123,7 +123,9 @@ impl World {
     pub(crate) fn caller_seen(&mut self, place: Place, ticket: u64) {
         let Some(index) = self.client_at(place) else { return };
         if self.clients[index].is_wanted(ticket) {
-            self.client_step(index, |client, now, out| client.seen(now, &[ticket], now, out));
+            self.client_step(index, |client, now, out| {
+                client.seen(now, &[ticket], Presence::heard(now), out)
+            });
         }
     }
 

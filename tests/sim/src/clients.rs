@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use trivet_client::{Caller, Client, Effect, IoError};
+use trivet_client::{Caller, Client, Effect, IoError, Presence};
 use trivet_core::kv::Notice;
 use trivet_core::message::Message;
 use trivet_core::{ClientId, NodeId, Now, OsdId};
@@ -258,7 +258,14 @@ impl World {
     /// The machine hears of an operation whose caller was there after `seen`, by its clock.
     pub(crate) fn begin(&mut self, index: usize, ticket: u64, step: Step, seen: Now) {
         self.client_step(index, |client, now, out| {
-            client.submit(now, ticket, step.image, step.op, Caller::Seen(seen), out);
+            client.submit(
+                now,
+                ticket,
+                step.image,
+                step.op,
+                Caller::Seen(Presence::heard(seen)),
+                out,
+            );
         });
     }
 
