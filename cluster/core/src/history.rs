@@ -2,7 +2,8 @@
 //!
 //! Each interval says: somebody of this acting set has to be heard, for each of them has all that the set acknowledged.
 //! A later interval whose set is part of an earlier one's says more than that. So the earlier one can go, unless it is
-//! the first: the first one was complete when its epoch began, and versions older than that are judged by it alone. The
+//! the first: the first one was complete when its epoch began, and versions older than that are judged by it alone. After
+//! the metadata was adopted all that were heard are the first together, each in an interval of its own of one epoch. The
 //! last one stays as it is, too: its primary may still answer reads. Of intervals for PGs of an earlier generation,
 //! each generation's PG has a first and a last one.
 //!
@@ -39,7 +40,8 @@ impl History {
 fn is_between(intervals: &[Interval], index: usize) -> bool {
     let own = &intervals[index];
     let same = |other: &&Interval| other.active && other.of == own.of;
-    own.active && intervals[..index].iter().any(|i| same(&i)) && intervals[index + 1..].iter().any(|i| same(&i))
+    let is_earlier = |other: &Interval| same(&other) && other.epoch < own.epoch;
+    own.active && intervals[..index].iter().any(is_earlier) && intervals[index + 1..].iter().any(|i| same(&i))
 }
 
 fn common(one: &Interval, other: &Interval) -> Vec<OsdId> {
@@ -199,6 +201,20 @@ mod tests {
             }
             assert_eq!(long.intervals.last(), short.intervals.last());
             assert_eq!(long.intervals.first(), short.intervals.first());
+        }
+    }
+
+    /// Who was heard when the metadata was adopted: versions from before are judged by all of them.
+    #[test]
+    fn those_that_are_the_first_together_stay() {
+        let mut history = history("1 2 3 2 31");
+        for interval in &mut history.intervals[..3] {
+            interval.epoch = Epoch(1);
+        }
+        for limit in [9, 1] {
+            history.merge(limit);
+            let first = history.intervals.iter().filter(|interval| interval.epoch == Epoch(1));
+            assert_eq!(first.count(), 3, "{}", words(&history));
         }
     }
 }
