@@ -236,13 +236,15 @@ impl Lane {
     }
 
     /// A copy of an operation that waits says more than the first one did of what its client has heard.
-    pub(crate) fn renew(&mut self, copy: &Op) {
-        if let Some((_, op)) = self
-            .waiting
-            .iter_mut()
-            .find(|(_, op)| op.id == copy.id && op.answered <= copy.answered)
-        {
+    pub(crate) fn renew(&mut self, copy: &Op, now: Tick) {
+        let Some((_, op)) = self.waiting.iter_mut().find(|(_, op)| op.id == copy.id) else {
+            return;
+        };
+        if op.answered <= copy.answered {
             (op.answered, op.previous) = (copy.answered, copy.previous);
+        }
+        if copy.stamp.age(now) < op.stamp.age(now) {
+            op.stamp = copy.stamp;
         }
     }
 

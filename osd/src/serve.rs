@@ -75,7 +75,7 @@ impl Osd {
         let id = op.pg;
         let serve_missing = mutant!(self.options, ServeMissing);
         let read_unsettled = mutant!(self.options, ReadUnsettled) && !op.action.is_mutation();
-        let lane = self.new_lane(object);
+        let (lane, tick) = (self.new_lane(object), self.tick_now());
         let crowded = op.action.is_mutation() && !self.can_remember(id, object, &op);
         let Some(pg) = self.pgs.get_mut(&id) else { return };
         let is_missing = pg.missing.contains_key(&object) && !serve_missing;
@@ -84,15 +84,19 @@ impl Osd {
         }
         let lane = pg.lanes.entry(object).or_insert(lane);
         if lane.knows(op.id) {
-            lane.renew(&op);
+            lane.renew(&op, tick);
             return self.continue_lane(id, object, out);
         }
         let has_to_wait = !lane.waiting.is_empty() || lane.changing().intersects(mask_of(&op.action));
         let blocked = is_missing || lane.is_unequal() || crowded || (has_to_wait && !read_unsettled);
         if blocked {
             lane.waiting.push_back((client, op));
+            // What waits before it may lack the room to be remembered that this one has, and nothing else may ever end here.
+            let nothing_ends = lane.running.is_empty();
             if is_missing {
                 self.heal(id, object, out);
+            } else if nothing_ends {
+                self.continue_lane(id, object, out);
             }
         } else {
             self.start(id, object, client, op, out);

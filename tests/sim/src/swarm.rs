@@ -127,8 +127,7 @@ impl Swarm {
             out_after: *random.pick(&[600, 10, 10]).unwrap_or(&600),
             drift: *random.pick(&[0, 50, 500]).unwrap_or(&0),
             depth: match 1 + random.index(8) {
-                // More of them than this do not get ahead on one object: decision 0006, what is open.
-                8 if clients <= 8 && root.fork("deep").one_in(2) => DEEP,
+                8 if root.fork("deep").one_in(2) => DEEP,
                 depth => depth,
             },
             think: Duration::from_millis(clients * random.range(50..=120)),
