@@ -660,6 +660,10 @@ impl Gateway {
         out.extend(connection.pause_or_go_on(conn));
         self.note_open(conn);
         for (ticket, request) in std::mem::take(&mut self.requests) {
+            // What a client that is gone had asked for and was put off is not begun any more.
+            if was_gone && !matches!(request, Request::Touch { .. }) {
+                continue;
+            }
             self.take_request(Origin::Session(conn, ticket), request, out);
         }
         if let Err(ending) = result
