@@ -175,7 +175,7 @@ impl World {
 
     /// Something may have been committed: everybody who watches will hear of it.
     pub(crate) fn committed(&mut self) {
-        if self.kv.revision() == self.truth.revision {
+        if self.kv.own_revision() <= self.truth.revision {
             return;
         }
         let notice = self
@@ -263,7 +263,7 @@ impl World {
         let process = &mut self.processes[place];
         process.watch = Some(*revision);
         process.watching = false;
-        if *revision < self.kv.revision() {
+        if *revision < self.kv.own_revision() {
             self.wake(place);
         }
         if place < self.osds.len() {
@@ -299,6 +299,7 @@ impl World {
                 if let Some(index) = self.gateway_at(place) {
                     self.gateway_hears(index, asked, revision);
                 }
+                    self.beat(index, revision);
             }
             Answer::Granted(lease) if self.processes[place].lease.is_none() => {
                 self.processes[place].kept = asked;

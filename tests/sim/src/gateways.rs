@@ -27,6 +27,8 @@ use crate::world::{POOL, World};
 const PRESENCE: u64 = 1 << 62;
 /// The wall clock at the beginning of a run, seconds since 1970.
 const EPOCH: i64 = 1_800_000_000;
+/// Tickets of its beats.
+const BEAT: u64 = 1 << 63;
 /// The cluster's number, and the secret that file handles are sealed with.
 const CLUSTER: u64 = 5;
 const SECRET: [u8; 16] = [3; 16];
@@ -41,6 +43,8 @@ pub struct GatewaySlot {
     shown: u64,
     effects: Vec<Effect>,
     /// Clients of which it wants to know whether they are there.
+    /// Counts its beats.
+    beats: u64,
     listening: BTreeSet<ConnKey>,
     /// When it ran last, and before that, by its clock.
     turns: (Now, Now),
@@ -344,3 +348,28 @@ impl World {
         }
     }
 }
+    /// Where the last commit is somebody else's, of which a watch says nothing, the runner writes a key of its own: what comes
+    /// back with it is all that there was before.
+    pub(crate) fn beat(&mut self, index: usize, revision: Revision) {
+        let place = self.gateway_place(index);
+        let process = &self.processes[place];
+        let known = process.watch.unwrap_or(0);
+        let is_foreign = known < revision && self.kv.own_revision() <= known;
+        let Some(lease) = process.lease.filter(|_| is_foreign) else {
+            return;
+        };
+        let slot = &mut self.gateways[index];
+        slot.beats += 1;
+        let ticket = BEAT + slot.beats;
+        let change = Change::Put {
+            key: keys::gateway_beat(slot.id),
+            value: Bytes::new(),
+            lease: Some(lease),
+        };
+        let txn = Txn {
+            compare: Vec::new(),
+            changes: vec![change],
+        };
+        self.transact(place, ticket, txn);
+    }
+

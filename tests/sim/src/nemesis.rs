@@ -300,6 +300,10 @@ impl World {
             }
             Trouble::Pgs => return self.want_pgs(random),
             Trouble::Restored => return self.restore_metadata(random),
+            Trouble::Foreign => {
+                self.kv.commit_foreign(random.range(1..=100));
+                Duration::ZERO
+            }
             Trouble::NoRecovery => {
                 let lasts = span(random, Duration::from_secs(5), Duration::from_secs(200));
                 self.heal_nothing(true);

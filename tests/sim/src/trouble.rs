@@ -167,6 +167,8 @@ troubles! {
     UserBreak "user-break" 30 Gateway;
     /// Users write to files that others remove.
     WriteRemoved "write-removed" 60 Gateway;
+    /// Others that share the metadata store commit something.
+    Foreign "foreign-commits" 15 Metadata;
 }
 
 /// Troubles that the system does not withstand yet, and why. They are made only if they are asked for.
