@@ -34,6 +34,8 @@ pub(crate) struct Fences {
     /// The transaction that registers this gateway.
     registering: Option<u64>,
     registered: bool,
+    /// It was registered and is not any more: others count on it that nothing of this id is executed, for ever.
+    is_fenced: bool,
     under_way: BTreeMap<ClientId, Progress>,
     complete: BTreeSet<ClientId>,
     /// Since when clients that are registered are seen to be dead.
@@ -41,16 +43,16 @@ pub(crate) struct Fences {
 }
 
 impl Gateway {
-    /// Has OSDs execute operations of this gateway, and says so if it is fenced.
+    /// Has OSDs execute operations of this gateway, and says so if it is fenced: never again, then, under this id.
     pub(crate) fn enlist(&mut self, out: &mut Vec<Effect>) {
         let map = self.client.map();
-        if map.revision == 0 {
+        if map.revision == 0 || self.fences.is_fenced {
             return;
         }
         if map.clients.contains_key(&self.id) {
             self.fences.registered = true;
         } else if self.fences.registered {
-            self.fences.registered = false;
+            self.fences.is_fenced = true;
             out.push(Effect::Fenced);
         } else if self.fences.registering.is_none() {
             let key = keys::client(self.id);
