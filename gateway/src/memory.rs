@@ -101,11 +101,13 @@ impl Memory {
 impl Connection {
     /// Takes in what it has now.
     pub(crate) fn settle(&mut self, now: Now, memory: &mut Memory) {
-        let (buffered, missing) = (self.buffered, self.session.hint());
-        // Of a client that is gone nothing more comes, and nothing is kept of what it asked for.
-        let (message, held) = match self.gone && !mutant!(memory.options, KeepForEnded) {
-            true => (0, 0),
-            false => (buffered.saturating_add(missing), self.session.held()),
+        // Of a client that is gone nothing more comes, and nothing is kept of what it sent or asked for.
+        let (buffered, message, held) = match self.gone && !mutant!(memory.options, KeepForEnded) {
+            true => (0, 0, 0),
+            false => {
+                let message = self.buffered.saturating_add(self.session.hint());
+                (self.buffered, message, self.session.held())
+            }
         };
         memory.settle(now, &mut self.account, held, buffered, message);
     }
