@@ -183,6 +183,8 @@ impl World {
             .changes_since(self.truth.revision)
             .unwrap_or_else(|| self.kv.snapshot());
         self.truth.apply(&notice);
+        self.look_for_truncation(&notice);
+        self.look_for_calls(&notice);
         self.metadata.commits.push_back((self.truth.revision, self.now));
         if self.metadata.commits.len() > COMMITS {
             self.metadata.commits.pop_front();
@@ -298,8 +300,8 @@ impl World {
             Answer::Last(asked, revision) => {
                 if let Some(index) = self.gateway_at(place) {
                     self.gateway_hears(index, asked, revision);
-                }
                     self.beat(index, revision);
+                }
             }
             Answer::Granted(lease) if self.processes[place].lease.is_none() => {
                 self.processes[place].kept = asked;
