@@ -10,6 +10,7 @@ use trivet_core::{ImageId, Now};
 use trivet_namespace::{Caller, Operation, Time, Trimming};
 
 use crate::gateway::{Effect, Gateway, Origin};
+use crate::options::mutant;
 use crate::session::Space;
 
 /// Images whose data is removed at the same time.
@@ -88,6 +89,8 @@ impl Gateway {
             }
             if trimming.by == self.id {
                 self.start_trim(image);
+            } else if mutant!(self.options, LeaveTrims) {
+                continue;
             } else if !self.is_fenced(trimming.by) {
                 self.fence(trimming.by, out);
             } else {
@@ -100,12 +103,13 @@ impl Gateway {
 
     fn start_purges(&mut self) {
         let now = self.clock.now;
+        let in_use_too = mutant!(self.options, PurgeInUse);
         let purging = &mut self.background.purging;
         purging.retain(|_, stage| !stage.is_due(now));
         let room = PURGES.saturating_sub(purging.len());
         let purges = self.namespace.purges().map(|(id, _)| id);
         let next: Vec<ImageId> = purges
-            .filter(|id| !purging.contains_key(id) && !self.namespace.is_used(*id))
+            .filter(|id| !purging.contains_key(id) && (in_use_too || !self.namespace.is_used(*id)))
             .take(room)
             .collect();
         for image in next {

@@ -16,6 +16,7 @@ use trivet_core::Now;
 use trivet_core::message::STAMP_LIFE;
 
 use crate::gateway::{Clock, ConnKey, Effect, Gateway, Origin};
+use crate::options::mutant;
 use crate::session::{Ending, Ticket};
 
 /// Callers of operations that take longer are looked for before their operations come late.
@@ -141,6 +142,9 @@ impl Gateway {
         connection.buffered = 0;
         connection.settle(self.clock.now, &mut self.memory);
         connection.attendance.late.clear();
+        if mutant!(self.options, SendForEnded) {
+            return self.note_open(conn);
+        }
         let ios: Vec<u64> = std::mem::take(&mut connection.attendance.ios).into_iter().collect();
         for io in &ios {
             if let Some((image, began)) = self.forget_io(*io) {
@@ -169,6 +173,17 @@ impl Gateway {
         let Origin::Session(conn, _) = origin else {
             unreachable!("this gateway knows that it is there itself")
         };
+        let is_gone = self.connections.get(&conn).is_none_or(|connection| connection.gone);
+        let believed = match is_gone {
+            true => mutant!(self.options, SendForEnded),
+            false => mutant!(self.options, BelievePresent),
+        };
+        if believed {
+            let now = self.clock.now;
+            return self
+                .client
+                .seen(now, &[io], Presence::heard(now), &mut self.from_client);
+        }
         if let Some(connection) = self.connections.get_mut(&conn) {
             connection.attendance.late.insert(io, (why, self.clock.now));
             out.push(Effect::Listen(conn));

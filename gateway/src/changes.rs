@@ -11,6 +11,7 @@ use trivet_core::{ImageId, PoolId, keys};
 use trivet_namespace::{CallId, Caller, Context, NsError, Numbers, Operation, Outcome, Plan, SetTime, Time};
 
 use crate::gateway::{Effect, Gateway, Origin};
+use crate::options::mutant;
 use crate::outcomes::Attempt;
 use crate::session::Finished;
 
@@ -101,7 +102,8 @@ impl Gateway {
             self.changes.unregistered.push(change);
             return;
         }
-        if let Some(outcome) = change.call.as_ref().and_then(|call| self.namespace.reply(call)) {
+        let known = change.call.as_ref().and_then(|call| self.namespace.reply(call));
+        if let Some(outcome) = known.filter(|_| !mutant!(self.options, ForgetReplies)) {
             return self.finish_change(&change, Ok(outcome), out);
         }
         let wanted = change.pool.or_else(|| self.default_pool());
@@ -124,7 +126,7 @@ impl Gateway {
                 if matches!(change.operation, Operation::Reserve { .. }) {
                     plan.txn.compare.push(Compare::Absent(keys::HALTED.to_owned()));
                 }
-                if let Some(call) = &change.call {
+                if let Some(call) = change.call.as_ref().filter(|_| !mutant!(self.options, ForgetReplies)) {
                     self.namespace.sign_call(&mut plan.txn, call, &plan.outcome);
                 }
                 self.send_change(change, plan, out);
@@ -165,6 +167,11 @@ impl Gateway {
             TxnOutcome::Refused(_) => {
                 self.attempt_failed(&mut attempt);
                 self.change_refused(attempt, out);
+            }
+            TxnOutcome::Unknown if mutant!(self.options, PlanAgain) => {
+                // The reply that it left would tell, too.
+                attempt.change.call = None;
+                self.change_not_executed(attempt, out);
             }
             TxnOutcome::Unknown => self.attempt_unknown(attempt),
         }

@@ -14,6 +14,7 @@ use trivet_core::map::encode;
 use trivet_core::{ClientId, Now};
 
 use crate::gateway::{Effect, Gateway, Origin};
+use crate::options::mutant;
 
 /// The key of a gateway that has been dead for this long is deleted, though nobody has to know.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
@@ -33,6 +34,8 @@ pub(crate) struct Fences {
     /// The transaction that registers this gateway.
     registering: Option<u64>,
     registered: bool,
+    /// It was registered and is not any more: others count on it that nothing of this id is executed, for ever.
+    is_fenced: bool,
     under_way: BTreeMap<ClientId, Progress>,
     complete: BTreeSet<ClientId>,
     /// Since when clients that are registered are seen to be dead.
@@ -40,16 +43,16 @@ pub(crate) struct Fences {
 }
 
 impl Gateway {
-    /// Has OSDs execute operations of this gateway, and says so if it is fenced.
+    /// Has OSDs execute operations of this gateway, and says so if it is fenced: never again, then, under this id.
     pub(crate) fn enlist(&mut self, out: &mut Vec<Effect>) {
         let map = self.client.map();
-        if map.revision == 0 {
+        if map.revision == 0 || self.fences.is_fenced {
             return;
         }
         if map.clients.contains_key(&self.id) {
             self.fences.registered = true;
         } else if self.fences.registered {
-            self.fences.registered = false;
+            self.fences.is_fenced = true;
             out.push(Effect::Fenced);
         } else if self.fences.registering.is_none() {
             let key = keys::client(self.id);
@@ -65,6 +68,9 @@ impl Gateway {
 
     /// Whether nothing of a gateway is executed any more, for certain.
     pub(crate) fn is_fenced(&self, client: ClientId) -> bool {
+        if mutant!(self.options, TrustLeases) {
+            return !self.client.map().gateways.contains_key(&client);
+        }
         self.fences.complete.contains(&client)
     }
 
@@ -134,6 +140,11 @@ impl Gateway {
     /// Asks every PG to know what was committed.
     fn ask_everywhere(&mut self, client: ClientId, revision: Revision, out: &mut Vec<Effect>) {
         let pools: Vec<_> = self.client.map().pools.keys().copied().collect();
+        let pools = if mutant!(self.options, FenceWithoutBarrier) {
+            Vec::new()
+        } else {
+            pools
+        };
         let asked = pools.iter().map(|_| self.number()).collect::<Vec<u64>>();
         let progress = Progress::Asking(asked.iter().copied().collect());
         self.fences.under_way.insert(client, progress);

@@ -14,6 +14,7 @@ use trivet_core::kv::Revision;
 use trivet_core::{ImageId, Now};
 
 use crate::gateway::{ConnKey, Effect, Gateway};
+use crate::options::{Options, mutant};
 use crate::session::Ending;
 
 /// A mirror that is older opens nothing. The store is asked twice a second; an etcd that elects another leader does not
@@ -51,6 +52,7 @@ pub struct Answer {
 /// What is known of the metadata store and of the mirror's age.
 #[derive(Debug, Default)]
 pub(crate) struct Freshness {
+    pub(crate) options: Options,
     /// The mirror has everything that was committed by then.
     as_of: Option<Now>,
     /// The store's last commits as it said, and when it was asked, that the mirror does not have yet.
@@ -134,7 +136,8 @@ impl Freshness {
 
     /// Whether nothing may be opened by its name.
     pub(crate) fn is_stale(&self, now: Now) -> bool {
-        self.went_back.is_some() || self.age(now).is_none_or(|age| age > FRESH)
+        let too_old = |age| age > FRESH && !mutant!(self.options, OpenStale);
+        self.went_back.is_some() || self.age(now).is_none_or(too_old)
     }
 
     /// The commit that the store had, and the lower one that it has now.

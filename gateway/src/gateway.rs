@@ -29,6 +29,7 @@ use crate::iscsi::IscsiSession;
 use crate::memory::{Account, Memory};
 use crate::nbd::NbdSession;
 use crate::nfs::{NfsServer, NfsSession};
+use crate::options::{Options, mutant};
 use crate::outcomes::Outcomes;
 use crate::scrub::Scrubs;
 use crate::session::{Desk, Ending, Finished, InFlight, Request, Session, Space, Ticket};
@@ -148,6 +149,7 @@ struct Io {
 /// See the module.
 pub struct Gateway {
     pub(crate) id: ClientId,
+    pub(crate) options: Options,
     pub(crate) started: Now,
     pub(crate) namespace: Namespace,
     pub(crate) numbers: Numbers,
@@ -196,6 +198,7 @@ impl Gateway {
     pub fn new(id: ClientId, clock: Clock, nfs: NfsServer, cluster: u64) -> Gateway {
         Gateway {
             id,
+            options: Options::default(),
             started: clock.now,
             namespace: Namespace::default(),
             numbers: Numbers::default(),
@@ -231,6 +234,16 @@ impl Gateway {
             next: 1,
             last_tick: clock.now,
         }
+    }
+
+    /// The same with a deliberate bug.
+    #[cfg(feature = "mutants")]
+    #[must_use]
+    pub fn with_mutant(mut self, mutant: crate::Mutant) -> Gateway {
+        self.options.mutant = Some(mutant);
+        self.freshness.options = self.options;
+        self.memory.options = self.options;
+        self
     }
 
     /// Its name in the cluster.
@@ -306,6 +319,11 @@ impl Gateway {
         out: &mut Vec<Effect>,
     ) -> usize {
         self.at(clock);
+        let quiet = if mutant!(self.options, ReadAfterStop) {
+            clock.now
+        } else {
+            quiet
+        };
         if self.refuses(conn, quiet, out) {
             input.clear();
             return 0;
@@ -457,7 +475,8 @@ impl Gateway {
             self.with_session(conn, out, |session, desk, bytes| session.tick(desk, bytes));
         }
         let gone = self.connections.iter().filter(|(_, c)| c.gone).map(|(&conn, _)| conn);
-        let done: Vec<ConnKey> = gone.filter(|conn| !self.is_changing(*conn)).collect();
+        let kept = mutant!(self.options, KeepForEnded);
+        let done: Vec<ConnKey> = gone.filter(|conn| !kept && !self.is_changing(*conn)).collect();
         for conn in done {
             self.connections.remove(&conn);
         }
@@ -648,6 +667,7 @@ impl Gateway {
             space,
             touched: &self.background.touched,
             freshness: &self.freshness,
+            options: self.options,
             requests: &mut self.requests,
             next_ticket: &mut self.next,
         };
@@ -660,6 +680,10 @@ impl Gateway {
         out.extend(connection.pause_or_go_on(conn));
         self.note_open(conn);
         for (ticket, request) in std::mem::take(&mut self.requests) {
+            // What a client that is gone had asked for and was put off is not begun any more.
+            if was_gone && !matches!(request, Request::Touch { .. }) {
+                continue;
+            }
             self.take_request(Origin::Session(conn, ticket), request, out);
         }
         if let Err(ending) = result

@@ -346,6 +346,7 @@ mod tests {
                 space: Space::default(),
                 touched: &BTreeMap::new(),
                 freshness: &crate::fresh::Freshness::always(),
+                options: crate::options::Options::default(),
                 requests: &mut self.asked,
                 next_ticket: &mut self.next_ticket,
             };

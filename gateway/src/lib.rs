@@ -20,6 +20,7 @@ pub mod iscsi;
 pub mod memory;
 pub mod nbd;
 pub mod nfs;
+mod options;
 mod outcomes;
 mod scrub;
 pub mod session;
@@ -27,3 +28,6 @@ pub mod status;
 #[cfg(test)]
 mod test_tree;
 mod uses;
+
+#[cfg(feature = "mutants")]
+pub use options::Mutant;

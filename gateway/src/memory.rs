@@ -12,6 +12,7 @@ use std::time::Duration;
 use trivet_core::Now;
 
 use crate::gateway::{ConnKey, Connection, Effect, Gateway};
+use crate::options::{Options, mutant};
 use crate::session::Ending;
 
 /// The budget of a gateway that was not told another one, bytes.
@@ -24,6 +25,7 @@ const WHOLE: Duration = Duration::from_secs(60);
 /// The budget, and what is taken of it.
 #[derive(Debug)]
 pub(crate) struct Memory {
+    pub options: Options,
     pub budget: usize,
     pub used: usize,
 }
@@ -31,6 +33,7 @@ pub(crate) struct Memory {
 impl Default for Memory {
     fn default() -> Memory {
         Memory {
+            options: Options::default(),
             budget: BUDGET,
             used: 0,
         }
@@ -98,11 +101,13 @@ impl Memory {
 impl Connection {
     /// Takes in what it has now.
     pub(crate) fn settle(&mut self, now: Now, memory: &mut Memory) {
-        let (buffered, missing) = (self.buffered, self.session.hint());
-        // Of a client that is gone nothing more comes, and nothing is kept of what it asked for.
-        let (message, held) = match self.gone {
-            true => (0, 0),
-            false => (buffered.saturating_add(missing), self.session.held()),
+        // Of a client that is gone nothing more comes, and nothing is kept of what it sent or asked for.
+        let (buffered, message, held) = match self.gone && !mutant!(memory.options, KeepForEnded) {
+            true => (0, 0, 0),
+            false => {
+                let message = self.buffered.saturating_add(self.session.hint());
+                (self.buffered, message, self.session.held())
+            }
         };
         memory.settle(now, &mut self.account, held, buffered, message);
     }
@@ -182,7 +187,7 @@ mod tests {
     fn memory() -> Memory {
         Memory {
             budget: 256 * MIB,
-            used: 0,
+            ..Memory::default()
         }
     }
 
@@ -257,7 +262,7 @@ mod tests {
     fn a_message_larger_than_any_share_passes_when_nobody_else_has_anything() {
         let mut memory = Memory {
             budget: 16 * MIB,
-            used: 0,
+            ..Memory::default()
         };
         let mut account = Account::default();
         memory.settle(Now(0), &mut account, 0, 4096, 64 * MIB);

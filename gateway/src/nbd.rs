@@ -19,6 +19,7 @@ use trivet_core::{ImageId, Now};
 use trivet_namespace::{Kind, Namespace};
 use trivet_nbd::{Command, Connection, Export, Exports, Handle, Limits, NbdError, Request};
 
+use crate::options::mutant;
 use crate::session::{Desk, Ending, Finished, InFlight, Session, Ticket};
 
 /// The handshake must be over by then.
@@ -66,6 +67,13 @@ impl NbdSession {
         } = request;
         let image = ImageId(export);
         let size = Tree(desk.namespace).size(image);
+        let size = size.map(|size| {
+            if mutant!(desk.options, WriteBeyondEnd) {
+                u64::MAX
+            } else {
+                size
+            }
+        });
         let checked = size.ok_or(NbdError::Io).and_then(|size| check_end(&command, size));
         if let Err(error) = checked {
             self.connection.reply(handle, Err(error), out);
@@ -315,6 +323,7 @@ mod tests {
                 space: Space::default(),
                 touched: &BTreeMap::new(),
                 freshness: &crate::fresh::Freshness::always(),
+                options: crate::options::Options::default(),
                 requests: &mut self.asked,
                 next_ticket: &mut self.next_ticket,
             };

@@ -10,6 +10,7 @@ use trivet_core::{ImageId, Now};
 use trivet_namespace::{CallId, Caller, Namespace, NsError, Operation, Outcome, Time};
 
 use crate::fresh::Freshness;
+use crate::options::Options;
 
 /// Names a request of one session until it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -135,6 +136,8 @@ pub struct Desk<'a> {
     pub(crate) touched: &'a std::collections::BTreeMap<ImageId, Time>,
     /// Answers [`Desk::is_stale`] and [`Desk::was_served`].
     pub(crate) freshness: &'a Freshness,
+    /// How the gateway behaves.
+    pub(crate) options: Options,
     /// Collects the requests; the gateway takes them after the call.
     pub(crate) requests: &'a mut Vec<(Ticket, Request)>,
     /// The next ticket's number.

@@ -13,6 +13,7 @@ use trivet_namespace::{Caller, Inode, Operation, Time, Trimming, Use, image_of};
 
 use crate::admin::metrics::Protocol;
 use crate::gateway::{ConnKey, Effect, Gateway, Origin};
+use crate::options::mutant;
 use crate::session::Finished;
 
 /// How long an image has to be left alone until its use ends.
@@ -240,7 +241,8 @@ impl Gateway {
 
     /// Whether data may go that the image's last truncation cut off.
     pub(crate) fn has_grace(&self, image: ImageId) -> bool {
-        self.has_seen_cut(image) && self.namespace.others_agree(image, self.id)
+        let agreed = self.has_seen_cut(image) && self.namespace.others_agree(image, self.id);
+        agreed || mutant!(self.options, NoGrace)
     }
 
     /// Whether nothing of this gateway is under way that began before the image's last truncation.
@@ -248,6 +250,10 @@ impl Gateway {
         let cut = self.namespace.inode(image).and_then(|inode| inode.cut);
         let usage = self.uses.images.get(&image);
         usage.is_none_or(|usage| usage.has_seen(cut)) && !self.is_growing_from(image, cut)
+    }
+
+    fn may_agree(&self, image: ImageId) -> bool {
+        self.has_seen_cut(image) || mutant!(self.options, AgreeEarly)
     }
 
     /// Something has ended for which the agreement to a truncation may have waited.
@@ -321,7 +327,7 @@ impl Gateway {
             return;
         }
         for (origin, op) in std::mem::take(&mut self.usage_of(image).waiting) {
-            let grows = self.protocol_of(origin) == Some(Protocol::Nfs);
+            let grows = self.protocol_of(origin) == Some(Protocol::Nfs) || mutant!(self.options, WriteBeyondEnd);
             match extent.map(|extent| (extent.judge(&op, grows), extent.cut)) {
                 None => self.refuse_io(origin, IoError::Damaged),
                 Some((Verdict::Fail(error), _)) => self.refuse_io(origin, error),
@@ -336,6 +342,9 @@ impl Gateway {
 
     /// Whether all gateways know that this one uses the image, or find out before they remove data.
     fn is_user(&mut self, image: ImageId) -> bool {
+        if mutant!(self.options, WriteWithoutKey) {
+            return true;
+        }
         let is_known = self.namespace.use_of(image, self.id).is_some();
         let revision = self.namespace.revision();
         let usage = self.usage_of(image);
@@ -381,7 +390,7 @@ impl Gateway {
         let inode = self.namespace.inode(image);
         match (key, inode) {
             (Some(_), _) if usage.leaving || self.is_idle(image, usage) => Some(Step::Leave),
-            (Some(key), Some(inode)) if key.agreed != inode.cut && self.has_seen_cut(image) => Some(Step::Agree),
+            (Some(key), Some(inode)) if key.agreed != inode.cut && self.may_agree(image) => Some(Step::Agree),
             (None, Some(_)) if !usage.waiting.is_empty() || usage.open > 0 => Some(Step::Take),
             _ => None,
         }
@@ -455,7 +464,7 @@ impl Gateway {
             };
             if waits {
                 self.fence(client, out);
-            } else if !self.uses.mourned.contains(&(image, client)) {
+            } else if !self.uses.mourned.contains(&(image, client)) && !mutant!(self.options, ForgetTimes) {
                 self.background.touched.insert(image, wall);
             }
         }

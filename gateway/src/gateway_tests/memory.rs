@@ -48,6 +48,16 @@ fn clients_that_come_again_and_again_stay_within_the_budget() {
 }
 
 #[test]
+fn what_a_client_sent_that_was_sent_away_takes_no_memory() {
+    let mut world = world();
+    let conn = nbd(&mut world, "vm");
+    world.send(conn, &[0; 4096]);
+    world.run();
+    assert_eq!(world.closed.len(), 1, "these are no requests");
+    assert_eq!(world.gateway.memory_used(), 0);
+}
+
+#[test]
 fn who_waits_goes_on_when_others_are_done() {
     let mut world = world();
     world.hold_osd = true;

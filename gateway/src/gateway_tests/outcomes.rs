@@ -226,7 +226,18 @@ fn whoever_was_swept_up_says_that_it_does_not_know() {
     world.commit(&swept);
     world.pass(Duration::from_secs(1));
     assert_eq!(answer.try_recv().unwrap().unwrap_err().kind, ErrorKind::Unavailable);
-    world.ask(create("vm", 512)).unwrap();
+}
+
+#[test]
+fn who_was_fenced_does_not_come_back_under_its_id() {
+    let mut world = started();
+    world.commit(&[Change::Delete(keys::client(OWN))]);
+    world.pass(Duration::from_secs(5));
+    assert!(!world.keys.contains_key(&keys::client(OWN)), "others count on it");
+    let mut answer = world.call(create("new", 512));
+    world.pass(Duration::from_secs(5));
+    assert_eq!(answer.try_recv(), Err(TryRecvError::Empty));
+    assert_eq!(world.mirror().files().count(), 1);
 }
 
 /// Arguments of CREATE with defaults for all attributes; by its verifier, or guarded, or unchecked.

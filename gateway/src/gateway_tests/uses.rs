@@ -271,3 +271,29 @@ fn a_write_that_waits_for_its_key_when_the_image_goes_is_not_done() {
     assert_eq!(statuses(&world.take(nfs.conn)), [words(&[70])], "STALE");
     assert_eq!((world.objects(image), usage(&world, image, OWN)), (0, None));
 }
+
+#[test]
+fn what_was_put_off_is_not_begun_for_a_client_that_left() {
+    let mut world = World::default();
+    let image = world.image("f", 8192);
+    let mut nfs = Nfs::mount(&mut world);
+    let file = nfs.lookup(&mut world, "f");
+    nfs.done(&mut world, 7, &write_args(&file, 0, 4096, 0xaa));
+    rival_truncates(&mut world, image, 0);
+    nfs.call(&mut world, 7, &write_args(&file, 4096, 4096, 0xbb));
+    rival_has_trimmed(&mut world, image);
+    assert!(
+        world.take(nfs.conn).is_empty(),
+        "it waits for the next look at what was put off"
+    );
+    let before = world.ops();
+    world.leave(nfs.conn);
+    world.pass(Duration::from_secs(2));
+    assert_eq!((world.ops(), world.byte(image, 4096)), (before, 0));
+    assert_eq!(world.inode(image).size, 0);
+    // Nothing is left of it that a truncation would wait for.
+    rival_truncates(&mut world, image, 8192);
+    rival_truncates(&mut world, image, 0);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(usage(&world, image, OWN).unwrap().agreed, world.inode(image).cut);
+}

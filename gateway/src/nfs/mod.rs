@@ -40,6 +40,7 @@ pub use exports::{BadNetwork, Export, Network, Squash};
 pub use server::{NfsServer, Settings};
 
 use crate::fresh::HOLD;
+use crate::options::mutant;
 use crate::session::{Desk, Ending, Finished, InFlight, Session, Ticket};
 use io::Next;
 use replies::{CallKey, Seen};
@@ -264,7 +265,11 @@ impl NfsSession {
         let Some(inode) = desk.namespace.inode(written.file) else {
             return Some((pending, result));
         };
-        match (io::next(inode, &written), &pending.then) {
+        let next = match io::next(inode, &written) {
+            Next::Done if mutant!(desk.options, GrowThoughCut) && written.end > inode.size => Next::Grow(inode.cut),
+            next => next,
+        };
+        match (next, &pending.then) {
             (Next::Grow(cut), Then::Write(_)) => {
                 let operation = Operation::Grow {
                     id: written.file,

@@ -366,10 +366,11 @@ impl World {
     pub(crate) fn who_waits(&self) -> String {
         let slots = (0..).zip(&self.clients);
         let waiting = slots.flat_map(|(index, slot): (usize, _)| slot.unanswered().map(move |ticket| (index, ticket)));
-        let some: Vec<String> = waiting
-            .take(8)
-            .map(|(index, ticket)| format!("{ticket} of client {index}"))
-            .collect();
+        let of_clients = waiting.map(|(index, ticket)| format!("{ticket} of client {index}"));
+        let users = self.users.iter().enumerate();
+        let of_users =
+            users.flat_map(|(user, slot)| slot.asked().map(move |number| format!("{number} of user {user}")));
+        let some: Vec<String> = of_clients.chain(of_users).take(8).collect();
         some.join(", ")
     }
 

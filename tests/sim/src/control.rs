@@ -175,7 +175,7 @@ impl World {
 
     /// Something may have been committed: everybody who watches will hear of it.
     pub(crate) fn committed(&mut self) {
-        if self.kv.revision() == self.truth.revision {
+        if self.kv.own_revision() <= self.truth.revision {
             return;
         }
         let notice = self
@@ -183,6 +183,8 @@ impl World {
             .changes_since(self.truth.revision)
             .unwrap_or_else(|| self.kv.snapshot());
         self.truth.apply(&notice);
+        self.look_for_truncation(&notice);
+        self.look_for_calls(&notice);
         self.metadata.commits.push_back((self.truth.revision, self.now));
         if self.metadata.commits.len() > COMMITS {
             self.metadata.commits.pop_front();
@@ -263,7 +265,7 @@ impl World {
         let process = &mut self.processes[place];
         process.watch = Some(*revision);
         process.watching = false;
-        if *revision < self.kv.revision() {
+        if *revision < self.kv.own_revision() {
             self.wake(place);
         }
         if place < self.osds.len() {
@@ -298,6 +300,7 @@ impl World {
             Answer::Last(asked, revision) => {
                 if let Some(index) = self.gateway_at(place) {
                     self.gateway_hears(index, asked, revision);
+                    self.beat(index, revision);
                 }
             }
             Answer::Granted(lease) if self.processes[place].lease.is_none() => {

@@ -72,6 +72,7 @@ impl World {
             .or_else(|| self.space_lost())
             .or_else(|| self.miscounted())
             .or_else(|| self.ownerless())
+            .or_else(|| self.outdated())
     }
 
     /// A change of the number of PGs that is not over, or left something behind.

@@ -161,6 +161,8 @@ pub enum Undo {
     Out(OsdId),
     /// Recovery goes on.
     NoRecovery,
+    /// A gateway that is cut off from the OSDs knows what it has done: it is cut off from the metadata store, too, for so long.
+    Connected(Place, Duration),
     /// An empty metadata store is put back to its last backup, so many commits ahead of what was lost.
     Empty(Revision),
 }

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use trivet_core::kv::{Event as Change, Notice};
+
 use crate::random::Random;
 use crate::streams::Leave;
 use crate::trouble::Trouble;
+use crate::users::operations::DEEPEST;
 use crate::world::World;
 
 /// Bytes are held up no longer: beyond it connections end.
@@ -12,7 +15,61 @@ const LONGEST_CUT: Duration = Duration::from_secs(3);
 /// A killed gateway is away for so long at most.
 const LONGEST_AWAY: Duration = Duration::from_secs(20);
 
+/// What a connection has beside its requests, bytes: heads, logins, what began to arrive.
+const BESIDE: u64 = 64 << 10;
+/// Bytes of the largest request.
+const LARGEST: u64 = 256 << 10;
+
+/// Keys of what callers were answered.
+const REPLIES: &str = "ns/reply/";
+
+/// The user whose call a reply is to: callers are named after them.
+fn caller_of(key: &str) -> Option<usize> {
+    let (_, name) = key.strip_prefix(REPLIES)?.split_once("user")?;
+    name.split('/').next()?.parse().ok()
+}
+
 impl World {
+    /// No gateway counts more memory than its clients that are there can have asked for: nothing of those that are gone stays.
+    pub(crate) fn watch_memory(&mut self) {
+        for index in 0..self.gateways.len() {
+            let (used, most) = (self.gateways[index].memory_used(), self.asked_of(index));
+            if used > most {
+                return self.fail(format!(
+                    "gateway {index} keeps {used} bytes of clients that have {most}"
+                ));
+            }
+        }
+    }
+
+    /// Bytes of the requests on connections that a gateway has: each is there twice while it arrives.
+    fn asked_of(&self, gateway: usize) -> u64 {
+        let most = |(user, there): (usize, bool)| match there {
+            true => 2 * self.users[user].under_way() + BESIDE,
+            false => 2 * DEEPEST as u64 * LARGEST + BESIDE,
+        };
+        self.streams.users_of(gateway).map(most).sum()
+    }
+
+    /// A call that changes names was executed and is not answered yet: at times its user's connection breaks now, and the user
+    /// asks for it again.
+    pub(crate) fn look_for_calls(&mut self, notice: &Notice) {
+        let Notice::Changes { events, .. } = notice else {
+            return;
+        };
+        if !self.breaks_next_call {
+            return;
+        }
+        let executed = events.iter().find_map(|event| match event {
+            Change::Put(row) if row.key.starts_with(REPLIES) => caller_of(&row.key),
+            _ => None,
+        });
+        if let Some((user, path)) = executed.and_then(|user| Some((user, self.users.get(user)?.path_of_names()?))) {
+            self.breaks_next_call = false;
+            self.user_gives_up(user, path, Leave::Reset);
+        }
+    }
+
     /// Makes trouble; says for how long, or that there was nobody to trouble.
     pub(crate) fn trouble_gateway(&mut self, trouble: Trouble, random: &mut Random) -> Option<Duration> {
         if self.gateways.is_empty() {
@@ -37,6 +94,10 @@ impl World {
                 let lasts = random.duration(Duration::from_millis(10)..=LONGEST_CUT);
                 self.streams.cut(user, gateway, self.now + lasts);
                 Some(lasts)
+            }
+            Trouble::UserBreak if random.one_in(2) => {
+                self.breaks_next_call = true;
+                Some(Duration::ZERO)
             }
             Trouble::UserBreak => {
                 let how = *random.pick(&[Leave::End, Leave::Reset, Leave::Silence])?;

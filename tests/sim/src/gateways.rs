@@ -17,14 +17,18 @@ use trivet_gateway::nfs::{Export, NfsServer, Settings, Squash};
 use trivet_namespace::{Attributes, Caller, Context, Namespace, Numbers, Operation, Outcome, ROOT, Time};
 
 use crate::event::{End, Event};
+use crate::mutants;
 use crate::network::Place;
+use crate::sized::{self, Sized};
 use crate::streams::Leave;
 use crate::tree::TreeWatch;
-use crate::users::{SHARED, image_name};
+use crate::users::{SHARED, SIZED, image_name};
 use crate::world::{POOL, World};
 
 /// Tickets of the runner's own transactions: those of machines are small.
 const PRESENCE: u64 = 1 << 62;
+/// Tickets of its beats.
+const BEAT: u64 = 1 << 63;
 /// The wall clock at the beginning of a run, seconds since 1970.
 const EPOCH: i64 = 1_800_000_000;
 /// The cluster's number, and the secret that file handles are sealed with.
@@ -37,8 +41,10 @@ pub struct GatewaySlot {
     /// Of the gateway that is there now.
     pub id: ClientId,
     machine: Option<Gateway>,
-    /// Counts the transactions of the runner.
+    /// Counts the transactions of the runner that show the gateway.
     shown: u64,
+    /// Counts its beats.
+    beats: u64,
     effects: Vec<Effect>,
     /// Clients of which it wants to know whether they are there.
     listening: BTreeSet<ConnKey>,
@@ -47,6 +53,12 @@ pub struct GatewaySlot {
 }
 
 impl GatewaySlot {
+    /// Bytes of clients' data that it counts.
+    #[must_use]
+    pub fn memory_used(&self) -> u64 {
+        self.machine.as_ref().map_or(0, |machine| machine.memory_used() as u64)
+    }
+
     /// Whether clients are served.
     #[must_use]
     pub fn is_ready(&self) -> bool {
@@ -106,9 +118,10 @@ impl World {
         let id = ClientId(self.random.draw());
         let clock = self.gateway_clock(index);
         let nfs = nfs_server(self.random.draw());
+        let machine = mutants::gateway(self.mutant, Gateway::new(id, clock, nfs, CLUSTER));
         let slot = &mut self.gateways[index];
         slot.id = id;
-        slot.machine = Some(Gateway::new(id, clock, nfs, CLUSTER));
+        slot.machine = Some(machine);
         slot.listening.clear();
         slot.turns = (clock.now, clock.now);
     }
@@ -137,7 +150,7 @@ impl World {
         tree.apply(&self.kv.snapshot());
         let images = self.workload.images().to_vec();
         let mut numbers = Numbers::default();
-        numbers.add(1, images.len() as u64 + 2);
+        numbers.add(1, images.len() as u64 + 3);
         for (index, (image, size)) in images.into_iter().enumerate() {
             let operation = Operation::CreateImage {
                 path: image_name(index + 1).into_bytes(),
@@ -153,6 +166,11 @@ impl World {
         };
         let shared = self.plant(&mut tree, &mut numbers, &operation);
         self.tree = TreeWatch::new(ROOT.0, shared.0, SHARED);
+        let operation = Operation::CreateImage {
+            path: SIZED.into(),
+            size: sized::size_of(sized::BLOCKS),
+        };
+        self.sized = Sized::new(self.plant(&mut tree, &mut numbers, &operation));
     }
 
     fn plant(&mut self, tree: &mut Namespace, numbers: &mut Numbers, operation: &Operation) -> ImageId {
@@ -335,6 +353,31 @@ impl World {
             changes: vec![change],
         };
         self.transact(self.gateway_place(index), ticket, txn);
+    }
+
+    /// Where the last commit is somebody else's, of which a watch says nothing, the runner writes a key of its own: what comes
+    /// back with it is all that there was before.
+    pub(crate) fn beat(&mut self, index: usize, revision: Revision) {
+        let place = self.gateway_place(index);
+        let process = &self.processes[place];
+        let known = process.watch.unwrap_or(0);
+        let is_foreign = known < revision && self.kv.own_revision() <= known;
+        let Some(lease) = process.lease.filter(|_| is_foreign) else {
+            return;
+        };
+        let slot = &mut self.gateways[index];
+        slot.beats += 1;
+        let ticket = BEAT + slot.beats;
+        let change = Change::Put {
+            key: keys::gateway_beat(slot.id),
+            value: Bytes::new(),
+            lease: Some(lease),
+        };
+        let txn = Txn {
+            compare: Vec::new(),
+            changes: vec![change],
+        };
+        self.transact(place, ticket, txn);
     }
 
     /// Bytes for a user, as it were from its kernel.

@@ -6,9 +6,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use trivet_sim::mutants::{Mutant, all, name};
+use trivet_sim::mutants::{Mutant, all, name, needs};
 use trivet_sim::run::run;
-use trivet_sim::swarm::Overrides;
+use trivet_sim::swarm::{Overrides, Swarm};
 
 /// Seeds from here on: not those of the usual runs.
 const FIRST: u64 = 1;
@@ -58,6 +58,12 @@ pub fn named(text: &str) -> Option<Mutant> {
     all().into_iter().find(|mutant| name(*mutant).ends_with(text))
 }
 
+/// Whether a run has what the bug is about.
+fn can_show(mutant: Mutant, swarm: &Swarm) -> bool {
+    let has_it = needs(mutant).iter().all(|trouble| swarm.has(*trouble));
+    has_it && (swarm.gateways > 0 || !matches!(mutant, Mutant::Gateway(_)))
+}
+
 fn catch(mutant: Mutant, limit: u64, threads: usize) -> Catch {
     let next = AtomicU64::new(FIRST);
     let end = AtomicU64::new(FIRST.saturating_add(limit));
@@ -68,7 +74,14 @@ fn catch(mutant: Mutant, limit: u64, threads: usize) -> Catch {
             if seed >= end.load(Ordering::Relaxed) {
                 return;
             }
-            let overrides = Overrides::default();
+            let overrides = Overrides {
+                with: needs(mutant),
+                ..Overrides::default()
+            };
+            // What is not there cannot show it.
+            if !can_show(mutant, &Swarm::draw(seed, &overrides)) {
+                continue;
+            }
             let report = run(seed, &overrides, Some(mutant), None);
             // A seed that fails without the bug proves nothing.
             let proves = report.violation.is_some() && run(seed, &overrides, None, None).violation.is_none();

@@ -52,6 +52,8 @@ struct Commit {
 #[derive(Clone, Debug, Default)]
 pub struct Kv {
     revision: Revision,
+    /// The last commit that was not somebody else's.
+    own: Revision,
     rows: BTreeMap<String, Row>,
     leases: BTreeMap<LeaseId, Lease>,
     last_lease: i64,
@@ -69,6 +71,17 @@ impl Kv {
     #[must_use]
     pub fn revision(&self) -> Revision {
         self.revision
+    }
+
+    /// The last commit of which a watch tells.
+    #[must_use]
+    pub fn own_revision(&self) -> Revision {
+        self.own
+    }
+
+    /// Others that share the store commit something, so many times.
+    pub fn commit_foreign(&mut self, times: Revision) {
+        self.revision += times;
     }
 
     /// The key as of the last commit.
@@ -125,7 +138,7 @@ impl Kv {
         if commit.events.is_empty() {
             return;
         }
-        self.revision = revision;
+        (self.revision, self.own) = (revision, revision);
         self.history.push_back(commit);
         if self.history.len() > MAX_HISTORY {
             self.history.pop_front();
@@ -247,8 +260,10 @@ impl Kv {
     /// Puts an earlier state of the store, or another store, in the place of this one, as of at least that commit: others
     /// that share it went on. Lease numbers are not given again.
     pub fn put_back(&mut self, earlier: &Kv, revision: Revision) {
+        let revision = revision.max(earlier.revision);
         *self = Kv {
-            revision: revision.max(earlier.revision),
+            revision,
+            own: revision,
             last_lease: self.last_lease,
             history: VecDeque::new(),
             ..earlier.clone()
@@ -274,7 +289,7 @@ impl Kv {
     }
 
     /// The changes after that commit, none if it is the last; `None` if they are not remembered any more or the
-    /// commit is not one of this store.
+    /// commit is not one of this store. Of what others commit it says nothing.
     #[must_use]
     pub fn changes_since(&self, revision: Revision) -> Option<Notice> {
         if !(self.oldest()..=self.revision).contains(&revision) {
@@ -282,7 +297,7 @@ impl Kv {
         }
         let missed = self.history.iter().filter(|commit| commit.revision > revision);
         Some(Notice::Changes {
-            revision: self.revision,
+            revision: self.own.max(revision),
             events: missed.flat_map(|commit| commit.events.iter().cloned()).collect(),
         })
     }

@@ -1,15 +1,16 @@
 //! Deliberate bugs of the machines, to show that the checkers find them. Without the feature `mutants` there are none.
 
 #[cfg(not(feature = "mutants"))]
-pub use none::{Mutant, client, monitor, osd_options, store_options};
+pub use none::{Mutant, client, gateway, monitor, osd_options, store_options};
 #[cfg(feature = "mutants")]
-pub use some::{Mutant, all, client, monitor, name, osd_options, store_options};
+pub use some::{Mutant, all, client, gateway, monitor, name, needs, osd_options, store_options};
 
 #[cfg(not(feature = "mutants"))]
 mod none {
     use trivet_client::Client;
     use trivet_core::kv::LeaseId;
     use trivet_core::{ClientId, OsdId};
+    use trivet_gateway::gateway::Gateway;
     use trivet_mon::Monitor;
 
     /// There are none.
@@ -49,6 +50,12 @@ mod none {
         Client::new(id)
     }
 
+    /// A gateway.
+    #[must_use]
+    pub fn gateway(_: Option<Mutant>, gateway: Gateway) -> Gateway {
+        gateway
+    }
+
     /// A monitor.
     #[must_use]
     pub fn monitor(_: Option<Mutant>, id: u64, lease: LeaseId) -> Monitor {
@@ -61,7 +68,10 @@ mod some {
     use trivet_client::Client;
     use trivet_core::kv::LeaseId;
     use trivet_core::{ClientId, OsdId};
+    use trivet_gateway::gateway::Gateway;
     use trivet_mon::Monitor;
+
+    use crate::trouble::Trouble;
 
     /// A bug of one of the machines.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +84,8 @@ mod some {
         Client(trivet_client::Mutant),
         /// Of the monitor.
         Monitor(trivet_mon::Mutant),
+        /// Of the gateway.
+        Gateway(trivet_gateway::Mutant),
     }
 
     const CLIENTS: [trivet_client::Mutant; 6] = {
@@ -98,7 +110,40 @@ mod some {
         let osds = trivet_osd::Mutant::ALL.iter().copied().map(Mutant::Osd);
         let clients = CLIENTS.into_iter().map(Mutant::Client);
         let monitors = MONITORS.into_iter().map(Mutant::Monitor);
-        stores.chain(osds).chain(clients).chain(monitors).collect()
+        let gateways = trivet_gateway::Mutant::ALL.into_iter().map(Mutant::Gateway);
+        stores
+            .chain(osds)
+            .chain(clients)
+            .chain(monitors)
+            .chain(gateways)
+            .collect()
+    }
+
+    /// Troubles without which nobody can see this bug: only runs that have them all are tried, and they are made though the
+    /// system may not withstand them yet.
+    #[must_use]
+    pub fn needs(mutant: Mutant) -> Vec<Trouble> {
+        use trivet_gateway::Mutant as Gateway;
+        let mutant = match mutant {
+            // Only a gateway whose clock stood still does not notice itself that it was stopped.
+            Mutant::Osd(trivet_osd::Mutant::ExecuteOutdated) => return vec![Trouble::PauseGateway, Trouble::GiveUp],
+            Mutant::Gateway(mutant) => mutant,
+            _ => return Vec::new(),
+        };
+        match mutant {
+            Gateway::BelievePresent | Gateway::ReadAfterStop => vec![Trouble::GiveUp],
+            Gateway::SendForEnded | Gateway::KeepForEnded => vec![Trouble::UserBreak],
+            Gateway::TrustLeases | Gateway::FenceWithoutBarrier => vec![Trouble::Resize, Trouble::Strand],
+            Gateway::NoGrace | Gateway::AgreeEarly | Gateway::GrowThoughCut | Gateway::WriteBeyondEnd => {
+                vec![Trouble::Resize]
+            }
+            Gateway::LeaveTrims => vec![Trouble::Resize, Trouble::Strand, Trouble::KillGateway],
+            Gateway::ForgetTimes => vec![Trouble::KillGateway],
+            Gateway::PlanAgain => vec![Trouble::Unknown, Trouble::UnknownNames, Trouble::RepeatNames],
+            Gateway::ForgetReplies => vec![Trouble::RepeatNames, Trouble::UserBreak],
+            Gateway::OpenStale => vec![Trouble::StaleNames, Trouble::RepeatNames, Trouble::WatchLate],
+            Gateway::PurgeInUse | Gateway::WriteWithoutKey => vec![Trouble::WriteRemoved],
+        }
     }
 
     /// As reports call it.
@@ -109,6 +154,7 @@ mod some {
             Mutant::Osd(mutant) => format!("osd: {mutant:?}"),
             Mutant::Client(mutant) => format!("client: {mutant:?}"),
             Mutant::Monitor(mutant) => format!("mon: {mutant:?}"),
+            Mutant::Gateway(mutant) => format!("gateway: {mutant:?}"),
         }
     }
 
@@ -145,6 +191,15 @@ mod some {
         match mutant {
             Some(Mutant::Client(mutant)) => Client::with_mutant(id, mutant),
             _ => Client::new(id),
+        }
+    }
+
+    /// A gateway.
+    #[must_use]
+    pub fn gateway(mutant: Option<Mutant>, gateway: Gateway) -> Gateway {
+        match mutant {
+            Some(Mutant::Gateway(mutant)) => gateway.with_mutant(mutant),
+            _ => gateway,
         }
     }
 

@@ -254,6 +254,7 @@ impl World {
             Undo::Unknown => self.metadata.unknown = 0,
             Undo::Out(osd) => self.take_out(osd, false),
             Undo::NoRecovery => self.heal_nothing(false),
+            Undo::Connected(place, lasts) => self.cut_from_metadata(place, lasts),
             Undo::Empty(ahead) if self.metadata.is_empty => self.put_back(ahead),
             Undo::Empty(_) => {}
         }
@@ -299,6 +300,10 @@ impl World {
                 lasts
             }
             Trouble::Pgs => return self.want_pgs(random),
+            Trouble::Foreign => {
+                self.kv.commit_foreign(random.range(1..=100));
+                Duration::ZERO
+            }
             Trouble::Restored => return self.restore_metadata(random),
             Trouble::NoRecovery => {
                 let lasts = span(random, Duration::from_secs(5), Duration::from_secs(200));

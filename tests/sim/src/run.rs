@@ -90,6 +90,7 @@ impl World {
         self.go_on_until_enough();
         self.phase = Phase::Liveness;
         if self.violation.is_none() {
+            self.last_death();
             self.heal_everything();
             if self.swarm.hostile {
                 self.run_until(self.now + HOSTILE_END, |_| false);

@@ -169,6 +169,13 @@ impl Streams {
         open.map(|(id, _)| *id).collect()
     }
 
+    /// Whose connections a gateway has, as far as it knows, and whether the user has them, too.
+    pub fn users_of(&self, gateway: usize) -> impl Iterator<Item = (usize, bool)> {
+        let open = self.open.values().filter(move |stream| stream.gateway == gateway);
+        let known = open.filter(|stream| !stream.end.closed);
+        known.map(|stream| (stream.user, !stream.user_closed))
+    }
+
     fn by_key(&self, gateway: usize, key: ConnKey) -> Option<StreamId> {
         let mut open = self.open.iter();
         let found = open.find(|(_, stream)| stream.gateway == gateway && stream.end.key == Some(key));

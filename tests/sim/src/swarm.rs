@@ -59,6 +59,8 @@ pub struct Swarm {
     pub gateways: usize,
     /// See there.
     pub users: usize,
+    /// Users of the file whose size changes, beside these.
+    pub resizers: usize,
     /// How many monitors.
     pub monitors: usize,
     /// Of the network.
@@ -116,6 +118,7 @@ impl Swarm {
             clients: usize::try_from(clients).unwrap_or(1),
             gateways: 0,
             users: 0,
+            resizers: 0,
             monitors: 1 + random.index(3),
             latency: draw_latency(&mut random),
             disk_mean: Duration::from_micros(*random.pick(&[50, 50, 200, 1000]).unwrap_or(&50)),
@@ -152,6 +155,10 @@ impl Swarm {
         }
         self.gateways = 1 + random.index(3);
         self.users = 1 + random.index(4);
+        // Where there is no room, or what is lost is lost for good, files that nobody else needs would only be in the way.
+        if self.has(Trouble::Resize) && !self.tight && !self.hostile {
+            self.resizers = 2 + random.index(2);
+        }
         // All together do as much as clients would alone.
         let (clients, all) = (self.clients, self.clients + self.users);
         let shares = |number: usize| u32::try_from(number).unwrap_or(1);
@@ -169,7 +176,7 @@ impl Swarm {
     pub fn describe(&self) -> String {
         let troubles: Vec<&str> = self.troubles.iter().map(|(trouble, _)| trouble.name()).collect();
         format!(
-            "{} OSDs {:?} MiB, {} PGs, {} replicas, min size {}, {} clients of depth {}, {} gateways with {} users, {} monitors{}{}, \
+            "{} OSDs {:?} MiB, {} PGs, {} replicas, min size {}, {} clients of depth {}, {} gateways with {} users, {} resizers, {} monitors{}{}, \
              {} s of: {}",
             self.disks.len(),
             self.disks.iter().map(|bytes| bytes >> 20).collect::<Vec<_>>(),
@@ -180,6 +187,7 @@ impl Swarm {
             self.depth,
             self.gateways,
             self.users,
+            self.resizers,
             self.monitors,
             if self.tight { ", tight" } else { "" },
             if self.hostile { ", hostile" } else { "" },

@@ -163,10 +163,16 @@ troubles! {
     KillGateway "kill-gateway" 80 Gateway;
     /// Nothing passes between a user and a gateway, for a moment.
     UserCut "user-cut" 30 Gateway;
-    /// A connection between a user and a gateway ends.
+    /// A connection between a user and a gateway ends: at any time, or between the execution of a call and its answer.
     UserBreak "user-break" 30 Gateway;
     /// Users write to files that others remove.
     WriteRemoved "write-removed" 60 Gateway;
+    /// Others that share the metadata store commit something.
+    Foreign "foreign-commits" 15 Metadata;
+    /// A file is cut off and grows under those who write it.
+    Resize "resize" 60 Gateway;
+    /// A gateway that has just begun to cut off a file is killed, or cut off itself.
+    Strand "strand-gateway" 60 Gateway;
 }
 
 /// Troubles that the system does not withstand yet, and why. They are made only if they are asked for.

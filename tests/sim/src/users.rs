@@ -10,8 +10,10 @@ mod namespace;
 pub use namespace::SHARED;
 pub mod nbd;
 pub mod nfs;
-mod operations;
+pub(crate) mod operations;
 pub mod session;
+mod sizes;
+pub use sizes::SIZED;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -99,6 +101,8 @@ pub struct UserSlot {
     pending: BTreeMap<u64, Pending>,
     number: u64,
     handles: Handles,
+    /// It works on the file whose size changes.
+    resizes: bool,
     /// After this time without an answer it goes elsewhere.
     patience: Option<Duration>,
     random: Random,
@@ -109,28 +113,54 @@ impl UserSlot {
     #[must_use]
     pub fn make(swarm: &Swarm, images: usize, root: &Random) -> Vec<UserSlot> {
         let mut random = root.fork("users");
-        (0..swarm.users)
-            .map(|index| {
-                let paths = if swarm.gateways > 1 && random.one_in(3) { 2 } else { 1 };
-                let first = random.index(swarm.gateways);
-                let patience = Duration::from_millis(random.range(PATIENCE.0 * 1000..=PATIENCE.1 * 1000));
-                UserSlot {
-                    protocol: *random
-                        .pick(&[Protocol::Nbd, Protocol::Iscsi, Protocol::Nfs])
-                        .unwrap_or(&Protocol::Nbd),
-                    image: random.index(images),
-                    writer: u32::try_from(1 << 24 | index).expect("few users"),
-                    paths: (0..paths)
-                        .map(|path| Path::new((first + path) % swarm.gateways))
-                        .collect(),
-                    pending: BTreeMap::new(),
-                    number: 0,
-                    handles: Handles::default(),
-                    patience: swarm.has(Trouble::GiveUp).then_some(patience),
-                    random: random.fork(&format!("user {index}")),
-                }
-            })
-            .collect()
+        let resizers = UserSlot::make_sized(swarm, swarm.users, &root.fork("resizers"));
+        let users = (0..swarm.users).map(|index| {
+            let paths = if swarm.gateways > 1 && random.one_in(3) { 2 } else { 1 };
+            let first = random.index(swarm.gateways);
+            let patience = Duration::from_millis(random.range(PATIENCE.0 * 1000..=PATIENCE.1 * 1000));
+            UserSlot {
+                protocol: *random
+                    .pick(&[Protocol::Nbd, Protocol::Iscsi, Protocol::Nfs])
+                    .unwrap_or(&Protocol::Nbd),
+                image: random.index(images),
+                writer: writer_of(index),
+                paths: (0..paths)
+                    .map(|path| Path::new((first + path) % swarm.gateways))
+                    .collect(),
+                pending: BTreeMap::new(),
+                number: 0,
+                handles: Handles::default(),
+                resizes: false,
+                patience: swarm.has(Trouble::GiveUp).then_some(patience),
+                random: random.fork(&format!("user {index}")),
+            }
+        });
+        users.collect::<Vec<_>>().into_iter().chain(resizers).collect()
+    }
+
+    /// A user of this protocol, with one connection.
+    fn make_one(swarm: &Swarm, index: usize, protocol: Protocol, random: &Random) -> UserSlot {
+        UserSlot {
+            protocol,
+            image: 0,
+            writer: writer_of(index),
+            paths: vec![Path::new(0)],
+            pending: BTreeMap::new(),
+            number: 0,
+            handles: Handles::default(),
+            resizes: false,
+            patience: swarm.has(Trouble::GiveUp).then_some(Duration::from_secs(PATIENCE.0)),
+            random: random.fork(&format!("user {index}")),
+        }
+    }
+
+    /// The name that it knows its image by.
+    fn image_name(&self) -> String {
+        if self.resizes {
+            SIZED.to_owned()
+        } else {
+            image_name(self.image + 1)
+        }
     }
 
     /// What it speaks.
@@ -157,6 +187,24 @@ impl UserSlot {
         pending.map(Pending::began).min()
     }
 
+    /// The connection on which an operation on names was asked for that is not answered.
+    #[must_use]
+    pub fn path_of_names(&self) -> Option<usize> {
+        let names = self.pending.values().find(|pending| pending.tree.is_some());
+        names.and_then(|pending| pending.path)
+    }
+
+    /// The numbers of the operations without an answer.
+    pub fn asked(&self) -> impl Iterator<Item = u64> {
+        self.pending.keys().copied()
+    }
+
+    /// Bytes of the operations without an answer.
+    #[must_use]
+    pub fn under_way(&self) -> u64 {
+        self.pending.values().map(Pending::bytes).sum()
+    }
+
     /// Operations without an answer.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -175,6 +223,10 @@ impl Path {
             since: Now(0),
         }
     }
+}
+
+fn writer_of(user: usize) -> u32 {
+    u32::try_from(1 << 24 | user).expect("few users")
 }
 
 /// The name of an image in the tree.
@@ -224,7 +276,7 @@ impl World {
     /// A gateway has accepted the connection.
     pub(crate) fn user_connected(&mut self, user: usize, path: usize) {
         let slot = &mut self.users[user];
-        let name = image_name(slot.image + 1);
+        let name = slot.image_name();
         let mut session: Box<dyn Session> = match slot.protocol {
             Protocol::Nbd => Box::new(NbdClient::new(&name)),
             Protocol::Iscsi => Box::new(IscsiInitiator::new(&name, user)),

@@ -3,6 +3,7 @@
 //! The rooms next door have what the world does for one kind of node: `osds`, `clients`, `control` (the metadata
 //! store and the monitors), and what it does to them: `nemesis`, `atlas`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use trivet_core::keys::{self, Cluster, OsdConfig, Pool, Settings};
@@ -28,6 +29,8 @@ use crate::osds::OsdSlot;
 use crate::random::Random;
 use crate::register::History;
 use crate::schedule::Schedule;
+use crate::sized::Sized;
+use crate::strand::Truncations;
 use crate::streams::Streams;
 use crate::swarm::Swarm;
 use crate::trace::{Sink, Trace};
@@ -81,6 +84,12 @@ pub struct World {
     pub(crate) streams: Streams,
     pub(crate) traffic: Traffic,
     pub(crate) tree: TreeWatch,
+    pub(crate) sized: Sized,
+    pub(crate) truncations: Truncations,
+    /// The next call that changes names loses its connection between its execution and its answer.
+    pub(crate) breaks_next_call: bool,
+    /// When the last acknowledged change of a user began, by image.
+    pub(crate) written: BTreeMap<ImageId, Now>,
     pub(crate) history: History,
     pub(crate) workload: Workload,
     pub(crate) online: Online,
@@ -118,6 +127,10 @@ impl World {
             streams: Streams::new(swarm.latency, root.fork("streams")),
             traffic: Traffic::default(),
             tree: TreeWatch::new(0, 0, ""),
+            sized: Sized::new(ImageId(0)),
+            truncations: Truncations::default(),
+            breaks_next_call: false,
+            written: BTreeMap::new(),
             monitors: (0..swarm.monitors).map(|_| MonitorSlot::default()).collect(),
             workload,
             nemesis: Nemesis::new(&swarm, &root),
@@ -430,6 +443,7 @@ impl World {
             self.fail(format!("{} events wait", self.schedule.len()));
         }
         self.watch_queues();
+        self.watch_memory();
     }
 }
 

@@ -126,6 +126,7 @@ impl Gateway {
             space: Space { total: 1000, free: 400 },
             touched: &self.touched,
             freshness: &self.freshness,
+            options: crate::options::Options::default(),
             requests: &mut self.asked,
             next_ticket: &mut self.next_ticket,
         };

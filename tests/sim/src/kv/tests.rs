@@ -267,3 +267,22 @@ fn leases_are_revoked_and_prolonged() {
     kv.extend_all(second(3));
     assert_eq!((keys(&kv), kv.next_expiry()), (vec![], None), "too late");
 }
+
+#[test]
+fn of_what_others_commit_a_watch_says_nothing() {
+    let mut kv = Kv::new();
+    let first = commit(&mut kv, second(0), vec![put("a", "1")]);
+    kv.commit_foreign(7);
+    assert_eq!((kv.own_revision(), kv.revision()), (first, first + 7));
+    let notice = kv.changes_since(first);
+    assert!(matches!(notice, Some(Notice::Changes { revision, events }) if revision == first && events.is_empty()));
+    let refused = kv.transact(second(0), &txn(vec![Compare::Absent("a".into())], vec![put("a", "2")]));
+    assert_eq!(
+        refused,
+        TxnOutcome::Refused(first + 7),
+        "a commit that no watch tells of"
+    );
+    let next = commit(&mut kv, second(0), vec![put("a", "3")]);
+    let notice = kv.changes_since(first);
+    assert!(matches!(notice, Some(Notice::Changes { revision, .. }) if revision == next && next == first + 8));
+}

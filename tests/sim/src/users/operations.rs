@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use trivet_client::{ImageOp, IoError};
-use trivet_core::Now;
+use trivet_core::{ImageId, Now};
 use trivet_gateway::admin::metrics::Protocol;
 
 use super::UserEvent;
 use super::session::{Ask, Found, Refusal};
+use super::sizes::SizedOp;
 use crate::event::Event;
 use crate::register::OpRef;
 use crate::stamp;
@@ -14,7 +15,7 @@ use crate::workload::{Action, Step};
 use crate::world::{Phase, World};
 
 /// Operations of a user under way at most.
-const DEEPEST: usize = 8;
+pub(crate) const DEEPEST: usize = 8;
 /// One operation in so many is a flush.
 const FLUSHES: u64 = 40;
 /// One operation of an NFS user in so many is about names.
@@ -36,6 +37,8 @@ pub struct Pending {
     pub path: Option<usize>,
     /// The gateway that was asked first.
     first: Option<usize>,
+    /// What it is of the file whose size changes, if it is about that.
+    sized: Option<SizedOp>,
     /// What the model of the tree calls it, if it is about names.
     pub tree: Option<u64>,
     /// Until when the gateways that were asked knew the tree, the one that knew least.
@@ -45,12 +48,16 @@ pub struct Pending {
 impl Pending {
     /// When it was begun, and where it is: image, sector, and how many bytes.
     pub(super) fn began(&self) -> (Now, (u64, u64, u64)) {
-        let bytes = match &self.ask {
+        (self.since, (self.place.0, self.place.1, self.bytes()))
+    }
+
+    /// How many bytes it is about.
+    pub(super) fn bytes(&self) -> u64 {
+        match &self.ask {
             Ask::Read { len, .. } | Ask::Zero { len, .. } => u64::from(*len),
             Ask::Write { data, .. } | Ask::Put { data, .. } => data.len() as u64,
             Ask::Flush | Ask::Name(_) => 0,
-        };
-        (self.since, (self.place.0, self.place.1, bytes))
+        }
     }
 }
 
@@ -65,6 +72,9 @@ impl World {
         let slot = &mut self.users[user];
         if slot.pending.len() >= self.swarm.depth.min(DEEPEST) || slot.paths.iter().all(|path| !path.ready) {
             return;
+        }
+        if slot.resizes {
+            return self.user_resizes(user);
         }
         if slot.random.one_in(FLUSHES) {
             return self.user_begins(user, None, Ask::Flush, Action::Read, (0, 0));
@@ -98,6 +108,31 @@ impl World {
                 sent: self.now,
                 path: None,
                 first: None,
+                sized: None,
+                tree: None,
+                knew: self.now,
+            },
+        );
+    }
+
+    /// An operation on the file whose size changes begins.
+    pub(super) fn begin_sized(&mut self, user: usize, op: SizedOp, ask: Ask, place: (u64, u64)) {
+        let action = match op {
+            SizedOp::Change(number) => Action::Write(number),
+            SizedOp::Read { .. } => Action::Read,
+        };
+        self.begin_pending(
+            user,
+            Pending {
+                op: None,
+                ask,
+                action,
+                place,
+                since: self.now,
+                sent: self.now,
+                path: None,
+                first: None,
+                sized: Some(op),
                 tree: None,
                 knew: self.now,
             },
@@ -122,6 +157,7 @@ impl World {
                 sent: self.now,
                 path: None,
                 first: None,
+                sized: None,
                 tree: Some(tree),
                 knew: self.now,
             },
@@ -168,6 +204,9 @@ impl World {
             pending.op.into_iter().for_each(|op| self.history.repeat(op));
         }
         pending.first.get_or_insert(gateway);
+        if let Some(SizedOp::Change(number)) = pending.sized {
+            self.sized.ask(number);
+        }
         let mut out = Vec::new();
         if let Some(session) = &mut slot.paths[path].session {
             session.ask(number, &pending.ask, &mut out);
@@ -198,6 +237,9 @@ impl World {
             self.now,
             format_args!("user {user} is told {number} by {gateway}: {outcome:?}"),
         );
+        if let Some(op) = pending.sized {
+            return self.user_resized((op, pending.since), answer);
+        }
         if let Some((number, Ok(Found::Name(reply)))) = pending.tree.zip(Some(&answer)) {
             let knew = pending.knew.min(self.knows_until(gateway));
             return self.user_named(number, (pending.since, knew), reply);
@@ -205,7 +247,10 @@ impl World {
         match (answer, pending.op) {
             (Err(refusal), op) => self.user_refused(user, &pending, op, &refusal),
             (Ok(Found::Data(data)), Some(op)) => self.user_read(&pending, op, &data),
-            (Ok(_), Some(op)) if pending.action != Action::Read => self.history.end_ok(op, self.now),
+            (Ok(_), Some(op)) if pending.action != Action::Read => {
+                self.written(ImageId(pending.place.0), pending.since);
+                self.history.end_ok(op, self.now);
+            }
             (Ok(_), Some(_)) => self.fail(format!("user {user}: a read without data")),
             (Ok(_), None) => {}
         }
@@ -215,6 +260,9 @@ impl World {
         if let Some(pending) = self.users[user].pending.get_mut(&number) {
             // It was not done: asking again is no repetition.
             (pending.path, pending.first) = (None, None);
+            if let Some(SizedOp::Change(number)) = pending.sized {
+                self.sized.put_off(number);
+            }
         }
     }
 
