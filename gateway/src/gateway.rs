@@ -29,6 +29,7 @@ use crate::iscsi::IscsiSession;
 use crate::memory::{Account, Memory};
 use crate::nbd::NbdSession;
 use crate::nfs::{NfsServer, NfsSession};
+use crate::opens::Opening;
 use crate::options::{Options, mutant};
 use crate::outcomes::Outcomes;
 use crate::scrub::Scrubs;
@@ -91,6 +92,8 @@ pub(crate) struct Connection {
     pub(crate) attendance: Attendance,
     /// The image that its session has open.
     pub(crate) open: Option<ImageId>,
+    /// Nothing that its client is to be told of that leaves yet.
+    pub(crate) opening: Option<Opening>,
     /// What it has of the budget for clients' data.
     pub(crate) account: Account,
     /// Bytes that it has sent and the session has not taken.
@@ -107,7 +110,7 @@ impl Connection {
     pub(crate) fn pause_or_go_on(&mut self, conn: ConnKey) -> Option<Effect> {
         let under_way = self.session.in_flight();
         let full = under_way.requests >= MAX_IN_FLIGHT.requests || under_way.bytes >= MAX_IN_FLIGHT.bytes;
-        let paused = full || self.held.is_some() || self.account.waits;
+        let paused = full || self.held.is_some() || self.opening.is_some() || self.account.waits;
         if paused == self.paused || self.gone {
             return None;
         }
@@ -295,6 +298,7 @@ impl Gateway {
             paused: false,
             attendance: Attendance::new(clock.now),
             open: None,
+            opening: None,
             account: Account::default(),
             buffered: 0,
             held: None,
@@ -330,7 +334,7 @@ impl Gateway {
         }
         let connection = self.connections.get_mut(&conn);
         let fresh = connection.map_or(0, |c| c.attendance.receives(input.len(), quiet));
-        if !self.holds(conn, out) {
+        if !self.holds(conn, out) && !self.is_opening(conn) {
             self.with_session(conn, out, |session, desk, bytes| session.receive(input, desk, bytes));
         }
         if let Some(connection) = self.connections.get_mut(&conn) {
@@ -456,6 +460,7 @@ impl Gateway {
             self.update_space();
             self.write_touched(out);
             self.look_at_held(out);
+            self.look_at_opens(out);
             self.look_for_callers(out);
             self.enlist(out);
             self.fence_forgotten(out);
@@ -673,12 +678,13 @@ impl Gateway {
         };
         let result = call(connection.session.as_mut(), &mut desk, &mut bytes);
         let was_gone = connection.gone;
-        if !was_gone && !bytes.is_empty() {
-            out.push(Effect::Send(conn, bytes));
-        }
         connection.settle(self.clock.now, &mut self.memory);
-        out.extend(connection.pause_or_go_on(conn));
         self.note_open(conn);
+        if !was_gone {
+            self.say(conn, bytes, out);
+        }
+        let connection = self.connections.get_mut(&conn);
+        out.extend(connection.and_then(|connection| connection.pause_or_go_on(conn)));
         for (ticket, request) in std::mem::take(&mut self.requests) {
             // What a client that is gone had asked for and was put off is not begun any more.
             if was_gone && !matches!(request, Request::Touch { .. }) {
@@ -689,6 +695,7 @@ impl Gateway {
         if let Err(ending) = result
             && !was_gone
         {
+            self.say_all(conn, out);
             self.end(conn, ending, out);
         }
     }

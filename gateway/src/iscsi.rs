@@ -31,8 +31,6 @@ pub struct IscsiSession {
     connection: Connection,
     cluster: u64,
     pending: HashMap<Ticket, Waiting>,
-    /// What it read or wrote last.
-    image: Option<ImageId>,
     /// Actions of one call, kept for their memory.
     actions: Vec<Action>,
 }
@@ -56,7 +54,6 @@ impl IscsiSession {
             connection: Connection::new(millis(now), handle),
             cluster,
             pending: HashMap::new(),
-            image: None,
             actions: Vec::new(),
         }
     }
@@ -103,7 +100,6 @@ impl IscsiSession {
             return self.answer(tag, Err(error), desk, out);
         }
         let changes = !matches!(op, ImageOp::Read { .. });
-        self.image = Some(image);
         let ticket = desk.io(image, op);
         self.pending.insert(ticket, Waiting { tag, image, changes });
     }
@@ -170,7 +166,7 @@ impl Session for IscsiSession {
     }
 
     fn open_image(&self) -> Option<ImageId> {
-        self.image
+        self.connection.target().map(ImageId)
     }
 
     fn hint(&self) -> usize {

@@ -20,6 +20,7 @@ pub mod iscsi;
 pub mod memory;
 pub mod nbd;
 pub mod nfs;
+mod opens;
 mod options;
 mod outcomes;
 mod scrub;

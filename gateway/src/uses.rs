@@ -1,5 +1,5 @@
-//! Which images this gateway changes the bytes of, as all gateways know: a client's first change waits until the tree has the
-//! key that says so, and a truncation is agreed to when nothing is under way any more that began before it. So data is
+//! Which images this gateway changes the bytes of, as all gateways know: an open, or a client's first change where nothing
+//! is opened, waits until the tree has the key that says so ([`crate::opens`]), and a truncation is agreed to when nothing is under way any more that began before it. So data is
 //! removed when no write can come behind; see [`trivet_namespace::Use`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -52,7 +52,7 @@ struct Usage {
     taken: Revision,
     /// Nothing begins before the key is gone, and taken again.
     leaving: bool,
-    /// Connections that have it open: their first change shall not have to wait, nor need the metadata store.
+    /// Connections that have it open: their changes need the metadata store no more.
     open: usize,
 }
 
@@ -62,6 +62,8 @@ pub(crate) struct Uses {
     images: BTreeMap<ImageId, Usage>,
     /// Transactions under way, by ticket; as of which commit.
     txns: BTreeMap<u64, (ImageId, Step, Revision)>,
+    /// Connections whose opens are not answered.
+    pub(crate) opening: BTreeSet<(ImageId, ConnKey)>,
     /// Images of which something has changed.
     stirred: BTreeSet<ImageId>,
     /// Uses of gateways that are gone, being ended.
@@ -200,10 +202,12 @@ impl Gateway {
         if let Some(before) = before {
             let usage = self.usage_of(before);
             (usage.open, usage.last) = (usage.open - 1, now);
+            self.opens_no_more(conn, before);
         }
         if let Some(image) = image {
             self.uses.images.entry(image).or_insert_with(|| Usage::new(now)).open += 1;
             self.uses.stirred.insert(image);
+            self.opened(conn, image);
         }
     }
 
@@ -314,6 +318,7 @@ impl Gateway {
             return;
         }
         self.begin_waiting(image);
+        self.answer_opens(image, out);
         self.settle_key(image, out);
         if self.is_trimming(image) {
             self.start_trim(image);
@@ -341,7 +346,7 @@ impl Gateway {
     }
 
     /// Whether all gateways know that this one uses the image, or find out before they remove data.
-    fn is_user(&mut self, image: ImageId) -> bool {
+    pub(crate) fn is_user(&mut self, image: ImageId) -> bool {
         if mutant!(self.options, WriteWithoutKey) {
             return true;
         }
@@ -362,8 +367,11 @@ impl Gateway {
             return false;
         }
         let gone = self.namespace.inode(image).is_none();
+        // Without the metadata store the key could neither go nor be taken again, and whoever is served now counts on it.
+        let is_stale = self.freshness.is_stale(self.clock.now);
         // Whoever ends the use of a gateway that died moves the times; this one has to do so by itself.
         gone || (usage.open == 0
+            && !is_stale
             && self.clock.now.since(usage.last) >= IDLE
             && !self.background.touched.contains_key(&image))
     }

@@ -19,7 +19,7 @@ const FAULT: u32 = 10_006;
 const STALE: Duration = Duration::from_millis(3_500);
 
 /// A client that opens an export, as far as it can.
-fn opening(world: &mut World, export: &str) -> ConnKey {
+pub(super) fn opening(world: &mut World, export: &str) -> ConnKey {
     let conn = world.connect(Protocol::Nbd);
     world.take(conn);
     let mut bytes = b"\0\0\0\x03IHAVEOPT\0\0\0\x07\0\0\0".to_vec();
@@ -32,7 +32,7 @@ fn opening(world: &mut World, export: &str) -> ConnKey {
 }
 
 /// A login to the target of `path`.
-fn login(path: &str) -> Vec<u8> {
+pub(super) fn login(path: &str) -> Vec<u8> {
     let mut text = format!("InitiatorName=i\0TargetName=iqn.2026-11.io.trivet:{path}\0").into_bytes();
     let mut bytes = [
         &[0x43, 0x87, 0, 0, 0, 0, 0, u8::try_from(text.len()).unwrap()][..],
@@ -81,7 +81,9 @@ fn a_name_that_was_given_anew_is_not_opened_from_an_old_mirror() {
     let sent = world.take(conn);
     assert!(sent.windows(8).any(|size| size == NEW.to_be_bytes()), "{sent:02x?}");
     assert_eq!(world.take(target)[36..38], [0, 0], "logged in");
-    assert_eq!(world.pauses, [true, true, false, false]);
+    // Both wait for a fresh mirror, then both until all gateways know of them.
+    let (stopped, again) = ([true, true], [false, false]);
+    assert_eq!(world.pauses, [stopped, again, stopped, again].concat());
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod freshness;
 mod health;
 mod images;
 mod memory;
+mod opens;
 mod osds;
 mod outcomes;
 mod pools;

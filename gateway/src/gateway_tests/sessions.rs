@@ -125,6 +125,7 @@ fn reading_pauses_while_too_much_is_under_way() {
     let mut world = World::default();
     world.image("vm", 64 << 20);
     let conn = nbd(&mut world, "vm");
+    world.pauses.clear();
     world.hold_osd = true;
     world.send(conn, &request(READ, 0, LARGE, b""));
     world.run();

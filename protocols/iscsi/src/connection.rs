@@ -407,7 +407,13 @@ impl Connection {
     /// Whether it is logged in to a target. Until then, and for as long as it only discovers, what comes may name one.
     #[must_use]
     pub fn has_target(&self) -> bool {
-        self.target.is_some() && !matches!(self.phase, Phase::Login(_))
+        self.target().is_some()
+    }
+
+    /// The target that it is logged in to.
+    #[must_use]
+    pub fn target(&self) -> Option<u64> {
+        self.target.filter(|_| !matches!(self.phase, Phase::Login(_)))
     }
 
     /// Whether the connection is over by agreement: close it when everything is sent.
