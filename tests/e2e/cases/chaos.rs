@@ -19,7 +19,7 @@ const BRIEF: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// `TRIVET_SEED`, or always the same.
-fn seed() -> Result<u64> {
+pub(crate) fn seed() -> Result<u64> {
     match std::env::var("TRIVET_SEED") {
         Ok(seed) => seed.parse().context("TRIVET_SEED"),
         Err(_) => Ok(2026),

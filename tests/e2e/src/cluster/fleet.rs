@@ -40,7 +40,7 @@ pub struct Layout {
     pub monitors: usize,
     /// Gateways.
     pub gateways: usize,
-    /// Whether OSDs are reached, and reach etcd, through proxies.
+    /// Whether OSDs are reached, and OSDs and gateways reach etcd, through proxies.
     pub proxies: bool,
 }
 
@@ -78,6 +78,8 @@ pub struct Gateway {
     pub process: Process,
     /// Its servers.
     pub ports: Ports,
+    /// Between it and each member of etcd.
+    pub meta: Vec<Proxy>,
 }
 
 /// A cluster of processes; dropped, all are killed.
@@ -121,7 +123,7 @@ impl Fleet {
             fleet.add_monitor(at)?;
         }
         for at in 0..layout.gateways {
-            fleet.add_gateway(at)?;
+            fleet.add_gateway(at, layout.proxies)?;
         }
         fleet.start_daemons()?;
         Ok(fleet)
@@ -186,14 +188,8 @@ impl Fleet {
             let proxy = Proxy::to(listen)?;
             args += &format!(" --advertise 127.0.0.1:{}", proxy.port);
             inward = Some(proxy);
-            meta = self
-                .etcd
-                .ports
-                .iter()
-                .map(|port| Proxy::to(*port))
-                .collect::<Result<_>>()?;
-            let ports: Vec<u16> = meta.iter().map(|proxy| proxy.port).collect();
-            args += &format!(" --meta {}", etcd::url(&ports, PREFIX));
+            meta = self.meta_proxies()?;
+            args += &format!(" --meta {}", meta_through(&meta));
         } else {
             args += &format!(" --meta {}", self.meta());
         }
@@ -214,18 +210,40 @@ impl Fleet {
         Ok(())
     }
 
-    fn add_gateway(&mut self, at: usize) -> Result<()> {
+    /// A proxy in front of each member of etcd.
+    fn meta_proxies(&self) -> Result<Vec<Proxy>> {
+        self.etcd.ports.iter().map(|port| Proxy::to(*port)).collect()
+    }
+
+    fn add_gateway(&mut self, at: usize, proxies: bool) -> Result<()> {
+        let meta = if proxies { self.meta_proxies()? } else { Vec::new() };
+        let reached = if proxies { meta_through(&meta) } else { self.meta() };
         let ports = Ports::free()?;
         let Ports { nbd, iscsi, nfs, http } = ports;
         let name = format!("gateway.{at}");
         let args = format!(
-            "gateway --meta {} --name {name} --nbd 127.0.0.1:{nbd} --iscsi 127.0.0.1:{iscsi} \
-             --nfs 127.0.0.1:{nfs} --http 127.0.0.1:{http}",
-            self.meta()
+            "gateway --meta {reached} --name {name} --nbd 127.0.0.1:{nbd} --iscsi 127.0.0.1:{iscsi} \
+             --nfs 127.0.0.1:{nfs} --http 127.0.0.1:{http}"
         );
         let process = self.process(&name, &args)?;
-        self.gateways.push(Gateway { process, ports });
+        self.gateways.push(Gateway { process, ports, meta });
         Ok(())
+    }
+
+    /// What a process sends to OSDs, and they to it, is held from now on, even beyond its death. Only with proxies.
+    pub fn cut_from_osds(&self, process: u32) {
+        self.osds
+            .iter()
+            .filter_map(|osd| osd.inward.as_ref())
+            .for_each(|link| link.cut_from(process));
+    }
+
+    /// It goes on.
+    pub fn heal_from_osds(&self, process: u32) {
+        self.osds
+            .iter()
+            .filter_map(|osd| osd.inward.as_ref())
+            .for_each(|link| link.heal_from(process));
     }
 
     /// OSDs, monitors and gateways.
@@ -388,6 +406,12 @@ impl Drop for Fleet {
         }
         println!("--- logs: {}", self.folder.path().display());
     }
+}
+
+/// The value of `--meta` for proxies in front of etcd.
+fn meta_through(proxies: &[Proxy]) -> String {
+    let ports: Vec<u16> = proxies.iter().map(|proxy| proxy.port).collect();
+    etcd::url(&ports, PREFIX)
 }
 
 fn lines_with(log: &str, text: &str) -> Vec<String> {
