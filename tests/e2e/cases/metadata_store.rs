@@ -41,7 +41,12 @@ fn add_gateway(fleet: &mut Fleet) -> Result<()> {
     process.start()?;
     process.wait_ready(START_LIMIT)?;
     let meta = vec![proxy];
-    fleet.gateways.push(Gateway { process, ports, meta });
+    fleet.gateways.push(Gateway {
+        process,
+        ports,
+        meta,
+        in_trouble: false,
+    });
     Ok(())
 }
 

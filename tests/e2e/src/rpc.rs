@@ -12,6 +12,10 @@ pub const NFS: (u32, u32) = (100_003, 3);
 /// The program MOUNT, version 3.
 pub const MOUNT: (u32, u32) = (100_005, 3);
 
+/// `NFSPROC3_GETATTR`.
+pub const GETATTR: u32 = 1;
+/// `NFSPROC3_SETATTR`.
+pub const SETATTR: u32 = 2;
 /// `NFSPROC3_LOOKUP`.
 pub const LOOKUP: u32 = 3;
 /// `NFSPROC3_READ`.
@@ -190,6 +194,26 @@ pub fn write_args(file: &[u8], at: u64, data: &[u8]) -> Vec<u8> {
         &opaque(data),
     ]
     .concat()
+}
+
+/// The arguments of SETATTR that set nothing but the size, unguarded.
+#[must_use]
+pub fn size_args(file: &[u8], size: u64) -> Vec<u8> {
+    // No mode, no owner, no group, but a size; no times, no guard.
+    let before: [u32; 4] = [0, 0, 0, 1];
+    let before: Vec<u8> = before.iter().flat_map(|word| word.to_be_bytes()).collect();
+    [&opaque(file)[..], &before, &size.to_be_bytes(), &[0; 12]].concat()
+}
+
+/// The size that GETATTR brought, bytes.
+///
+/// # Errors
+/// When it failed.
+pub fn size(results: &[u8]) -> Result<u64> {
+    ensure!(status(results)? == 0, "GETATTR failed with status {}", status(results)?);
+    // Status; type, mode, links, owner, group.
+    let size = results.get(4 + 20..4 + 28).context("short attributes")?;
+    Ok(u64::from_be_bytes(size.try_into()?))
 }
 
 /// The status that results begin with.

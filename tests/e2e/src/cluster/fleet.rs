@@ -80,6 +80,8 @@ pub struct Gateway {
     pub ports: Ports,
     /// Between it and each member of etcd.
     pub meta: Vec<Proxy>,
+    /// It is down, stopped or cut off, or may be: nobody asks it anything.
+    pub in_trouble: bool,
 }
 
 /// A cluster of processes; dropped, all are killed.
@@ -141,14 +143,20 @@ impl Fleet {
         Ok(fleet)
     }
 
+    /// The first gateway that runs and is not in trouble.
+    fn sound_gateway(&self) -> Result<usize> {
+        let mut gateways = self.gateways.iter();
+        let sound = gateways.position(|gateway| gateway.process.is_wanted() && !gateway.in_trouble);
+        sound.context("no gateway")
+    }
+
     /// Has the pool get another number of PGs, which takes a moment.
     ///
     /// # Errors
     /// When no gateway runs, or it refuses.
     pub fn set_pgs(&self, count: u32) -> Result<()> {
-        let gateway = self.gateways.iter().position(|gateway| gateway.process.is_wanted());
         let modify = format!("pool modify {POOL} --pgs {count}");
-        self.admin(gateway.context("no gateway")?, &modify).map(drop)
+        self.admin(self.sound_gateway()?, &modify).map(drop)
     }
 
     /// How many PGs the pool has.
@@ -226,7 +234,12 @@ impl Fleet {
              --nfs 127.0.0.1:{nfs} --http 127.0.0.1:{http}"
         );
         let process = self.process(&name, &args)?;
-        self.gateways.push(Gateway { process, ports, meta });
+        self.gateways.push(Gateway {
+            process,
+            ports,
+            meta,
+            in_trouble: false,
+        });
         Ok(())
     }
 
@@ -302,8 +315,7 @@ impl Fleet {
     /// When it does not end.
     pub fn cli(&self, gateway: usize, args: &str) -> Result<Ended> {
         let http = self.gateways.get(gateway).context("a gateway")?.ports.http;
-        let tool = Tool::new(binary()?).args(&format!("--api http://127.0.0.1:{http} {args}"));
-        tool.within(30).end()
+        trivet_at(http, args, 30)
     }
 
     /// `trivet ARGS` at a gateway, which must succeed.
@@ -330,8 +342,7 @@ impl Fleet {
     /// # Errors
     /// When no gateway is wanted.
     pub fn is_clean(&self) -> Result<bool> {
-        let gateway = self.gateways.iter().position(|gateway| gateway.process.is_wanted());
-        let status = self.status(gateway.context("no gateway")?);
+        let status = self.status(self.sound_gateway()?);
         Ok(status.is_ok_and(|status| is_clean(&status, self.osds.len())))
     }
 
@@ -428,6 +439,15 @@ fn is_clean(status: &Value, osds: usize) -> bool {
         && pgs["total"].as_u64().is_some_and(|total| total > 0)
         && pgs["clean"] == pgs["total"]
         && status["recovery"]["objects_missing"] == 0
+}
+
+/// `trivet ARGS` at the gateway whose administration listens on that port, whatever its outcome, for so many seconds.
+///
+/// # Errors
+/// When it does not end.
+pub fn trivet_at(http: u16, args: &str, seconds: u64) -> Result<Ended> {
+    let tool = Tool::new(binary()?).args(&format!("--api http://127.0.0.1:{http} {args}"));
+    tool.within(seconds).end()
 }
 
 /// `trivet ARGS` without a gateway, which must succeed.

@@ -12,10 +12,13 @@ pub mod fronts;
 pub mod load;
 pub mod mover;
 mod owner;
+pub mod owners;
 pub mod post;
 pub mod process;
 pub mod proxy;
 pub mod pulse;
+pub mod sizer;
+pub mod turnover;
 pub mod work;
 
 pub use crowd::{compare, crowd, during};
