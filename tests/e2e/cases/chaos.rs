@@ -1,16 +1,31 @@
-//! Everything fails at random, from a seed, under a stamping load through both gateways; at the end every sector
-//! holds its last acknowledged write, or one that was never answered, and both gateways say so.
+//! Everything fails at random, from a seed, under a stamping load through both gateways and all protocols, while files
+//! change their sizes and images come and go; at the end every sector holds its last acknowledged write, or one that was
+//! never answered, all gateways say so, and every object has an owner.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use trivet_e2e::cluster::{Faults, Fleet, Layout, Pulse, compare, crowd, during};
+use trivet_e2e::cluster::mover::look_at_all;
+use trivet_e2e::cluster::owners::{remove_everything, wait_all_owned};
+use trivet_e2e::cluster::sizer::{Sizer, Sizings};
+use trivet_e2e::cluster::turnover::Turnover;
+use trivet_e2e::cluster::{Faults, Fleet, Fronts, Layout, Mover, Moves, Pulse, beside, compare, crowd, during};
+use trivet_e2e::ledger::Wrong;
 use trivet_e2e::nbd::Nbd;
+use trivet_e2e::way::{PROTOCOLS, Protocol};
 use trivet_e2e::{Cluster, sized, stamp};
 
 const IMAGES: &[&str] = &["one", "two", "three"];
 const CLIENTS: u16 = 6;
+/// Copies of each object in the pool.
+const REPLICAS: u64 = 2;
+/// The image of those who move, one for each protocol: 1 MiB for each.
+const MOVED: &str = "moved";
+const MOVER_SECTORS: u64 = 2048;
+const MOVER_PATIENCE: Duration = Duration::from_secs(5);
+/// Those that are made larger and smaller.
+const SIZED: [&str; 2] = ["sized", "cut"];
 /// Load after the last fault.
 const CALM: Duration = Duration::from_secs(3);
 /// Load on one process.
@@ -19,7 +34,7 @@ const BRIEF: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// `TRIVET_SEED`, or always the same.
-fn seed() -> Result<u64> {
+pub(crate) fn seed() -> Result<u64> {
     match std::env::var("TRIVET_SEED") {
         Ok(seed) => seed.parse().context("TRIVET_SEED"),
         Err(_) => Ok(2026),
@@ -38,6 +53,115 @@ fn rage(fleet: &mut Fleet, faults: &mut Faults, time: Duration, failed: &dyn Fn(
     Ok(())
 }
 
+/// Everybody who works through the chaos beside the clients that write all the time.
+struct Crew {
+    movers: Vec<Mover>,
+    sizers: Vec<Sizer>,
+    turnovers: Vec<Turnover>,
+}
+
+/// What they tell.
+struct Told {
+    moves: Vec<(Protocol, Moves)>,
+    sizings: Vec<Sizings>,
+    turnovers: u64,
+}
+
+impl Crew {
+    /// Makes what they need.
+    fn start(fleet: &Fleet, seed: u64) -> Result<Self> {
+        fleet.admin(0, &format!("image create {MOVED} --size 64M"))?;
+        for image in SIZED {
+            fleet.admin(0, &format!("image create {image} --size 512"))?;
+        }
+        let movers = (0..)
+            .zip(PROTOCOLS)
+            .map(|(number, protocol)| Mover::new(protocol, number, MOVED, MOVER_SECTORS, MOVER_PATIENCE, seed));
+        Ok(Self {
+            movers: movers.collect(),
+            sizers: (seed..)
+                .zip(SIZED)
+                .map(|(seed, image)| Sizer::new(image, seed))
+                .collect(),
+            turnovers: vec![Turnover::new("brief", seed)],
+        })
+    }
+
+    /// All of them work while `act` runs.
+    fn beside<T>(
+        &mut self,
+        fronts: &Fronts,
+        pulse: &Pulse,
+        act: impl FnOnce(&dyn Fn() -> bool) -> Result<T>,
+    ) -> Result<(T, Told)> {
+        let Self {
+            movers,
+            sizers,
+            turnovers,
+        } = self;
+        let (((acted, counts), sizings), moves) = beside(movers, fronts, pulse, |moved| {
+            beside(sizers, fronts, pulse, |sized| {
+                beside(turnovers, fronts, pulse, |turned| {
+                    act(&|| moved() || sized() || turned())
+                })
+            })
+        })?;
+        let turnovers = counts.iter().sum();
+        Ok((
+            acted,
+            Told {
+                moves,
+                sizings,
+                turnovers,
+            },
+        ))
+    }
+
+    /// Everything that they wrote is right through every gateway; returns the sectors.
+    fn look_at_all(&mut self, fronts: &Fronts) -> Result<u64> {
+        let mut sectors = look_at_all(&mut self.movers, fronts)?;
+        for sizer in &mut self.sizers {
+            sectors += sizer.look_at_all(fronts)?;
+        }
+        let wrong: Vec<String> = self
+            .movers
+            .iter()
+            .flat_map(Mover::wrong)
+            .map(Wrong::to_string)
+            .collect();
+        ensure!(wrong.is_empty(), "{:#?}", &wrong[..wrong.len().min(20)]);
+        Ok(sectors)
+    }
+}
+
+impl Told {
+    fn print(&self) {
+        for (protocol, moves) in &self.moves {
+            println!(
+                "{}: {} operations, {} writes repeated at another gateway; left {} times because of silence, {} because the \
+                 connection broke, {} for no reason",
+                protocol.name(),
+                moves.operations(),
+                moves.repeats,
+                moves.silent,
+                moves.broken,
+                moves.whims
+            );
+        }
+        let sum = |of: fn(&Sizings) -> u64| -> u64 { self.sizings.iter().map(of).sum() };
+        println!(
+            "{} truncations over NFS, {} resizes, {} writes between them, {} sectors read and right, {} requests repeated; \
+             {} images came and went",
+            sum(|sizings| sizings.truncations),
+            sum(|sizings| sizings.resizes),
+            sum(|sizings| sizings.writes),
+            sum(|sizings| sizings.read),
+            sum(|sizings| sizings.repeats),
+            self.turnovers
+        );
+    }
+}
+
 #[test]
 fn chaos_loses_no_acknowledged_write() -> Result<()> {
     let seed = seed()?;
@@ -50,27 +174,38 @@ fn chaos_loses_no_acknowledged_write() -> Result<()> {
     for image in IMAGES {
         fleet.admin(0, &format!("image create {image} --size 64M"))?;
     }
+    let (fronts, mut crew) = (Fronts::of(&fleet), Crew::start(&fleet, seed)?);
     let mut clients = crowd(&fleet.nbd_ports(), IMAGES, CLIENTS, seed);
     let (pulse, mut faults) = (Pulse::default(), Faults::new(seed));
     let time = Duration::from_secs(sized(120, 1200));
-    let ((), tally) = during(&mut clients, &pulse, |failed| {
-        rage(&mut fleet, &mut faults, time, failed)
-    })
-    .with_context(|| format!("after {}", faults.summary()))?;
+    let (((), tally), told) = crew
+        .beside(&fronts, &Pulse::default(), |failed| {
+            during(&mut clients, &pulse, |also| {
+                rage(&mut fleet, &mut faults, time, &|| failed() || also())
+            })
+        })
+        .with_context(|| format!("after {}", faults.summary()))?;
     let stall = pulse.take();
     ensure!(tally.breaks > 0, "no client noticed anything");
     let clean = fleet.wait_clean()?;
-    let sectors = compare(&fleet.nbd_ports(), &mut clients)?;
+    let sectors = compare(&fleet.nbd_ports(), &mut clients)? + crew.look_at_all(&fronts)?;
+    told.print();
     println!(
         "{} writes acknowledged, {} sent again, {} sectors read meanwhile, {sectors} at the end, {} connections broke, \
          slowest answer {:?}, clean {clean:?} after the load",
         tally.writes, tally.resent, tally.read, tally.breaks, stall.slowest
     );
     ensure!(stall.slowest < PATIENCE, "an operation waited {:?}", stall.slowest);
+    // What was deleted is remembered for a minute.
+    let replicas = sized(None, Some(REPLICAS));
+    let owned = wait_all_owned(&fleet, replicas)?;
+    let gone = remove_everything(&fleet, replicas)?;
     println!(
-        "chaos: {}, {} operations, 0 lost acknowledged writes",
+        "chaos: {}, {} operations, 0 lost acknowledged writes; {} objects, all with an owner; all gone {gone:?} \
+         after their images",
         faults.summary(),
-        stall.operations
+        stall.operations + told.moves.iter().map(|(_, moves)| moves.operations()).sum::<u64>(),
+        owned.images
     );
     fleet.finish()
 }

@@ -10,6 +10,7 @@ mod contract;
 mod copies;
 mod emptying;
 mod failover;
+mod gateway_stops;
 mod gateways;
 mod kills;
 mod log;

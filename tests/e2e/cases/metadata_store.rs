@@ -30,7 +30,7 @@ const SLOW: Duration = Duration::from_millis(100);
 const TOLD: Duration = Duration::from_secs(15);
 
 /// One more gateway, which reaches etcd through a proxy.
-fn add_gateway(fleet: &mut Fleet) -> Result<Proxy> {
+fn add_gateway(fleet: &mut Fleet) -> Result<()> {
     let proxy = Proxy::to(*fleet.etcd.ports.first().context("a member")?)?;
     let ports = Ports::free()?;
     let Ports { nbd, iscsi, nfs, http } = ports;
@@ -42,8 +42,14 @@ fn add_gateway(fleet: &mut Fleet) -> Result<Proxy> {
     let mut process = Process::new("cut", &fleet.scratch(""), &binary()?, &args);
     process.start()?;
     process.wait_ready(START_LIMIT)?;
-    fleet.gateways.push(Gateway { process, ports });
-    Ok(proxy)
+    let meta = vec![proxy];
+    fleet.gateways.push(Gateway {
+        process,
+        ports,
+        meta,
+        in_trouble: false,
+    });
+    Ok(())
 }
 
 /// Waits until the verdict of a gateway has a reason with these words, or none; returns how long that took.
@@ -77,14 +83,14 @@ fn a_gateway_without_etcd_opens_no_wrong_image() -> Result<()> {
     const OLD: u64 = 64 << 20;
     const NEW: u64 = 32 << 20;
     let mut fleet = Fleet::with_pool(&LAYOUT)?;
-    let proxy = add_gateway(&mut fleet)?;
+    add_gateway(&mut fleet)?;
     fleet.admin(OTHER, "image create disk --size 64M")?;
     fleet.admin(OTHER, "image create kept --size 64M")?;
     let port = fleet.gateways[CUT].ports.nbd;
     proxy.delay(SLOW);
     let mut kept = Nbd::open(port, "kept")?;
     ensure!(Nbd::open(port, "disk")?.size == OLD);
-    proxy.cut();
+    fleet.gateways[CUT].meta[0].cut();
     let cut = Instant::now();
     thread::sleep(STALE);
     fleet.admin(OTHER, "image rm disk")?;
@@ -105,7 +111,7 @@ fn a_gateway_without_etcd_opens_no_wrong_image() -> Result<()> {
     ensure!(status["reasons"].to_string().contains("the metadata is"), "{status:#}");
     ensure!(probe(&fleet, CUT, "/healthz")? && !probe(&fleet, CUT, "/readyz")?);
     ensure!(probe(&fleet, OTHER, "/readyz")?);
-    proxy.heal();
+    fleet.gateways[CUT].meta[0].heal();
     let healed = Instant::now();
     let size = loop {
         match Nbd::open(port, "disk") {

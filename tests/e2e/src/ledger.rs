@@ -4,6 +4,7 @@
 //! Writes in flight at the same time must not overlap; the writer sees to that.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use crate::stamp::{self, Found, SECTOR};
 
@@ -18,6 +19,31 @@ pub struct Ledger {
     sequence: u64,
     /// Sequence numbers of writes that were sent more than once.
     again: BTreeSet<u64>,
+}
+
+/// A sector that holds what it must not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Wrong {
+    /// Its number.
+    pub sector: u64,
+    /// The sequence number that it holds (0: zeroes); none if it is no whole stamp of this place.
+    pub found: Option<u64>,
+    /// The one that was acknowledged last.
+    pub acknowledged: u64,
+    /// What it holds is of a write that was sent more than once: an earlier copy of it came out late.
+    pub again: bool,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let twice = if self.again { ", which was sent twice" } else { "" };
+        let (found, acknowledged) = (self.found, self.acknowledged);
+        write!(
+            out,
+            "sector {}: found {found:?}{twice}, acknowledged {acknowledged}",
+            self.sector
+        )
+    }
 }
 
 impl Ledger {
@@ -102,6 +128,11 @@ impl Ledger {
     /// Compares sectors from `number` on with what they may hold; what is
     /// found is settled from now on. Returns a line for each that is wrong.
     pub fn compare(&mut self, number: u64, data: &[u8]) -> Vec<String> {
+        self.judge(number, data).iter().map(Wrong::to_string).collect()
+    }
+
+    /// The same; returns what is wrong.
+    pub fn judge(&mut self, number: u64, data: &[u8]) -> Vec<Wrong> {
         let mut wrong = Vec::new();
         for (number, sector) in (number..).zip(data.chunks_exact(SECTOR)) {
             let found = match stamp::read(sector, number) {
@@ -115,18 +146,15 @@ impl Ledger {
                 Some(sequence) if sequence == settled || self.is_open(sequence, number) => {
                     self.settled[index] = sequence
                 }
-                _ => wrong.push(self.accuse(number, found, settled)),
+                _ => wrong.push(Wrong {
+                    sector: number,
+                    found,
+                    acknowledged: settled,
+                    again: found.is_some_and(|sequence| self.again.contains(&sequence)),
+                }),
             }
         }
         wrong
-    }
-
-    fn accuse(&self, number: u64, found: Option<u64>, settled: u64) -> String {
-        let twice = match found {
-            Some(sequence) if self.again.contains(&sequence) => ", which was sent twice",
-            _ => "",
-        };
-        format!("sector {number}: found {found:?}{twice}, acknowledged {settled}")
     }
 
     fn is_open(&self, sequence: u64, number: u64) -> bool {

@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod command;
 pub mod fuzz;
 pub mod image_file;
+pub mod initiator;
 pub mod iscsi;
 pub mod ledger;
 pub mod nbd;
@@ -18,6 +19,7 @@ pub mod server;
 pub mod stamp;
 pub mod storm;
 mod turn;
+pub mod way;
 
 pub use command::{Tool, client};
 pub use rng::Rng;

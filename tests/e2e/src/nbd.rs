@@ -107,9 +107,17 @@ impl Nbd {
     /// # Errors
     /// When there is no server, or it refuses the export.
     pub fn open(port: u16, export: &str) -> Result<Self> {
+        Self::open_within(port, export, TIMEOUT)
+    }
+
+    /// The same with another time after which a silent server has failed.
+    ///
+    /// # Errors
+    /// When there is no server, it refuses the export, or says nothing for so long.
+    pub fn open_within(port: u16, export: &str, patience: Duration) -> Result<Self> {
         let to = TcpStream::connect(("127.0.0.1", port)).context("NBD connect")?;
         to.set_nodelay(true)?;
-        to.set_read_timeout(Some(TIMEOUT))?;
+        to.set_read_timeout(Some(patience))?;
         to.set_write_timeout(Some(TIMEOUT))?;
         let mut nbd = Self {
             from: BufReader::new(to.try_clone()?),
@@ -176,6 +184,20 @@ impl Nbd {
     /// When the connection is gone.
     pub fn send_raw(&mut self, data: &[u8]) -> Result<()> {
         Ok(self.to.write_all(data)?)
+    }
+
+    /// From now on the server has failed that says nothing for so long.
+    ///
+    /// # Errors
+    /// When `patience` is zero.
+    pub fn set_patience(&self, patience: Duration) -> Result<()> {
+        Ok(self.to.set_read_timeout(Some(patience))?)
+    }
+
+    /// The connection itself.
+    #[must_use]
+    pub fn stream(&self) -> &TcpStream {
+        &self.to
     }
 
     /// The port of this end: how the server names this client.

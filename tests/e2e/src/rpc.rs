@@ -12,8 +12,20 @@ pub const NFS: (u32, u32) = (100_003, 3);
 /// The program MOUNT, version 3.
 pub const MOUNT: (u32, u32) = (100_005, 3);
 
+/// `NFSPROC3_GETATTR`.
+pub const GETATTR: u32 = 1;
+/// `NFSPROC3_SETATTR`.
+pub const SETATTR: u32 = 2;
 /// `NFSPROC3_LOOKUP`.
 pub const LOOKUP: u32 = 3;
+/// `NFSPROC3_READ`.
+pub const READ: u32 = 6;
+/// `NFSPROC3_WRITE`.
+pub const WRITE: u32 = 7;
+/// `FILE_SYNC`: on stable storage when it is answered.
+const FILE_SYNC: u32 = 2;
+/// Bytes of `fattr3`.
+const ATTRIBUTES: usize = 84;
 /// `MOUNTPROC3_MNT`.
 pub const MNT: u32 = 1;
 
@@ -67,8 +79,18 @@ impl Rpc {
     /// # Errors
     /// When there is no server.
     pub fn open(port: u16) -> Result<Self> {
+        Self::open_within(port, TIMEOUT)
+    }
+
+    /// The same with another time after which a silent server has failed.
+    ///
+    /// # Errors
+    /// When there is no server.
+    pub fn open_within(port: u16, patience: Duration) -> Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port)).context("RPC connect")?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
         Ok(Self {
             stream,
             xid: 0x7172_0000,
@@ -81,7 +103,39 @@ impl Rpc {
     /// When the server refuses it or is gone.
     pub fn call(&mut self, program: (u32, u32), procedure: u32, args: &[u8]) -> Result<Vec<u8>> {
         self.xid += 1;
-        self.stream.write_all(&call(self.xid, program, procedure, args))?;
+        self.send(self.xid, program, procedure, args)?;
+        let (xid, results) = self.receive()?;
+        ensure!(xid == self.xid, "answered {xid:#x}, asked {:#x}", self.xid);
+        Ok(results)
+    }
+
+    /// From now on the server has failed that says nothing for so long.
+    ///
+    /// # Errors
+    /// When `patience` is zero.
+    pub fn set_patience(&self, patience: Duration) -> Result<()> {
+        Ok(self.stream.set_read_timeout(Some(patience))?)
+    }
+
+    /// The connection itself.
+    #[must_use]
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Sends a call; several may be under way.
+    ///
+    /// # Errors
+    /// When the server is gone.
+    pub fn send(&mut self, xid: u32, program: (u32, u32), procedure: u32, args: &[u8]) -> Result<()> {
+        Ok(self.stream.write_all(&call(xid, program, procedure, args))?)
+    }
+
+    /// The next answer: which call it is to, and the results, if the server accepted it.
+    ///
+    /// # Errors
+    /// When the server refuses the call or is gone.
+    pub fn receive(&mut self) -> Result<(u32, Vec<u8>)> {
         let mut mark = [0; 4];
         self.stream.read_exact(&mut mark)?;
         let mark = u32::from_be_bytes(mark);
@@ -91,17 +145,18 @@ impl Rpc {
         );
         let mut reply = vec![0; usize::try_from(mark & !LAST_FRAGMENT)?];
         self.stream.read_exact(&mut reply)?;
-        // xid, REPLY, MSG_ACCEPTED, empty verifier (flavour, length), SUCCESS.
-        let accepted: Vec<u8> = [self.xid, 1, 0, 0, 0, 0]
+        // REPLY, MSG_ACCEPTED, empty verifier (flavour, length), SUCCESS.
+        let accepted: Vec<u8> = [1, 0, 0, 0, 0]
             .iter()
-            .flat_map(|word| word.to_be_bytes())
+            .flat_map(|word: &u32| word.to_be_bytes())
             .collect();
         ensure!(
-            reply.starts_with(&accepted),
+            reply.get(4..24) == Some(&accepted[..]),
             "refused: {:?}",
             &reply[..reply.len().min(24)]
         );
-        Ok(reply.split_off(accepted.len()))
+        let results = reply.split_off(24);
+        Ok((u32::from_be_bytes(reply[..4].try_into()?), results))
     }
 
     /// The root's file handle.
@@ -121,6 +176,72 @@ impl Rpc {
     }
 }
 
+/// The arguments of READ.
+#[must_use]
+pub fn read_args(file: &[u8], at: u64, len: u32) -> Vec<u8> {
+    [&opaque(file)[..], &at.to_be_bytes(), &len.to_be_bytes()].concat()
+}
+
+/// The arguments of WRITE, to be on stable storage when it is answered.
+#[must_use]
+pub fn write_args(file: &[u8], at: u64, data: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(data.len()).expect("a short write").to_be_bytes();
+    [
+        &opaque(file)[..],
+        &at.to_be_bytes(),
+        &len,
+        &FILE_SYNC.to_be_bytes(),
+        &opaque(data),
+    ]
+    .concat()
+}
+
+/// The arguments of SETATTR that set nothing but the size, unguarded.
+#[must_use]
+pub fn size_args(file: &[u8], size: u64) -> Vec<u8> {
+    // No mode, no owner, no group, but a size; no times, no guard.
+    let before: [u32; 4] = [0, 0, 0, 1];
+    let before: Vec<u8> = before.iter().flat_map(|word| word.to_be_bytes()).collect();
+    [&opaque(file)[..], &before, &size.to_be_bytes(), &[0; 12]].concat()
+}
+
+/// The size that GETATTR brought, bytes.
+///
+/// # Errors
+/// When it failed.
+pub fn size(results: &[u8]) -> Result<u64> {
+    ensure!(status(results)? == 0, "GETATTR failed with status {}", status(results)?);
+    // Status; type, mode, links, owner, group.
+    let size = results.get(4 + 20..4 + 28).context("short attributes")?;
+    Ok(u64::from_be_bytes(size.try_into()?))
+}
+
+/// The status that results begin with.
+///
+/// # Errors
+/// When they are too short.
+pub fn status(results: &[u8]) -> Result<u32> {
+    let status = results.first_chunk::<4>().context("a short answer")?;
+    Ok(u32::from_be_bytes(*status))
+}
+
+/// What READ brought.
+///
+/// # Errors
+/// When it failed.
+pub fn read_data(results: &[u8]) -> Result<&[u8]> {
+    ensure!(status(results)? == 0, "READ failed with status {}", status(results)?);
+    let attributes = if status(results.get(4..).context("a short answer")?)? == 0 {
+        0
+    } else {
+        ATTRIBUTES
+    };
+    // Status, attributes, count, end of file.
+    let rest = results.get(4 + 4 + attributes + 8..).context("a short answer")?;
+    let len = usize::try_from(status(rest)?)?;
+    rest.get(4..4 + len).context("short data")
+}
+
 /// A status of 0, then a handle.
 fn handle(results: &[u8]) -> Result<Vec<u8>> {
     let (status, rest) = results.split_at_checked(4).context("a short answer")?;
@@ -132,7 +253,7 @@ fn handle(results: &[u8]) -> Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{NFS, call, opaque};
+    use super::{NFS, call, opaque, read_data};
 
     #[test]
     fn pads_and_frames() {
@@ -143,5 +264,19 @@ mod tests {
             (0x8000_0000 + u32::try_from(null.len() - 4).unwrap()).to_be_bytes()
         );
         assert_eq!(null.len() % 4, 0);
+    }
+
+    #[test]
+    fn finds_what_was_read() {
+        let words = |words: &[u32]| -> Vec<u8> { words.iter().flat_map(|word| word.to_be_bytes()).collect() };
+        let data = opaque(b"abc");
+        assert_eq!(
+            read_data(&[words(&[0, 0, 3, 1]), data.clone()].concat()).unwrap(),
+            b"abc"
+        );
+        let attributes = vec![7; super::ATTRIBUTES];
+        let with = [words(&[0, 1]), attributes, words(&[3, 1]), data].concat();
+        assert_eq!(read_data(&with).unwrap(), b"abc");
+        assert!(read_data(&words(&[70])).is_err() && read_data(&with[..40]).is_err());
     }
 }

@@ -1,16 +1,17 @@
 //! Random faults from a seed: processes killed and stopped, links cut and reset, alone and together.
 //!
 //! Of the OSDs only one host at a time misses writes, so that redundancy covers it: the next one has to wait until all
-//! copies are there. Of etcd one member is down at a time. Everything at once may be killed at any time, and an OSD
-//! that starts again at once may be killed at any time.
+//! copies are there. Of etcd one member is down at a time, and one gateway is stopped, cut off or down. Everything at
+//! once may be killed at any time, and an OSD that starts again at once may be killed at any time.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::fleet::Fleet;
 use super::process::Process;
+use super::proxy::Proxy;
 use crate::rng::Rng;
 
 /// Of each piece of data on a slow link.
@@ -35,6 +36,10 @@ enum Fault {
     Everything,
     EtcdLeader(usize),
     Gateway(usize),
+    GatewayStop(usize),
+    GatewayFromEtcd(usize),
+    /// With the process that is cut off.
+    GatewayFromOsds(usize, u32),
     Monitor(usize),
     /// The pool gets another number of PGs.
     Pgs(u32),
@@ -209,10 +214,14 @@ impl Faults {
     }
 
     fn draw_control(&mut self, fleet: &Fleet) -> Result<Fault> {
-        Ok(match self.card(Side::Control, 4) {
+        let at = self.rng.index(fleet.gateways.len());
+        Ok(match self.card(Side::Control, 8) {
             0 => Fault::EtcdLeader(fleet.etcd.wait_leader()?),
-            1 => Fault::Gateway(self.rng.index(fleet.gateways.len())),
-            2 => Fault::Pgs(PGS[self.rng.index(PGS.len())]),
+            1 => Fault::Gateway(at),
+            2..4 => Fault::GatewayStop(at),
+            4 => Fault::GatewayFromEtcd(at),
+            5 => Fault::GatewayFromOsds(at, fleet.gateways[at].process.pid().context("it runs")?),
+            6 => Fault::Pgs(PGS[self.rng.index(PGS.len())]),
             _ => Fault::Monitor(self.rng.index(fleet.monitors.len())),
         })
     }
@@ -232,6 +241,9 @@ impl Fault {
             Self::Everything => "everything killed",
             Self::EtcdLeader(_) => "etcd leader kill",
             Self::Gateway(_) => "gateway kill",
+            Self::GatewayStop(_) => "gateway stop",
+            Self::GatewayFromEtcd(_) => "gateway cut from etcd",
+            Self::GatewayFromOsds(..) => "gateway cut from OSDs",
             Self::Monitor(_) => "monitor kill",
             Self::Pgs(_) => "number of PGs",
         }
@@ -252,13 +264,29 @@ impl Fault {
     fn lasts(self) -> (u64, u64) {
         match self {
             Self::OsdStop(_) => (8000, 12_000),
-            Self::OsdCut(_) | Self::OsdFromEtcd(_) => (2000, 9000),
+            Self::OsdCut(_) | Self::OsdFromEtcd(_) | Self::GatewayFromEtcd(_) | Self::GatewayFromOsds(..) => {
+                (2000, 9000)
+            }
+            Self::GatewayStop(_) => (1000, 12_000),
             Self::OsdReset(_) | Self::OsdRestart(_) => (0, 0),
             _ => (0, 5000),
         }
     }
 
+    /// The gateway that is stopped or cut off meanwhile.
+    fn troubles(self) -> Option<usize> {
+        match self {
+            Self::Gateway(at) | Self::GatewayStop(at) | Self::GatewayFromEtcd(at) | Self::GatewayFromOsds(at, _) => {
+                Some(at)
+            }
+            _ => None,
+        }
+    }
+
     fn begin(self, fleet: &mut Fleet) -> Result<()> {
+        if let Some(at) = self.troubles() {
+            fleet.gateways[at].in_trouble = true;
+        }
         match self {
             Self::OsdKill(at) | Self::OsdRestart(at) => fleet.osds[at].process.kill()?,
             Self::HostKill(host) => of_host(fleet, host).try_for_each(Process::kill)?,
@@ -270,6 +298,9 @@ impl Fault {
             Self::Everything => fleet.kill_everything()?,
             Self::EtcdLeader(at) => fleet.etcd.members()[at].kill()?,
             Self::Gateway(at) => fleet.gateways[at].process.kill()?,
+            Self::GatewayStop(at) => fleet.gateways[at].process.stop()?,
+            Self::GatewayFromEtcd(at) => fleet.gateways[at].meta.iter().for_each(Proxy::cut),
+            Self::GatewayFromOsds(_, process) => fleet.cut_from_osds(process),
             Self::Monitor(at) => fleet.monitors[at].kill()?,
             Self::Pgs(count) => fleet.set_pgs(count)?,
         }
@@ -287,7 +318,13 @@ impl Fault {
             Self::Everything => fleet.start_everything()?,
             Self::EtcdLeader(at) => fleet.etcd.members()[at].start()?,
             Self::Gateway(at) => fleet.gateways[at].process.start()?,
+            Self::GatewayStop(at) => fleet.gateways[at].process.resume()?,
+            Self::GatewayFromEtcd(at) => fleet.gateways[at].meta.iter().for_each(Proxy::heal),
+            Self::GatewayFromOsds(_, process) => fleet.heal_from_osds(process),
             Self::Monitor(at) => fleet.monitors[at].start()?,
+        }
+        if let Some(at) = self.troubles() {
+            fleet.gateways[at].in_trouble = false;
         }
         Ok(())
     }

@@ -40,7 +40,7 @@ pub struct Layout {
     pub monitors: usize,
     /// Gateways.
     pub gateways: usize,
-    /// Whether OSDs are reached, and reach etcd, through proxies.
+    /// Whether OSDs are reached, and OSDs and gateways reach etcd, through proxies.
     pub proxies: bool,
 }
 
@@ -78,6 +78,10 @@ pub struct Gateway {
     pub process: Process,
     /// Its servers.
     pub ports: Ports,
+    /// Between it and each member of etcd.
+    pub meta: Vec<Proxy>,
+    /// It is down, stopped or cut off, or may be: nobody asks it anything.
+    pub in_trouble: bool,
 }
 
 /// A cluster of processes; dropped, all are killed.
@@ -121,7 +125,7 @@ impl Fleet {
             fleet.add_monitor(at)?;
         }
         for at in 0..layout.gateways {
-            fleet.add_gateway(at)?;
+            fleet.add_gateway(at, layout.proxies)?;
         }
         fleet.start_daemons()?;
         Ok(fleet)
@@ -139,14 +143,20 @@ impl Fleet {
         Ok(fleet)
     }
 
+    /// The first gateway that runs and is not in trouble.
+    fn sound_gateway(&self) -> Result<usize> {
+        let mut gateways = self.gateways.iter();
+        let sound = gateways.position(|gateway| gateway.process.is_wanted() && !gateway.in_trouble);
+        sound.context("no gateway")
+    }
+
     /// Has the pool get another number of PGs, which takes a moment.
     ///
     /// # Errors
     /// When no gateway runs, or it refuses.
     pub fn set_pgs(&self, count: u32) -> Result<()> {
-        let gateway = self.gateways.iter().position(|gateway| gateway.process.is_wanted());
         let modify = format!("pool modify {POOL} --pgs {count}");
-        self.admin(gateway.context("no gateway")?, &modify).map(drop)
+        self.admin(self.sound_gateway()?, &modify).map(drop)
     }
 
     /// How many PGs the pool has.
@@ -186,14 +196,8 @@ impl Fleet {
             let proxy = Proxy::to(listen)?;
             args += &format!(" --advertise 127.0.0.1:{}", proxy.port);
             inward = Some(proxy);
-            meta = self
-                .etcd
-                .ports
-                .iter()
-                .map(|port| Proxy::to(*port))
-                .collect::<Result<_>>()?;
-            let ports: Vec<u16> = meta.iter().map(|proxy| proxy.port).collect();
-            args += &format!(" --meta {}", etcd::url(&ports, PREFIX));
+            meta = self.meta_proxies()?;
+            args += &format!(" --meta {}", meta_through(&meta));
         } else {
             args += &format!(" --meta {}", self.meta());
         }
@@ -214,18 +218,45 @@ impl Fleet {
         Ok(())
     }
 
-    fn add_gateway(&mut self, at: usize) -> Result<()> {
+    /// A proxy in front of each member of etcd.
+    fn meta_proxies(&self) -> Result<Vec<Proxy>> {
+        self.etcd.ports.iter().map(|port| Proxy::to(*port)).collect()
+    }
+
+    fn add_gateway(&mut self, at: usize, proxies: bool) -> Result<()> {
+        let meta = if proxies { self.meta_proxies()? } else { Vec::new() };
+        let reached = if proxies { meta_through(&meta) } else { self.meta() };
         let ports = Ports::free()?;
         let Ports { nbd, iscsi, nfs, http } = ports;
         let name = format!("gateway.{at}");
         let args = format!(
-            "gateway --meta {} --name {name} --nbd 127.0.0.1:{nbd} --iscsi 127.0.0.1:{iscsi} \
-             --nfs 127.0.0.1:{nfs} --http 127.0.0.1:{http}",
-            self.meta()
+            "gateway --meta {reached} --name {name} --nbd 127.0.0.1:{nbd} --iscsi 127.0.0.1:{iscsi} \
+             --nfs 127.0.0.1:{nfs} --http 127.0.0.1:{http}"
         );
         let process = self.process(&name, &args)?;
-        self.gateways.push(Gateway { process, ports });
+        self.gateways.push(Gateway {
+            process,
+            ports,
+            meta,
+            in_trouble: false,
+        });
         Ok(())
+    }
+
+    /// What a process sends to OSDs, and they to it, is held from now on, even beyond its death. Only with proxies.
+    pub fn cut_from_osds(&self, process: u32) {
+        self.osds
+            .iter()
+            .filter_map(|osd| osd.inward.as_ref())
+            .for_each(|link| link.cut_from(process));
+    }
+
+    /// It goes on.
+    pub fn heal_from_osds(&self, process: u32) {
+        self.osds
+            .iter()
+            .filter_map(|osd| osd.inward.as_ref())
+            .for_each(|link| link.heal_from(process));
     }
 
     /// OSDs, monitors and gateways.
@@ -284,8 +315,7 @@ impl Fleet {
     /// When it does not end.
     pub fn cli(&self, gateway: usize, args: &str) -> Result<Ended> {
         let http = self.gateways.get(gateway).context("a gateway")?.ports.http;
-        let tool = Tool::new(binary()?).args(&format!("--api http://127.0.0.1:{http} {args}"));
-        tool.within(30).end()
+        trivet_at(http, args, 30)
     }
 
     /// `trivet ARGS` at a gateway, which must succeed.
@@ -312,8 +342,7 @@ impl Fleet {
     /// # Errors
     /// When no gateway is wanted.
     pub fn is_clean(&self) -> Result<bool> {
-        let gateway = self.gateways.iter().position(|gateway| gateway.process.is_wanted());
-        let status = self.status(gateway.context("no gateway")?);
+        let status = self.status(self.sound_gateway()?);
         Ok(status.is_ok_and(|status| is_clean(&status, self.osds.len())))
     }
 
@@ -390,6 +419,12 @@ impl Drop for Fleet {
     }
 }
 
+/// The value of `--meta` for proxies in front of etcd.
+fn meta_through(proxies: &[Proxy]) -> String {
+    let ports: Vec<u16> = proxies.iter().map(|proxy| proxy.port).collect();
+    etcd::url(&ports, PREFIX)
+}
+
 fn lines_with(log: &str, text: &str) -> Vec<String> {
     log.lines()
         .filter(|line| line.contains(text))
@@ -404,6 +439,15 @@ fn is_clean(status: &Value, osds: usize) -> bool {
         && pgs["total"].as_u64().is_some_and(|total| total > 0)
         && pgs["clean"] == pgs["total"]
         && status["recovery"]["objects_missing"] == 0
+}
+
+/// `trivet ARGS` at the gateway whose administration listens on that port, whatever its outcome, for so many seconds.
+///
+/// # Errors
+/// When it does not end.
+pub fn trivet_at(http: u16, args: &str, seconds: u64) -> Result<Ended> {
+    let tool = Tool::new(binary()?).args(&format!("--api http://127.0.0.1:{http} {args}"));
+    tool.within(seconds).end()
 }
 
 /// `trivet ARGS` without a gateway, which must succeed.

@@ -1,7 +1,9 @@
 //! A TCP proxy between two processes of a test, as the network that can fail: it cuts (everything is held, nothing
 //! is told to either side, as when a cable is pulled), resets, delays and heals. Linux retransmits what a cable
-//! swallowed, so what is held goes on when it heals.
+//! swallowed, so what is held goes on when it heals. One of those who connect can be cut off alone: which process a
+//! connection is of is asked of the kernel.
 
+use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use super::owner::owner;
 use super::process::free_port;
 
 /// What is read and passed on at a time.
@@ -19,9 +22,11 @@ const CHUNK: usize = 64 * 1024;
 const WRITE_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// What the network does now.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Weather {
     cut: bool,
+    /// Processes that are cut off alone.
+    cut_from: BTreeSet<u32>,
     delay: Duration,
     gone: bool,
 }
@@ -45,6 +50,8 @@ struct Pairs {
 #[derive(Debug)]
 struct Pair {
     ends: [TcpStream; 2],
+    /// The process that connected, as far as the kernel told.
+    of: Option<u32>,
     reset: AtomicBool,
 }
 
@@ -89,14 +96,28 @@ impl Proxy {
         self.set(|weather| weather.cut = true);
     }
 
+    /// The same for one of the processes that connect; what it has sent stays on its way even if it dies.
+    pub fn cut_from(&self, process: u32) {
+        self.set(|weather| {
+            weather.cut_from.insert(process);
+        });
+    }
+
+    /// What is of that process passes again.
+    pub fn heal_from(&self, process: u32) {
+        self.set(|weather| {
+            weather.cut_from.remove(&process);
+        });
+    }
+
     /// Every piece of data is late by so much.
     pub fn delay(&self, delay: Duration) {
         self.set(|weather| weather.delay = delay);
     }
 
-    /// Everything passes again, beginning with what was held.
+    /// Everything passes again, beginning with what was held; processes that were cut off alone stay so.
     pub fn heal(&self) {
-        self.set(|weather| *weather = Weather::default());
+        self.set(|weather| (weather.cut, weather.delay) = (false, Duration::ZERO));
     }
 
     /// Both ends of all connections are reset (RST).
@@ -124,9 +145,10 @@ impl Drop for Proxy {
 
 impl Link {
     /// Waits while the link is cut; returns the delay, or nothing when it is over.
-    fn pass(&self, given_up: impl Fn() -> bool) -> Option<Duration> {
+    fn pass(&self, of: Option<u32>, given_up: impl Fn() -> bool) -> Option<Duration> {
         let weather = locked(&self.weather);
-        let held = |weather: &mut Weather| weather.cut && !weather.gone && !given_up();
+        let is_cut = |weather: &Weather| weather.cut || of.is_some_and(|of| weather.cut_from.contains(&of));
+        let held = |weather: &mut Weather| is_cut(weather) && !weather.gone && !given_up();
         let weather = self
             .changed
             .wait_while(weather, held)
@@ -175,7 +197,8 @@ fn serve(listener: &TcpListener, link: &Arc<Link>) {
 
 /// Connects to the server, once the link is not cut, and passes on both directions.
 fn connect(client: TcpStream, link: &Arc<Link>, resets: u64) {
-    if link.pass(|| false).is_none() {
+    let of = owner(&client);
+    if link.pass(of, || false).is_none() {
         return;
     }
     let Ok(server) = TcpStream::connect(link.target) else {
@@ -190,7 +213,7 @@ fn connect(client: TcpStream, link: &Arc<Link>, resets: u64) {
         drop(end.set_write_timeout(Some(WRITE_TIMEOUT)));
     }
     let reset = AtomicBool::new(false);
-    let pair = Arc::new(Pair { ends, reset });
+    let pair = Arc::new(Pair { ends, of, reset });
     locked(&link.pairs).add(&pair, resets);
     let (back, other) = (Arc::clone(link), Arc::clone(&pair));
     thread::spawn(move || pump(&back, &other, 1));
@@ -209,7 +232,7 @@ fn forward(link: &Link, pair: &Pair, mut from: &TcpStream, to: &TcpStream) -> io
     let mut chunk = vec![0; CHUNK];
     loop {
         let len = from.read(&mut chunk)?;
-        let Some(delay) = link.pass(|| pair.is_reset()) else {
+        let Some(delay) = link.pass(pair.of, || pair.is_reset()) else {
             return Err(ErrorKind::ConnectionReset.into());
         };
         thread::sleep(delay);
@@ -273,6 +296,24 @@ mod tests {
         proxy.heal();
         assert_eq!(hear(&server, 4).unwrap(), b"held");
         assert_eq!(hear(&server, 1), Err(ErrorKind::UnexpectedEof));
+    }
+
+    #[test]
+    fn one_process_is_cut_off_alone() {
+        let (proxy, mut client, server) = through();
+        proxy.cut_from(std::process::id() + 1);
+        client.write_all(b"of us").unwrap();
+        assert_eq!(hear(&server, 5).unwrap(), b"of us");
+        proxy.cut_from(std::process::id());
+        client.write_all(b"held").unwrap();
+        proxy.heal();
+        assert_eq!(
+            hear(&server, 4),
+            Err(ErrorKind::WouldBlock),
+            "cut off until it is healed itself"
+        );
+        proxy.heal_from(std::process::id());
+        assert_eq!(hear(&server, 4).unwrap(), b"held");
     }
 
     #[test]
