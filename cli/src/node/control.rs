@@ -15,7 +15,6 @@ use trivet_core::OsdId;
 use trivet_core::keys::{self, GatewayState, OsdStats};
 use trivet_core::kv::{LeaseId, Notice, Revision, Txn, TxnOutcome};
 use trivet_core::map::encode;
-use trivet_core::usage::USAGE;
 use trivet_meta::{Meta, Watch};
 
 use super::channel::{Ask, Role, Tell, ToData};
@@ -78,10 +77,10 @@ pub async fn run(
     duties: Duties,
 ) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    // Only gateways have use for what OSDs say of images.
+    // Nobody else has any use for the tree of names.
     let changes = match duties.gateway {
         Some(_) => store.watch("", None),
-        None => store.watch_before(USAGE, None),
+        None => store.watch_before(keys::FOR_GATEWAYS, None),
     };
     let (seen, mirrored) = tokio::sync::watch::channel(0);
     let mut watching = tokio::spawn(watch(changes, data.clone(), seen));

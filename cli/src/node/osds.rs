@@ -15,7 +15,6 @@ use trivet_core::keys::{self, OsdState, OsdStats};
 use trivet_core::kv::{LeaseId, Notice, TxnOutcome};
 use trivet_core::map::encode;
 use trivet_core::message::Message;
-use trivet_core::usage::USAGE;
 use trivet_core::{NodeId, Now, OsdId};
 use trivet_gateway::admin::{AdminAnswer, AdminError, ErrorKind};
 use trivet_gateway::status::OsdReport;
@@ -242,8 +241,7 @@ impl Osds {
     fn remember(&mut self, notice: &Notice) {
         use trivet_core::kv::Event as Change;
         // No OSD has any use for the others.
-        let is_name = |key: &str| key.starts_with(trivet_namespace::PREFIX) && key != keys::NEXT_IMAGE;
-        let keep = |key: &str| !is_name(key) && !key.starts_with(USAGE);
+        let keep = |key: &str| key < keys::FOR_GATEWAYS;
         match notice {
             Notice::Snapshot { revision, keys } | Notice::Replaced { revision, keys } => {
                 self.is_replaced |= matches!(notice, Notice::Replaced { .. });

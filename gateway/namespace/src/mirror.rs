@@ -1,4 +1,4 @@
-//! The mirror: what the store has under `ns/`, as of one commit.
+//! The mirror: what the store has under `vfs/`, as of one commit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -54,7 +54,7 @@ impl Namespace {
         }
     }
 
-    /// Follows the store: first a snapshot of `ns/`, then changes. What is older than the mirror (a stale read, a repeated
+    /// Follows the store: first a snapshot of `vfs/`, then changes. What is older than the mirror (a stale read, a repeated
     /// change) is passed over, unless the store itself was replaced.
     pub fn apply(&mut self, notice: &Notice) {
         match notice {
@@ -238,7 +238,7 @@ impl Namespace {
 
     fn put(&mut self, row: &KeyValue) {
         // What is not of the tree is no concern of ours.
-        if !row.key.starts_with(PREFIX) {
+        if !row.key.starts_with(PREFIX) && row.key != keys::NEXT {
             return;
         }
         self.delete(&row.key);

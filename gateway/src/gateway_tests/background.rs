@@ -218,7 +218,7 @@ fn a_late_removal_does_not_end_a_newer_truncation() {
 }
 
 fn purge_key(image: ImageId) -> String {
-    format!("ns/purge/{image}")
+    format!("vfs/purge/{image}")
 }
 
 #[test]

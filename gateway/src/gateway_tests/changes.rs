@@ -107,7 +107,7 @@ fn many_creates_at_once_share_reservations() {
         .collect();
     world.hold_txns = false;
     let next = |world: &World| {
-        String::from_utf8(world.keys["ns/next"].value.to_vec())
+        String::from_utf8(world.keys["config/next_image"].value.to_vec())
             .unwrap()
             .parse::<u64>()
             .unwrap()

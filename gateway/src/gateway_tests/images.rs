@@ -86,7 +86,7 @@ fn without_a_pool_there_are_no_images() {
 #[test]
 fn when_all_numbers_are_used_creating_fails() {
     let mut world = World::default();
-    world.commit(&[Change::put("ns/next", format!("{}", 1_u64 << 48))]);
+    world.commit(&[Change::put("config/next_image", format!("{}", 1_u64 << 48))]);
     world.run();
     assert_eq!(world.error(create("vm", 512)), ErrorKind::NoSpace);
     assert_eq!(world.error(create("again", 512)), ErrorKind::NoSpace);

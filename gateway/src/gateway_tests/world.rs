@@ -510,7 +510,7 @@ impl World {
 
     /// A gateway uses an image, or agrees to its last truncation.
     pub(super) fn uses(&mut self, client: ClientId, image: ImageId) {
-        let key = format!("ns/use/{image}/{:016x}", client.0);
+        let key = format!("vfs/use/{image}/{:016x}", client.0);
         let value = match self.inode(image).cut {
             Some(Time { sec, nsec }) => format!(r#"{{"agreed":[{sec},{nsec}]}}"#),
             None => "{}".to_owned(),
