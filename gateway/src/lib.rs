@@ -1,8 +1,9 @@
-//! The gateway: exports, the three protocol servers and what administrators ask ([`admin`]), on top of the cluster
-//! client and the tree of names.
+//! The gateway: exports and the three protocol servers, on top of the cluster client and the tree of names; and what
+//! administrators ask ([`admin`]) and are shown ([`overview`]).
 //!
 //! A pure machine ([`gateway`], [`session`] and the servers that implement it): events and the time come in, effects go
-//! out as data; sockets and HTTP are elsewhere (`cli/src/node`, `gateway/control`). It keeps nothing that matters: any
+//! out as data; sockets and HTTP are elsewhere (`cli/src/node`, `gateway/control`). Beside it, and never on its thread, the
+//! overview answers questions. The machine keeps nothing that matters: any
 //! number of gateways serve the same tree at once.
 
 pub mod admin;
@@ -21,6 +22,7 @@ pub mod memory;
 pub mod nbd;
 pub mod nfs;
 mod outcomes;
+pub mod overview;
 mod scrub;
 pub mod session;
 pub mod status;

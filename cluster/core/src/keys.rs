@@ -3,8 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::usage::USAGE;
 use crate::ids::{ClientId, Epoch, Numbering, ObjectId, OsdId, PgId, PoolId};
+use crate::usage::USAGE;
 
 /// Only gateways watch this key and those that sort behind it: what OSDs report of images (`usage/`), the tree of names
 /// (`vfs/`), testimonies (`witness/`). All other roles watch what is before.

@@ -158,6 +158,12 @@ impl Namespace {
         files.filter_map(|(id, _)| Some((self.path_of(*id)?, *id)))
     }
 
+    /// All regular files that have a name.
+    pub fn images(&self) -> impl Iterator<Item = ImageId> {
+        let files = self.inodes.iter().filter(|(_, (inode, _))| inode.kind == Kind::File);
+        files.map(|(id, _)| *id).filter(|id| self.names.contains_key(id))
+    }
+
     /// Removed files whose data is still there: image and size.
     pub fn purges(&self) -> impl Iterator<Item = (ImageId, u64)> {
         self.purges.iter().map(|(id, (purge, _))| (*id, purge.size))

@@ -147,14 +147,13 @@ impl Gateway {
             vec![Change::Delete(key)],
         ))
     }
+}
 
-    /// For `trivet osd tree`.
-    pub(super) fn tree(&self) -> Tree {
-        let osds = self.osd_list().osds;
-        let mut grower = Grower::new(self.client.map(), osds);
-        grower.grow();
-        Tree { rows: grower.rows }
-    }
+/// What is shown of the tree with these OSDs.
+pub(crate) fn grow_tree(map: &ClusterMap, osds: Vec<OsdInfo>) -> Tree {
+    let mut grower = Grower::new(map, osds);
+    grower.grow();
+    Tree { rows: grower.rows }
 }
 
 fn check_parent<'a>(places: &Places<'a>, name: &str, parent: &'a str) -> Result<(), AdminError> {
@@ -283,7 +282,7 @@ impl<'a> Grower<'a> {
 }
 
 /// How many places of its failure domain a pool could use.
-pub(super) fn domains(map: &ClusterMap, pool: PoolId) -> usize {
+pub(crate) fn domains(map: &ClusterMap, pool: PoolId) -> usize {
     let Some(pool) = map.pools.get(&pool).map(|pool| &pool.value) else {
         return 0;
     };

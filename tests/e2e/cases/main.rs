@@ -23,5 +23,6 @@ mod pauses;
 mod pg_count;
 mod restored;
 mod rot;
+mod scrapes;
 mod usage;
 mod verified_load;

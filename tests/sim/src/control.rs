@@ -6,8 +6,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use trivet_core::keys;
 use trivet_core::Now;
+use trivet_core::keys;
 use trivet_core::kv::{Event as Change, LeaseId, Notice, Revision, Txn, TxnOutcome};
 use trivet_mon::Monitor;
 
