@@ -8,14 +8,14 @@ use std::sync::mpsc;
 
 use serde_json::Value;
 use tokio::net::TcpListener;
-use trivet_control::{Administration, Clerk, Errand, Request, channel, http};
-use trivet_core::keys::Settings;
-use trivet_gateway::admin::{
+use trivet_api::{
     AdminAnswer, AdminCall, AdminError, AdminResult, Adopt, ClusterChange, ClusterQuestion, CreatePool, Df, ErrorKind,
     GatewayList, Health, ImageInfo, ImageList, MonitorList, OpTotals, OsdInfo, OsdList, PatchOsd, PatchPool,
     PatchSettings, PgExplained, PgFilter, PgList, PoolInfo, PoolList, Scrub, ScrubAsked, SetPlace, Status, Thousandths,
     Tree,
 };
+use trivet_control::{Administration, Clerk, Errand, Request, channel, http};
+use trivet_core::keys::Settings;
 use trivet_gateway::overview::Inside;
 
 struct Server {

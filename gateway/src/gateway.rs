@@ -11,14 +11,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
+use trivet_api::{AdminCall, AdminResult, CallId};
 use trivet_client::{Client, ImageOp, IoError};
 use trivet_core::kv::{Notice, Txn, TxnOutcome};
 use trivet_core::message::Message;
 use trivet_core::{ClientId, ImageId, Now, OsdId};
 use trivet_namespace::{Namespace, Numbers, Time};
 
-use crate::admin::metrics::{ExportList, ExportMetrics, Metrics, Op, Protocol};
-use crate::admin::{AdminCall, AdminResult, CallId};
 use crate::background::Background;
 use crate::callers::Attendance;
 use crate::changes::{Change, Changes};
@@ -27,6 +26,7 @@ use crate::fences::Fences;
 use crate::fresh::Freshness;
 use crate::iscsi::IscsiSession;
 use crate::memory::{Account, Memory};
+use crate::metrics::{ExportList, ExportMetrics, Metrics, Op, Protocol};
 use crate::nbd::NbdSession;
 use crate::nfs::{NfsServer, NfsSession};
 use crate::outcomes::Outcomes;

@@ -1,9 +1,9 @@
 //! The changes that administrators make of images, carried out on the tree of names.
 
+use trivet_api::{AdminAnswer, AdminCall, AdminError, CallId, ErrorKind};
 use trivet_core::{ImageId, PoolId};
 use trivet_namespace::{Caller, Kind, NsError, Operation, Outcome};
 
-use crate::admin::{AdminAnswer, AdminCall, AdminError, CallId, ErrorKind};
 use crate::changes::Change;
 use crate::cluster::NO_POOL;
 use crate::gateway::{Effect, Gateway, Origin};

@@ -1,12 +1,10 @@
 //! The gateway: exports and the three protocol servers, on top of the cluster client and the tree of names; and what
-//! administrators ask ([`admin`]) and are shown ([`overview`]).
+//! administrators are shown ([`overview`]). What they may ask is `trivet_api`.
 //!
 //! A pure machine ([`gateway`], [`session`] and the servers that implement it): events and the time come in, effects go
 //! out as data; sockets and HTTP are elsewhere (`cli/src/node`, `gateway/control`). Beside it, and never on its thread, the
-//! overview answers questions. The machine keeps nothing that matters: any
-//! number of gateways serve the same tree at once.
+//! overview answers questions. The machine keeps nothing that matters: any number of gateways serve the same tree at once.
 
-pub mod admin;
 mod background;
 mod callers;
 mod changes;
@@ -19,6 +17,7 @@ mod gateway_tests;
 mod images;
 pub mod iscsi;
 pub mod memory;
+pub mod metrics;
 pub mod nbd;
 pub mod nfs;
 mod outcomes;

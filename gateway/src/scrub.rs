@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use trivet_api::{AdminAnswer, AdminError, AdminResult, CallId, ErrorKind, ScrubAsked};
 use trivet_core::keys::{self, ScrubRequest};
 use trivet_core::kv::{Change, Compare, Event, Notice, Revision, Txn, TxnOutcome};
 use trivet_core::map::encode;
 
-use crate::admin::{AdminAnswer, AdminError, AdminResult, CallId, ErrorKind, ScrubAsked};
 use crate::gateway::{Effect, Gateway};
 
 /// Requests on their way to the metadata store.

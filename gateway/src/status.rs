@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use trivet_api::{ClientCounts, GatewayStatus};
 use trivet_core::OsdId;
 
-use crate::admin::metrics::Protocol;
-use crate::admin::{ClientCounts, GatewayStatus};
 use crate::gateway::{Clock, Gateway};
+use crate::metrics::Protocol;
 use crate::overview::Inside;
 
 /// What an OSD reports about itself.

@@ -11,8 +11,8 @@ use trivet_core::message::STAMP_LIFE;
 use trivet_core::{ClientId, ImageId, Now};
 use trivet_namespace::{Caller, Inode, Operation, Time, Trimming, Use, image_of};
 
-use crate::admin::metrics::Protocol;
 use crate::gateway::{ConnKey, Effect, Gateway, Origin};
+use crate::metrics::Protocol;
 use crate::session::Finished;
 
 /// How long an image has to be left alone until its use ends.

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::sync::mpsc::UnboundedSender;
+use trivet_api::AdminCall;
 use trivet_control::{AdminHandle, Counters, Request};
 use trivet_core::kv::Notice;
 use trivet_core::message::Message;
 use trivet_core::{ClientId, NodeId, Now, OsdId};
-use trivet_gateway::admin::AdminCall;
-use trivet_gateway::admin::metrics::Protocol;
 use trivet_gateway::gateway::Clock;
+use trivet_gateway::metrics::Protocol;
 use trivet_reactor::{Config, ConnId, Event, Reactor, Waker};
 
 use super::channel::{Ask, Role, Tell};

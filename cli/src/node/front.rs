@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::oneshot;
+use trivet_api::{AdminCall, AdminResult, CallId, ErrorKind};
 use trivet_control::{AdminReceiver, AdminReply, Counters, Request, channel};
 use trivet_core::kv::{Notice, TxnOutcome};
 use trivet_core::message::Message;
 use trivet_core::{ClientId, NodeId, Now, OsdId};
-use trivet_gateway::admin::metrics::Protocol;
-use trivet_gateway::admin::{AdminCall, AdminResult, CallId, ErrorKind};
 use trivet_gateway::fresh::Heard;
 use trivet_gateway::gateway::{Clock, ConnKey, Effect, Gateway};
+use trivet_gateway::metrics::Protocol;
 use trivet_gateway::nfs::{Export, NfsServer, Settings, Squash};
 use trivet_gateway::session::Ending;
 use trivet_gateway::status::OsdReport;

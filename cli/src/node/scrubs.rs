@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use trivet_api::{AdminAnswer, AdminCall, Scrub};
 use trivet_control::Administration;
-use trivet_gateway::admin::{AdminAnswer, AdminCall, Scrub};
 
 /// A scrub is asked for when the last one, whoever asked for it, is older: disks lose data silently while nobody reads
 /// it, and within two weeks a second copy is unlikely to go the same way.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use trivet_gateway::admin::{AdminAnswer, AdminCall, AdminError, AdminResult, GatewayStatus};
+use trivet_api::{AdminAnswer, AdminCall, AdminError, AdminResult, GatewayStatus};
 use trivet_gateway::overview::{Inside, Overview};
 
 use crate::calls::{AdminHandle, LOOK_DEADLINE};

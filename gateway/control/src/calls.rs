@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use trivet_gateway::admin::{AdminCall, AdminError, AdminResult, ErrorKind};
+use trivet_api::{AdminCall, AdminError, AdminResult, ErrorKind};
 use trivet_gateway::overview::Inside;
 
 /// How long the data path may take to say how it is; beyond it, it counts as stalled.
@@ -139,7 +139,7 @@ impl AdminReceiver {
 
 #[cfg(test)]
 mod tests {
-    use trivet_gateway::admin::AdminAnswer;
+    use trivet_api::AdminAnswer;
 
     use super::*;
 

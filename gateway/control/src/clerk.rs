@@ -10,9 +10,9 @@ use std::time::Duration;
 use std::{io, thread};
 
 use tokio::sync::oneshot;
+use trivet_api::{AdminAnswer, AdminCall, AdminError, AdminResult, ClusterQuestion, ErrorKind};
 use trivet_core::ClientId;
 use trivet_core::kv::Notice;
-use trivet_gateway::admin::{AdminAnswer, AdminCall, AdminError, AdminResult, ClusterQuestion, ErrorKind};
 use trivet_gateway::gateway::Clock;
 use trivet_gateway::overview::{Inside, Overview};
 

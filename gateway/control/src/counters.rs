@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use trivet_core::ImageId;
-use trivet_gateway::admin::metrics::{ExportList, ExportMetrics, Protocol};
+use trivet_gateway::metrics::{ExportList, ExportMetrics, Protocol};
 
 /// The name under which images are counted for which there are no counters of their own; not a valid name of an image.
 const OTHERS: &str = "..";
@@ -39,7 +39,7 @@ impl Counters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trivet_gateway::admin::metrics::Metrics;
+    use trivet_gateway::metrics::Metrics;
 
     #[test]
     fn what_has_no_name_or_is_forgotten_is_not_shown() {

@@ -32,9 +32,7 @@ use axum::{Json, Router};
 use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use trivet_gateway::admin::{
-    AdminAnswer, AdminCall, AdminError, CreateImage, ErrorKind, GatewayStatus, PatchImage, clean_path,
-};
+use trivet_api::{AdminAnswer, AdminCall, AdminError, CreateImage, ErrorKind, GatewayStatus, PatchImage, clean_path};
 
 use crate::administration::Administration;
 use crate::failure::Failure;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use trivet_gateway::admin::*;
+use trivet_api::*;
 use trivet_gateway::overview::Inside;
 
 use crate::administration::Administration;

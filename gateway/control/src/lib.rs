@@ -1,6 +1,6 @@
 //! The administration of a gateway on tokio: the HTTP API, and what stands behind it.
 //!
-//! What may be asked, and how it is answered, is `trivet_gateway::admin`. Questions are answered by the [`Clerk`], on a thread
+//! What may be asked is `trivet_api`. Questions are answered by the [`Clerk`], on a thread
 //! of its own and from its own mirror of the metadata; changes go through a queue to the data path, which is also asked how
 //! it is. Here all that gets sockets, deadlines and locks.
 

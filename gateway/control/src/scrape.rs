@@ -10,8 +10,8 @@ use prometheus_client::encoding::text;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
-use trivet_gateway::admin::metrics::{BUCKETS, Op, Reading, bucket_bound};
-use trivet_gateway::admin::{GatewayStatus, Health, ImageInfo, OsdInfo, OsdState, PoolInfo, Scrub, Status};
+use trivet_api::{GatewayStatus, Health, ImageInfo, OsdInfo, OsdState, PoolInfo, Scrub, Status};
+use trivet_gateway::metrics::{BUCKETS, Op, Reading, bucket_bound};
 
 use crate::counters::Export;
 use crate::scrape_usage::usage;
@@ -342,7 +342,7 @@ mod tests {
     use std::time::Duration;
 
     use trivet_core::ImageId;
-    use trivet_gateway::admin::metrics::{Metrics, Protocol};
+    use trivet_gateway::metrics::{Metrics, Protocol};
 
     use super::*;
 

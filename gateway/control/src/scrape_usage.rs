@@ -4,7 +4,7 @@ use std::fmt;
 
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
-use trivet_gateway::admin::{ImageInfo, OpTotal, OpTotals, PoolInfo};
+use trivet_api::{ImageInfo, OpTotal, OpTotals, PoolInfo};
 
 /// Labels of a pool or an image.
 type Labels<'a> = Vec<(&'static str, &'a str)>;

@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 
+use trivet_api::{AdminAnswer, AdminError, CallId, ClusterChange, ErrorKind, PatchSettings};
 use trivet_core::keys;
 use trivet_core::kv::{Change, Compare, Revision, Txn, TxnOutcome};
 use trivet_core::witness::Witnesses;
 
 use super::conflict;
 use super::marks::Marks;
-use crate::admin::{AdminAnswer, AdminError, CallId, ClusterChange, ErrorKind, PatchSettings};
 use crate::gateway::{Effect, Gateway};
 
 /// So often a change is tried before it is given up.

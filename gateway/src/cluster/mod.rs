@@ -20,7 +20,7 @@ pub(crate) use pools::{NO_POOL, find_pool};
 pub(crate) use space::Disks;
 pub(crate) use tree::{domains, grow_tree};
 
-use crate::admin::{AdminError, ErrorKind};
+use trivet_api::{AdminError, ErrorKind};
 
 pub(crate) fn conflict(message: impl Into<String>) -> AdminError {
     AdminError::new(ErrorKind::Conflict, message)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use trivet_api::{AdminError, PatchOsd, Thousandths, clean_tags};
 use trivet_core::keys;
 use trivet_core::kv::{Change, Compare};
 use trivet_core::map::{ClusterMap, encode};
@@ -10,7 +11,6 @@ use trivet_core::{OsdId, PgId};
 use super::edits::Planned;
 use super::marks::same;
 use super::{conflict, listed, not_found};
-use crate::admin::{AdminError, PatchOsd, Thousandths, clean_tags};
 use crate::gateway::Gateway;
 use crate::overview::pg_name;
 

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use trivet_api::{AdminError, CreatePool, DEFAULT_PGS, ErrorKind, MAX_PGS, PatchPool, valid_copies};
 use trivet_core::keys::{self, LEVEL_HOST, LEVEL_OSD, Pool};
 use trivet_core::kv::{Change, Compare};
 use trivet_core::map::{ClusterMap, Versioned, encode};
@@ -15,7 +16,6 @@ use super::edits::{Planned, Then};
 use super::marks::removing_key;
 use super::tree::{Places, level_exists};
 use super::{conflict, listed, not_found};
-use crate::admin::{AdminError, CreatePool, DEFAULT_PGS, ErrorKind, MAX_PGS, PatchPool, valid_copies};
 use crate::gateway::Gateway;
 
 /// By name or id.

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use trivet_api::Capacity;
 use trivet_core::map::ClusterMap;
 use trivet_core::{OsdId, PoolId};
 
-use crate::admin::Capacity;
 use crate::gateway::Gateway;
 use crate::session::Space;
 use crate::status::OsdReport;

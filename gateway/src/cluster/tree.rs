@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use trivet_api::{AdminError, OsdInfo, SetPlace, Tree, TreeRow};
 use trivet_core::keys::{self, LEVEL_HOST, LEVEL_OSD, TreeNode};
 use trivet_core::kv::{Change, Compare, Txn};
 use trivet_core::map::{ClusterMap, encode};
@@ -10,7 +11,6 @@ use trivet_core::{OsdId, PoolId};
 use super::edits::Planned;
 use super::marks::same;
 use super::{conflict, listed, not_found};
-use crate::admin::{AdminError, OsdInfo, SetPlace, Tree, TreeRow};
 use crate::gateway::Gateway;
 
 /// Places above each other that are possible.

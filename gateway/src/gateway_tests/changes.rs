@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::sync::oneshot::error::TryRecvError;
+use trivet_api::{AdminAnswer, ErrorKind};
 use trivet_namespace::Operation;
 
 use super::clients::{Nfs, results, set_mtime, words, write_args};
 use super::world::{OWN, World, create, remove, resize};
-use crate::admin::{AdminAnswer, ErrorKind};
 
 fn rival_image(path: &str) -> Operation {
     Operation::CreateImage {

@@ -1,11 +1,11 @@
 //! What administrators do with images.
 
+use trivet_api::{AdminAnswer, AdminCall, ErrorKind, ImageInfo, MAX_IMAGE_SIZE};
 use trivet_core::kv::Change;
 
 use super::world::{World, create, info, remove, rename, resize};
-use crate::admin::{AdminAnswer, AdminCall, ErrorKind, ImageInfo, MAX_IMAGE_SIZE};
 
-fn one(answer: Result<AdminAnswer, crate::admin::AdminError>) -> ImageInfo {
+fn one(answer: Result<AdminAnswer, trivet_api::AdminError>) -> ImageInfo {
     match answer {
         Ok(AdminAnswer::Image(info)) => info,
         other => panic!("{other:?}"),

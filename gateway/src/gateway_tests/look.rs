@@ -7,7 +7,7 @@ use trivet_namespace::Operation;
 
 use super::clients::{Nfs, nbd, write, write_args};
 use super::world::{World, rename};
-use crate::admin::metrics::{Op, Protocol};
+use crate::metrics::{Op, Protocol};
 
 /// The images that are counted, and by what protocol, if they are others than when this was asked last.
 fn counted(world: &mut World) -> Option<Vec<(Protocol, ImageId)>> {

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use tokio::sync::oneshot::error::TryRecvError;
+use trivet_api::{AdminAnswer, AdminCall, ErrorKind};
 use trivet_core::keys;
 use trivet_core::kv::Change;
 use trivet_namespace::{Attributes, Operation};
 
 use super::clients::{Nfs, opaque, results, words};
 use super::world::{OWN, RIVAL, World, create, remove, rename, resize};
-use crate::admin::{AdminAnswer, AdminCall, ErrorKind};
 
 /// A world with an image `vm`, numbers at hand and a counter that begins here.
 fn started() -> World {

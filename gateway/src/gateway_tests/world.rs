@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
+use trivet_api::{AdminAnswer, AdminCall, AdminError, AdminResult, CallId, ErrorKind, Status};
 use trivet_core::keys::{self, Claim, ClientState, GatewayState, Pool};
 use trivet_core::kv::{Change, Compare, Event, KeyValue, Notice, Txn, TxnOutcome};
 use trivet_core::map::encode;
@@ -13,10 +14,9 @@ use trivet_core::message::{Action, LIST_LIMIT, Message, Op, OpDone, OpError, OpV
 use trivet_core::{ClientId, Epoch, ImageId, Now, OBJECT_SIZE, ObjectId, OsdId, PgId, PoolId, Tick};
 use trivet_namespace::{Caller, Context, Inode, Namespace, Numbers, Operation, Time};
 
-use crate::admin::metrics::Protocol;
-use crate::admin::{AdminAnswer, AdminCall, AdminError, AdminResult, CallId, ErrorKind, Status};
 use crate::fresh::{Answer, Heard};
 use crate::gateway::{Clock, ConnKey, Effect, Gateway};
+use crate::metrics::Protocol;
 use crate::nfs::{Export, NfsServer, Settings, Squash};
 use crate::overview::Overview;
 use crate::session::Ending;

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use trivet_api::{Health, OsdInfo, OsdState, PgCounts, Scrub};
 use trivet_core::PgId;
 
 use super::pgs::{pg_state, why_inactive};
 use super::{Inside, Overview};
-use crate::admin::{Health, OsdInfo, OsdState, PgCounts, Scrub};
 use crate::cluster::listed;
 
 /// An OSD that is fuller should get company, per cent.

@@ -1,11 +1,11 @@
 //! Listing images.
 
+use trivet_api::{AdminError, ErrorKind, ImageInfo};
 use trivet_core::ImageId;
 use trivet_namespace::Kind;
 
 use super::Overview;
 use super::usage::ImageSum;
-use crate::admin::{AdminError, ErrorKind, ImageInfo};
 use crate::images::{image_error, not_an_image};
 
 impl Overview {

@@ -18,6 +18,10 @@ mod usage;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use trivet_api::{
+    AdminAnswer, AdminCall, AdminError, AdminResult, ClientCounts, ClusterChange, ClusterQuestion, Df, ErrorKind,
+    GatewayInfo, GatewayList, GatewayStatus, ImageList, MonitorInfo, MonitorList, PoolList,
+};
 use trivet_core::kv::Notice;
 use trivet_core::map::ClusterMap;
 use trivet_core::{ClientId, ImageId, Now, OsdId};
@@ -25,10 +29,6 @@ use trivet_namespace::Namespace;
 
 pub(crate) use pgs::pg_name;
 
-use crate::admin::{
-    AdminAnswer, AdminCall, AdminError, AdminResult, ClientCounts, ClusterChange, ClusterQuestion, Df, ErrorKind,
-    GatewayInfo, GatewayList, GatewayStatus, ImageList, MonitorInfo, MonitorList, PoolList,
-};
 use crate::cluster::{Disks, Marks};
 use crate::gateway::Clock;
 use crate::status::OsdReport;

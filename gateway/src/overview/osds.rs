@@ -1,10 +1,10 @@
 //! Listing OSDs and the places that they are in.
 
+use trivet_api::{AdminError, OsdInfo, OsdList, OsdState, Thousandths, Tree};
 use trivet_core::OsdId;
 use trivet_core::keys::OsdConfig;
 
 use super::Overview;
-use crate::admin::{AdminError, OsdInfo, OsdList, OsdState, Thousandths, Tree};
 use crate::cluster::{grow_tree, no_osd};
 
 impl Overview {

@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
+use trivet_api::{AdminError, PgExplained, PgFilter, PgInfo, PgInterval, PgList};
 use trivet_core::keys::{Claim, History, PgPlan, Pool};
 use trivet_core::map::ClusterMap;
 use trivet_core::{OsdId, PgId};
 
 use super::Overview;
-use crate::admin::{AdminError, PgExplained, PgFilter, PgInfo, PgInterval, PgList};
 use crate::cluster::{domains, find_pool, listed, not_found};
 
 /// What [`pg_state`] says.

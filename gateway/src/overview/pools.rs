@@ -1,11 +1,11 @@
 //! Listing pools.
 
+use trivet_api::{AdminError, OpTotals, PoolInfo};
 use trivet_core::keys::Pool;
 use trivet_core::usage::PoolUsage;
 use trivet_core::{ImageId, OBJECT_SIZE, PoolId};
 
 use super::Overview;
-use crate::admin::{AdminError, OpTotals, PoolInfo};
 use crate::cluster::find_pool;
 
 /// What clients see of a pool's images.

@@ -3,9 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use trivet_api::Recovery;
 use trivet_core::Now;
-
-use crate::admin::Recovery;
 
 /// What is longer ago does not count.
 const WINDOW: Duration = Duration::from_secs(30);

@@ -1,9 +1,9 @@
 //! How far scrubs are, and what they found.
 
+use trivet_api::Scrub;
 use trivet_namespace::Time;
 
 use super::Overview;
-use crate::admin::Scrub;
 
 impl Overview {
     /// What the PGs say about the last scrub.

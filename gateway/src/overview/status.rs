@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use trivet_api::{OsdCounts, PgCounts, Status};
 use trivet_core::PgId;
 
 use super::health::health;
 use super::pgs::pg_state;
 use super::{Inside, Overview};
-use crate::admin::{OsdCounts, PgCounts, Status};
 use crate::gateway::Clock;
 
 impl Overview {
