@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use trivet_gateway::admin::clean_path;
+use trivet_api::clean_path;
 use trivet_meta::MetaUrl;
 
 use crate::roles::args::{GatewayArgs, MonArgs, OsdRole};

@@ -4,7 +4,7 @@ use std::env;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use trivet_gateway::admin::ErrorBody;
+use trivet_api::ErrorBody;
 use ureq::Agent;
 use ureq::http::{Request, StatusCode};
 

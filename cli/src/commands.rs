@@ -5,7 +5,7 @@ mod cluster;
 use anyhow::Context;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use trivet_gateway::admin::{CreateImage, PatchImage};
+use trivet_api::{CreateImage, PatchImage};
 
 use crate::args::{Ask, ImageCommand, OsdCommand};
 use crate::client::{Client, encode_path};

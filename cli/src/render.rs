@@ -5,7 +5,7 @@ mod status;
 
 use std::fmt::Write;
 
-use trivet_gateway::admin::{ImageInfo, ImageList, OpTotal};
+use trivet_api::{ImageInfo, ImageList, OpTotal};
 
 pub use cluster::{df, gateways, monitors, osd_df, osds, pg, pgs, pool, pools, settings, tree};
 pub use status::{scrub, scrub_asked, status};
@@ -162,7 +162,7 @@ fn leap(year: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use trivet_gateway::admin::OpTotals;
+    use trivet_api::OpTotals;
 
     use super::*;
 

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
-use trivet_gateway::admin::{Scrub, ScrubAsked, Status};
+use trivet_api::{Scrub, ScrubAsked, Status};
 
 use crate::client::Client;
 use crate::commands::{Answer, read};

@@ -1,21 +1,22 @@
-//! The binary against the real HTTP server, with a thread that plays the data path: what is asked, what is
+//! The binary against the real HTTP server, with threads that play the data path and the clerk: what is asked, what is
 //! printed, and that every failure is one line and exit code 1.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 use std::process::{Command, Output};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 
 use serde_json::Value;
 use tokio::net::TcpListener;
-use trivet_control::{Counters, channel, http};
-use trivet_core::keys::Settings;
-use trivet_gateway::admin::{
+use trivet_api::{
     AdminAnswer, AdminCall, AdminError, AdminResult, Adopt, ClusterChange, ClusterQuestion, CreatePool, Df, ErrorKind,
     GatewayList, Health, ImageInfo, ImageList, MonitorList, OpTotals, OsdInfo, OsdList, PatchOsd, PatchPool,
     PatchSettings, PgExplained, PgFilter, PgList, PoolInfo, PoolList, Scrub, ScrubAsked, SetPlace, Status, Thousandths,
     Tree,
 };
+use trivet_control::{Administration, Clerk, Errand, Request, channel, http};
+use trivet_core::keys::Settings;
+use trivet_gateway::overview::Inside;
 
 struct Server {
     api: String,
@@ -31,12 +32,31 @@ fn start() -> Server {
 fn start_with(lost: u64) -> Server {
     let (woken, wakes) = mpsc::channel();
     let (asking, asked) = mpsc::channel();
-    let (handle, mut receiver) = channel(move || woken.send(()).unwrap_or_default());
+    let (engine, mut receiver) = channel(move || woken.send(()).unwrap_or_default());
+    let asked_of_engine = asking.clone();
     std::thread::spawn(move || {
         while wakes.recv().is_ok() {
-            while let Some((call, reply)) = receiver.try_recv() {
-                asking.send(call.clone()).unwrap_or_default();
-                drop(reply.send(answer(call, lost)));
+            while let Some(request) = receiver.try_recv() {
+                match request {
+                    Request::Look(reply) => drop(reply.send(Inside::default())),
+                    Request::Change(call, reply) => {
+                        asked_of_engine.send(call.clone()).unwrap_or_default();
+                        drop(reply.send(answer(call, lost)));
+                    }
+                }
+            }
+        }
+    });
+    let (clerk, errands) = Clerk::absent();
+    std::thread::spawn(move || {
+        for errand in errands {
+            match errand {
+                Errand::Answer(call, _, reply) => {
+                    asking.send(call.clone()).unwrap_or_default();
+                    drop(reply.send(answer(call, lost)));
+                }
+                Errand::Show(_, _, reply) => drop(reply.send(Ok(AdminAnswer::Done {}))),
+                Errand::Notice(_) | Errand::Scrape(..) => {}
             }
         }
     });
@@ -45,8 +65,7 @@ fn start_with(lost: u64) -> Server {
     let api = format!("http://{}", listener.local_addr().unwrap());
     runtime.spawn(http::serve(
         listener,
-        handle,
-        Arc::<Counters>::default(),
+        Administration { engine, clerk },
         std::future::pending(),
     ));
     Server {

@@ -113,7 +113,6 @@ impl Gateway {
             .take(room)
             .collect();
         for image in next {
-            self.forget_metrics(image);
             let ticket = self.start_io(Origin::Purge(image), image, ImageOp::Purge, None);
             self.background.purging.insert(image, Stage::Io(ticket));
         }

@@ -11,22 +11,22 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
+use trivet_api::{AdminCall, AdminResult, CallId};
 use trivet_client::{Client, ImageOp, IoError};
 use trivet_core::kv::{Notice, Txn, TxnOutcome};
 use trivet_core::message::Message;
 use trivet_core::{ClientId, ImageId, Now, OsdId};
 use trivet_namespace::{Namespace, Numbers, Time};
 
-use crate::admin::metrics::{ExportList, ExportMetrics, Metrics, Op, Protocol};
-use crate::admin::{AdminCall, AdminResult, CallId};
 use crate::background::Background;
 use crate::callers::Attendance;
 use crate::changes::{Change, Changes};
-use crate::cluster::{Edits, Moving, Progress, Usages};
+use crate::cluster::Edits;
 use crate::fences::Fences;
 use crate::fresh::Freshness;
 use crate::iscsi::IscsiSession;
 use crate::memory::{Account, Memory};
+use crate::metrics::{ExportList, ExportMetrics, Metrics, Op, Protocol};
 use crate::nbd::NbdSession;
 use crate::nfs::{NfsServer, NfsSession};
 use crate::opens::Opening;
@@ -164,9 +164,6 @@ pub struct Gateway {
     pub(crate) calls: BTreeMap<u64, (AdminCall, CallId)>,
     pub(crate) scrubs: Scrubs,
     pub(crate) edits: Edits,
-    pub(crate) progress: Progress,
-    pub(crate) moving: Moving,
-    pub(crate) usages: Usages,
     pub(crate) freshness: Freshness,
     pub(crate) fences: Fences,
     pub(crate) memory: Memory,
@@ -178,7 +175,6 @@ pub struct Gateway {
     /// The cluster's number: part of the identity of SCSI units.
     cluster: u64,
     pub(crate) connections: HashMap<ConnKey, Connection>,
-    exports: HashMap<(u8, ImageId), Arc<ExportMetrics>>,
     ios: HashMap<u64, Io>,
     /// When sessions asked for changes that are not answered.
     pub(crate) changing: BTreeMap<(ConnKey, Ticket), Now>,
@@ -213,9 +209,6 @@ impl Gateway {
             calls: BTreeMap::new(),
             scrubs: Scrubs::default(),
             edits: Edits::default(),
-            progress: Progress::default(),
-            moving: Moving::default(),
-            usages: Usages::default(),
             freshness: Freshness::default(),
             fences: Fences::default(),
             memory: Memory::default(),
@@ -226,7 +219,6 @@ impl Gateway {
             nfs: Rc::new(nfs),
             cluster,
             connections: HashMap::new(),
-            exports: HashMap::new(),
             ios: HashMap::new(),
             changing: BTreeMap::new(),
             stopped_from: None,
@@ -390,10 +382,13 @@ impl Gateway {
         self.scrubs.apply(notice, known);
         self.edits.marks.apply(notice, known);
         self.edits.witnesses.apply(notice, known);
-        self.usages.apply(notice, known);
         let mut effects = std::mem::take(&mut self.from_client);
         self.client.notice(clock.now, notice, &mut effects);
         self.from_client = effects;
+        if !matches!(notice, Notice::Changes { .. }) {
+            let names = &self.namespace;
+            self.metrics.keep(|image| names.inode(image).is_some());
+        }
         if matches!(notice, Notice::Replaced { .. }) {
             self.freshness.replaced();
             self.changes_replaced();
@@ -427,7 +422,8 @@ impl Gateway {
         self.work(out);
     }
 
-    /// An administrator calls; [`Effect::Answered`] follows under the same `id`, now or later.
+    /// An administrator wants a change; [`Effect::Answered`] follows under the same `id`, now or later. What there is to see of
+    /// it then is for an [`Overview`](crate::overview::Overview) to say, as are all questions.
     pub fn admin(&mut self, clock: Clock, id: CallId, call: AdminCall, out: &mut Vec<Effect>) {
         self.at(clock);
         match call {
@@ -453,10 +449,6 @@ impl Gateway {
         self.look_at_memory(out);
         if clock.now.since(self.last_tick) >= SESSION_TICK {
             self.last_tick = clock.now;
-            self.progress.sample(clock.now, self.objects_missing());
-            let mut moving = std::mem::take(&mut self.moving);
-            moving.look(clock.now, self.idle_pgs());
-            self.moving = moving;
             self.update_space();
             self.write_touched(out);
             self.look_at_held(out);
@@ -557,18 +549,9 @@ impl Gateway {
             ImageOp::Zero { len, .. } => (Op::Trim, *len),
             ImageOp::Purge => return None,
         };
-        let key = (protocol as u8, image);
-        if !self.exports.contains_key(&key) {
-            let path = self.namespace.path_of(image)?;
-            let export = self.metrics.export(protocol, &String::from_utf8_lossy(&path));
-            self.exports.insert(key, export);
-        }
-        self.exports.get(&key).map(|export| (Arc::clone(export), op, bytes))
-    }
-
-    /// Forgets the metrics of a removed image.
-    pub(crate) fn forget_metrics(&mut self, image: ImageId) {
-        self.exports.retain(|(_, id), _| *id != image);
+        // Removed files that somebody still has open are not counted.
+        self.namespace.inode(image)?;
+        Some((self.metrics.export(protocol, image), op, bytes))
     }
 
     /// Hands requests, effects and answers on until nothing is left.

@@ -1,25 +1,25 @@
-//! The administrator's calls about images, carried out on the tree of names.
+//! The changes that administrators make of images, carried out on the tree of names.
 
+use trivet_api::{AdminAnswer, AdminCall, AdminError, CallId, ErrorKind};
 use trivet_core::{ImageId, PoolId};
 use trivet_namespace::{Caller, Kind, NsError, Operation, Outcome};
 
-use crate::admin::{AdminAnswer, AdminCall, AdminError, AdminResult, CallId, ErrorKind, ImageInfo, ImageList};
 use crate::changes::Change;
 use crate::cluster::NO_POOL;
 use crate::gateway::{Effect, Gateway, Origin};
 
 impl Gateway {
-    /// Answers a question at once, or starts the change that was asked for.
+    /// Starts the change that was asked for.
     pub(crate) fn admin_call(&mut self, id: CallId, call: AdminCall, out: &mut Vec<Effect>) {
         let wanted = match &call {
             AdminCall::ImageCreate { .. }
             | AdminCall::ImageRemove { .. }
             | AdminCall::ImageRename { .. }
             | AdminCall::ImageResize { .. } => self.image_operation(&call),
-            question => {
-                let answer = self.admin_question(question);
-                return self.answer_call(id, answer);
-            }
+            _ => Err(AdminError::new(
+                ErrorKind::Unavailable,
+                "this gateway does not run OSDs; ask the one that does",
+            )),
         };
         match wanted {
             Ok((operation, pool)) => {
@@ -64,25 +64,6 @@ impl Gateway {
         operation.map(|operation| (operation, None))
     }
 
-    fn admin_question(&self, call: &AdminCall) -> AdminResult {
-        match call {
-            AdminCall::ImageList => Ok(AdminAnswer::Images(ImageList {
-                images: self.all_images(),
-            })),
-            AdminCall::ImageInfo { path } => self
-                .find_image(path)
-                .and_then(|id| self.image_info(id))
-                .map(AdminAnswer::Image),
-            AdminCall::Status => Ok(AdminAnswer::Status(Box::new(self.status()))),
-            AdminCall::OsdList => Ok(AdminAnswer::Osds(self.osd_list())),
-            AdminCall::Ask(question) => self.cluster_question(question),
-            _ => Err(AdminError::new(
-                ErrorKind::Unavailable,
-                "this gateway does not run OSDs; ask the one that does",
-            )),
-        }
-    }
-
     fn find_image(&self, path: &str) -> Result<ImageId, AdminError> {
         let id = self
             .namespace
@@ -90,33 +71,8 @@ impl Gateway {
             .map_err(|error| image_error(path, &error))?;
         match self.namespace.inode(id) {
             Some(inode) if inode.kind == Kind::File => Ok(id),
-            _ => Err(AdminError::new(ErrorKind::NotFound, format!("{path} is not an image"))),
+            _ => Err(not_an_image(path)),
         }
-    }
-
-    fn image_info(&self, id: ImageId) -> Result<ImageInfo, AdminError> {
-        let gone = || AdminError::new(ErrorKind::NotFound, "the image is gone");
-        let inode = self.namespace.inode(id).ok_or_else(gone)?;
-        let path = self.namespace.path_of(id).ok_or_else(gone)?;
-        let mut info = ImageInfo::new(&String::from_utf8_lossy(&path), id, inode.size);
-        info.pool = self.pool_name(id.pool());
-        if let Some(usage) = self.image_usage(id) {
-            info.used = Some(usage.used);
-            info.objects = Some(usage.objects);
-            info.ops = Some(usage.ops.into());
-        }
-        info.modified = u64::try_from(inode.mtime.sec).ok();
-        Ok(info)
-    }
-
-    fn all_images(&self) -> Vec<ImageInfo> {
-        let mut images: Vec<ImageInfo> = self
-            .namespace
-            .files()
-            .filter_map(|(_, id)| self.image_info(id).ok())
-            .collect();
-        images.sort_by(|a, b| a.path.cmp(&b.path));
-        images
     }
 
     /// The change that an administrator asked for has ended.
@@ -132,23 +88,20 @@ impl Gateway {
             | AdminCall::ImageInfo { path } => path.as_str(),
             _ => "",
         };
-        let answer = match (result, &call) {
-            (Err(error), _) => Err(image_error(path, &error)),
-            (Ok(_), AdminCall::ImageRemove { path }) => {
-                self.metrics.forget(path);
-                Ok(AdminAnswer::Done {})
-            }
-            (Ok(_), _) => self
-                .find_image(path)
-                .and_then(|id| self.image_info(id))
-                .map(AdminAnswer::Image),
+        let answer = match result {
+            Err(error) => Err(image_error(path, &error)),
+            Ok(_) => Ok(AdminAnswer::Done {}),
         };
         self.answer_call(id, answer);
     }
 }
 
+pub(crate) fn not_an_image(path: &str) -> AdminError {
+    AdminError::new(ErrorKind::NotFound, format!("{path} is not an image"))
+}
+
 /// What a failure of the tree of names means to an administrator who asked about `path`.
-fn image_error(path: &str, error: &NsError) -> AdminError {
+pub(crate) fn image_error(path: &str, error: &NsError) -> AdminError {
     let (kind, text) = match error {
         NsError::NotFound | NsError::Stale => (
             ErrorKind::NotFound,

@@ -1,11 +1,10 @@
-//! The gateway: exports, the three protocol servers and what administrators ask ([`admin`]), on top of the cluster
-//! client and the tree of names.
+//! The gateway: exports and the three protocol servers, on top of the cluster client and the tree of names; and what
+//! administrators are shown ([`overview`]). What they may ask is `trivet_api`.
 //!
 //! A pure machine ([`gateway`], [`session`] and the servers that implement it): events and the time come in, effects go
-//! out as data; sockets and HTTP are elsewhere (`cli/src/node`, `gateway/control`). It keeps nothing that matters: any
-//! number of gateways serve the same tree at once.
+//! out as data; sockets and HTTP are elsewhere (`cli/src/node`, `gateway/control`). Beside it, and never on its thread, the
+//! overview answers questions. The machine keeps nothing that matters: any number of gateways serve the same tree at once.
 
-pub mod admin;
 mod background;
 mod callers;
 mod changes;
@@ -18,11 +17,13 @@ mod gateway_tests;
 mod images;
 pub mod iscsi;
 pub mod memory;
+pub mod metrics;
 pub mod nbd;
 pub mod nfs;
 mod opens;
 mod options;
 mod outcomes;
+pub mod overview;
 mod scrub;
 pub mod session;
 pub mod status;

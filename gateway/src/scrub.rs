@@ -1,12 +1,12 @@
-//! Scrubs as an administrator sees them: asking for one, and what the PGs say about it.
+//! Asking for scrubs.
 
 use std::collections::BTreeMap;
 
+use trivet_api::{AdminAnswer, AdminError, AdminResult, CallId, ErrorKind, ScrubAsked};
 use trivet_core::keys::{self, ScrubRequest};
 use trivet_core::kv::{Change, Compare, Event, Notice, Revision, Txn, TxnOutcome};
 use trivet_core::map::encode;
 
-use crate::admin::{AdminAnswer, AdminError, AdminResult, CallId, ErrorKind, Scrub, ScrubAsked};
 use crate::gateway::{Effect, Gateway};
 
 /// Requests on their way to the metadata store.
@@ -88,31 +88,5 @@ impl Gateway {
         let ticket = self.number();
         self.scrubs.asking.insert(ticket, (number, call));
         out.push(Effect::Txn(ticket, txn));
-    }
-
-    /// For `trivet status`.
-    pub(crate) fn scrub(&self) -> Scrub {
-        let map = self.client.map();
-        let now = u64::try_from(self.clock.wall.sec).unwrap_or(0);
-        let mut scrub = Scrub {
-            pgs: map.pgs().count() as u64,
-            ..Scrub::default()
-        };
-        if let Some(request) = &map.scrub {
-            scrub.number = request.number;
-            scrub.asked = Some(request.at);
-            scrub.age_s = now.saturating_sub(request.at);
-        }
-        let reports = map.scrubs.iter().filter(|(pg, _)| map.is_current(**pg));
-        for report in reports.map(|(_, report)| &report.value) {
-            scrub.inconsistent = scrub.inconsistent.saturating_add(report.inconsistent);
-            scrub.lost = scrub.lost.saturating_add(report.lost);
-            if report.number >= scrub.number {
-                scrub.done += 1;
-                scrub.objects = scrub.objects.saturating_add(report.objects);
-                scrub.repaired = scrub.repaired.saturating_add(report.repaired);
-            }
-        }
-        scrub
     }
 }

@@ -1,14 +1,13 @@
-//! How the cluster is, as far as this gateway knows.
+//! How the gateway is, and what the OSDs of its process report.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use trivet_core::{OsdId, PgId};
+use trivet_api::{ClientCounts, GatewayStatus};
+use trivet_core::OsdId;
 
-use crate::admin::metrics::Protocol;
-use crate::admin::{ClientCounts, GatewayStatus, OsdCounts, PgCounts, Status};
-use crate::cluster::{health, pg_state};
-use crate::gateway::Gateway;
+use crate::gateway::{Clock, Gateway};
+use crate::metrics::Protocol;
+use crate::overview::Inside;
 
 /// What an OSD reports about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,56 +36,22 @@ impl Gateway {
         self.log_lines_lost = lines;
     }
 
-    /// How many copies of objects are to be made.
-    pub(crate) fn objects_missing(&self) -> u64 {
-        let claims = self.client.map().current_claims();
-        claims.map(|(_, claim)| claim.missing).fold(0, u64::saturating_add)
-    }
-
-    /// For `trivet status`.
-    pub(crate) fn status(&self) -> Status {
-        let map = self.client.map();
-        let states: BTreeMap<PgId, &'static str> = map.pgs().map(|pg| (pg, pg_state(map, pg))).collect();
-        let count = |wanted: &[&str]| states.values().filter(|state| wanted.contains(state)).count() as u64;
-        let mut by_state = BTreeMap::new();
-        for state in states.values() {
-            *by_state.entry((*state).to_string()).or_default() += 1;
-        }
-        let pgs = PgCounts {
-            total: states.len() as u64,
-            active: count(&["clean", "degraded", "recovering"]),
-            clean: count(&["clean"]),
-            degraded: count(&["degraded", "recovering"]),
-            by_state,
-        };
-        let osds = OsdCounts {
-            total: map.members.len() as u64,
-            up: map.osds.len() as u64,
-        };
-        let scrub = self.scrub();
-        let (health, reasons) = health(&self.findings(&self.osd_list().osds), &pgs, &scrub);
-        Status {
-            health,
-            reasons,
-            version: env!("CARGO_PKG_VERSION").to_string(),
-            cluster: map
-                .cluster
-                .as_ref()
-                .map_or_else(String::new, |cluster| cluster.id.clone()),
-            uptime_s: self.clock.now.since(self.started).as_secs(),
-            osds,
-            pgs,
-            capacity: self.raw_space(),
-            images: self.namespace.files().count() as u64,
+    /// What it says of itself to whoever shows the cluster to administrators.
+    #[must_use]
+    pub fn look(&self, clock: Clock) -> Inside {
+        let mut inside = Inside {
+            uptime: clock.now.since(self.started),
             clients: ClientCounts {
                 nbd: self.clients(Protocol::Nbd),
                 iscsi: self.clients(Protocol::Iscsi),
                 nfs: self.clients(Protocol::Nfs),
             },
-            recovery: self.progress.recovery(self.objects_missing()),
-            scrub,
             gateway: self.own_status(),
-        }
+            osds: self.osds.clone(),
+            ..Inside::default()
+        };
+        self.look_within(&mut inside);
+        inside
     }
 
     fn own_status(&self) -> GatewayStatus {

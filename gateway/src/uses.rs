@@ -11,8 +11,8 @@ use trivet_core::message::STAMP_LIFE;
 use trivet_core::{ClientId, ImageId, Now};
 use trivet_namespace::{Caller, Inode, Operation, Time, Trimming, Use, image_of};
 
-use crate::admin::metrics::Protocol;
 use crate::gateway::{ConnKey, Effect, Gateway, Origin};
+use crate::metrics::Protocol;
 use crate::options::mutant;
 use crate::session::Finished;
 
@@ -281,10 +281,13 @@ impl Gateway {
         }
     }
 
-    /// Looks at the images of which something has changed.
+    /// Looks at the images of which something has changed. Nothing is counted any more of those that are gone.
     pub(crate) fn tend_stirred(&mut self, out: &mut Vec<Effect>) {
         for image in std::mem::take(&mut self.uses.stirred) {
             let now = self.clock.now;
+            if self.namespace.inode(image).is_none() {
+                self.metrics.forget(image);
+            }
             // A key that nobody waits for any more: it was taken late, and goes when it is idle.
             if self.namespace.use_of(image, self.id).is_some() {
                 self.uses.images.entry(image).or_insert_with(|| Usage::new(now));

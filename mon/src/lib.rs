@@ -258,10 +258,10 @@ fn is_statistics(key: &str) -> bool {
     key.starts_with(keys::OSDS) && key.ends_with("/stats")
 }
 
-/// Whether a notice has anything but names, gateways, PGs and statistics: those call for nothing.
+/// Whether a notice has anything but gateways, PGs, image numbers and statistics: those call for nothing.
 fn stirs(notice: &Notice) -> bool {
     let idle = |key: &str| {
-        let prefixes = ["ns/", keys::GATEWAYS, keys::PGS];
+        let prefixes = [keys::GATEWAYS, keys::PGS, keys::NEXT_IMAGE];
         is_statistics(key) || prefixes.iter().any(|prefix| key.starts_with(prefix))
     };
     keys_of(notice).is_none_or(|mut keys| !keys.all(idle))

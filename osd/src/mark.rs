@@ -312,7 +312,7 @@ mod tests {
             ),
             // It was removed.
             (past(PgId { pool: PoolId(1), ..PG }, 90, 0), None),
-            (past(PG, 7, 102), Some(("next image 65 < 66", "ns/next@4"))),
+            (past(PG, 7, 102), Some(("next image 65 < 66", "config/next_image@4"))),
         ];
         for (past, expected) in table {
             let found = said(unknown_past(&map, &past));

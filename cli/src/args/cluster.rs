@@ -1,7 +1,7 @@
 //! The commands about what the cluster is made of: pools, OSDs, the placement tree, PGs, settings, and who runs.
 
 use clap::{Args, Subcommand, ValueEnum};
-use trivet_gateway::admin::{PatchPool, Thousandths, valid_pool_name, valid_word};
+use trivet_api::{PatchPool, Thousandths, valid_pool_name, valid_word};
 
 use super::osd;
 

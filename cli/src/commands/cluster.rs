@@ -1,6 +1,6 @@
 //! Commands about what the cluster is made of, as requests.
 
-use trivet_gateway::admin::{Adopt, CreatePool, PatchOsd, PatchSettings, SetPlace};
+use trivet_api::{Adopt, CreatePool, PatchOsd, PatchSettings, SetPlace};
 
 use super::{Request, View, get, json};
 use crate::args::cluster::{

@@ -1,6 +1,6 @@
 //! The messages between the data path and the control plane.
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use trivet_core::OsdId;
 use trivet_core::keys::OsdStats;
@@ -21,7 +21,7 @@ pub enum Role {
 #[derive(Debug)]
 pub enum Tell {
     /// The metadata store changed.
-    Notice(Notice),
+    Notice(Arc<Notice>),
     /// What the metadata store said of itself, or did not.
     Heard(Heard),
     /// A transaction ended.

@@ -10,17 +10,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch::Receiver;
 use tokio::task::JoinHandle;
-use trivet_control::http;
+use trivet_control::{Administration, Clerk, http};
 use trivet_core::OsdId;
 use trivet_core::keys::{self, GatewayState, OsdStats};
 use trivet_core::kv::{LeaseId, Notice, Revision, Txn, TxnOutcome};
 use trivet_core::map::encode;
-use trivet_core::usage::USAGE;
 use trivet_meta::{Meta, Watch};
 
 use super::channel::{Ask, Role, Tell, ToData};
 use super::cluster::random;
-use super::data::FrontHandles;
+use super::data::{self, FrontHandles};
 use super::leases::Held;
 use super::{fresh, monitor, presence, scrubs};
 
@@ -78,18 +77,23 @@ pub async fn run(
     duties: Duties,
 ) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    // Only gateways have use for what OSDs say of images.
+    // Nobody else has any use for the tree of names.
     let changes = match duties.gateway {
         Some(_) => store.watch("", None),
-        None => store.watch_before(USAGE, None),
+        None => store.watch_before(keys::FOR_GATEWAYS, None),
     };
     let (seen, mirrored) = tokio::sync::watch::channel(0);
-    let mut watching = tokio::spawn(watch(changes, data.clone(), seen));
+    let clerk = duties.gateway.as_ref().map(start_clerk).transpose()?;
+    let mut watching = tokio::spawn(watch(changes, clerk.clone(), data.clone(), seen));
     let mut helpers = Vec::new();
     let (stop, stopping) = tokio::sync::watch::channel(false);
     let mut held = Vec::new();
     let mut api = None;
-    if let Some(duty) = duties.gateway {
+    if let (Some(duty), Some(clerk)) = (duties.gateway, clerk) {
+        let administration = Administration {
+            engine: duty.handles.admin.clone(),
+            clerk,
+        };
         let state = gateway_state(&duty)?;
         let key = keys::gateway_state(duty.handles.id);
         let lease = Held::new(Arc::clone(&store));
@@ -99,7 +103,7 @@ pub async fn run(
             state,
             lease.lease(),
         )));
-        helpers.push(tokio::spawn(scrubs::ask_when_due(duty.handles.admin.clone())));
+        helpers.push(tokio::spawn(scrubs::ask_when_due(administration.clone())));
         let asking = fresh::Asking {
             store: Arc::clone(&store),
             data: data.clone(),
@@ -108,7 +112,7 @@ pub async fn run(
             lease: lease.lease(),
         };
         helpers.push(tokio::spawn(asking.go_on()));
-        api = Some(tokio::spawn(serve_api(duty, stopping)));
+        api = Some(tokio::spawn(serve_api(duty.http, administration, stopping)));
         held.push(lease);
     }
     if let Some(host) = duties.monitor {
@@ -166,14 +170,22 @@ fn gateway_state(duty: &GatewayDuty) -> anyhow::Result<bytes::Bytes> {
     }))
 }
 
-async fn serve_api(duty: GatewayDuty, mut stopping: Receiver<bool>) -> anyhow::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(duty.http)?;
+fn start_clerk(duty: &GatewayDuty) -> anyhow::Result<Clerk> {
+    let FrontHandles { counters, id, .. } = &duty.handles;
+    Clerk::start(*id, Arc::clone(counters), data::clock).context("cannot start a thread")
+}
+
+async fn serve_api(
+    http: std::net::TcpListener,
+    administration: Administration,
+    mut stopping: Receiver<bool>,
+) -> anyhow::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(http)?;
     let until = async move {
         // A sender that is gone means stopping, too.
         let _ = stopping.wait_for(|stop| *stop).await;
     };
-    let FrontHandles { admin, counters, .. } = duty.handles;
-    http::serve(listener, admin, counters, until)
+    http::serve(listener, administration, until)
         .await
         .context("the admin API failed")
 }
@@ -223,11 +235,20 @@ async fn transact(store: Arc<dyn Meta>, data: ToData, role: Role, ticket: u64, t
     data.tell(Tell::Outcome(role, ticket, outcome));
 }
 
-/// Feeds the data path, and shows how far it was fed.
-async fn watch(mut changes: Box<dyn Watch>, data: ToData, seen: tokio::sync::watch::Sender<Revision>) {
+/// Feeds the data path, and before that the clerk, who is to know what the data path was told; shows how far both were fed.
+async fn watch(
+    mut changes: Box<dyn Watch>,
+    clerk: Option<Clerk>,
+    data: ToData,
+    seen: tokio::sync::watch::Sender<Revision>,
+) {
     while let Some(notice) = changes.next().await {
         let (Notice::Snapshot { revision, .. } | Notice::Changes { revision, .. } | Notice::Replaced { revision, .. }) =
             notice;
+        let notice = Arc::new(notice);
+        if let Some(clerk) = &clerk {
+            clerk.notice(Arc::clone(&notice));
+        }
         data.tell(Tell::Notice(notice));
         seen.send_replace(revision);
     }

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::sync::mpsc::UnboundedSender;
-use trivet_control::{AdminHandle, Counters};
+use trivet_api::AdminCall;
+use trivet_control::{AdminHandle, Counters, Request};
 use trivet_core::kv::Notice;
 use trivet_core::message::Message;
 use trivet_core::{ClientId, NodeId, Now, OsdId};
-use trivet_gateway::admin::AdminCall;
-use trivet_gateway::admin::metrics::Protocol;
 use trivet_gateway::gateway::Clock;
+use trivet_gateway::metrics::Protocol;
 use trivet_reactor::{Config, ConnId, Event, Reactor, Waker};
 
 use super::channel::{Ask, Role, Tell};
@@ -171,7 +171,8 @@ pub fn run(setup: Setup, ends: Ends) -> anyhow::Result<()> {
     data.serve()
 }
 
-fn clock() -> Clock {
+/// Both clocks.
+pub fn clock() -> Clock {
     Clock {
         now: Now(Reactor::now()),
         wall: wall(),
@@ -291,13 +292,17 @@ impl Data {
     }
 
     fn calls(&mut self, clock: Clock) {
-        while let Some((call, reply)) = self.front.as_mut().and_then(Front::next_call) {
-            match call {
-                AdminCall::OsdStop { osd } => self.osds.stop(OsdId(osd), reply, output!(self)),
-                AdminCall::OsdStart { osd } => self.osds.start(OsdId(osd), reply, &self.control),
-                call => {
+        while let Some(request) = self.front.as_mut().and_then(Front::next_request) {
+            match request {
+                Request::Change(AdminCall::OsdStop { osd }, reply) => {
+                    self.osds.stop(OsdId(osd), reply, output!(self));
+                }
+                Request::Change(AdminCall::OsdStart { osd }, reply) => {
+                    self.osds.start(OsdId(osd), reply, &self.control);
+                }
+                request => {
                     if let Some(front) = &mut self.front {
-                        front.admin(clock, call, reply, output!(self));
+                        front.request(clock, request, output!(self));
                     }
                 }
             }

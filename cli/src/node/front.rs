@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::oneshot;
-use trivet_control::{AdminReceiver, AdminReply, Counters, channel};
+use trivet_api::{AdminCall, AdminResult, CallId, ErrorKind};
+use trivet_control::{AdminReceiver, AdminReply, Counters, Request, channel};
 use trivet_core::kv::{Notice, TxnOutcome};
 use trivet_core::message::Message;
 use trivet_core::{ClientId, NodeId, Now, OsdId};
-use trivet_gateway::admin::metrics::Protocol;
-use trivet_gateway::admin::{AdminCall, AdminResult, CallId, ErrorKind};
 use trivet_gateway::fresh::Heard;
 use trivet_gateway::gateway::{Clock, ConnKey, Effect, Gateway};
+use trivet_gateway::metrics::Protocol;
 use trivet_gateway::nfs::{Export, NfsServer, Settings, Squash};
 use trivet_gateway::session::Ending;
 use trivet_gateway::status::OsdReport;
@@ -294,12 +294,20 @@ impl Front {
     }
 
     /// What the next administrator wants.
-    pub fn next_call(&mut self) -> Option<(AdminCall, AdminReply)> {
+    pub fn next_request(&mut self) -> Option<Request> {
         self.admin.try_recv()
     }
 
     /// An administrator wants something of the gateway.
-    pub fn admin(&mut self, clock: Clock, call: AdminCall, reply: AdminReply, out: &mut Output<'_>) {
+    pub fn request(&mut self, clock: Clock, request: Request, out: &mut Output<'_>) {
+        match request {
+            Request::Change(call, reply) => self.change(clock, call, reply, out),
+            // One that has given up is no concern of ours.
+            Request::Look(reply) => drop(reply.send(self.gateway.look(clock))),
+        }
+    }
+
+    fn change(&mut self, clock: Clock, call: AdminCall, reply: AdminReply, out: &mut Output<'_>) {
         let id = CallId(self.next_call);
         self.next_call += 1;
         self.callers.insert(id, reply);
@@ -416,7 +424,7 @@ impl Front {
                         size: DEMO.1,
                         pool: None,
                     };
-                    self.admin(clock, call, reply, out);
+                    self.change(clock, call, reply, out);
                     self.stage = Stage::Making { early, made };
                 } else {
                     self.open_doors(clock, early, out);

@@ -7,7 +7,6 @@ use trivet_core::Now;
 use trivet_core::keys::{self, MonitorState};
 use trivet_core::kv::{LeaseId, TxnOutcome};
 use trivet_core::map::encode;
-use trivet_core::usage::USAGE;
 use trivet_meta::Meta;
 use trivet_mon::Monitor;
 use trivet_reactor::Reactor;
@@ -36,7 +35,7 @@ pub async fn run(
     let mut started = Some(started);
     let mut monitor = Monitor::new(id, first);
     let mut tick = tokio::time::interval(KEEP_ALIVE);
-    let mut watch = store.watch_before(USAGE, None);
+    let mut watch = store.watch_before(keys::FOR_GATEWAYS, None);
     loop {
         tokio::select! {
             notice = watch.next() => match notice {

@@ -9,15 +9,14 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
+use trivet_api::{AdminAnswer, AdminError, ErrorKind};
 use trivet_control::AdminReply;
 use trivet_core::disk::{DiskDone, DiskError, DiskOpKind, IoId};
 use trivet_core::keys::{self, OsdState, OsdStats};
 use trivet_core::kv::{LeaseId, Notice, TxnOutcome};
 use trivet_core::map::encode;
 use trivet_core::message::Message;
-use trivet_core::usage::USAGE;
 use trivet_core::{NodeId, Now, OsdId};
-use trivet_gateway::admin::{AdminAnswer, AdminError, ErrorKind};
 use trivet_gateway::status::OsdReport;
 use trivet_osd::{Effect, Event, Identity, Osd};
 use trivet_reactor::{DiskOp, DiskToken, Event as ReactorEvent, OpenDisk, Reactor};
@@ -242,8 +241,7 @@ impl Osds {
     fn remember(&mut self, notice: &Notice) {
         use trivet_core::kv::Event as Change;
         // No OSD has any use for the others.
-        let is_name = |key: &str| key.starts_with(trivet_namespace::PREFIX) && key != keys::NEXT_IMAGE;
-        let keep = |key: &str| !is_name(key) && !key.starts_with(USAGE);
+        let keep = |key: &str| key < keys::FOR_GATEWAYS;
         match notice {
             Notice::Snapshot { revision, keys } | Notice::Replaced { revision, keys } => {
                 self.is_replaced |= matches!(notice, Notice::Replaced { .. });

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use trivet_control::AdminHandle;
-use trivet_gateway::admin::{AdminAnswer, AdminCall, Scrub};
+use trivet_api::{AdminAnswer, AdminCall, Scrub};
+use trivet_control::Administration;
 
 /// A scrub is asked for when the last one, whoever asked for it, is older: disks lose data silently while nobody reads
 /// it, and within two weeks a second copy is unlikely to go the same way.
@@ -12,7 +12,7 @@ const EVERY: Duration = Duration::from_secs(14 * 86_400);
 const LOOK: Duration = Duration::from_secs(3_600);
 
 /// Asks for scrubs as they become due, for ever.
-pub async fn ask_when_due(admin: AdminHandle) {
+pub async fn ask_when_due(admin: Administration) {
     loop {
         tokio::time::sleep(LOOK).await;
         if let Ok(AdminAnswer::Status(status)) = admin.call(AdminCall::Status).await

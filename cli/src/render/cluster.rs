@@ -1,9 +1,9 @@
 //! What the cluster is made of, as tables.
 
-use trivet_core::keys::Settings;
-use trivet_gateway::admin::{
+use trivet_api::{
     Df, GatewayList, MonitorList, OsdInfo, OsdList, OsdState, PgExplained, PgList, PoolInfo, PoolList, Tree, TreeRow,
 };
+use trivet_core::keys::Settings;
 
 use super::{duration, one_line, pairs, table};
 use crate::size::human_size;
@@ -218,7 +218,7 @@ pub fn df(df: &Df) -> String {
 
 /// `trivet pg ls`.
 pub fn pgs(list: &PgList) -> String {
-    let row = |pg: &trivet_gateway::admin::PgInfo| {
+    let row = |pg: &trivet_api::PgInfo| {
         vec![
             one_line(&pg.id),
             one_line(&pg.pool),
@@ -278,7 +278,7 @@ pub fn pg(explained: &PgExplained) -> String {
 
 /// `trivet mon ls`.
 pub fn monitors(list: &MonitorList) -> String {
-    let row = |monitor: &trivet_gateway::admin::MonitorInfo| {
+    let row = |monitor: &trivet_api::MonitorInfo| {
         let leads = if monitor.leads { "leads" } else { "waits" };
         vec![
             one_line(&monitor.id),
@@ -292,7 +292,7 @@ pub fn monitors(list: &MonitorList) -> String {
 
 /// `trivet gateway ls`.
 pub fn gateways(list: &GatewayList) -> String {
-    let row = |gateway: &trivet_gateway::admin::GatewayInfo| {
+    let row = |gateway: &trivet_api::GatewayInfo| {
         let this = if gateway.this { "answers this" } else { "" };
         vec![
             one_line(&gateway.id),

@@ -1,6 +1,6 @@
 //! How the cluster is, in words.
 
-use trivet_gateway::admin::{Health, PgCounts, Recovery, Scrub, ScrubAsked, Status};
+use trivet_api::{Health, PgCounts, Recovery, Scrub, ScrubAsked, Status};
 
 use super::{duration, one_line, pairs};
 use crate::size::human_size;

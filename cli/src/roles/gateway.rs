@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use trivet_gateway::admin::metrics::Protocol;
+use trivet_gateway::metrics::Protocol;
 
 use crate::node::cluster::{self, host};
 use crate::node::control::{Duties, GatewayDuty};

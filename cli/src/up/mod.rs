@@ -7,7 +7,7 @@ mod startup;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use trivet_gateway::admin::metrics::Protocol;
+use trivet_gateway::metrics::Protocol;
 
 use crate::args::UpArgs;
 use crate::node::cluster::{self, host};

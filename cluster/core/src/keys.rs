@@ -1,9 +1,14 @@
-//! The keys of the metadata store and their JSON values, except the tree of names (`ns/`), which belongs to
+//! The keys of the metadata store and their JSON values, except the tree of names (`vfs/`), which belongs to
 //! the namespace. `docs/metadata-keys.md` is the reference.
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ClientId, Epoch, Numbering, ObjectId, OsdId, PgId, PoolId};
+use crate::usage::USAGE;
+
+/// Only gateways watch this key and those that sort behind it: what OSDs report of images (`usage/`), the tree of names
+/// (`vfs/`), testimonies (`witness/`). All other roles watch what is before.
+pub const FOR_GATEWAYS: &str = USAGE;
 
 /// `config/cluster`: what the cluster is.
 pub const CLUSTER: &str = "config/cluster";
@@ -104,8 +109,8 @@ pub const MARK: &str = "config/mark";
 pub const HALTED: &str = "config/halted";
 /// `config/next_pool`: no pool ever had this id or a higher one.
 pub const NEXT_POOL: &str = "config/next_pool";
-/// `ns/next`: no image ever had this number or a higher one. The one key of the tree of names that OSDs look at.
-pub const NEXT_IMAGE: &str = "ns/next";
+/// `config/next_image`: no image ever had this number or a higher one. OSDs look at it, too.
+pub const NEXT_IMAGE: &str = "config/next_image";
 
 /// `config/scrub`: the scrub that was asked for last.
 pub const SCRUB: &str = "config/scrub";

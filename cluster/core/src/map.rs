@@ -65,7 +65,7 @@ pub struct ClusterMap {
     pub halted: Option<Versioned<Halted>>,
     /// `config/next_pool`.
     pub next_pool: Option<Versioned<u32>>,
-    /// `ns/next`.
+    /// `config/next_image`.
     pub next_image: Option<Versioned<u64>>,
     /// `config/scrub`.
     pub scrub: Option<ScrubRequest>,

@@ -18,7 +18,7 @@ use axum::http::request::Parts;
 use axum::routing::{get, patch, post, put};
 use axum::{Json, Router};
 
-use trivet_gateway::admin::{
+use trivet_api::{
     AdminAnswer, AdminCall, AdminError, Adopt, ClusterChange, ClusterQuestion as Question, CreatePool, PatchOsd,
     PatchPool, PatchSettings, PgFilter, SetPlace,
 };

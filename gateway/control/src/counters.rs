@@ -2,10 +2,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use trivet_gateway::admin::metrics::{ExportList, ExportMetrics, Protocol};
+use trivet_core::ImageId;
+use trivet_gateway::metrics::{ExportList, ExportMetrics, Protocol};
 
-/// The counters of one export.
-pub(crate) type Export = (Protocol, Arc<str>, Arc<ExportMetrics>);
+/// The name under which images are counted for which there are no counters of their own; not a valid name of an image.
+const OTHERS: &str = "..";
+
+/// The counters of one export, and its name.
+pub(crate) type Export = (Protocol, String, Arc<ExportMetrics>);
 
 /// What the gateway counts: the exports that it listed last. It adds to their counters without asking here.
 #[derive(Debug, Default)]
@@ -20,12 +24,33 @@ impl Counters {
         *self.exports.lock().unwrap_or_else(PoisonError::into_inner) = exports;
     }
 
-    /// The exports that the gateway has not forgotten.
-    pub(crate) fn read(&self) -> Vec<Export> {
-        let exports = self.exports.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = |(protocol, name, counters): &(Protocol, Arc<str>, std::sync::Weak<ExportMetrics>)| {
-            Some((*protocol, Arc::clone(name), counters.upgrade()?))
-        };
-        exports.iter().filter_map(held).collect()
+    /// The exports that the gateway has not forgotten and that have a name.
+    pub(crate) fn read(&self, name: impl Fn(ImageId) -> Option<String>) -> Vec<Export> {
+        let exports = self.exports.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let named = exports.into_iter().filter_map(|(protocol, image, counters)| {
+            let counters = counters.upgrade()?;
+            let name = image.map_or_else(|| Some(OTHERS.to_owned()), &name)?;
+            Some((protocol, name, counters))
+        });
+        named.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trivet_gateway::metrics::Metrics;
+
+    #[test]
+    fn what_has_no_name_or_is_forgotten_is_not_shown() {
+        let (mut metrics, counters) = (Metrics::default(), Counters::default());
+        for image in [1, 2, 3] {
+            metrics.export(Protocol::Nbd, ImageId(image));
+        }
+        counters.list(metrics.take_changed().unwrap());
+        metrics.forget(ImageId(2));
+        let shown = counters.read(|image| (image.0 < 3).then(|| format!("vm{}", image.0)));
+        let names: Vec<_> = shown.iter().map(|(_, name, _)| name.as_str()).collect();
+        assert_eq!(names, ["vm1"]);
     }
 }

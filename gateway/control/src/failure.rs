@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use trivet_gateway::admin::{AdminError, ErrorBody, ErrorKind};
+use trivet_api::{AdminError, ErrorBody, ErrorKind};
 
 /// Why a request failed; answered as `{"error": {"kind", "message"}}` with the status of its kind.
 #[derive(Debug)]

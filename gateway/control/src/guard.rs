@@ -10,7 +10,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use trivet_gateway::admin::{AdminError, ErrorKind};
+use trivet_api::{AdminError, ErrorKind};
 
 use crate::failure::Failure;
 

@@ -19,7 +19,6 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -33,22 +32,15 @@ use axum::{Json, Router};
 use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use trivet_gateway::admin::{
-    AdminAnswer, AdminCall, AdminError, ClusterQuestion, CreateImage, ErrorKind, GatewayStatus, PatchImage, Status,
-    clean_path,
-};
+use trivet_api::{AdminAnswer, AdminCall, AdminError, CreateImage, ErrorKind, GatewayStatus, PatchImage, clean_path};
 
-use crate::calls::AdminHandle;
-use crate::counters::Counters;
+use crate::administration::Administration;
 use crate::failure::Failure;
 use crate::listener::Bounded;
-use crate::scrape::{Shown, scrape};
 use crate::{cluster_http, guard};
 
 /// The largest request body, bytes.
 const BODY_LIMIT: usize = 1 << 20;
-/// How long `/healthz`, `/readyz` and `/metrics` wait for the data path: probes have short deadlines of their own.
-const PROBE_DEADLINE: Duration = Duration::from_secs(2);
 /// How long requests under way may take once the gateway is told to stop.
 const GRACE: Duration = Duration::from_secs(2);
 /// The content type of `/metrics` (OpenMetrics 1.0).
@@ -60,8 +52,7 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 /// When the listener has no local address.
 pub async fn serve(
     listener: TcpListener,
-    handle: AdminHandle,
-    counters: Arc<Counters>,
+    administration: Administration,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let local = listener.local_addr()?.ip().is_loopback();
@@ -70,7 +61,7 @@ pub async fn serve(
         shutdown.await;
         drop(told);
     };
-    let server = axum::serve(Bounded::new(listener), router(handle, counters, local));
+    let server = axum::serve(Bounded::new(listener), router(administration, local));
     let patience = async {
         // The sender is only ever dropped: an error is the signal.
         let _ = stopping.await;
@@ -85,11 +76,10 @@ pub async fn serve(
 /// What routes work with.
 #[derive(Clone)]
 pub(super) struct Api {
-    handle: AdminHandle,
-    counters: Arc<Counters>,
+    administration: Administration,
 }
 
-fn router(handle: AdminHandle, counters: Arc<Counters>, local: bool) -> Router {
+fn router(administration: Administration, local: bool) -> Router {
     let router = Router::new()
         .route("/api/v1/images", get(image_list).post(image_create))
         .route(
@@ -110,25 +100,32 @@ fn router(handle: AdminHandle, counters: Arc<Counters>, local: bool) -> Router {
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(from_fn(guard::json_only))
         .layer(from_fn_with_state(local, guard::local_host))
-        .with_state(Api { handle, counters })
+        .with_state(Api { administration })
 }
 
 /// What a route answers.
 pub(super) type Answer = Result<Json<AdminAnswer>, Failure>;
 
 impl Api {
-    /// Asks the data path.
     pub(super) async fn ask(&self, call: AdminCall) -> Answer {
-        Ok(Json(self.handle.call(call).await?))
+        Ok(Json(self.administration.call(call).await?))
     }
 
-    async fn probe(&self) -> Result<Status, AdminError> {
-        match self.handle.call_within(AdminCall::Status, PROBE_DEADLINE).await? {
-            AdminAnswer::Status(status) => Ok(*status),
-            _ => Err(AdminError::new(
-                ErrorKind::Internal,
-                "a status was asked for and another thing given",
-            )),
+    /// What a probe is told: about this gateway, not about the cluster, which others could not serve better.
+    async fn judged(&self, good: fn(&GatewayStatus) -> bool) -> Response {
+        let why = match self.administration.probe().await {
+            Ok(gateway) if good(&gateway) => return "ok".into_response(),
+            Ok(_) => self.reasons().await,
+            Err(error) => error.message,
+        };
+        (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
+    }
+
+    async fn reasons(&self) -> String {
+        match self.administration.call(AdminCall::Status).await {
+            Ok(AdminAnswer::Status(status)) => status.reasons.join("\n"),
+            Ok(_) => String::new(),
+            Err(error) => error.message,
         }
     }
 }
@@ -181,42 +178,16 @@ async fn scrub(State(api): State<Api>) -> Answer {
 }
 
 async fn healthz(State(api): State<Api>) -> Response {
-    judged(api.probe().await, |gateway| gateway.serves)
+    api.judged(|gateway| gateway.serves).await
 }
 
 async fn readyz(State(api): State<Api>) -> Response {
-    judged(api.probe().await, |gateway| gateway.opens)
+    api.judged(|gateway| gateway.opens).await
 }
 
-/// What a probe is told: about this gateway, not about the cluster, which others could not serve better.
-fn judged(status: Result<Status, AdminError>, good: fn(&GatewayStatus) -> bool) -> Response {
-    let why = match status {
-        Ok(status) if good(&status.gateway) => return "ok".into_response(),
-        Ok(status) => status.reasons.join("\n"),
-        Err(error) => error.message,
-    };
-    (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
-}
-
-async fn metrics_text(State(api): State<Api>) -> Response {
-    let mut shown = Shown {
-        status: api.probe().await.ok(),
-        ..Shown::default()
-    };
-    if shown.status.is_some() {
-        let ask = |call| api.handle.call_within(call, PROBE_DEADLINE);
-        if let Ok(AdminAnswer::Osds(list)) = ask(AdminCall::OsdList).await {
-            shown.osds = list.osds;
-        }
-        if let Ok(AdminAnswer::Pools(list)) = ask(AdminCall::Ask(ClusterQuestion::Pools)).await {
-            shown.pools = list.pools;
-        }
-        if let Ok(AdminAnswer::Images(list)) = ask(AdminCall::ImageList).await {
-            shown.images = list.images;
-        }
-    }
-    let text = scrape(&api.counters, shown);
-    ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response()
+async fn metrics_text(State(api): State<Api>) -> Result<Response, Failure> {
+    let text = api.administration.scrape().await?;
+    Ok(([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response())
 }
 
 async fn no_route() -> Failure {

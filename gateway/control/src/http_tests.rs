@@ -1,63 +1,94 @@
-//! The API over a real listener, with a thread that plays the data path.
+//! The API over a real listener, with threads that play the data path and the clerk.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use trivet_gateway::admin::metrics::{Metrics, Op, Protocol};
-use trivet_gateway::admin::*;
+use trivet_api::*;
+use trivet_gateway::overview::Inside;
 
-use crate::calls::{AdminHandle, channel};
-use crate::counters::Counters;
+use crate::administration::Administration;
+use crate::calls::{AdminHandle, Request, channel};
+use crate::clerk::{Clerk, Errand};
 use crate::http::serve;
+use crate::scrape::{Shown, scrape};
 
 struct Server {
     runtime: tokio::runtime::Runtime,
     address: SocketAddr,
     stop: oneshot::Sender<()>,
     served: tokio::task::JoinHandle<std::io::Result<()>>,
-    /// Its counters are seen as long as it is there.
-    _metrics: Metrics,
 }
 
-/// A server whose data path answers like this.
-fn start(data_path: impl Fn(AdminCall) -> AdminResult + Send + 'static) -> Server {
+/// A server whose data path and clerk answer like this.
+fn start(answer: impl Fn(AdminCall) -> AdminResult + Send + Clone + 'static) -> Server {
     let (woken, wakes) = mpsc::channel();
-    let (handle, mut receiver) = channel(move || woken.send(()).unwrap_or_default());
+    let (engine, mut receiver) = channel(move || woken.send(()).unwrap_or_default());
+    let data_path = answer.clone();
     std::thread::spawn(move || {
         while wakes.recv().is_ok() {
-            while let Some((call, reply)) = receiver.try_recv() {
-                drop(reply.send(data_path(call)));
+            while let Some(request) = receiver.try_recv() {
+                match request {
+                    Request::Change(call, reply) => drop(reply.send(data_path(call))),
+                    Request::Look(reply) => drop(reply.send(inside(&data_path))),
+                }
             }
         }
     });
-    start_with(handle)
+    start_with(engine, answer)
 }
 
-fn start_with(handle: AdminHandle) -> Server {
+/// The data path says of itself what the status says of it.
+fn inside(answer: impl Fn(AdminCall) -> AdminResult) -> Inside {
+    let Ok(AdminAnswer::Status(status)) = answer(AdminCall::Status) else {
+        panic!("there is a status");
+    };
+    Inside {
+        gateway: status.gateway,
+        ..Inside::default()
+    }
+}
+
+/// One that answers like this, with another data path.
+fn start_with(engine: AdminHandle, answer: impl Fn(AdminCall) -> AdminResult + Send + 'static) -> Server {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
-    let mut metrics = Metrics::default();
-    metrics
-        .export(Protocol::Nbd, "demo")
-        .record(Op::Flush, 0, Duration::ZERO, false);
-    let counters = Arc::new(Counters::default());
-    counters.list(metrics.take_changed().unwrap());
+    let (clerk, desk) = Clerk::absent();
+    std::thread::spawn(move || {
+        for errand in desk {
+            match errand {
+                Errand::Notice(_) => {}
+                Errand::Answer(call, _, reply) => drop(reply.send(answer(call))),
+                Errand::Show(_, _, reply) => drop(reply.send(Ok(AdminAnswer::Done {}))),
+                Errand::Scrape(inside, reply) => drop(reply.send(text(&answer, inside.as_ref()))),
+            }
+        }
+    });
     let (stop, stopped) = oneshot::channel::<()>();
     let shutdown = async { drop(stopped.await) };
-    let served = runtime.spawn(serve(listener, handle, counters, shutdown));
+    let served = runtime.spawn(serve(listener, Administration { engine, clerk }, shutdown));
     Server {
         runtime,
         address,
         stop,
         served,
-        _metrics: metrics,
     }
+}
+
+fn text(answer: impl Fn(AdminCall) -> AdminResult, inside: Option<&Inside>) -> String {
+    let mut shown = Shown::default();
+    if let (Some(_), Ok(AdminAnswer::Status(status))) = (inside, answer(AdminCall::Status)) {
+        shown.status = Some(*status);
+    }
+    if let Ok(AdminAnswer::Pools(list)) = answer(AdminCall::Ask(ClusterQuestion::Pools)) {
+        shown.pools = list.pools;
+    }
+    scrape(Vec::new(), shown)
 }
 
 impl Server {
@@ -143,7 +174,7 @@ fn obliging(call: AdminCall) -> AdminResult {
 }
 
 #[test]
-fn routes_ask_the_data_path() {
+fn routes_ask_and_answer() {
     let server = start(obliging);
     let create = r#"{"path": "/vms/a", "size": 1024}"#;
     let images = "POST /api/v1/images";
@@ -189,7 +220,7 @@ fn routes_ask_the_data_path() {
     }
 }
 
-/// What the data path is asked for a request.
+/// What is asked for a request.
 fn heard(server: &Server, line: &str, body: &str) -> String {
     let (_, answer) = server.json(line, body);
     answer["error"]["message"].as_str().unwrap_or_default().to_owned()
@@ -259,7 +290,7 @@ fn changes_of_the_cluster_reach_the_data_path() {
 }
 
 #[test]
-fn questions_about_the_cluster_reach_the_data_path() {
+fn questions_about_the_cluster_reach_the_clerk() {
     let server = start(obliging);
     let filter = PgFilter {
         pool: Some("fast".into()),
@@ -374,9 +405,7 @@ fn health_and_metrics() {
         "trivet_log_lines_lost_total 3",
         "trivet_buffers_bytes{kind=\"used\"} 0",
         "trivet_images 2",
-        "trivet_osd_up{osd=\"1\"} 1",
         "trivet_pool_images{pool=\"fast\"} 3",
-        "trivet_ops_total{protocol=\"nbd\",export=\"demo\",op=\"flush\"} 1",
     ] {
         assert!(text.lines().any(|given| given == line), "{line} not in\n{text}");
     }
@@ -412,16 +441,20 @@ fn probes_are_about_the_gateway_and_tell_the_reasons() {
 
 #[test]
 fn a_stalled_data_path_is_not_healthy_but_counted() {
-    let (handle, _receiver) = channel(|| {});
-    let server = start_with(handle);
+    let (engine, _receiver) = channel(|| {});
+    let server = start_with(engine, obliging);
     let begun = Instant::now();
     let (status, text) = server.send("GET /healthz", "Host: localhost\r\n", "");
     assert_eq!(status, 503, "{text}");
     let (status, text) = server.send("GET /metrics", "Host: localhost\r\n", "");
     assert_eq!(status, 200);
     assert!(text.contains("\ntrivet_up 0\n"), "{text}");
-    assert!(text.contains("trivet_ops_total"), "{text}");
+    assert!(text.contains("trivet_pool_images{pool=\"fast\"} 3"), "{text}");
+    // What is not about the data path is shown without it.
+    assert_eq!(server.json("GET /api/v1/images", "").0, 200);
+    assert_eq!(server.json("GET /api/v1/pools", "").0, 200);
     assert!(begun.elapsed() < Duration::from_secs(8));
+    assert_eq!(server.json("GET /api/v1/status", "").0, 504);
 }
 
 #[test]

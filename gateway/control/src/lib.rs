@@ -1,9 +1,12 @@
-//! The administration of a gateway on tokio: the HTTP API, and the queue between it and the data path.
+//! The administration of a gateway on tokio: the HTTP API, and what stands behind it.
 //!
-//! What may be asked, and how it is answered, is `trivet_gateway::admin`: plain data of the gateway, a pure machine that
-//! runs on the data-path thread. Here it gets sockets, deadlines and locks.
+//! What may be asked is `trivet_api`. Questions are answered by the [`Clerk`], on a thread
+//! of its own and from its own mirror of the metadata; changes go through a queue to the data path, which is also asked how
+//! it is. Here all that gets sockets, deadlines and locks.
 
+mod administration;
 mod calls;
+mod clerk;
 mod cluster_http;
 mod counters;
 mod failure;
@@ -16,5 +19,7 @@ mod scrape_usage;
 #[cfg(test)]
 mod http_tests;
 
-pub use calls::{AdminHandle, AdminReceiver, AdminReply, channel};
+pub use administration::Administration;
+pub use calls::{AdminHandle, AdminReceiver, AdminReply, Request, channel};
+pub use clerk::{Clerk, Errand};
 pub use counters::Counters;

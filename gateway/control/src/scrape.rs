@@ -10,16 +10,16 @@ use prometheus_client::encoding::text;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
-use trivet_gateway::admin::metrics::{BUCKETS, Op, Reading, bucket_bound};
-use trivet_gateway::admin::{GatewayStatus, Health, ImageInfo, OsdInfo, OsdState, PoolInfo, Scrub, Status};
+use trivet_api::{GatewayStatus, Health, ImageInfo, OsdInfo, OsdState, PoolInfo, Scrub, Status};
+use trivet_gateway::metrics::{BUCKETS, Op, Reading, bucket_bound};
 
-use crate::counters::{Counters, Export};
+use crate::counters::Export;
 use crate::scrape_usage::usage;
 
-/// What the data path shows.
+/// What there is to show.
 #[derive(Debug, Default)]
 pub(super) struct Shown {
-    /// Absent when it did not answer.
+    /// Absent when the data path did not answer.
     pub(super) status: Option<Status>,
     pub(super) osds: Vec<OsdInfo>,
     pub(super) pools: Vec<PoolInfo>,
@@ -27,12 +27,9 @@ pub(super) struct Shown {
 }
 
 /// The text of a scrape.
-pub(super) fn scrape(counters: &Counters, shown: Shown) -> String {
+pub(super) fn scrape(exports: Vec<Export>, shown: Shown) -> String {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Scrape {
-        exports: counters.read(),
-        shown,
-    }));
+    registry.register_collector(Box::new(Scrape { exports, shown }));
     let mut text = String::new();
     text::encode(&mut text, &registry).expect("writing to a string does not fail");
     text
@@ -136,7 +133,11 @@ fn each_operation(
         for op in Op::ALL {
             let reading = counters.read(op);
             if reading.count > 0 {
-                let labels = [("protocol", protocol.name()), ("export", export), ("op", op.name())];
+                let labels = [
+                    ("protocol", protocol.name()),
+                    ("export", export.as_str()),
+                    ("op", op.name()),
+                ];
                 encode(&mut metric.encode_family(&labels)?, &reading)?;
             }
         }
@@ -340,7 +341,8 @@ fn pools(encoder: &mut DescriptorEncoder, pools: &[PoolInfo]) -> fmt::Result {
 mod tests {
     use std::time::Duration;
 
-    use trivet_gateway::admin::metrics::{Metrics, Protocol};
+    use trivet_core::ImageId;
+    use trivet_gateway::metrics::{Metrics, Protocol};
 
     use super::*;
 
@@ -351,7 +353,7 @@ mod tests {
     #[test]
     fn counters_and_gauges_are_there() {
         let mut metrics = Metrics::default();
-        let export = metrics.export(Protocol::Nbd, "vms/we\"b");
+        let export = metrics.export(Protocol::Nbd, ImageId(1));
         export.record(Op::Read, 4096, Duration::from_micros(20), false);
         export.record(Op::Read, 4096, Duration::from_secs(60), true);
         let mut status = Status {
@@ -378,9 +380,8 @@ mod tests {
             pools: vec![pool],
             images: Vec::new(),
         };
-        let counters = Counters::default();
-        counters.list(metrics.take_changed().unwrap());
-        let text = scrape(&counters, shown);
+        let counted = vec![(Protocol::Nbd, "vms/we\"b".to_owned(), export)];
+        let text = scrape(counted, shown);
         let labels = r#"protocol="nbd",export="vms/we\"b",op="read""#;
         has(&text, "trivet_up 1");
         has(&text, &format!("trivet_ops_total{{{labels}}} 2"));
@@ -409,7 +410,7 @@ mod tests {
 
     #[test]
     fn a_stalled_data_path_shows() {
-        let text = scrape(&Counters::default(), Shown::default());
+        let text = scrape(Vec::new(), Shown::default());
         has(&text, "trivet_up 0");
         assert!(!text.contains("trivet_health{"), "{text}");
     }

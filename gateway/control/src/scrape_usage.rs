@@ -4,7 +4,7 @@ use std::fmt;
 
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
-use trivet_gateway::admin::{ImageInfo, OpTotal, OpTotals, PoolInfo};
+use trivet_api::{ImageInfo, OpTotal, OpTotals, PoolInfo};
 
 /// Labels of a pool or an image.
 type Labels<'a> = Vec<(&'static str, &'a str)>;
@@ -109,7 +109,6 @@ fn counters(encoder: &mut DescriptorEncoder, of: &str, rows: &[(Labels<'_>, Opti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::counters::Counters;
     use crate::scrape::{Shown, scrape};
 
     #[test]
@@ -138,7 +137,7 @@ mod tests {
             images: vec![known, ImageInfo::new("unknown", "2", 512)],
             ..Shown::default()
         };
-        let text = scrape(&Counters::default(), shown);
+        let text = scrape(Vec::new(), shown);
         for line in [
             "trivet_pool_used_bytes{pool=\"fast\"} 8192",
             "trivet_pool_raw_used_bytes{pool=\"fast\"} 262144",

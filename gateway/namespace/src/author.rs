@@ -1,6 +1,6 @@
 //! Who changes the tree, and which of its changes were executed, so that an outcome that nobody heard can be asked for.
 //!
-//! Each change of a gateway has a number, and writes `ns/done/<client>/<number>` in the transaction that it is, which
+//! Each change of a gateway has a number, and writes `vfs/done/<client>/<number>` in the transaction that it is, which
 //! compares that this key is absent: so it happens at most once, and leaves a trace. If its outcome is not known,
 //! [`Author::void`] takes the number away from it: either that is committed, and the change never happens, or it is refused,
 //! and the key says that it did.
@@ -24,7 +24,7 @@ const MAX_CHANGES: usize = 100;
 /// Keys of settled outcomes that one transaction takes along.
 const MAX_SETTLED: usize = 16;
 
-/// The value of a `ns/done/` key.
+/// The value of a `vfs/done/` key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DoneValue {
     /// The change was not executed, and never will be.

@@ -86,7 +86,7 @@ pub struct Trimming {
     pub by: ClientId,
 }
 
-/// An inode, as in `ns/inode/<id>`.
+/// An inode, as in `vfs/inode/<id>`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inode {
     /// What it is; never changes.

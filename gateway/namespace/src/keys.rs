@@ -1,19 +1,18 @@
 //! The names of the keys, and back. Every name has exactly one spelling; others are not recognised.
 
+pub(crate) use trivet_core::keys::NEXT_IMAGE as NEXT;
 use trivet_core::{ClientId, ImageId};
 
 use crate::MAX_NAME;
 
-/// The next image number that is free.
-pub(crate) const NEXT: &str = "ns/next";
-const INODE: &str = "ns/inode/";
-const ENTRY: &str = "ns/entry/";
-const PURGE: &str = "ns/purge/";
-const DONE: &str = "ns/done/";
-const USE: &str = "ns/use/";
-const REPLY: &str = "ns/reply/";
+const INODE: &str = "vfs/inode/";
+const ENTRY: &str = "vfs/entry/";
+const PURGE: &str = "vfs/purge/";
+const DONE: &str = "vfs/done/";
+const USE: &str = "vfs/use/";
+const REPLY: &str = "vfs/reply/";
 
-/// A key under `ns/`.
+/// A key under `vfs/`, or the next image number that is free.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Key {
     Next,
@@ -171,13 +170,13 @@ mod tests {
         let id = ImageId(0x1_0000_0000_0007);
         let name = b"web 01".to_vec();
         let table = [
-            ("ns/next", Key::Next),
-            ("ns/inode/1000000000007", Key::Inode(id)),
-            ("ns/purge/1000000000007", Key::Purge(id)),
-            ("ns/entry/1/web%2001", Key::Entry(ImageId(1), name.clone())),
-            ("ns/done/00000000000000a1/1f", Key::Done(ClientId(0xa1), 31)),
-            ("ns/use/1000000000007/00000000000000a1", Key::Use(id, ClientId(0xa1))),
-            ("ns/reply/web%2001/1f", Key::Reply(name.clone(), 31)),
+            ("config/next_image", Key::Next),
+            ("vfs/inode/1000000000007", Key::Inode(id)),
+            ("vfs/purge/1000000000007", Key::Purge(id)),
+            ("vfs/entry/1/web%2001", Key::Entry(ImageId(1), name.clone())),
+            ("vfs/done/00000000000000a1/1f", Key::Done(ClientId(0xa1), 31)),
+            ("vfs/use/1000000000007/00000000000000a1", Key::Use(id, ClientId(0xa1))),
+            ("vfs/reply/web%2001/1f", Key::Reply(name.clone(), 31)),
         ];
         for (text, key) in table {
             assert_eq!(parse(text), Some(key), "{text}");
@@ -188,21 +187,21 @@ mod tests {
         assert_eq!(done(ClientId(0xa1), 31), table_text(4));
         assert_eq!(usage(id, ClientId(0xa1)), table_text(5));
         assert_eq!(reply(&name, 31), table_text(6));
-        let long = format!("ns/entry/1/{}", "n".repeat(256));
+        let long = format!("vfs/entry/1/{}", "n".repeat(256));
         let wrong = [
             "",
-            "ns/",
-            "ns/inode/",
-            "ns/inode/01",
-            "ns/inode/A",
-            "ns/inode/+1",
-            "ns/entry/1",
-            "ns/entry/1/",
-            "ns/entry/1/a/b",
-            "ns/entry//a",
-            "ns/inode/10000000000000000",
-            "ns/done/00000000000000a1",
-            "ns/done/00000000000000a1/01",
+            "vfs/",
+            "vfs/inode/",
+            "vfs/inode/01",
+            "vfs/inode/A",
+            "vfs/inode/+1",
+            "vfs/entry/1",
+            "vfs/entry/1/",
+            "vfs/entry/1/a/b",
+            "vfs/entry//a",
+            "vfs/inode/10000000000000000",
+            "vfs/done/00000000000000a1",
+            "vfs/done/00000000000000a1/01",
             &long,
         ];
         for text in wrong {
@@ -213,12 +212,12 @@ mod tests {
     fn table_text(index: usize) -> &'static str {
         [
             "",
-            "ns/inode/1000000000007",
-            "ns/purge/1000000000007",
-            "ns/entry/1/web%2001",
-            "ns/done/00000000000000a1/1f",
-            "ns/use/1000000000007/00000000000000a1",
-            "ns/reply/web%2001/1f",
+            "vfs/inode/1000000000007",
+            "vfs/purge/1000000000007",
+            "vfs/entry/1/web%2001",
+            "vfs/done/00000000000000a1/1f",
+            "vfs/use/1000000000007/00000000000000a1",
+            "vfs/reply/web%2001/1f",
         ][index]
     }
 }

@@ -1,4 +1,4 @@
-//! The cluster's one tree of names: a mirror of the keys under `ns/`, and planners that turn operations
+//! The cluster's one tree of names: a mirror of the keys under `vfs/`, and planners that turn operations
 //! on it into transactions.
 //!
 //! [`Namespace`] follows the metadata store's notices and answers lookups from memory. [`Namespace::plan`]
@@ -36,8 +36,9 @@ use trivet_core::ImageId;
 
 /// The root directory.
 pub const ROOT: ImageId = ImageId(1);
-/// Everything of the namespace is under this prefix of the metadata store.
-pub const PREFIX: &str = "ns/";
+/// Everything of the namespace but the next image number is under this prefix of the metadata store. It sorts behind what
+/// other roles watch ([`trivet_core::keys::FOR_GATEWAYS`]).
+pub const PREFIX: &str = "vfs/";
 /// Longest name, bytes (RFC 1813 leaves it to PATHCONF `name_max`; 255 is what clients expect).
 pub const MAX_NAME: usize = 255;
 /// Longest target of a symbolic link, bytes (Linux PATH_MAX without its NUL).

@@ -1,4 +1,4 @@
-//! The mirror: what the store has under `ns/`, as of one commit.
+//! The mirror: what the store has under `vfs/`, as of one commit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -54,7 +54,7 @@ impl Namespace {
         }
     }
 
-    /// Follows the store: first a snapshot of `ns/`, then changes. What is older than the mirror (a stale read, a repeated
+    /// Follows the store: first a snapshot of `vfs/`, then changes. What is older than the mirror (a stale read, a repeated
     /// change) is passed over, unless the store itself was replaced.
     pub fn apply(&mut self, notice: &Notice) {
         match notice {
@@ -158,6 +158,12 @@ impl Namespace {
         files.filter_map(|(id, _)| Some((self.path_of(*id)?, *id)))
     }
 
+    /// All regular files that have a name.
+    pub fn images(&self) -> impl Iterator<Item = ImageId> {
+        let files = self.inodes.iter().filter(|(_, (inode, _))| inode.kind == Kind::File);
+        files.map(|(id, _)| *id).filter(|id| self.names.contains_key(id))
+    }
+
     /// Removed files whose data is still there: image and size.
     pub fn purges(&self) -> impl Iterator<Item = (ImageId, u64)> {
         self.purges.iter().map(|(id, (purge, _))| (*id, purge.size))
@@ -238,7 +244,7 @@ impl Namespace {
 
     fn put(&mut self, row: &KeyValue) {
         // What is not of the tree is no concern of ours.
-        if !row.key.starts_with(PREFIX) {
+        if !row.key.starts_with(PREFIX) && row.key != keys::NEXT {
             return;
         }
         self.delete(&row.key);

@@ -1,4 +1,4 @@
-//! What clients were answered whose calls changed names (`ns/reply/<caller>/<call>`), so that a call that comes again, over
+//! What clients were answered whose calls changed names (`vfs/reply/<caller>/<call>`), so that a call that comes again, over
 //! whichever gateway, is answered as it was and not executed twice. The key is written in the transaction that the call
 //! was, and stays until the same caller has made many more changes.
 
@@ -28,7 +28,7 @@ pub struct CallId {
     pub call: u128,
 }
 
-/// The value of a `ns/reply/` key.
+/// The value of a `vfs/reply/` key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ReplyValue {
     /// The inode that was made or found.

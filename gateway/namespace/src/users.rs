@@ -1,4 +1,4 @@
-//! Which gateways change the bytes of which images (`ns/use/<image>/<client>`), and whether they have agreed to what takes
+//! Which gateways change the bytes of which images (`vfs/use/<image>/<client>`), and whether they have agreed to what takes
 //! bytes away.
 //!
 //! A gateway takes its key, in a transaction that compares the inode as the gateway knows it, before it changes the first
@@ -17,7 +17,7 @@ use crate::inode::{self, Time};
 use crate::keys;
 use crate::mirror::Namespace;
 
-/// The value of a `ns/use/` key.
+/// The value of a `vfs/use/` key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct UseValue {
     #[serde(default, skip_serializing_if = "Option::is_none")]

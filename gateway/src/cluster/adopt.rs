@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use trivet_api::AdminError;
 use trivet_core::OsdId;
 use trivet_core::adopt::{Adoption, Hindrance};
 use trivet_core::keys;
@@ -10,7 +11,6 @@ use trivet_namespace::{Caller, Context, NsError};
 
 use super::conflict;
 use super::edits::{Planned, Then};
-use crate::admin::AdminError;
 use crate::gateway::Gateway;
 
 impl Gateway {

@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 
+use trivet_api::{AdminAnswer, AdminError, CallId, ClusterChange, ErrorKind, PatchSettings};
 use trivet_core::keys;
 use trivet_core::kv::{Change, Compare, Revision, Txn, TxnOutcome};
 use trivet_core::witness::Witnesses;
 
 use super::conflict;
 use super::marks::Marks;
-use crate::admin::{AdminAnswer, AdminError, AdminResult, CallId, ClusterChange, ErrorKind, PatchSettings};
 use crate::gateway::{Effect, Gateway};
 
 /// So often a change is tried before it is given up.
@@ -86,8 +86,7 @@ impl Gateway {
         match self.planned(&edit.change) {
             Err(error) => self.answer_call(edit.call, Err(error)),
             Ok(planned) if planned.txn.changes.is_empty() => {
-                let result = self.changed(&edit.change);
-                self.answer_call(edit.call, result);
+                self.answer_call(edit.call, Ok(AdminAnswer::Done {}));
             }
             Ok(planned) => {
                 let ticket = self.number();
@@ -121,21 +120,6 @@ impl Gateway {
             changes.push(Change::put(keys::SETTINGS, trivet_core::map::encode(&new)));
         }
         Planned::whole(vec![self.edits.marks.same_settings()], changes)
-    }
-
-    /// The answer to a change that is done.
-    fn changed(&self, change: &ClusterChange) -> AdminResult {
-        match change {
-            ClusterChange::PoolCreate(pool) => self.pool_info(&pool.name).map(AdminAnswer::Pool),
-            ClusterChange::PoolModify { pool, .. } => self.pool_info(pool).map(AdminAnswer::Pool),
-            ClusterChange::OsdModify { osd, .. } => self.osd_info(*osd).map(AdminAnswer::Osd),
-            ClusterChange::Settings(_) => Ok(AdminAnswer::Settings(self.client.map().settings.clone())),
-            ClusterChange::PoolRemove { .. }
-            | ClusterChange::OsdRemove { .. }
-            | ClusterChange::TreeSet { .. }
-            | ClusterChange::TreeRemove { .. }
-            | ClusterChange::Adopt(_) => Ok(AdminAnswer::Done {}),
-        }
     }
 
     /// A transaction has ended; false if it was not about such a change.
@@ -189,10 +173,7 @@ impl Gateway {
 
     fn edit_committed(&mut self, edit: Edit, out: &mut Vec<Effect>) {
         match edit.then.clone() {
-            Then::Answer => {
-                let result = self.changed(&edit.change);
-                self.answer_call(edit.call, result);
-            }
+            Then::Answer => self.answer_call(edit.call, Ok(AdminAnswer::Done {})),
             Then::Again => self.plan_edit(Edit { refused: 0, ..edit }, out),
             Then::Fail(error) => self.answer_call(edit.call, Err(error)),
         }

@@ -70,7 +70,7 @@ impl Marks {
     }
 
     /// The commit that marked the pool as being removed.
-    pub(super) fn removing(&self, pool: PoolId) -> Option<Revision> {
+    pub(crate) fn removing(&self, pool: PoolId) -> Option<Revision> {
         self.removing.get(&pool).copied()
     }
 

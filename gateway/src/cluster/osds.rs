@@ -1,58 +1,20 @@
-//! OSDs: listing them, changing how they are used, forgetting one.
+//! OSDs: changing how they are used, forgetting one.
 
 use std::collections::BTreeSet;
 
-use trivet_core::keys::{self, OsdConfig};
+use trivet_api::{AdminError, PatchOsd, Thousandths, clean_tags};
+use trivet_core::keys;
 use trivet_core::kv::{Change, Compare};
 use trivet_core::map::{ClusterMap, encode};
 use trivet_core::{OsdId, PgId};
 
 use super::edits::Planned;
 use super::marks::same;
-use super::pgs::pg_name;
 use super::{conflict, listed, not_found};
-use crate::admin::{AdminError, OsdInfo, OsdList, OsdState, PatchOsd, Thousandths, clean_tags};
 use crate::gateway::Gateway;
+use crate::overview::pg_name;
 
 impl Gateway {
-    /// All OSDs.
-    pub(crate) fn osd_list(&self) -> OsdList {
-        let map = self.client.map();
-        let osds = map.members.iter();
-        OsdList {
-            osds: osds.map(|(&id, config)| self.describe_osd(id, &config.value)).collect(),
-        }
-    }
-
-    pub(super) fn osd_info(&self, osd: u32) -> Result<OsdInfo, AdminError> {
-        let config = self.client.map().members.get(&OsdId(osd)).ok_or_else(|| no_osd(osd))?;
-        Ok(self.describe_osd(OsdId(osd), &config.value))
-    }
-
-    fn describe_osd(&self, id: OsdId, config: &OsdConfig) -> OsdInfo {
-        let map = self.client.map();
-        let planned = map.plans.values().flat_map(|plan| &plan.value.pgs);
-        let leads = map.current_claims().filter(|(_, claim)| claim.primary == id);
-        let usage = self.usage(id).unwrap_or_default();
-        OsdInfo {
-            id: id.0,
-            state: if map.is_up(id) { OsdState::Up } else { OsdState::Down },
-            host: config.host.clone(),
-            path: usage.path,
-            tags: config.tags.clone(),
-            reweight: Thousandths::new(config.reweight),
-            noout: config.noout,
-            out: config.out,
-            dropped: config.dropped,
-            size: config.size,
-            capacity: usage.capacity,
-            used: usage.used,
-            objects: usage.objects,
-            pgs: planned.filter(|pg| pg.osds.contains(&id)).count() as u64,
-            primary_pgs: leads.count() as u64,
-        }
-    }
-
     pub(super) fn plan_osd_modify(&self, osd: u32, patch: &PatchOsd) -> Result<Planned, AdminError> {
         let id = OsdId(osd);
         let old = self.client.map().members.get(&id).ok_or_else(|| no_osd(osd))?;
@@ -115,7 +77,7 @@ impl Gateway {
     }
 }
 
-fn no_osd(osd: u32) -> AdminError {
+pub(crate) fn no_osd(osd: u32) -> AdminError {
     not_found(format!("there is no OSD {osd}; 'trivet osd ls' lists what there is"))
 }
 

@@ -1,4 +1,4 @@
-//! Pools: making, changing, removing, listing them; and which one images go to.
+//! Pools: making, changing, removing them; and which one images go to.
 //!
 //! A pool is removed in two steps, for an image might be made in it by another gateway meanwhile: a mark keeps new images
 //! out ([`Gateway::new_file_guard`]), and when this mirror has the mark, it has every image that came before it. What else is left of the pool (plan, claims, histories) is the monitor's
@@ -6,19 +6,39 @@
 
 use std::collections::BTreeSet;
 
+use trivet_api::{AdminError, CreatePool, DEFAULT_PGS, ErrorKind, MAX_PGS, PatchPool, valid_copies};
 use trivet_core::keys::{self, LEVEL_HOST, LEVEL_OSD, Pool};
 use trivet_core::kv::{Change, Compare};
 use trivet_core::map::{ClusterMap, Versioned, encode};
-use trivet_core::{ImageId, Numbering, OBJECT_SIZE, OsdId, PoolId};
+use trivet_core::{Numbering, OsdId, PoolId};
 
 use super::edits::{Planned, Then};
 use super::marks::removing_key;
 use super::tree::{Places, level_exists};
 use super::{conflict, listed, not_found};
-use crate::admin::{
-    AdminError, CreatePool, DEFAULT_PGS, ErrorKind, MAX_PGS, OpTotals, PatchPool, PoolInfo, valid_copies,
-};
 use crate::gateway::Gateway;
+
+/// By name or id.
+///
+/// # Errors
+/// `NotFound`, with the pools that there are.
+pub(crate) fn find_pool<'a>(map: &'a ClusterMap, text: &str) -> Result<(PoolId, &'a Versioned<Pool>), AdminError> {
+    let pools = &map.pools;
+    let named = pools.iter().find(|(_, pool)| pool.value.name == text);
+    let numbered = || {
+        let id = PoolId(text.parse().ok()?);
+        pools.get_key_value(&id)
+    };
+    let (id, pool) = named.or_else(numbered).ok_or_else(|| {
+        not_found(if pools.is_empty() {
+            NO_POOL.to_owned()
+        } else {
+            let names = listed(pools.values().map(|pool| &pool.value.name));
+            format!("no pool {text}; there are: {names}")
+        })
+    })?;
+    Ok((*id, pool))
+}
 
 /// How to come by a pool.
 pub(crate) const NO_POOL: &str = "there is no pool yet; make one with 'trivet pool create NAME --replicas 2'";
@@ -46,37 +66,12 @@ impl Gateway {
 
     /// The pool that an administrator names, for a new image.
     pub(crate) fn pool_for_images(&self, text: &str) -> Result<PoolId, AdminError> {
-        let (id, _) = self.find_pool(text)?;
+        let (id, _) = find_pool(self.client.map(), text)?;
         if self.takes_images(id) {
             Ok(id)
         } else {
             Err(conflict(format!("pool {text} is being removed; choose another one")))
         }
-    }
-
-    /// By name or id.
-    pub(super) fn find_pool(&self, text: &str) -> Result<(PoolId, &Versioned<Pool>), AdminError> {
-        let pools = &self.client.map().pools;
-        let named = pools.iter().find(|(_, pool)| pool.value.name == text);
-        let numbered = || {
-            let id = PoolId(text.parse().ok()?);
-            pools.get_key_value(&id)
-        };
-        let (id, pool) = named.or_else(numbered).ok_or_else(|| {
-            not_found(if pools.is_empty() {
-                NO_POOL.to_owned()
-            } else {
-                let names = listed(pools.values().map(|pool| &pool.value.name));
-                format!("no pool {text}; there are: {names}")
-            })
-        })?;
-        Ok((*id, pool))
-    }
-
-    /// The name of a pool, or its number if it is gone.
-    pub(crate) fn pool_name(&self, id: PoolId) -> String {
-        let pool = self.client.map().pools.get(&id);
-        pool.map_or_else(|| id.to_string(), |pool| pool.value.name.clone())
     }
 
     pub(super) fn plan_pool_create(&self, wanted: &CreatePool) -> Result<Planned, AdminError> {
@@ -129,7 +124,7 @@ impl Gateway {
 
     pub(super) fn plan_pool_modify(&self, text: &str, patch: &PatchPool) -> Result<Planned, AdminError> {
         let map = self.client.map();
-        let (id, old) = self.find_pool(text)?;
+        let (id, old) = find_pool(self.client.map(), text)?;
         let mut new = old.value.clone();
         if let Some(count) = patch.pg_count {
             valid_step(text, old.value.pg_count, count)?;
@@ -159,7 +154,7 @@ impl Gateway {
     }
 
     pub(super) fn plan_pool_remove(&self, text: &str) -> Result<Planned, AdminError> {
-        let (id, pool) = self.find_pool(text)?;
+        let (id, pool) = find_pool(self.client.map(), text)?;
         let name = &pool.value.name;
         let mark = removing_key(id);
         let same_pool = Compare::ModRevision(keys::pool(id), pool.revision);
@@ -209,48 +204,6 @@ impl Gateway {
                 "the data of {purges} removed images is still being deleted from pool {name}; try again in a moment"
             ))
         })
-    }
-
-    /// One pool, by name or id.
-    pub(super) fn pool_info(&self, text: &str) -> Result<PoolInfo, AdminError> {
-        let (id, pool) = self.find_pool(text)?;
-        let images: Vec<ImageId> = self.namespace.files().map(|(_, id)| id).collect();
-        Ok(self.describe_pool(id, &pool.value, &images))
-    }
-
-    /// All pools, ascending by id.
-    pub(super) fn pools(&self) -> Vec<PoolInfo> {
-        let images: Vec<ImageId> = self.namespace.files().map(|(_, id)| id).collect();
-        let pools = self.client.map().pools.iter();
-        pools
-            .map(|(&id, pool)| self.describe_pool(id, &pool.value, &images))
-            .collect()
-    }
-
-    fn describe_pool(&self, id: PoolId, pool: &Pool, images: &[ImageId]) -> PoolInfo {
-        let own: Vec<&ImageId> = images.iter().filter(|image| image.pool() == id).collect();
-        let sizes = own.iter().filter_map(|image| self.namespace.inode(**image));
-        let usage = self.pool_usage(id);
-        PoolInfo {
-            id: id.0,
-            name: pool.name.clone(),
-            replicas: pool.replicas as u64,
-            min_size: pool.min_size as u64,
-            pg_count: pool.pg_count,
-            pgs_wanted: pool.pgs_wanted,
-            failure_domain: pool.failure_domain.clone(),
-            root: pool.root.clone(),
-            osd_tags: pool.osd_tags.clone(),
-            primary_tags: pool.primary_tags.clone(),
-            images: own.len() as u64,
-            provisioned: sizes.map(|inode| inode.size).fold(0, u64::saturating_add),
-            used: usage.map(|usage| usage.used),
-            objects: usage.map(|usage| usage.objects),
-            raw_used: usage.map(|usage| usage.copies.saturating_mul(OBJECT_SIZE as u64)),
-            ops: usage.map(|_| OpTotals::from(self.usages.pool_ops(id))),
-            max_avail: self.pool_space(id).free,
-            removing: self.edits.marks.removing(id).is_some(),
-        }
     }
 }
 

@@ -2,21 +2,28 @@
 
 use std::collections::BTreeMap;
 
-use trivet_core::usage::PoolUsage;
-use trivet_core::{ImageId, OsdId, PoolId};
+use trivet_api::Capacity;
+use trivet_core::map::ClusterMap;
+use trivet_core::{OsdId, PoolId};
 
-use super::usage::ImageSum;
-use crate::admin::Capacity;
 use crate::gateway::Gateway;
 use crate::session::Space;
 use crate::status::OsdReport;
 
-impl Gateway {
+/// What the OSDs have, by their own words.
+#[derive(Clone, Copy)]
+pub(crate) struct Disks<'a> {
+    pub(crate) map: &'a ClusterMap,
+    /// What those of this process say.
+    pub(crate) reports: &'a BTreeMap<OsdId, OsdReport>,
+}
+
+impl Disks<'_> {
     /// What an OSD says about itself; what it says within this process counts more than what it has written.
-    pub(super) fn usage(&self, osd: OsdId) -> Option<OsdReport> {
-        let local = self.osds.get(&osd).filter(|report| report.capacity > 0);
+    pub(crate) fn usage(self, osd: OsdId) -> Option<OsdReport> {
+        let local = self.reports.get(&osd).filter(|report| report.capacity > 0);
         let written = || {
-            let stats = &self.client.map().stats.get(&osd)?.value;
+            let stats = &self.map.stats.get(&osd)?.value;
             Some(OsdReport {
                 path: stats.path.clone(),
                 capacity: stats.capacity,
@@ -25,14 +32,16 @@ impl Gateway {
             })
         };
         // One that has not opened its store yet knows at least where it is.
-        local.cloned().or_else(written).or_else(|| self.osds.get(&osd).cloned())
+        local
+            .cloned()
+            .or_else(written)
+            .or_else(|| self.reports.get(&osd).cloned())
     }
 
     /// Of all OSDs that say something, every copy counted.
-    pub(crate) fn raw_space(&self) -> Capacity {
-        let members = self.client.map().members.keys();
+    pub(crate) fn raw_space(self) -> Capacity {
         let mut raw = Capacity::default();
-        for usage in members.filter_map(|&osd| self.usage(osd)) {
+        for usage in self.map.members.keys().filter_map(|&osd| self.usage(osd)) {
             raw.total = raw.total.saturating_add(usage.capacity);
             raw.used = raw.used.saturating_add(usage.used);
         }
@@ -41,9 +50,9 @@ impl Gateway {
     }
 
     /// How many of a pool's PGs each OSD has.
-    fn shares(&self, pool: PoolId) -> BTreeMap<OsdId, u64> {
+    fn shares(self, pool: PoolId) -> BTreeMap<OsdId, u64> {
         let mut shares = BTreeMap::new();
-        let plan = self.client.map().plans.get(&pool);
+        let plan = self.map.plans.get(&pool);
         for &osd in plan.iter().flat_map(|plan| &plan.value.pgs).flat_map(|pg| &pg.osds) {
             *shares.entry(osd).or_insert(0) += 1;
         }
@@ -52,8 +61,8 @@ impl Gateway {
 
     /// What clients can store in a pool: every PG takes the same part of it, and when the fullest OSD is full, that is all.
     /// OSDs of which nothing is known do not count.
-    pub(crate) fn pool_space(&self, pool: PoolId) -> Space {
-        let Some(config) = self.client.map().pools.get(&pool).map(|pool| &pool.value) else {
+    pub(crate) fn pool_space(self, pool: PoolId) -> Space {
+        let Some(config) = self.map.pools.get(&pool).map(|pool| &pool.value) else {
             return Space::default();
         };
         let (mut total, mut free) = (0u64, None);
@@ -72,22 +81,18 @@ impl Gateway {
             free: free.unwrap_or(0).min(total),
         }
     }
+}
 
-    /// What the OSDs have of a pool; nothing is known before all that are up have said so.
-    pub(super) fn pool_usage(&self, pool: PoolId) -> Option<PoolUsage> {
-        let complete = self.usages.is_complete(self.client.map());
-        complete.then(|| self.usages.pool(pool))
-    }
-
-    /// What the OSDs have of an image, and the operations on it.
-    pub(crate) fn image_usage(&self, image: ImageId) -> Option<ImageSum> {
-        let complete = self.usages.is_complete(self.client.map());
-        complete.then(|| self.usages.image(image))
-    }
-
+impl Gateway {
     /// Reckons anew what clients of file systems are told.
     pub(crate) fn update_space(&mut self) {
-        let pool = self.default_pool();
-        self.background.space = pool.map_or_else(Space::default, |pool| self.pool_space(pool));
+        let disks = Disks {
+            map: self.client.map(),
+            reports: &self.osds,
+        };
+        let space = self
+            .default_pool()
+            .map_or_else(Space::default, |pool| disks.pool_space(pool));
+        self.background.space = space;
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use trivet_api::{AdminError, OsdInfo, SetPlace, Tree, TreeRow};
 use trivet_core::keys::{self, LEVEL_HOST, LEVEL_OSD, TreeNode};
 use trivet_core::kv::{Change, Compare, Txn};
 use trivet_core::map::{ClusterMap, encode};
@@ -10,7 +11,6 @@ use trivet_core::{OsdId, PoolId};
 use super::edits::Planned;
 use super::marks::same;
 use super::{conflict, listed, not_found};
-use crate::admin::{AdminError, OsdInfo, SetPlace, Tree, TreeRow};
 use crate::gateway::Gateway;
 
 /// Places above each other that are possible.
@@ -147,14 +147,13 @@ impl Gateway {
             vec![Change::Delete(key)],
         ))
     }
+}
 
-    /// For `trivet osd tree`.
-    pub(super) fn tree(&self) -> Tree {
-        let osds = self.osd_list().osds;
-        let mut grower = Grower::new(self.client.map(), osds);
-        grower.grow();
-        Tree { rows: grower.rows }
-    }
+/// What is shown of the tree with these OSDs.
+pub(crate) fn grow_tree(map: &ClusterMap, osds: Vec<OsdInfo>) -> Tree {
+    let mut grower = Grower::new(map, osds);
+    grower.grow();
+    Tree { rows: grower.rows }
 }
 
 fn check_parent<'a>(places: &Places<'a>, name: &str, parent: &'a str) -> Result<(), AdminError> {
@@ -283,7 +282,7 @@ impl<'a> Grower<'a> {
 }
 
 /// How many places of its failure domain a pool could use.
-pub(super) fn domains(map: &ClusterMap, pool: PoolId) -> usize {
+pub(crate) fn domains(map: &ClusterMap, pool: PoolId) -> usize {
     let Some(pool) = map.pools.get(&pool).map(|pool| &pool.value) else {
         return 0;
     };

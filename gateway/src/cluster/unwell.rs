@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use trivet_core::Now;
 
-use super::health::Findings;
 use crate::gateway::Gateway;
+use crate::overview::Inside;
 
 /// A metadata store whose answers take longer makes everything that changes slow.
 const SLOW: Duration = Duration::from_millis(300);
@@ -13,8 +13,8 @@ const SLOW: Duration = Duration::from_millis(300);
 const STUCK: Duration = Duration::from_secs(10);
 
 impl Gateway {
-    /// Looks at the metadata store, at itself and at what clients wait for.
-    pub(super) fn look_within(&self, found: &mut Findings) {
+    /// Says what is wrong with the metadata store, with itself and with what clients wait for.
+    pub(crate) fn look_within(&self, found: &mut Inside) {
         let fresh = &self.freshness;
         if let Some(why) = self.why_stale() {
             let what = "nothing is opened by its name until that is over; what is open goes on";
@@ -46,7 +46,7 @@ impl Gateway {
         found
             .doubtful
             .extend(stuck("changes of names", now, self.change_starts()));
-        found.doubtful.extend(self.stuck_removals());
+        found.stuck = self.stuck_removals();
     }
 }
 

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use tokio::sync::oneshot::error::TryRecvError;
+use trivet_api::{AdminAnswer, ErrorKind};
 use trivet_core::message::OpError;
 use trivet_core::{ImageId, OBJECT_SIZE};
 use trivet_namespace::{Operation, Trimming};
 
 use super::clients::{good, nbd, write};
 use super::world::{OWN, PGS, RIVAL, World, remove, resize, status};
-use crate::admin::{AdminAnswer, ErrorKind};
 
 const OBJECT: u64 = OBJECT_SIZE as u64;
 
@@ -218,7 +218,7 @@ fn a_late_removal_does_not_end_a_newer_truncation() {
 }
 
 fn purge_key(image: ImageId) -> String {
-    format!("ns/purge/{image}")
+    format!("vfs/purge/{image}")
 }
 
 #[test]

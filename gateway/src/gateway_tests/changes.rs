@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::sync::oneshot::error::TryRecvError;
+use trivet_api::{AdminAnswer, ErrorKind};
 use trivet_namespace::Operation;
 
 use super::clients::{Nfs, results, set_mtime, words, write_args};
 use super::world::{OWN, World, create, remove, resize};
-use crate::admin::{AdminAnswer, ErrorKind};
 
 fn rival_image(path: &str) -> Operation {
     Operation::CreateImage {
@@ -107,7 +107,7 @@ fn many_creates_at_once_share_reservations() {
         .collect();
     world.hold_txns = false;
     let next = |world: &World| {
-        String::from_utf8(world.keys["ns/next"].value.to_vec())
+        String::from_utf8(world.keys["config/next_image"].value.to_vec())
             .unwrap()
             .parse::<u64>()
             .unwrap()

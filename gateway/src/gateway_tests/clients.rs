@@ -1,8 +1,8 @@
 //! Clients of the world, byte by byte: NBD with simple replies, NFS without credentials.
 
 use super::world::World;
-use crate::admin::metrics::Protocol;
 use crate::gateway::ConnKey;
+use crate::metrics::Protocol;
 
 /// NBD commands.
 pub(super) const READ: u16 = 0;

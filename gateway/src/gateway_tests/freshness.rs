@@ -6,9 +6,9 @@ use trivet_namespace::{Attributes, CreateHow, Operation, ROOT};
 
 use super::clients::{Nfs, READ, good, nbd, opaque, request, results, set_size, words, write, write_args};
 use super::world::World;
-use crate::admin::metrics::Protocol;
 use crate::fresh::{FRESH, HOLD, Heard};
 use crate::gateway::ConnKey;
+use crate::metrics::Protocol;
 use crate::session::Ending;
 
 /// `NFS3ERR_JUKEBOX`.

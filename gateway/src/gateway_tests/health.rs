@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use serde_json::json;
+use trivet_api::Health;
 use trivet_core::keys;
 use trivet_core::kv::Change;
 
 use super::clients::{Nfs, nbd, opaque, words, write};
 use super::world::{OWN, World, status};
-use crate::admin::Health;
 use crate::fresh::{Answer, Heard};
 
 /// The control plane hears this now.

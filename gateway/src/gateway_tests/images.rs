@@ -1,11 +1,11 @@
 //! What administrators do with images.
 
+use trivet_api::{AdminAnswer, AdminCall, ErrorKind, ImageInfo, MAX_IMAGE_SIZE};
 use trivet_core::kv::Change;
 
 use super::world::{World, create, info, remove, rename, resize};
-use crate::admin::{AdminAnswer, AdminCall, ErrorKind, ImageInfo, MAX_IMAGE_SIZE};
 
-fn one(answer: Result<AdminAnswer, crate::admin::AdminError>) -> ImageInfo {
+fn one(answer: Result<AdminAnswer, trivet_api::AdminError>) -> ImageInfo {
     match answer {
         Ok(AdminAnswer::Image(info)) => info,
         other => panic!("{other:?}"),
@@ -86,7 +86,7 @@ fn without_a_pool_there_are_no_images() {
 #[test]
 fn when_all_numbers_are_used_creating_fails() {
     let mut world = World::default();
-    world.commit(&[Change::put("ns/next", format!("{}", 1_u64 << 48))]);
+    world.commit(&[Change::put("config/next_image", format!("{}", 1_u64 << 48))]);
     world.run();
     assert_eq!(world.error(create("vm", 512)), ErrorKind::NoSpace);
     assert_eq!(world.error(create("again", 512)), ErrorKind::NoSpace);

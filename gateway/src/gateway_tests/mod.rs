@@ -6,6 +6,7 @@ mod clients;
 mod freshness;
 mod health;
 mod images;
+mod look;
 mod memory;
 mod opens;
 mod osds;

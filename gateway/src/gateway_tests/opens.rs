@@ -7,9 +7,9 @@ use trivet_namespace::Use;
 use super::clients::{Nfs, good, nbd, write, write_args};
 use super::freshness::{login, opening};
 use super::world::{OWN, World};
-use crate::admin::metrics::Protocol;
 use crate::fresh::HOLD;
 use crate::gateway::ConnKey;
+use crate::metrics::Protocol;
 use crate::session::Ending;
 
 /// The end of the answer to a GO: it is over.

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use trivet_core::kv::Change;
-
-use super::world::{World, status};
-use crate::admin::{
+use trivet_api::{
     AdminAnswer, AdminCall, AdminResult, ClusterChange, ClusterQuestion, ErrorKind, Health, OsdInfo, PatchOsd,
     PatchSettings, PgExplained, PgFilter, SetPlace, Thousandths, TreeRow,
 };
+use trivet_core::kv::Change;
+
+use super::world::{World, status};
 
 fn put(world: &mut World, key: &str, value: Value) {
     world.commit(&[Change::put(key, value.to_string())]);

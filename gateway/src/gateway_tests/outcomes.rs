@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use tokio::sync::oneshot::error::TryRecvError;
+use trivet_api::{AdminAnswer, AdminCall, ErrorKind};
 use trivet_core::keys;
 use trivet_core::kv::Change;
 use trivet_namespace::{Attributes, Operation};
 
 use super::clients::{Nfs, opaque, results, words};
 use super::world::{OWN, RIVAL, World, create, remove, rename, resize};
-use crate::admin::{AdminAnswer, AdminCall, ErrorKind};
 
 /// A world with an image `vm`, numbers at hand and a counter that begins here.
 fn started() -> World {
@@ -21,7 +21,7 @@ fn started() -> World {
 
 /// The traces that are left.
 fn traces(world: &World) -> usize {
-    world.keys.keys().filter(|key| key.starts_with("ns/done/")).count()
+    world.keys.keys().filter(|key| key.starts_with("vfs/done/")).count()
 }
 
 fn rival_image(path: &str) -> Operation {
@@ -202,8 +202,8 @@ fn a_gateway_that_is_not_shown_changes_nothing() {
 fn what_a_gateway_left_that_is_fenced_is_swept_up() {
     let mut world = started();
     let left = [
-        format!("ns/done/{:016x}/1", RIVAL.0),
-        format!("ns/done/{:016x}/f", RIVAL.0),
+        format!("vfs/done/{:016x}/1", RIVAL.0),
+        format!("vfs/done/{:016x}/f", RIVAL.0),
     ];
     let changes: Vec<Change> = left.iter().map(|key| Change::put(key.clone(), "{}")).collect();
     world.commit(&changes);
@@ -220,7 +220,7 @@ fn whoever_was_swept_up_says_that_it_does_not_know() {
     let mut world = started();
     world.lose_outcomes = 1;
     let mut answer = world.call(remove("vm"));
-    let ours = |key: &&String| **key == keys::client(OWN) || key.starts_with("ns/done/");
+    let ours = |key: &&String| **key == keys::client(OWN) || key.starts_with("vfs/done/");
     let swept = world.keys.keys().filter(ours).cloned().map(Change::Delete);
     let swept: Vec<Change> = swept.collect();
     world.commit(&swept);

@@ -1,16 +1,16 @@
 //! What administrators do with pools, and where images go.
 
 use serde_json::{Value, json};
+use trivet_api::{
+    AdminAnswer, AdminCall, AdminResult, ClusterChange, ClusterQuestion, CreateImage, CreatePool, Df, ErrorKind,
+    PatchPool, PoolInfo,
+};
 use trivet_core::PoolId;
 use trivet_core::kv::Change;
 use trivet_namespace::Operation;
 
 use super::clients::{Nfs, opaque, results, words};
 use super::world::{World, create, remove, status};
-use crate::admin::{
-    AdminAnswer, AdminCall, AdminResult, ClusterChange, ClusterQuestion, CreateImage, CreatePool, Df, ErrorKind,
-    PatchPool, PoolInfo,
-};
 use crate::status::OsdReport;
 
 /// The call that a body of `POST /api/v1/pools` makes.

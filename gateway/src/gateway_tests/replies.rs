@@ -15,7 +15,7 @@ const SETATTR: u32 = 2;
 /// Another gateway on the same metadata store: nothing is left of the first but what it wrote there.
 fn another(first: &World) -> World {
     let mut world = World::default();
-    let ours = first.keys.iter().filter(|(key, _)| !key.starts_with("ns/done/"));
+    let ours = first.keys.iter().filter(|(key, _)| !key.starts_with("vfs/done/"));
     world.keys = ours.map(|(key, row)| (key.clone(), row.clone())).collect();
     world.revision = first.revision;
     world.snapshot();
@@ -116,11 +116,11 @@ fn a_caller_has_a_bounded_number_of_replies() {
             &[entry(&root, &n.to_string()), words(&[0; 6])].concat(),
         );
     }
-    let replies = |world: &World| world.keys.keys().filter(|key| key.starts_with("ns/reply/")).count();
+    let replies = |world: &World| world.keys.keys().filter(|key| key.starts_with("vfs/reply/")).count();
     assert_eq!(replies(&world), 64);
     // More than there should be become fewer with each change.
     let more: Vec<Change> = (0..6)
-        .map(|n| Change::put(format!("ns/reply/192.0.2.1/{n:x}"), "{}"))
+        .map(|n| Change::put(format!("vfs/reply/192.0.2.1/{n:x}"), "{}"))
         .collect();
     world.commit(&more);
     for n in 80..84 {

@@ -1,12 +1,12 @@
 //! Asking for a scrub, and seeing how far it is.
 
+use trivet_api::{AdminAnswer, AdminCall, ErrorKind, Health, Scrub, ScrubAsked};
 use trivet_core::PgId;
 use trivet_core::keys::{self, ScrubReport, ScrubRequest};
 use trivet_core::kv::Change;
 use trivet_core::map::encode;
 
 use super::world::{POOL, World, status};
-use crate::admin::{AdminAnswer, AdminCall, ErrorKind, Health, Scrub, ScrubAsked};
 
 fn report(world: &mut World, pg: u32, report: &ScrubReport) {
     let id = PgId::first(POOL, pg);

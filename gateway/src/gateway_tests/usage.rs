@@ -1,11 +1,11 @@
 //! What images and pools take, as OSDs report it and administrators see it.
 
 use serde_json::{Value, json};
+use trivet_api::{AdminAnswer, AdminCall, ClusterQuestion, ImageInfo, PoolInfo};
 use trivet_core::OBJECT_SIZE;
 use trivet_core::kv::Change;
 
 use super::world::{World, create, info};
-use crate::admin::{AdminAnswer, AdminCall, ClusterQuestion, ImageInfo, PoolInfo};
 
 fn put(world: &mut World, key: &str, value: &Value) {
     world.commit(&[Change::put(key, value.to_string())]);

@@ -250,11 +250,11 @@ fn a_removed_images_data_goes_when_nobody_uses_it() {
     assert_eq!(world.objects(image), 1, "the rival may be writing");
     nfs.call(&mut world, 7, &write_args(&file, 0, 4096, 1));
     assert_eq!(statuses(&world.take(nfs.conn)), [words(&[70])], "STALE");
-    let key = format!("ns/use/{image}/{:016x}", RIVAL.0);
+    let key = format!("vfs/use/{image}/{:016x}", RIVAL.0);
     world.commit(&[Change::Delete(key)]);
     world.pass(Duration::from_secs(1));
     assert_eq!(world.objects(image), 0);
-    assert!(!world.keys.contains_key(&format!("ns/purge/{image}")));
+    assert!(!world.keys.contains_key(&format!("vfs/purge/{image}")));
 }
 
 #[test]

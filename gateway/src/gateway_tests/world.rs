@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
+use trivet_api::{AdminAnswer, AdminCall, AdminError, AdminResult, CallId, ErrorKind, Status};
 use trivet_core::keys::{self, Claim, ClientState, GatewayState, Pool};
 use trivet_core::kv::{Change, Compare, Event, KeyValue, Notice, Txn, TxnOutcome};
 use trivet_core::map::encode;
@@ -13,11 +14,11 @@ use trivet_core::message::{Action, LIST_LIMIT, Message, Op, OpDone, OpError, OpV
 use trivet_core::{ClientId, Epoch, ImageId, Now, OBJECT_SIZE, ObjectId, OsdId, PgId, PoolId, Tick};
 use trivet_namespace::{Caller, Context, Inode, Namespace, Numbers, Operation, Time};
 
-use crate::admin::metrics::Protocol;
-use crate::admin::{AdminAnswer, AdminCall, AdminError, AdminResult, CallId, ErrorKind, Status};
 use crate::fresh::{Answer, Heard};
 use crate::gateway::{Clock, ConnKey, Effect, Gateway};
+use crate::metrics::Protocol;
 use crate::nfs::{Export, NfsServer, Settings, Squash};
+use crate::overview::Overview;
 use crate::session::Ending;
 
 pub(super) const POOL: PoolId = PoolId(1);
@@ -30,6 +31,8 @@ const OSD: OsdId = OsdId(1);
 /// See the module.
 pub(super) struct World {
     pub(super) gateway: Gateway,
+    /// What administrators are shown.
+    pub(super) overview: Overview,
     pub(super) clock: Clock,
     pub(super) keys: BTreeMap<String, KeyValue>,
     pub(super) revision: u64,
@@ -40,7 +43,7 @@ pub(super) struct World {
     pub(super) objects: BTreeMap<ObjectId, Vec<u8>>,
     pub(super) effects: Vec<Effect>,
     /// Administrators who wait for an answer.
-    pub(super) callers: BTreeMap<CallId, oneshot::Sender<AdminResult>>,
+    pub(super) callers: BTreeMap<CallId, (AdminCall, oneshot::Sender<AdminResult>)>,
     pub(super) calls: u64,
     pub(super) connections: u64,
     /// Input that a session left over.
@@ -92,6 +95,7 @@ impl World {
         let gateway = Gateway::new(OWN, clock, NfsServer::new(settings()), 1);
         let mut world = World {
             gateway,
+            overview: Overview::new(OWN),
             clock,
             keys: BTreeMap::new(),
             revision: 0,
@@ -193,7 +197,8 @@ impl World {
                 Effect::ToOsd(OSD, Message::Op(op)) => self.ops.push_back(op),
                 Effect::Txn(ticket, txn) => self.txns.push_back((ticket, txn)),
                 Effect::Answered(call, answer) => {
-                    let caller = self.callers.remove(&call).expect("each call is answered once");
+                    let (call, caller) = self.callers.remove(&call).expect("each call is answered once");
+                    let answer = self.seen(&call, answer);
                     // One that has given up is no concern of ours.
                     let _ = caller.send(answer);
                 }
@@ -221,6 +226,7 @@ impl World {
         let Some(notice) = self.notices.pop_front() else {
             return false;
         };
+        self.overview.notice(&notice);
         self.gateway.notice(self.clock, &notice, &mut self.effects);
         true
     }
@@ -307,6 +313,7 @@ impl World {
             revision: self.revision,
             keys,
         };
+        self.overview.notice(&notice);
         self.gateway.notice(self.clock, &notice, &mut self.effects);
         self.hear();
         self.run();
@@ -440,17 +447,34 @@ impl World {
                 nsec: since.subsec_nanos(),
             };
             self.hear();
+            self.overview.tick(self.clock.now);
             self.gateway.tick(self.clock, &mut self.effects);
             self.run();
+        }
+    }
+
+    /// What an administrator is told of a change that has ended.
+    fn seen(&mut self, call: &AdminCall, answer: AdminResult) -> AdminResult {
+        match answer {
+            Ok(AdminAnswer::Done {}) => {
+                let inside = self.gateway.look(self.clock);
+                self.overview.changed(self.clock, call, Some(&inside))
+            }
+            answer => answer,
         }
     }
 
     /// What an administrator asks for; the answer may be under way.
     pub(super) fn call(&mut self, call: AdminCall) -> oneshot::Receiver<AdminResult> {
         let (reply, answer) = oneshot::channel();
+        if !call.changes() {
+            let inside = self.gateway.look(self.clock);
+            drop(reply.send(self.overview.answer(self.clock, &call, Some(&inside))));
+            return answer;
+        }
         self.calls += 1;
         let id = CallId(self.calls);
-        self.callers.insert(id, reply);
+        self.callers.insert(id, (call.clone(), reply));
         self.gateway.admin(self.clock, id, call, &mut self.effects);
         self.run();
         answer
@@ -510,7 +534,7 @@ impl World {
 
     /// A gateway uses an image, or agrees to its last truncation.
     pub(super) fn uses(&mut self, client: ClientId, image: ImageId) {
-        let key = format!("ns/use/{image}/{:016x}", client.0);
+        let key = format!("vfs/use/{image}/{:016x}", client.0);
         let value = match self.inode(image).cut {
             Some(Time { sec, nsec }) => format!(r#"{{"agreed":[{sec},{nsec}]}}"#),
             None => "{}".to_owned(),

@@ -157,7 +157,7 @@ fn nobody_looks_at_plans_for_what_is_no_reason() {
     let mut cluster = Cluster::new(2);
     cluster.settle(0);
     for (key, stirs) in [
-        ("ns/1/x".to_owned(), false),
+        (keys::NEXT_IMAGE.to_owned(), false),
         (keys::gateway_state(trivet_core::ClientId(1)), false),
         (keys::claim(trivet_core::PgId::first(POOL, 0)), false),
         (keys::osd_stats(OsdId(1)), false),

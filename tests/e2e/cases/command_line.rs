@@ -278,8 +278,13 @@ fn metrics_and_health_are_served() -> Result<()> {
 }
 
 pub fn http(server: &Server, path: &str) -> Result<String> {
+    http_at(server.ports.http, path)
+}
+
+/// The same of the server at a port.
+pub fn http_at(port: u16, path: &str) -> Result<String> {
     use std::io::{Read, Write};
-    let mut stream = std::net::TcpStream::connect(("127.0.0.1", server.ports.http))?;
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     write!(
         stream,

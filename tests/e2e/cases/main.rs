@@ -24,5 +24,6 @@ mod pauses;
 mod pg_count;
 mod restored;
 mod rot;
+mod scrapes;
 mod usage;
 mod verified_load;

@@ -87,7 +87,7 @@ fn a_gateway_without_etcd_opens_no_wrong_image() -> Result<()> {
     fleet.admin(OTHER, "image create disk --size 64M")?;
     fleet.admin(OTHER, "image create kept --size 64M")?;
     let port = fleet.gateways[CUT].ports.nbd;
-    proxy.delay(SLOW);
+    fleet.gateways[CUT].meta[0].delay(SLOW);
     let mut kept = Nbd::open(port, "kept")?;
     ensure!(Nbd::open(port, "disk")?.size == OLD);
     fleet.gateways[CUT].meta[0].cut();

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use trivet_core::Now;
+use trivet_core::keys;
 use trivet_core::kv::{Event as Change, LeaseId, Notice, Revision, Txn, TxnOutcome};
 use trivet_mon::Monitor;
 
@@ -268,22 +269,27 @@ impl World {
         if *revision < self.kv.own_revision() {
             self.wake(place);
         }
+        if let Some(index) = self.gateway_at(place) {
+            self.gateway_notice(index, notice);
+        } else if let Some(notice) = before(keys::FOR_GATEWAYS, notice) {
+            self.notify_of_cluster(place, &notice);
+        }
+    }
+
+    /// A process that runs no gateway hears what it watches.
+    fn notify_of_cluster(&mut self, place: Place, notice: &Notice) {
         if place < self.osds.len() {
             self.osd_step(place, trivet_osd::Event::Notice(notice.clone()));
         } else if let Some(index) = self.client_at(place) {
             self.client_notice(index, notice);
-        } else if let Some(index) = self.gateway_at(place) {
-            self.gateway_notice(index, notice);
         } else if let Some(index) = self.monitor_at(place) {
             let slot = &mut self.monitors[index];
             if let Some(monitor) = &mut slot.machine {
                 monitor.notice(notice);
-                let known = if matches!(notice, Notice::Replaced { .. }) {
-                    0
-                } else {
-                    slot.knows
+                slot.knows = match notice {
+                    Notice::Replaced { revision, .. } => *revision,
+                    Notice::Snapshot { revision, .. } | Notice::Changes { revision, .. } => slot.knows.max(*revision),
                 };
-                slot.knows = known.max(*revision);
             }
             self.monitor_next(place, index);
         }
@@ -424,4 +430,22 @@ impl World {
             self.committed();
         }
     }
+}
+
+/// What a notice says of the keys that sort before this one, to who watches only those; changes of others are not heard of.
+fn before(end: &str, notice: &Notice) -> Option<Notice> {
+    let mut notice = notice.clone();
+    match &mut notice {
+        Notice::Snapshot { keys, .. } | Notice::Replaced { keys, .. } => keys.retain(|kv| *kv.key < *end),
+        Notice::Changes { events, .. } => {
+            events.retain(|event| match event {
+                Change::Put(kv) => *kv.key < *end,
+                Change::Delete { key, .. } => **key < *end,
+            });
+            if events.is_empty() {
+                return None;
+            }
+        }
+    }
+    Some(notice)
 }

@@ -21,7 +21,7 @@ const BESIDE: u64 = 64 << 10;
 const LARGEST: u64 = 256 << 10;
 
 /// Keys of what callers were answered.
-const REPLIES: &str = "ns/reply/";
+const REPLIES: &str = "vfs/reply/";
 
 /// The user whose call a reply is to: callers are named after them.
 fn caller_of(key: &str) -> Option<usize> {

@@ -10,9 +10,9 @@ use trivet_core::kv::{Change, LeaseId, Notice, Revision, Txn, TxnOutcome};
 use trivet_core::map::encode;
 use trivet_core::message::Message;
 use trivet_core::{ClientId, ImageId, NodeId, Now, OsdId};
-use trivet_gateway::admin::metrics::Protocol;
 use trivet_gateway::fresh::{Answer, Heard};
 use trivet_gateway::gateway::{Clock, ConnKey, Effect, Gateway};
+use trivet_gateway::metrics::Protocol;
 use trivet_gateway::nfs::{Export, NfsServer, Settings, Squash};
 use trivet_namespace::{Attributes, Caller, Context, Namespace, Numbers, Operation, Outcome, ROOT, Time};
 

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use trivet_core::Now;
-use trivet_gateway::admin::metrics::Protocol;
+use trivet_gateway::metrics::Protocol;
 
 use crate::event::Event;
 use crate::random::Random;

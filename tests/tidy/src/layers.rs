@@ -12,6 +12,8 @@ const MAY_SEE: &[(&str, &[&str])] = &[
     ("cluster/", &["cluster/"]),
     ("osd", &["cluster/", "osd/"]),
     ("mon", &["cluster/"]),
+    ("gateway/api", &["cluster/core"]),
+    ("gateway/namespace", &["cluster/core"]),
     ("gateway/control", &["cluster/", "gateway"]),
     ("gateway", &["cluster/", "gateway/", "protocols/"]),
     ("cli", &[""]),

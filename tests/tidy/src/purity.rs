@@ -17,6 +17,7 @@ const PURE: &[&str] = &[
     "osd/store",
     "osd",
     "mon",
+    "gateway/api",
     "gateway/namespace",
     "gateway",
 ];

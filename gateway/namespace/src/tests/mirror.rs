@@ -75,12 +75,12 @@ fn damage_is_kept_aside() {
     let world = World::new();
     let mut namespace = world.namespace.clone();
     let bad = [
-        ("ns/entry/1/x", "{}"),
-        ("ns/entry/1/y", r#"{"id":77,"cookie":20}"#),
-        ("ns/inode/50", "nonsense"),
-        ("ns/entry/1/%zz", r#"{"id":1,"cookie":20}"#),
-        ("ns/purge/1", "-1"),
-        ("ns/unknown", "1"),
+        ("vfs/entry/1/x", "{}"),
+        ("vfs/entry/1/y", r#"{"id":77,"cookie":20}"#),
+        ("vfs/inode/50", "nonsense"),
+        ("vfs/entry/1/%zz", r#"{"id":1,"cookie":20}"#),
+        ("vfs/purge/1", "-1"),
+        ("vfs/unknown", "1"),
     ];
     let events = bad.iter().map(|(key, value)| Event::Put(row(key, value))).collect();
     namespace.apply(&Notice::Changes { revision: 9, events });
@@ -88,11 +88,11 @@ fn damage_is_kept_aside() {
     assert_eq!(
         damaged,
         [
-            "ns/entry/1/%zz",
-            "ns/entry/1/x",
-            "ns/inode/50",
-            "ns/purge/1",
-            "ns/unknown"
+            "vfs/entry/1/%zz",
+            "vfs/entry/1/x",
+            "vfs/inode/50",
+            "vfs/purge/1",
+            "vfs/unknown"
         ]
     );
     let mut numbers = Numbers::default();
@@ -157,10 +157,10 @@ fn cycles_from_outside_end() {
         )
     };
     let keys = vec![
-        row("ns/entry/50/b", r#"{"id":81,"cookie":20}"#),
-        row("ns/entry/51/a", r#"{"id":80,"cookie":20}"#),
-        row("ns/inode/50", &dir(81)),
-        row("ns/inode/51", &dir(80)),
+        row("vfs/entry/50/b", r#"{"id":81,"cookie":20}"#),
+        row("vfs/entry/51/a", r#"{"id":80,"cookie":20}"#),
+        row("vfs/inode/50", &dir(81)),
+        row("vfs/inode/51", &dir(80)),
     ];
     let mut namespace = Namespace::default();
     namespace.apply(&Notice::Snapshot { revision: 9, keys });

@@ -1,33 +1,33 @@
 //! Keys and values of the namespace (`docs/metadata-keys.md`), one in a line.
 
 /// A root with two directories in it, one moved within the other, and one of everything else.
-const TREE: &str = r#"ns/next 70
-ns/inode/1 {"kind":"dir","mode":493,"uid":0,"gid":0,"size":4096,"nlink":3,"atime":[1,0],"mtime":[2,0],"ctime":[2,1],"generation":5,"parent":1,"next_cookie":21}
-ns/entry/1/vms {"id":16,"cookie":16}
-ns/entry/1/web%2001 {"id":1000000000007,"cookie":17}
-ns/entry/1/link {"id":18,"cookie":18}
-ns/entry/1/sda {"id":19,"cookie":19}
-ns/entry/1/pipe {"id":20,"cookie":20}
-ns/inode/10 {"kind":"dir","mode":448,"uid":7,"gid":7,"size":4096,"nlink":2,"atime":[1,0],"mtime":[1,0],"ctime":[1,0],"generation":6,"parent":1,"next_cookie":17}
-ns/entry/10/hard {"id":17,"cookie":16}
-ns/inode/11 {"kind":"file","mode":420,"uid":0,"gid":0,"size":4096,"nlink":1,"atime":[1,0],"mtime":[1,0],"ctime":[1,0],"generation":7,"verifier":99,"trimming":{"from":8192,"to":131072,"by":3},"cut":[1,5]}
-ns/inode/12 {"kind":"symlink","mode":511,"uid":0,"gid":0,"size":2,"nlink":1,"atime":[1,0],"mtime":[1,0],"ctime":[1,0],"generation":8,"target":"a%2F"}
-ns/inode/13 {"kind":"block","mode":384,"uid":0,"gid":0,"size":0,"nlink":1,"atime":[1,0],"mtime":[1,0],"ctime":[1,0],"generation":9,"rdev":[8,1]}
-ns/inode/14 {"kind":"fifo","mode":384,"uid":0,"gid":0,"size":0,"nlink":1,"atime":[1,0],"mtime":[1,0],"ctime":[1,0],"generation":9}
-ns/purge/15 {"size":131072}
-ns/use/11/00000000000000a1 {"agreed":[1,5]}
-ns/use/11/00000000000000a2 {}
-ns/reply/192.0.2.1%20host/1f {"node":18}
-ns/reply/192.0.2.1%20host/20 {}
-ns/done/00000000000000a1/1f {}
-ns/done/00000000000000a1/20 {"void":true}
+const TREE: &str = r#"config/next_image 70
+vfs/inode/1 {"kind":"dir","mode":493,"uid":0,"gid":0,"size":4096,"nlink":3,"atime":[1,0],"mtime":[2,0],"ctime":[2,1],"generation":5,"parent":1,"next_cookie":21}
+vfs/entry/1/vms {"id":16,"cookie":16}
+vfs/entry/1/web%2001 {"id":1000000000007,"cookie":17}
+vfs/entry/1/link {"id":18,"cookie":18}
+vfs/entry/1/sda {"id":19,"cookie":19}
+vfs/entry/1/pipe {"id":20,"cookie":20}
+vfs/inode/10 {"kind":"dir","mode":448,"uid":7,"gid":7,"size":4096,"nlink":2,"atime":[1,0],"mtime":[1,0],"ctime":[1,0],"generation":6,"parent":1,"next_cookie":17}
+vfs/entry/10/hard {"id":17,"cookie":16}
+vfs/inode/11 {"kind":"file","mode":420,"uid":0,"gid":0,"size":4096,"nlink":1,"atime":[1,0],"mtime":[1,0],"ctime":[1,0],"generation":7,"verifier":99,"trimming":{"from":8192,"to":131072,"by":3},"cut":[1,5]}
+vfs/inode/12 {"kind":"symlink","mode":511,"uid":0,"gid":0,"size":2,"nlink":1,"atime":[1,0],"mtime":[1,0],"ctime":[1,0],"generation":8,"target":"a%2F"}
+vfs/inode/13 {"kind":"block","mode":384,"uid":0,"gid":0,"size":0,"nlink":1,"atime":[1,0],"mtime":[1,0],"ctime":[1,0],"generation":9,"rdev":[8,1]}
+vfs/inode/14 {"kind":"fifo","mode":384,"uid":0,"gid":0,"size":0,"nlink":1,"atime":[1,0],"mtime":[1,0],"ctime":[1,0],"generation":9}
+vfs/purge/15 {"size":131072}
+vfs/use/11/00000000000000a1 {"agreed":[1,5]}
+vfs/use/11/00000000000000a2 {}
+vfs/reply/192.0.2.1%20host/1f {"node":18}
+vfs/reply/192.0.2.1%20host/20 {}
+vfs/done/00000000000000a1/1f {}
+vfs/done/00000000000000a1/20 {"void":true}
 "#;
 
 /// Directories that lie within each other.
-const CYCLE: &str = r#"ns/inode/50 {"kind":"dir","mode":493,"uid":0,"gid":0,"size":4096,"nlink":3,"atime":[1,0],"mtime":[1,0],"ctime":[1,0],"generation":1,"parent":81,"next_cookie":21}
-ns/inode/51 {"kind":"dir","mode":493,"uid":0,"gid":0,"size":4096,"nlink":3,"atime":[1,0],"mtime":[1,0],"ctime":[1,0],"generation":1,"parent":80,"next_cookie":21}
-ns/entry/50/b {"id":81,"cookie":20}
-ns/entry/51/a {"id":80,"cookie":20}
+const CYCLE: &str = r#"vfs/inode/50 {"kind":"dir","mode":493,"uid":0,"gid":0,"size":4096,"nlink":3,"atime":[1,0],"mtime":[1,0],"ctime":[1,0],"generation":1,"parent":81,"next_cookie":21}
+vfs/inode/51 {"kind":"dir","mode":493,"uid":0,"gid":0,"size":4096,"nlink":3,"atime":[1,0],"mtime":[1,0],"ctime":[1,0],"generation":1,"parent":80,"next_cookie":21}
+vfs/entry/50/b {"id":81,"cookie":20}
+vfs/entry/51/a {"id":80,"cookie":20}
 "#;
 
 /// The trees, and each line of them.

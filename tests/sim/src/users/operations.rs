@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use trivet_client::{ImageOp, IoError};
 use trivet_core::{ImageId, Now};
-use trivet_gateway::admin::metrics::Protocol;
+use trivet_gateway::metrics::Protocol;
 
 use super::UserEvent;
 use super::session::{Ask, Found, Refusal};

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use trivet_client::IoError;
 use trivet_core::Now;
 use trivet_core::kv::Revision;
-use trivet_gateway::admin::metrics::Protocol;
+use trivet_gateway::metrics::Protocol;
 
 use super::UserSlot;
 use super::names::NameCall;
@@ -165,7 +165,7 @@ impl World {
 
     /// The commit that wrote the file's inode last.
     fn inode_written(&self) -> Option<Revision> {
-        let row = self.kv.get(&format!("ns/inode/{}", self.sized.image));
+        let row = self.kv.get(&format!("vfs/inode/{}", self.sized.image));
         row.map(|row| row.mod_revision)
     }
 

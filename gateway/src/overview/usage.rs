@@ -13,7 +13,7 @@ use trivet_core::{ImageId, OsdId, PoolId};
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct Usages {
+pub(super) struct Usages {
     pools: BTreeMap<OsdId, PoolsUsage>,
     parts: BTreeMap<(OsdId, u32), Part>,
     images: BTreeMap<ImageId, ImageSum>,
@@ -30,20 +30,20 @@ struct Part {
 
 /// What all OSDs together say of an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ImageSum {
+pub(super) struct ImageSum {
     /// Bytes that are written.
-    pub(crate) used: u64,
+    pub(super) used: u64,
     /// Objects.
-    pub(crate) objects: u64,
+    pub(super) objects: u64,
     /// Operations, as far as this gateway has seen.
-    pub(crate) ops: Ops,
+    pub(super) ops: Ops,
     /// Parts that have it.
     parts: u64,
 }
 
 impl Usages {
     /// Takes in what the metadata store says, of which everything up to `known` is known.
-    pub(crate) fn apply(&mut self, notice: &Notice, known: Revision) {
+    pub(super) fn apply(&mut self, notice: &Notice, known: Revision) {
         match notice {
             Notice::Snapshot { revision, .. } if *revision < known => {}
             Notice::Snapshot { keys, .. } | Notice::Replaced { keys, .. } => self.replace(keys),
@@ -141,17 +141,17 @@ impl Usages {
     }
 
     /// Whether every OSD that is up has reported.
-    pub(crate) fn is_complete(&self, map: &ClusterMap) -> bool {
+    pub(super) fn is_complete(&self, map: &ClusterMap) -> bool {
         map.osds.keys().all(|osd| self.pools.contains_key(osd))
     }
 
     /// What all OSDs have of an image.
-    pub(crate) fn image(&self, id: ImageId) -> ImageSum {
+    pub(super) fn image(&self, id: ImageId) -> ImageSum {
         self.images.get(&id).copied().unwrap_or_default()
     }
 
     /// What all OSDs have of a pool.
-    pub(crate) fn pool(&self, id: PoolId) -> PoolUsage {
+    pub(super) fn pool(&self, id: PoolId) -> PoolUsage {
         let reports = self.pools.values().filter_map(|report| report.pools.get(&id));
         reports.fold(PoolUsage::default(), |sum, pool| PoolUsage {
             used: sum.used.saturating_add(pool.used),
@@ -161,7 +161,7 @@ impl Usages {
     }
 
     /// Operations on a pool's images, as far as this gateway has seen.
-    pub(crate) fn pool_ops(&self, id: PoolId) -> Ops {
+    pub(super) fn pool_ops(&self, id: PoolId) -> Ops {
         self.ops.get(&id).copied().unwrap_or_default()
     }
 }

@@ -2,26 +2,25 @@
 
 use std::borrow::Cow;
 
+use trivet_api::{AdminError, PgExplained, PgFilter, PgInfo, PgInterval, PgList};
 use trivet_core::keys::{Claim, History, PgPlan, Pool};
 use trivet_core::map::ClusterMap;
 use trivet_core::{OsdId, PgId};
 
-use super::tree::domains;
-use super::{listed, not_found};
-use crate::admin::{AdminError, PgExplained, PgFilter, PgInfo, PgInterval, PgList};
-use crate::gateway::Gateway;
+use super::Overview;
+use crate::cluster::{domains, find_pool, listed, not_found};
 
 /// What [`pg_state`] says.
 const STATES: [&str; 5] = ["clean", "recovering", "degraded", "peering", "inactive"];
 
 /// Pool, point, number.
-pub(super) fn pg_name(pg: PgId) -> String {
+pub(crate) fn pg_name(pg: PgId) -> String {
     format!("{}.{}", pg.pool, pg.number)
 }
 
 /// One word for a PG: `clean`, `recovering` (objects have too few copies), `degraded` (a member is down), `peering`, or
 /// `inactive` (nobody acts for it).
-pub(crate) fn pg_state(map: &ClusterMap, pg: PgId) -> &'static str {
+pub(super) fn pg_state(map: &ClusterMap, pg: PgId) -> &'static str {
     let Some(claim) = acting_claim(map, pg) else {
         return "inactive";
     };
@@ -45,11 +44,11 @@ fn numbers(osds: &[OsdId]) -> Vec<u32> {
     osds.iter().map(|osd| osd.0).collect()
 }
 
-impl Gateway {
+impl Overview {
     /// The PGs that a filter lets through.
     pub(super) fn pg_list(&self, filter: &PgFilter) -> Result<PgList, AdminError> {
-        let map = self.client.map();
-        let pool = filter.pool.as_deref().map(|pool| self.find_pool(pool)).transpose()?;
+        let map = &self.map;
+        let pool = filter.pool.as_deref().map(|pool| find_pool(map, pool)).transpose()?;
         if let Some(state) = filter.state.as_deref()
             && !STATES.contains(&state)
         {
@@ -72,7 +71,7 @@ impl Gateway {
     }
 
     fn pg_info(&self, pg: PgId) -> PgInfo {
-        let map = self.client.map();
+        let map = &self.map;
         let claim = acting_claim(map, pg);
         let history = map.histories.get(&pg).map(|history| history.value.epoch);
         let epoch = claim.map(|claim| claim.epoch).max(history);
@@ -90,11 +89,11 @@ impl Gateway {
 
     /// A PG, and why it is as it is.
     pub(super) fn pg_explained(&self, text: &str) -> Result<PgExplained, AdminError> {
-        let map = self.client.map();
+        let map = &self.map;
         let bad = || AdminError::invalid(format!("bad PG {text:?}: write it as POOL.NUMBER, like 1.0"));
         let (pool, number) = text.rsplit_once('.').ok_or_else(bad)?;
         let number: u32 = number.parse().map_err(|_| bad())?;
-        let (id, config) = self.find_pool(pool)?;
+        let (id, config) = find_pool(map, pool)?;
         if number >= config.value.pg_count {
             let last = config.value.pg_count.saturating_sub(1);
             return Err(not_found(format!("pool {pool} has the PGs {id}.0 to {id}.{last}")));
@@ -120,7 +119,7 @@ impl Gateway {
 }
 
 /// Why a PG does not serve, in a few words that other PGs may share.
-pub(crate) fn why_inactive(map: &ClusterMap, pg: PgId) -> String {
+pub(super) fn why_inactive(map: &ClusterMap, pg: PgId) -> String {
     let pool = map.pools.get(&pg.pool).map(|pool| &pool.value);
     let first = pool.and_then(|pool| reasons(map, pg, pool).into_iter().next());
     first.unwrap_or_else(|| "the pool is gone".to_owned())

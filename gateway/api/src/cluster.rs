@@ -200,7 +200,10 @@ impl PatchPool {
 }
 
 /// That so many copies are possible, and that `min_size` fits them.
-pub(crate) fn valid_copies(replicas: u32, min_size: Option<u32>) -> Result<(), AdminError> {
+///
+/// # Errors
+/// `Invalid`, with the rule.
+pub fn valid_copies(replicas: u32, min_size: Option<u32>) -> Result<(), AdminError> {
     if !(1..=MAX_REPLICAS).contains(&replicas) {
         return Err(AdminError::invalid(format!(
             "bad number of replicas {replicas}: give 1 to {MAX_REPLICAS}"

@@ -1,12 +1,13 @@
-//! What an administrator may ask of a gateway, and what is answered: plain data, which is also the JSON of the HTTP API.
+//! The admin API as data: what administrators may ask and want changed, what they are answered, the words that things may be
+//! called by, and errors. It is also the JSON of the HTTP API.
 //!
-//! A call comes in under a [`CallId`] and is answered with [`Effect::Answered`](crate::gateway::Effect). How calls travel,
-//! with their deadlines, is not known here (`gateway/control`). Names and sizes in a call are already valid.
+//! Whoever makes such a call or answers one shares it: the gateway machine (changes), its overview (questions), the HTTP server,
+//! the command line. It only checks what can be seen of a request alone. How calls travel, with their deadlines, is in
+//! `gateway/control`. Names and sizes in a call are already valid.
 
 mod cluster;
 mod error;
 mod listings;
-pub mod metrics;
 mod model;
 mod path;
 mod totals;
@@ -15,10 +16,9 @@ mod words;
 use serde::Serialize;
 use trivet_core::keys::Settings;
 
-pub(crate) use cluster::valid_copies;
 pub use cluster::{
     Adopt, ClusterChange, ClusterQuestion, CreatePool, DEFAULT_PGS, MAX_PGS, PatchOsd, PatchPool, PatchSettings,
-    PgFilter, SetPlace,
+    PgFilter, SetPlace, valid_copies,
 };
 pub use error::{AdminError, ErrorBody, ErrorKind};
 pub use listings::{
@@ -38,7 +38,7 @@ pub const SECTOR: u64 = 512;
 /// The largest image, bytes: offsets are signed 64-bit in every client, so the last sector ends below 2^63.
 pub const MAX_IMAGE_SIZE: u64 = (1 << 63) - SECTOR;
 
-/// Names a call; chosen by the caller.
+/// Names a call while it is under way; chosen by the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(pub u64);
 

@@ -2,17 +2,18 @@
 //!
 //! The gateway asks [`Metrics::export`] once per image for its [`ExportMetrics`] and then counts with plain atomic
 //! additions: no lock, no allocation, read by any thread that was given the [`ExportList`]. Bounded: beyond
-//! [`MAX_EXPORTS`] names, those that nobody counts for any more are forgotten, and the rest is counted under one name.
+//! [`MAX_EXPORTS`] of them, those that nobody counts for any more are forgotten, and the rest is counted together. Names are not
+//! known here: whoever shows the counters looks up how the image is called by then.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use trivet_core::ImageId;
+
 /// Exports with counters of their own.
 pub const MAX_EXPORTS: usize = 4096;
-/// The name under which exports beyond [`MAX_EXPORTS`] are counted; not a valid image name.
-const OVERFLOW: &str = "..";
 /// The upper bound of the first latency bucket; each further one doubles it.
 const FIRST_BUCKET: Duration = Duration::from_micros(16);
 /// Bounded buckets: 16 us to 16.8 s. One without a bound follows.
@@ -30,6 +31,9 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// All of them.
+    pub const ALL: [Protocol; 3] = [Protocol::Nbd, Protocol::Iscsi, Protocol::Nfs];
+
     /// Its name as a label.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -149,38 +153,43 @@ pub fn bucket_bound(index: usize) -> f64 {
     (FIRST_BUCKET * (1 << index)).as_secs_f64()
 }
 
-/// The counters of each export, ascending by protocol and name; gone when the gateway has forgotten them.
-pub type ExportList = Vec<(Protocol, Arc<str>, Weak<ExportMetrics>)>;
+/// The counters of each export, ascending; gone when the gateway has forgotten them. Those beyond [`MAX_EXPORTS`] are of no
+/// image in particular.
+pub type ExportList = Vec<(Protocol, Option<ImageId>, Weak<ExportMetrics>)>;
 
 /// All counters of a gateway.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    exports: BTreeMap<(Protocol, Arc<str>), Arc<ExportMetrics>>,
+    exports: BTreeMap<(Protocol, Option<ImageId>), Arc<ExportMetrics>>,
     changed: bool,
 }
 
 impl Metrics {
     /// The counters of an export, to be held as long as it is counted.
-    pub fn export(&mut self, protocol: Protocol, name: &str) -> Arc<ExportMetrics> {
-        if let Some(found) = self.exports.get(&(protocol, name.into())) {
+    pub fn export(&mut self, protocol: Protocol, image: ImageId) -> Arc<ExportMetrics> {
+        if let Some(found) = self.exports.get(&(protocol, Some(image))) {
             return Arc::clone(found);
         }
         self.changed = true;
         if self.exports.len() >= MAX_EXPORTS {
             self.exports.retain(|_, counters| Arc::strong_count(counters) > 1);
         }
-        let name = if self.exports.len() < MAX_EXPORTS {
-            name
-        } else {
-            OVERFLOW
-        };
-        Arc::clone(self.exports.entry((protocol, name.into())).or_default())
+        let image = Some(image).filter(|_| self.exports.len() < MAX_EXPORTS);
+        Arc::clone(self.exports.entry((protocol, image)).or_default())
     }
 
-    /// Forgets an export that was removed; who still holds it counts unseen.
-    pub fn forget(&mut self, name: &str) {
-        self.exports.retain(|(_, export), _| &**export != name);
-        self.changed = true;
+    /// Forgets an image that was removed; who still holds its counters counts unseen.
+    pub fn forget(&mut self, image: ImageId) {
+        for protocol in Protocol::ALL {
+            self.changed |= self.exports.remove(&(protocol, Some(image))).is_some();
+        }
+    }
+
+    /// Forgets all images but these.
+    pub fn keep(&mut self, is_there: impl Fn(ImageId) -> bool) {
+        let before = self.exports.len();
+        self.exports.retain(|(_, image), _| image.is_none_or(&is_there));
+        self.changed |= self.exports.len() < before;
     }
 
     /// All exports, if they are others than with the last call.
@@ -189,16 +198,19 @@ impl Metrics {
     }
 
     fn list(&self) -> ExportList {
-        let row = |((protocol, name), counters): (&(Protocol, Arc<str>), &Arc<_>)| {
-            (*protocol, Arc::clone(name), Arc::downgrade(counters))
-        };
-        self.exports.iter().map(row).collect()
+        let exports = self.exports.iter();
+        exports
+            .map(|((protocol, image), counters)| (*protocol, *image, Arc::downgrade(counters)))
+            .collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const IMAGE: ImageId = ImageId(5);
+    const OTHER: ImageId = ImageId(1 << 40);
 
     #[test]
     fn buckets_hold_what_their_bound_says() {
@@ -223,9 +235,9 @@ mod tests {
     #[test]
     fn sessions_of_one_export_share_counters() {
         let mut metrics = Metrics::default();
-        let a = metrics.export(Protocol::Nbd, "demo");
-        let b = metrics.export(Protocol::Nbd, "demo");
-        let other = metrics.export(Protocol::Nfs, "demo");
+        let a = metrics.export(Protocol::Nbd, IMAGE);
+        let b = metrics.export(Protocol::Nbd, IMAGE);
+        let other = metrics.export(Protocol::Nfs, IMAGE);
         a.record(Op::Write, 4096, Duration::from_millis(1), false);
         b.record(Op::Write, 512, Duration::from_millis(2), true);
         let reading = a.read(Op::Write);
@@ -236,23 +248,40 @@ mod tests {
         let list = metrics.take_changed().unwrap();
         assert_eq!(list.len(), 2);
         assert!(metrics.take_changed().is_none(), "nothing changed since");
-        metrics.forget("demo");
+        metrics.forget(OTHER);
+        assert!(metrics.take_changed().is_none(), "nothing is counted for it");
+        metrics.forget(IMAGE);
         assert!(metrics.take_changed().unwrap().is_empty());
         drop((a, b, other));
         assert!(list.iter().all(|(.., counters)| counters.upgrade().is_none()));
     }
 
     #[test]
-    fn names_are_bounded() {
+    fn exports_are_bounded() {
         let mut metrics = Metrics::default();
-        let held: Vec<_> = (0..MAX_EXPORTS)
-            .map(|i| metrics.export(Protocol::Nbd, &format!("held{i}")))
+        let held: Vec<_> = (0..MAX_EXPORTS as u64)
+            .map(|n| metrics.export(Protocol::Nbd, ImageId(n)))
             .collect();
-        let beyond = metrics.export(Protocol::Nbd, "x");
-        assert!(Arc::ptr_eq(&beyond, &metrics.export(Protocol::Nbd, "y")));
+        let beyond = metrics.export(Protocol::Nbd, ImageId(1 << 41));
+        assert!(Arc::ptr_eq(&beyond, &metrics.export(Protocol::Nbd, ImageId(1 << 42))));
         drop((held, beyond));
-        metrics.export(Protocol::Nbd, "z");
-        let names: Vec<_> = metrics.list().into_iter().map(|(_, name, _)| name).collect();
-        assert_eq!(names, ["z".into()]);
+        metrics.export(Protocol::Nbd, OTHER);
+        let images: Vec<_> = metrics.list().into_iter().map(|(_, image, _)| image).collect();
+        assert_eq!(images, [Some(OTHER)]);
+    }
+
+    #[test]
+    fn images_that_are_gone_are_forgotten() {
+        let mut metrics = Metrics::default();
+        for protocol in Protocol::ALL {
+            metrics.export(protocol, IMAGE);
+        }
+        metrics.export(Protocol::Nfs, OTHER);
+        metrics.take_changed();
+        metrics.keep(|image| image == OTHER);
+        let left = metrics.take_changed().unwrap();
+        assert_eq!(left.len(), 1);
+        metrics.keep(|image| image == OTHER);
+        assert!(metrics.take_changed().is_none(), "nothing changed since");
     }
 }

@@ -10,21 +10,21 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct Moving {
+pub(super) struct Moving {
     /// Since when PGs do not serve, as far as anybody looked.
     since: BTreeMap<PgId, Now>,
 }
 
 impl Moving {
     /// These do not serve now. Call it about once a second.
-    pub(crate) fn look(&mut self, now: Now, idle: impl Iterator<Item = PgId>) {
+    pub(super) fn look(&mut self, now: Now, idle: impl Iterator<Item = PgId>) {
         self.since = idle
             .map(|pg| (pg, self.since.get(&pg).copied().unwrap_or(now)))
             .collect();
     }
 
     /// Whether a PG that does not serve has not done so for long.
-    pub(crate) fn is_stuck(&self, now: Now, pg: PgId) -> bool {
+    pub(super) fn is_stuck(&self, now: Now, pg: PgId) -> bool {
         self.since.get(&pg).is_some_and(|since| now.since(*since) >= GRACE)
     }
 }

@@ -3,23 +3,22 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use trivet_api::Recovery;
 use trivet_core::Now;
-
-use crate::admin::Recovery;
 
 /// What is longer ago does not count.
 const WINDOW: Duration = Duration::from_secs(30);
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct Progress {
+pub(super) struct Progress {
     /// When so many were missing, oldest first.
     samples: VecDeque<(Now, u64)>,
 }
 
 impl Progress {
     /// So many are missing now. Call it about once a second.
-    pub(crate) fn sample(&mut self, now: Now, missing: u64) {
+    pub(super) fn sample(&mut self, now: Now, missing: u64) {
         self.samples.push_back((now, missing));
         while self.samples.front().is_some_and(|(at, _)| now.since(*at) > WINDOW) {
             self.samples.pop_front();
@@ -27,7 +26,7 @@ impl Progress {
     }
 
     /// What there is to say when so many are missing. What came to be missing meanwhile does not make it slower.
-    pub(crate) fn recovery(&self, missing: u64) -> Recovery {
+    pub(super) fn recovery(&self, missing: u64) -> Recovery {
         let pairs = self.samples.iter().zip(self.samples.iter().skip(1));
         let done: u64 = pairs
             .map(|((_, before), (_, after))| before.saturating_sub(*after))

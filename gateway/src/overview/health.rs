@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use trivet_api::{Health, OsdInfo, OsdState, PgCounts, Scrub};
 use trivet_core::PgId;
 
-use super::listed;
 use super::pgs::{pg_state, why_inactive};
-use crate::admin::{Health, OsdInfo, OsdState, PgCounts, Scrub};
-use crate::gateway::Gateway;
+use super::{Inside, Overview};
+use crate::cluster::listed;
 
 /// An OSD that is fuller should get company, per cent.
 const NEARLY_FULL_PCT: u64 = 85;
@@ -16,7 +16,7 @@ const REASONS_SHOWN: usize = 3;
 
 /// What there is to judge beside PGs and scrubs.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Findings {
+pub(super) struct Findings {
     /// How many OSDs there are.
     pub osds: u64,
     /// Those that are down.
@@ -47,10 +47,10 @@ pub(crate) struct Findings {
     pub stuck: Vec<String>,
 }
 
-impl Gateway {
+impl Overview {
     /// Looks around.
-    pub(crate) fn findings(&self, osds: &[OsdInfo]) -> Findings {
-        let map = self.client.map();
+    pub(super) fn findings(&self, osds: &[OsdInfo], inside: &Inside) -> Findings {
+        let map = &self.map;
         let those = |wanted: &dyn Fn(&OsdInfo) -> bool| osds.iter().filter(|o| wanted(o)).map(|o| o.id).collect();
         let filled = osds.iter().filter(|osd| osd.capacity > 0).map(|osd| {
             let pct = u128::from(osd.used) * 100 / u128::from(osd.capacity);
@@ -59,13 +59,11 @@ impl Gateway {
         let limit = u64::from(map.settings.backfill_full_pct);
         let (full, rest): (Vec<_>, Vec<_>) = filled.partition(|(_, pct)| *pct >= limit);
         let mut inactive = BTreeMap::new();
-        let (stuck, moving): (Vec<_>, Vec<_>) = self
-            .idle_pgs()
-            .partition(|pg| self.moving.is_stuck(self.clock.now, *pg));
+        let (stuck, moving): (Vec<_>, Vec<_>) = self.idle_pgs().partition(|pg| self.moving.is_stuck(self.now, *pg));
         for pg in stuck {
             *inactive.entry(why_inactive(map, pg)).or_default() += 1;
         }
-        let mut found = Findings {
+        Findings {
             osds: osds.len() as u64,
             down: those(&|osd| osd.state == OsdState::Down),
             out: those(&|osd| osd.out),
@@ -80,23 +78,22 @@ impl Gateway {
             no_recovery: map.settings.no_recovery,
             inactive,
             moving: moving.len() as u64,
-            stuck: self.stuck_removals(),
-            ..Findings::default()
-        };
-        self.look_within(&mut found);
-        found
+            broken: inside.broken.clone(),
+            doubtful: inside.doubtful.clone(),
+            stuck: inside.stuck.clone(),
+        }
     }
 
     /// PGs that do not serve clients.
-    pub(crate) fn idle_pgs(&self) -> impl Iterator<Item = PgId> {
-        let map = self.client.map();
+    pub(super) fn idle_pgs(&self) -> impl Iterator<Item = PgId> {
+        let map = &self.map;
         map.pgs()
             .filter(|pg| matches!(pg_state(map, *pg), "inactive" | "peering"))
     }
 }
 
 /// The verdict, and why it is not better.
-pub(crate) fn health(found: &Findings, pgs: &PgCounts, scrub: &Scrub) -> (Health, Vec<String>) {
+pub(super) fn health(found: &Findings, pgs: &PgCounts, scrub: &Scrub) -> (Health, Vec<String>) {
     let mut reasons = found.broken.clone();
     if let Some((reason, by)) = &found.halted {
         reasons.push(format!(

@@ -1,0 +1,49 @@
+//! Listing images.
+
+use trivet_api::{AdminError, ErrorKind, ImageInfo};
+use trivet_core::ImageId;
+use trivet_namespace::Kind;
+
+use super::Overview;
+use super::usage::ImageSum;
+use crate::images::{image_error, not_an_image};
+
+impl Overview {
+    /// All images, ascending by path.
+    pub(super) fn all_images(&self) -> Vec<ImageInfo> {
+        let images = self.namespace.images();
+        let mut images: Vec<ImageInfo> = images.filter_map(|id| self.image_info(id).ok()).collect();
+        images.sort_by(|a, b| a.path.cmp(&b.path));
+        images
+    }
+
+    /// The image at a path.
+    pub(super) fn image_at(&self, path: &str) -> Result<ImageInfo, AdminError> {
+        let id = self.namespace.resolve(path.as_bytes());
+        let id = id.map_err(|error| image_error(path, &error))?;
+        match self.namespace.inode(id) {
+            Some(inode) if inode.kind == Kind::File => self.image_info(id),
+            _ => Err(not_an_image(path)),
+        }
+    }
+
+    fn image_info(&self, id: ImageId) -> Result<ImageInfo, AdminError> {
+        let gone = || AdminError::new(ErrorKind::NotFound, "the image is gone");
+        let inode = self.namespace.inode(id).ok_or_else(gone)?;
+        let path = self.path_of(id).ok_or_else(gone)?;
+        let mut info = ImageInfo::new(&path, id, inode.size);
+        info.pool = self.pool_name(id.pool());
+        if let Some(usage) = self.image_usage(id) {
+            info.used = Some(usage.used);
+            info.objects = Some(usage.objects);
+            info.ops = Some(usage.ops.into());
+        }
+        info.modified = u64::try_from(inode.mtime.sec).ok();
+        Ok(info)
+    }
+
+    /// What the OSDs have of an image, and the operations on it; nothing is known before all that are up have said so.
+    fn image_usage(&self, image: ImageId) -> Option<ImageSum> {
+        self.usages.is_complete(&self.map).then(|| self.usages.image(image))
+    }
+}
