@@ -131,7 +131,8 @@ mod some {
             _ => return Vec::new(),
         };
         match mutant {
-            Gateway::BelievePresent | Gateway::ReadAfterStop => vec![Trouble::GiveUp],
+            Gateway::BelievePresent => vec![Trouble::GiveUp],
+            Gateway::ReadAfterStop => vec![Trouble::GiveUp, Trouble::StopGateway],
             Gateway::SendForEnded | Gateway::KeepForEnded => vec![Trouble::UserBreak],
             Gateway::TrustLeases | Gateway::FenceWithoutBarrier => vec![Trouble::Resize, Trouble::Strand],
             Gateway::NoGrace | Gateway::AgreeEarly | Gateway::GrowThoughCut | Gateway::WriteBeyondEnd => {
@@ -139,10 +140,10 @@ mod some {
             }
             Gateway::LeaveTrims => vec![Trouble::Resize, Trouble::Strand, Trouble::KillGateway],
             Gateway::ForgetTimes => vec![Trouble::KillGateway],
-            Gateway::PlanAgain => vec![Trouble::Unknown, Trouble::UnknownNames, Trouble::RepeatNames],
-            Gateway::ForgetReplies => vec![Trouble::RepeatNames, Trouble::UserBreak],
-            Gateway::OpenStale => vec![Trouble::StaleNames, Trouble::RepeatNames, Trouble::WatchLate],
-            Gateway::PurgeInUse | Gateway::WriteWithoutKey => vec![Trouble::WriteRemoved],
+            Gateway::PlanAgain => vec![Trouble::Unknown],
+            Gateway::ForgetReplies => vec![Trouble::UserBreak],
+            Gateway::OpenStale => vec![Trouble::WatchLate],
+            Gateway::PurgeInUse | Gateway::WriteWithoutKey => Vec::new(),
         }
     }
 
