@@ -66,6 +66,11 @@ impl Gateway {
         }
     }
 
+    /// Whether this gateway itself is fenced: its process ends, and another one begins under another id.
+    pub(crate) fn is_over(&self) -> bool {
+        self.fences.is_fenced
+    }
+
     /// Whether nothing of a gateway is executed any more, for certain.
     pub(crate) fn is_fenced(&self, client: ClientId) -> bool {
         if mutant!(self.options, TrustLeases) {
