@@ -101,6 +101,11 @@ impl Tree {
         self.nodes.contains_key(&node)
     }
 
+    /// All nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = Node> {
+        self.nodes.keys().copied()
+    }
+
     /// Does it; a new node gets the number `fresh`.
     pub fn apply(&mut self, op: &TreeOp, fresh: Node) -> Answer {
         match op {

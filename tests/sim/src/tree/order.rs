@@ -1,8 +1,8 @@
 //! Is there an order of the operations that explains all answers? The search goes along with the history: it keeps every
 //! state that the tree can be in, with the operations that must have happened before their answer to get there.
 //!
-//! Changes that succeed are ordered exactly. Questions, and changes that are refused, are answered by a gateway from its
-//! mirror of the tree, which may be behind: they have to be true of some moment not longer ago than that.
+//! Changes that succeed are ordered exactly. Questions, and changes that are refused or find nothing to do, are answered by
+//! a gateway from its mirror of the tree, which may be behind: they have to be true of some moment not longer ago than that.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -21,6 +21,29 @@ const MOST: usize = 20_000;
 struct Possible {
     tree: Tree,
     done: BTreeMap<u64, Answer>,
+}
+
+impl Possible {
+    /// This state, and those in which the node that an operation names is one whose number was not known.
+    fn identified(&self, op: &TreeOp) -> Vec<Possible> {
+        let mut all = vec![self.clone()];
+        let TreeOp::Link(named, _) = op else { return all };
+        if !self.tree.has(*named) {
+            all.extend(self.tree.nodes().filter(|node| *node >= UNKNOWN).map(|unknown| {
+                let mut known = self.clone();
+                known.renumber(unknown, *named);
+                known
+            }));
+        }
+        all
+    }
+
+    fn renumber(&mut self, old: Node, new: Node) {
+        self.tree.renumber(old, new);
+        for answer in self.done.values_mut().filter(|answer| answer.node == Some(old)) {
+            answer.node = Some(new);
+        }
+    }
 }
 
 /// The tree at moments of the past.
@@ -74,11 +97,10 @@ impl Order {
         let Some(op) = self.open.get(&number).cloned() else {
             return Err(format!("operation {number} on the tree was answered twice"));
         };
-        let ends = if op.changes() && answer.status == OK {
-            self.ordered(number, &op, answer)
-        } else {
-            self.mirrored(number, &op, answer, since)
-        };
+        let mut ends = self.mirrored(number, &op, answer, since);
+        if op.changes() && answer.status == OK {
+            ends.append(&mut self.ordered(number, &op, answer));
+        }
         if ends.is_empty() {
             return Err(self.contradiction(&op, answer));
         }
@@ -112,8 +134,10 @@ impl Order {
                 .iter()
                 .filter(|(number, op)| Some(**number) != without && op.changes());
             for (number, op) in open {
-                if !possible.done.contains_key(number) {
-                    let mut next = possible.clone();
+                if possible.done.contains_key(number) {
+                    continue;
+                }
+                for mut next in possible.identified(op) {
                     let answer = next.tree.apply(op, UNKNOWN | number);
                     if answer.status != OK {
                         // A change that is refused leaves no trace: it can be thought to happen later.
@@ -142,8 +166,7 @@ impl Order {
                         if possible.tree.has(new) {
                             continue;
                         }
-                        possible.tree.renumber(old, new);
-                        renumber(&mut possible.done, old, new);
+                        possible.renumber(old, new);
                     } else if answer.node.is_some() && told.node != answer.node {
                         continue;
                     }
@@ -152,10 +175,12 @@ impl Order {
                 None => {
                     let known = answer.node.is_some_and(|node| possible.tree.has(node));
                     let fresh = answer.node.filter(|_| !known).unwrap_or(UNKNOWN | number);
-                    let told = possible.tree.apply(op, fresh);
-                    let fits = answer.node.is_none() || told.node == answer.node;
-                    if told.status == OK && fits {
-                        ends.insert(possible);
+                    for mut possible in possible.identified(op) {
+                        let told = possible.tree.apply(op, fresh);
+                        let fits = answer.node.is_none() || told.node == answer.node;
+                        if told.status == OK && fits {
+                            ends.insert(possible);
+                        }
                     }
                 }
             }
@@ -192,9 +217,24 @@ impl Order {
     }
 }
 
-/// Whether a tree gives this answer. A node whose number is not known may be any.
+/// Whether a tree gives this answer and stays as it is. A node whose number is not known may be any.
 fn explains(tree: &Tree, op: &TreeOp, answer: &Answer) -> bool {
-    let told = tree.clone().apply(op, UNKNOWN);
+    let possible = Possible {
+        tree: tree.clone(),
+        done: BTreeMap::new(),
+    };
+    possible
+        .identified(op)
+        .iter()
+        .any(|possible| is_told(&possible.tree, op, answer))
+}
+
+fn is_told(tree: &Tree, op: &TreeOp, answer: &Answer) -> bool {
+    let mut after = tree.clone();
+    let told = after.apply(op, UNKNOWN);
+    if after != *tree {
+        return false;
+    }
     let same = |told: Node, given: Node| told == given || (told >= UNKNOWN && !tree.has(given));
     let nodes = match (told.node, answer.node) {
         (Some(told), Some(given)) => same(told, given),
@@ -206,12 +246,4 @@ fn explains(tree: &Tree, op: &TreeOp, answer: &Answer) -> bool {
             given.any(|(_, given)| same(*told, *given))
         });
     told.status == answer.status && nodes && entries
-}
-
-fn renumber(done: &mut BTreeMap<u64, Answer>, old: Node, new: Node) {
-    for answer in done.values_mut() {
-        if answer.node == Some(old) {
-            answer.node = Some(new);
-        }
-    }
 }

@@ -100,3 +100,43 @@ fn mirrors_may_be_behind_as_far_as_they_are_known_to_be() {
         assert_eq!(order.end(2, Now(3), since, &refused(NO_ENTRY)).is_ok(), fine);
     }
 }
+
+#[test]
+fn a_number_that_was_seen_may_be_of_what_is_under_way() {
+    let mut order = order();
+    let now = Now(1);
+    order.begin(1, create("a"));
+    order.begin(2, TreeOp::Lookup(place("a")));
+    order.end(2, now, now, &made(5)).unwrap();
+    order.begin(3, TreeOp::Link(5, place("b")));
+    order.end(3, now, now, &Answer::default()).unwrap();
+    order.begin(4, TreeOp::Link(5, place("a")));
+    order.end(4, now, now, &refused(EXISTS)).unwrap();
+    assert!(
+        order.end(1, now, now, &made(6)).is_err(),
+        "5 is there, and nothing else made it"
+    );
+}
+
+#[test]
+fn what_finds_nothing_to_do_is_answered_from_a_mirror() {
+    let (a, b) = (place("a"), place("b"));
+    let to_itself = TreeOp::Rename(a.clone(), a.clone());
+    for (op, since, fine) in [
+        (to_itself.clone(), Now(1), true),
+        (to_itself, Now(3), false),
+        (TreeOp::Rename(a.clone(), b), Now(1), false),
+    ] {
+        let mut order = order();
+        order.begin(1, create("a"));
+        order.end(1, Now(1), Now(1), &made(5)).unwrap();
+        order.begin(2, TreeOp::Remove(a.clone()));
+        order.end(2, Now(2), Now(2), &Answer::default()).unwrap();
+        order.begin(3, op.clone());
+        assert_eq!(
+            order.end(3, Now(4), since, &Answer::default()).is_ok(),
+            fine,
+            "{op:?} {since:?}"
+        );
+    }
+}
