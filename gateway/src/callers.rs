@@ -5,23 +5,24 @@
 //! its connection had nothing unread and no end. A change that comes too late all the same is kept, and sent again when its
 //! connection shows that the client is still there; of a connection that has ended nothing is sent any more.
 //!
-//! What came while this gateway was stopped for long is not looked at at all: behind it there may be an end that cannot be
-//! seen yet. Decision 0012 has the reasons, and what is not promised.
+//! What came while this gateway was stopped for long waits for such a sign before it is looked at ([`crate::stops`]).
+//! Decision 0012 has the reasons, and what is not promised.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use trivet_client::{Caller, Late, Presence};
 use trivet_core::Now;
-use trivet_core::message::STAMP_LIFE;
 
 use crate::gateway::{Clock, ConnKey, Effect, Gateway, Origin};
 use crate::options::mutant;
 use crate::session::{Ending, Ticket};
+use crate::stops::Doubt;
 
 /// Callers of operations that take longer are looked for before their operations come late.
 const LONG: Duration = Duration::from_secs(1);
-/// A connection is ended if one of its operations came late and nothing was heard of its client for this long.
+/// A connection is ended if one of its operations came late, or its input is doubted, and nothing was heard of its client
+/// for this long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is known of the client of a connection.
@@ -33,6 +34,8 @@ pub(crate) struct Attendance {
     heard: Now,
     /// The bytes that it sent and that no request was made of.
     leftover: usize,
+    /// They, or some of them, may be of a client that is gone.
+    doubt: Option<Doubt>,
     /// Its operations that are under way.
     pub ios: BTreeSet<u64>,
     /// Those that came late, why, and when that was known.
@@ -46,6 +49,7 @@ impl Attendance {
             seen: now,
             heard: now,
             leftover: 0,
+            doubt: None,
             ios: BTreeSet::new(),
             late: BTreeMap::new(),
         }
@@ -70,6 +74,41 @@ impl Attendance {
 
     pub(crate) fn has_leftover(&self) -> bool {
         self.leftover > 0
+    }
+
+    /// Whether no request is made of the `len` bytes that there are: those that are new may have come while this gateway
+    /// was `stopped`.
+    pub(crate) fn holds_back(&mut self, now: Now, len: usize, stopped: bool) -> bool {
+        let grows = len > self.leftover;
+        match &mut self.doubt {
+            None if stopped && grows => self.doubt = Some(Doubt::new(now)),
+            None => return false,
+            Some(doubt) if grows => doubt.grows(now),
+            Some(_) => {}
+        }
+        self.leftover = len;
+        true
+    }
+
+    /// Whether bytes that it sent are held back.
+    pub(crate) fn is_doubted(&self) -> bool {
+        self.doubt.is_some()
+    }
+
+    /// Ends the doubt if its host acknowledged something after `heard` that says enough. All that is here was sent before.
+    fn settle_doubt(&mut self, heard: Option<Now>) -> bool {
+        let there = self.doubt.and_then(|doubt| doubt.resolved(heard));
+        if let Some(there) = there {
+            self.doubt = None;
+            self.seen = self.seen.max(there);
+        }
+        there.is_some()
+    }
+
+    /// Since when something waits in vain for a sign of it.
+    fn silent_since(&self) -> Option<Now> {
+        let late = self.late.values().map(|(_, since)| *since);
+        late.chain(self.doubt.map(|doubt| doubt.since())).min()
     }
 
     /// An operation has ended.
@@ -106,24 +145,6 @@ impl Attendance {
 }
 
 impl Gateway {
-    /// Something happens now. A gap says that this gateway did not run: what came meanwhile may be of clients that are gone.
-    pub(crate) fn at(&mut self, clock: Clock) {
-        if clock.now.since(self.clock.now) > STAMP_LIFE {
-            self.stopped_from = Some(self.clock.now);
-        }
-        self.clock = clock;
-    }
-
-    /// Whether bytes that were not here at `quiet` came while this gateway was stopped; their connection is ended then.
-    pub(crate) fn refuses(&mut self, conn: ConnKey, quiet: Now, out: &mut Vec<Effect>) -> bool {
-        let refused = self.stopped_from.is_some_and(|from| quiet <= from);
-        if refused && self.connections.contains_key(&conn) {
-            let reason = "what it sent while this gateway was stopped is not executed".to_owned();
-            self.end(conn, Ending::Fault(reason), out);
-        }
-        refused
-    }
-
     /// Ends a connection.
     pub(crate) fn end(&mut self, conn: ConnKey, ending: Ending, out: &mut Vec<Effect>) {
         out.push(Effect::Close(conn, ending));
@@ -142,6 +163,7 @@ impl Gateway {
         connection.buffered = 0;
         connection.settle(self.clock.now, &mut self.memory);
         connection.attendance.late.clear();
+        connection.attendance.doubt = None;
         if mutant!(self.options, SendForEnded) {
             return self.note_open(conn);
         }
@@ -207,7 +229,10 @@ impl Gateway {
         for (presence, ios) in connection.attendance.take_seen(stood, heard) {
             self.client.seen(clock.now, &ios, presence, &mut self.from_client);
         }
-        let more = !connection.attendance.late.is_empty();
+        if connection.attendance.settle_doubt(heard) {
+            out.push(Effect::Again(conn));
+        }
+        let more = connection.attendance.silent_since().is_some();
         self.work(out);
         more
     }
@@ -216,7 +241,10 @@ impl Gateway {
     pub(crate) fn look_for_callers(&mut self, out: &mut Vec<Effect>) {
         let now = self.clock.now;
         let conns = self.connections.iter();
-        let silent = |attendance: &Attendance| attendance.late.values().any(|(_, since)| now.since(*since) >= PATIENCE);
+        let silent = |attendance: &Attendance| {
+            let since = attendance.silent_since();
+            since.is_some_and(|since| now.since(since) >= PATIENCE)
+        };
         let mut lost: Vec<ConnKey> = conns
             .filter(|(_, c)| silent(&c.attendance))
             .map(|(&conn, _)| conn)

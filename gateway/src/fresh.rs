@@ -183,7 +183,7 @@ impl Freshness {
 impl Gateway {
     /// The control plane has heard of the metadata store, or waits for an answer. Call it at least once a second.
     pub fn heard(&mut self, clock: crate::gateway::Clock, heard: &Heard, out: &mut Vec<Effect>) {
-        self.clock = clock;
+        self.at(clock);
         let mirrored = self.namespace.revision();
         self.freshness.heard(heard, mirrored);
         self.let_go(out);

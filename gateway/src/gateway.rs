@@ -320,9 +320,10 @@ impl Gateway {
         } else {
             quiet
         };
-        if self.refuses(conn, quiet, out) {
-            input.clear();
-            return 0;
+        if self.holds_back(conn, input.len(), quiet, out) {
+            self.settle(conn, Some(input.len()), out);
+            // As much may follow: the room for it grows with what is there.
+            return 2 * input.len();
         }
         let connection = self.connections.get_mut(&conn);
         let fresh = connection.map_or(0, |c| c.attendance.receives(input.len(), quiet));
@@ -464,9 +465,11 @@ impl Gateway {
         self.work(out);
     }
 
-    /// Sessions without a client are told too, for what they put off; then they go, if nothing of them is under way.
+    /// Sessions without a client are told too, for what they put off; then they go, if nothing of them is under way. Those
+    /// whose input is held back are not: what they wait for may be in it.
     fn tick_sessions(&mut self, out: &mut Vec<Effect>) {
-        let mut conns: Vec<ConnKey> = self.connections.keys().copied().collect();
+        let told = self.connections.iter().filter(|(_, c)| !c.attendance.is_doubted());
+        let mut conns: Vec<ConnKey> = told.map(|(&conn, _)| conn).collect();
         conns.sort_unstable();
         for conn in conns {
             self.with_session(conn, out, |session, desk, bytes| session.tick(desk, bytes));

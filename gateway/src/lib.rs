@@ -27,6 +27,7 @@ pub mod overview;
 mod scrub;
 pub mod session;
 pub mod status;
+mod stops;
 #[cfg(test)]
 mod test_tree;
 mod uses;

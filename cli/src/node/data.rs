@@ -195,8 +195,8 @@ impl Data {
             }
             self.links.receive_again(&mut self.reactor, clock.now, &mut self.queue);
             if let Some(front) = &mut self.front {
-                front.receive_again(clock, output!(self));
                 front.attend(clock, output!(self));
+                front.receive_again(clock, output!(self));
             }
             if self.drain_inbox(clock) {
                 return self.wind_down();

@@ -1,5 +1,7 @@
 //! Clients of the world, byte by byte: NBD with simple replies, NFS without credentials.
 
+use trivet_core::Now;
+
 use super::world::World;
 use crate::gateway::ConnKey;
 use crate::metrics::Protocol;
@@ -120,6 +122,14 @@ impl Nfs {
         self.xid += 1;
         self.repeat(world, self.xid, procedure, arguments);
         self.xid
+    }
+
+    /// The same, found only after something happened: it came after this time.
+    pub(super) fn call_after(&mut self, world: &mut World, procedure: u32, arguments: &[u8], quiet: Now) {
+        self.xid += 1;
+        let bytes = record(100_003, procedure, self.xid, arguments);
+        world.send_after(self.conn, &bytes, quiet);
+        world.run();
     }
 
     /// Sends a call with an xid that was used before.

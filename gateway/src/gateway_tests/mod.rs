@@ -15,6 +15,7 @@ mod pools;
 mod replies;
 mod scrubs;
 mod sessions;
+mod stops;
 mod usage;
 mod uses;
 mod world;

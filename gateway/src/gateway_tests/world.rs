@@ -1,7 +1,7 @@
 //! A gateway with everything around it: a metadata store in memory, one OSD that holds bytes, clients that keep what they
 //! are sent. Nothing moves before [`World::run`] does it, and each road can be held up.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -52,6 +52,8 @@ pub(super) struct World {
     pub(super) sent: BTreeMap<ConnKey, Vec<u8>>,
     pub(super) closed: Vec<(ConnKey, Ending)>,
     pub(super) pauses: Vec<bool>,
+    /// Clients of which the gateway wanted to know since somebody looked.
+    pub(super) listening: BTreeSet<ConnKey>,
     /// How often leftover input was asked for.
     pub(super) again: usize,
     /// How many times something of an object was zeroed.
@@ -112,6 +114,7 @@ impl World {
             sent: BTreeMap::new(),
             closed: Vec::new(),
             pauses: Vec::new(),
+            listening: BTreeSet::new(),
             again: 0,
             zeroed: 0,
             committed: 0,
@@ -202,7 +205,8 @@ impl World {
                     // One that has given up is no concern of ours.
                     let _ = caller.send(answer);
                 }
-                Effect::Exports(_) | Effect::Listen(_) | Effect::Fenced | Effect::ToOsd(_, Message::TickRequest) => {}
+                Effect::Listen(conn) => drop(self.listening.insert(conn)),
+                Effect::Exports(_) | Effect::Fenced | Effect::ToOsd(_, Message::TickRequest) => {}
                 other => panic!("unexpected: {other:?}"),
             }
         }
@@ -562,12 +566,33 @@ impl World {
 
     /// A client sends bytes.
     pub(super) fn send(&mut self, conn: ConnKey, bytes: &[u8]) {
+        self.send_after(conn, bytes, self.clock.now);
+    }
+
+    /// Bytes of a client are found that came after this time.
+    pub(super) fn send_after(&mut self, conn: ConnKey, bytes: &[u8], quiet: Now) {
         let mut input = self.inputs.remove(&conn).unwrap_or_default();
         input.extend_from_slice(bytes);
-        let now = self.clock.now;
         self.gateway
-            .received(self.clock, conn, &mut input, now, &mut self.effects);
+            .received(self.clock, conn, &mut input, quiet, &mut self.effects);
         self.inputs.insert(conn, input);
+    }
+
+    /// The gateway does not run for a while; returns when it ran last.
+    pub(super) fn stop(&mut self, time: Duration) -> Now {
+        let last = self.clock.now;
+        self.clock.now = last + time;
+        self.hear();
+        self.run();
+        last
+    }
+
+    /// A client's host acknowledged something after this time; whether the gateway wants to know more of it.
+    pub(super) fn hear_of(&mut self, conn: ConnKey, heard: Option<Now>) -> bool {
+        let stood = self.clock.now;
+        let more = self.gateway.attended(self.clock, conn, stood, heard, &mut self.effects);
+        self.run();
+        more
     }
 
     /// A client is gone.

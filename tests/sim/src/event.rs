@@ -53,6 +53,10 @@ pub enum Event {
     Left(Place, Life, u64),
     /// Something arrives at the kernel of one end of a connection between a user and a gateway.
     Arrive(StreamId, Side, Segment),
+    /// The kernel of the gateway's end asks whether the user's is there.
+    Probe(StreamId),
+    /// The network card of a machine that stood still hands on what came for this connection.
+    Card(StreamId),
     /// A gateway looks at one of these connections.
     Readable(Place, Life, StreamId),
     /// A user does something by itself.
@@ -200,6 +204,8 @@ impl Event {
             Event::Arrive(..) => 26,
             Event::Readable(..) => 27,
             Event::User(..) => 28,
+            Event::Probe(_) => 29,
+            Event::Card(_) => 30,
         }
     }
 
@@ -244,7 +250,7 @@ impl Event {
                 };
                 id << 32 ^ (*side as u64) << 31 ^ len as u64
             }
-            Event::Readable(_, _, id) => *id,
+            Event::Readable(_, _, id) | Event::Probe(id) | Event::Card(id) => *id,
             Event::User(user, _) => *user as u64,
             _ => 0,
         }

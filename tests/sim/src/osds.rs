@@ -362,13 +362,17 @@ impl World {
             return;
         }
         process.paused = false;
-        if let Some(since) = process.stands_since.take() {
+        let stood = process.stands_since.take();
+        if let Some(since) = stood {
             process.clock.stand(self.now.since(since));
         }
         let backlog = std::mem::take(&mut process.backlog);
         self.trace.line(self.now, format_args!("place {place} goes on"));
         for event in backlog {
             self.schedule.at(self.now, event);
+        }
+        if let Some(gateway) = self.gateway_at(place).filter(|_| stood.is_some()) {
+            self.cards_hand_on(gateway);
         }
     }
 

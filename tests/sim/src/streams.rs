@@ -1,10 +1,13 @@
 //! Connections between users and gateways: ordered streams of bytes, as TCP makes them.
 //!
 //! Both ends have a kernel that takes in what arrives, whether the process looks at it or not: a stopped gateway finds
-//! everything when it goes on, the end of a connection behind what was sent before it. Networks cut nothing out of a
-//! stream: they hold it up, or the stream ends.
+//! everything when it goes on, the end of a connection behind what was sent before it. A machine that stood still takes in
+//! what came piece by piece when it goes on. Networks cut nothing out of a stream: they hold it up, or the stream ends.
+//!
+//! The gateway's kernel asks the user's every second whether it is there; what it asks and what it hears take their time,
+//! so an answer may be older than an end that is still on its way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -23,6 +26,10 @@ pub type StreamId = u64;
 const LOOK: Duration = Duration::from_micros(20);
 /// Who was not told that the other end is gone finds out after this time at least and at most (keepalive).
 const FOUND_OUT: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(12));
+/// The gateway's kernel asks the user's this often (`cluster/reactor/src/presence.rs`).
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// What a network card has lost is sent again after this time (Linux: 200 ms at first).
+const SENT_AGAIN: Duration = Duration::from_millis(200);
 /// Bytes of a piece that is cut further.
 const LEAST_CUT: usize = 2;
 
@@ -44,6 +51,10 @@ pub enum Segment {
     Accepted,
     /// Bytes.
     Data(Bytes),
+    /// The gateway's kernel asks whether the user's is there.
+    Probe,
+    /// It is.
+    Here,
     /// Nothing follows.
     End,
     /// The connection is no more.
@@ -82,6 +93,8 @@ struct GatewayEnd {
     poked: bool,
     /// When the user's kernel was heard last.
     heard: Now,
+    /// What came while the machine stood still, and its kernel has not seen.
+    card: VecDeque<Segment>,
     closed: bool,
 }
 
@@ -322,8 +335,54 @@ impl World {
         let Some(stream) = self.streams.open.get_mut(&id) else {
             return;
         };
+        let stands = self.processes[first + stream.gateway].stands_since.is_some();
+        if stands || !stream.end.card.is_empty() {
+            return stream.end.card.push_back(segment);
+        }
+        self.take_in(id, segment);
+    }
+
+    /// The machine of a gateway goes on after it stood still.
+    pub(crate) fn cards_hand_on(&mut self, gateway: usize) {
+        for id in self.streams.of_gateway(gateway) {
+            self.schedule.at(self.now, Event::Card(id));
+        }
+    }
+
+    /// One piece after the other reaches the kernel, some after they were sent again.
+    pub(crate) fn card_hands_on(&mut self, id: StreamId) {
+        let first: Place = self.gateway_place(0);
+        let latency = self.streams.latency();
+        let lost = self.streams.random.one_in(8);
+        let Some(stream) = self.streams.open.get_mut(&id) else {
+            return;
+        };
+        if self.processes[first + stream.gateway].stands_since.is_some() {
+            return;
+        }
+        let Some(segment) = stream.end.card.pop_front() else {
+            return;
+        };
+        if !stream.end.card.is_empty() {
+            let later = if lost { latency + SENT_AGAIN } else { latency };
+            self.schedule.at(self.now + later, Event::Card(id));
+        }
+        self.take_in(id, segment);
+    }
+
+    /// The kernel of a gateway's machine takes in what arrived.
+    fn take_in(&mut self, id: StreamId, segment: Segment) {
+        let first: Place = self.gateway_place(0);
+        let Some(stream) = self.streams.open.get_mut(&id) else {
+            return;
+        };
         let process = &self.processes[first + stream.gateway];
-        if stream.end.closed || !process.alive || stream.end.life.is_some_and(|life| life != process.life) {
+        let gone = !process.alive || stream.end.life.is_some_and(|life| life != process.life);
+        if matches!(segment, Segment::Here) {
+            stream.end.heard = self.now;
+            return;
+        }
+        if stream.end.closed || gone {
             stream.end.closed = true;
             return self.leave(id, Side::User, Leave::Reset);
         }
@@ -331,12 +390,26 @@ impl World {
             Segment::Open => {
                 stream.end.life = Some(process.life);
                 self.pass(id, Side::User, Segment::Accepted);
+                let phase = self.streams.random.duration(Duration::ZERO..=PROBE_EVERY);
+                self.schedule.at(self.now + phase, Event::Probe(id));
             }
             Segment::Data(bytes) => stream.end.inbox.extend_from_slice(&bytes),
             Segment::End | Segment::Reset => stream.end.ended = true,
-            Segment::Accepted => {}
+            Segment::Accepted | Segment::Probe | Segment::Here => {}
         }
         self.poke(id);
+    }
+
+    /// The gateway's kernel asks whether the user's is there, though its process may be stopped.
+    pub(crate) fn probe(&mut self, id: StreamId) {
+        let first: Place = self.gateway_place(0);
+        let Some(stream) = self.streams.open.get(&id).filter(|stream| !stream.end.closed) else {
+            return;
+        };
+        if self.processes[first + stream.gateway].stands_since.is_none() {
+            self.pass(id, Side::User, Segment::Probe);
+        }
+        self.schedule.at(self.now + PROBE_EVERY, Event::Probe(id));
     }
 
     fn arrive_at_user(&mut self, id: StreamId, segment: Segment) {
@@ -355,7 +428,8 @@ impl World {
                 self.streams.forget_if_over(id);
                 self.user_lost(user, path);
             }
-            Segment::Open => {}
+            Segment::Probe => self.pass(id, Side::Gateway, Segment::Here),
+            Segment::Open | Segment::Here => {}
         }
     }
 
@@ -417,14 +491,10 @@ impl World {
 
     /// Whether a connection has no end that the gateway's kernel knows of; and when the user's kernel was heard last, unless
     /// there is something to read.
-    pub(crate) fn heard_of(&mut self, gateway: usize, key: ConnKey) -> Option<(bool, Option<Now>)> {
+    pub(crate) fn heard_of(&self, gateway: usize, key: ConnKey) -> Option<(bool, Option<Now>)> {
         let id = self.streams.by_key(gateway, key)?;
-        let cut = self.streams.held_until(id, self.now).is_some();
-        let stream = self.streams.open.get_mut(&id)?;
-        if !cut && !stream.user_closed {
-            stream.end.heard = self.now;
-        }
-        let heard = Some(stream.end.heard).filter(|_| stream.end.inbox.is_empty() && !stream.end.ended);
-        Some((!stream.end.ended, heard))
+        let end = &self.streams.open.get(&id)?.end;
+        let heard = Some(end.heard).filter(|_| end.inbox.is_empty() && !end.ended);
+        Some((!end.ended, heard))
     }
 }

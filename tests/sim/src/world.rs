@@ -340,6 +340,8 @@ impl World {
             Event::Exile(exile) => self.begin_exile(*exile),
             Event::Season => self.season(),
             Event::Arrive(id, to, segment) => self.arrive(id, to, segment),
+            Event::Probe(id) => self.probe(id),
+            Event::Card(id) => self.card_hands_on(id),
             Event::User(user, event) => self.user_acts(user, event),
             Event::Chores => self.chores(),
             _ => {}

@@ -1,0 +1,164 @@
+//! Requests that came while the gateway was stopped wait until their client was heard of, or go with it.
+
+use std::time::Duration;
+
+use trivet_core::Now;
+use trivet_core::message::STAMP_LIFE;
+
+use super::clients::{Nfs, good, nbd, opaque, words, write};
+use super::world::World;
+use crate::gateway::ConnKey;
+use crate::metrics::Protocol;
+use crate::session::Ending;
+
+const STOP: Duration = Duration::from_secs(12);
+const MILLI: Duration = Duration::from_millis(1);
+/// A sign of a client that came later than this proves that it was there meanwhile.
+const ROUND: Duration = Duration::from_millis(500);
+
+/// A world with an image and a client that has it open, which sent a write of `fill` while the gateway was stopped.
+fn asked_meanwhile(fill: u8) -> (World, ConnKey) {
+    let mut world = World::default();
+    world.image("vm", 1 << 20);
+    let conn = nbd(&mut world, "vm");
+    let last = world.stop(STOP);
+    world.send_after(conn, &write(0, 4096, fill), last);
+    world.run();
+    (world, conn)
+}
+
+fn later(world: &World, time: Duration) -> Option<Now> {
+    Some(world.clock.now + time)
+}
+
+#[test]
+fn a_client_that_waited_is_served_when_it_was_heard_of() {
+    let (mut world, conn) = asked_meanwhile(1);
+    assert!(world.listening.contains(&conn) && world.waiting_ops() == 0);
+    assert!(world.take(conn).is_empty() && world.closed.is_empty());
+    // Answers to what was asked before the last byte came.
+    for heard in [None, later(&world, Duration::ZERO), later(&world, ROUND)] {
+        assert!(world.hear_of(conn, heard));
+        assert!(world.take(conn).is_empty());
+    }
+    let heard = later(&world, ROUND + MILLI);
+    world.pass(Duration::from_secs(1));
+    assert!(!world.hear_of(conn, heard));
+    assert_eq!(world.take(conn), good(0));
+    // From now on everything is as ever.
+    world.send(conn, &write(4096, 4096, 2));
+    assert_eq!(world.take(conn), good(4096));
+}
+
+#[test]
+fn what_comes_behind_it_waits_too_and_has_to_be_heard_of() {
+    let (mut world, conn) = asked_meanwhile(1);
+    let first = later(&world, ROUND + MILLI);
+    world.pass(ROUND);
+    world.send(conn, &write(4096, 4096, 2));
+    let second = later(&world, ROUND + MILLI);
+    world.pass(Duration::from_secs(2));
+    assert!(world.hear_of(conn, first), "that is older than the second write");
+    assert!(world.take(conn).is_empty());
+    assert!(!world.hear_of(conn, second));
+    assert_eq!(world.take(conn), [good(0), good(4096)].concat());
+}
+
+#[test]
+fn nothing_is_made_of_it_if_an_end_shows_up() {
+    let (mut world, conn) = asked_meanwhile(1);
+    let image = world.mirror().resolve(b"vm").unwrap();
+    world.pass(Duration::from_secs(1));
+    world.leave(conn);
+    let heard = later(&world, Duration::ZERO);
+    assert!(!world.hear_of(conn, heard));
+    world.pass(Duration::from_secs(5));
+    assert_eq!((world.objects(image), world.gateway.sessions()), (0, 0));
+}
+
+#[test]
+fn a_client_of_which_nothing_is_heard_is_given_up() {
+    let (mut world, conn) = asked_meanwhile(1);
+    world.pass(Duration::from_secs(9));
+    assert!(world.hear_of(conn, None) && world.closed.is_empty());
+    world.pass(Duration::from_secs(2));
+    let [(closed, Ending::Fault(why))] = &world.closed[..] else {
+        panic!("{:?}", world.closed);
+    };
+    assert!(*closed == conn && why.contains("nothing was heard"), "{why}");
+    let image = world.mirror().resolve(b"vm").unwrap();
+    assert_eq!(world.objects(image), 0);
+}
+
+#[test]
+fn names_and_opens_wait_as_well() {
+    let mut world = World::default();
+    world.image("vm", 1 << 20);
+    let (nfs, target) = (Nfs::mount(&mut world), world.connect(Protocol::Iscsi));
+    let mut nfs = nfs;
+    let last = world.stop(STOP);
+    let create = [opaque(&nfs.root), opaque(b"new"), words(&[1, 0, 0, 0, 0, 0, 0])].concat();
+    nfs.call_after(&mut world, 8, &create, last);
+    world.send_after(target, &super::freshness::login("vm"), last);
+    world.run();
+    let exists = |world: &World| world.mirror().resolve(b"new").is_ok();
+    assert!(!exists(&world) && world.take(target).is_empty());
+    let heard = later(&world, ROUND + MILLI);
+    world.pass(Duration::from_secs(1));
+    for conn in [nfs.conn, target] {
+        assert!(!world.hear_of(conn, heard));
+    }
+    assert!(exists(&world));
+    assert_eq!(world.take(target)[36..38], [0, 0], "logged in");
+}
+
+#[test]
+fn requests_that_came_before_a_stop_wait_with_those_behind_them() {
+    let mut world = World::default();
+    world.image("vm", 1 << 20);
+    let conn = nbd(&mut world, "vm");
+    let (first, second) = (write(0, 4096, 1), write(4096, 4096, 2));
+    world.send(conn, &first[..100]);
+    let last = world.stop(STOP);
+    world.send_after(conn, &[&first[100..], &second].concat(), last);
+    world.run();
+    assert_eq!(world.waiting_ops(), 0);
+    let heard = later(&world, ROUND + MILLI);
+    world.pass(Duration::from_secs(1));
+    world.hear_of(conn, heard);
+    assert_eq!(world.take(conn), [good(0), good(4096)].concat());
+}
+
+#[test]
+fn a_stop_shorter_than_stamps_live_is_none() {
+    let mut world = World::default();
+    world.image("vm", 1 << 20);
+    let conn = nbd(&mut world, "vm");
+    let last = world.stop(STAMP_LIFE);
+    world.send_after(conn, &write(0, 4096, 1), last);
+    assert_eq!(world.take(conn), good(0));
+}
+
+#[test]
+fn sessions_do_not_miss_what_is_held_back() {
+    let mut world = World::default();
+    world.image("vm", 1 << 20);
+    let conn = world.connect(Protocol::Iscsi);
+    world.send(conn, &super::freshness::login("vm"));
+    world.take(conn);
+    // It is pinged, and answers while the gateway is stopped for longer than an answer may take.
+    world.pass(Duration::from_secs(16));
+    let ping = world.take(conn);
+    assert_eq!(ping[0], 0x20, "a NOP-In");
+    let last = world.stop(STOP);
+    let mut answer = [&[0x40, 0x80][..], &[0; 46]].concat();
+    answer[16..20].fill(0xff);
+    answer[20..24].copy_from_slice(&ping[20..24]);
+    world.send_after(conn, &answer, last);
+    let heard = later(&world, ROUND + MILLI);
+    world.pass(Duration::from_secs(2));
+    assert!(world.closed.is_empty(), "{:?}", world.closed);
+    world.hear_of(conn, heard);
+    world.pass(Duration::from_secs(2));
+    assert!(world.closed.is_empty(), "{:?}", world.closed);
+}
