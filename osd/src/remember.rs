@@ -26,28 +26,45 @@ const GROWTH: usize = 2;
 /// Clients that a deliberate bug remembers.
 const REMEMBERED: usize = 8;
 
+/// What an object has room for beside what runs on it.
+enum Room {
+    /// Any operation.
+    Any,
+    /// Its list is crowded, and so long when all that runs is part of it.
+    Crowded(usize),
+}
+
+impl Room {
+    /// Whether there is room for the operation.
+    fn takes(&self, lane: &Lane, op: &Op) -> bool {
+        let Room::Crowded(after) = self else { return true };
+        let is_next = lane.known_below(op) == op.id.sequence;
+        after + GROWTH <= CROWDED || is_next && *after < MAX_OPS
+    }
+}
+
 impl Osd {
-    /// Whether the object can remember an operation that begins now.
-    pub(crate) fn has_room_to_remember(&self, object: ObjectId, lane: &Lane, op: &Op) -> bool {
+    /// The test whether the object can remember an operation that begins now.
+    pub(crate) fn room_to_remember<'a>(&'a self, object: ObjectId, lane: &'a Lane) -> impl Fn(&Op) -> bool + 'a {
+        let room = self.room(object, lane);
+        // What is part of the object already is only answered.
+        move |op| room.takes(lane, op) || self.store.executed(object, op.id) || mutant!(self.options, ForgetClients)
+    }
+
+    fn room(&self, object: ObjectId, lane: &Lane) -> Room {
         let growing = lane
             .running
             .iter()
             .filter(|running| running.op.action.is_mutation())
             .count();
         if self.store.remembered(object) + GROWTH * (growing + 1) <= CROWDED {
-            return true;
+            return Room::Any;
         }
-        // What is part of the object already is only answered.
-        if self.store.executed(object, op.id) {
-            return true;
-        }
-        let list = self.list_of(object, lane);
         let unversioned = lane
             .running
             .iter()
             .filter(|running| matches!(running.stage, Stage::Merging(_)));
-        let room = room(&list, lane, op, unversioned.count());
-        room || mutant!(self.options, ForgetClients)
+        Room::Crowded(self.list_of(object, lane).len() + GROWTH * unversioned.count())
     }
 
     /// What the mutation of a running operation makes of the list; none if somebody would be forgotten for it.
@@ -110,13 +127,6 @@ impl Osd {
     fn is_fenced(&self, client: ClientId) -> bool {
         !self.map.clients.contains_key(&client)
     }
-}
-
-/// Whether a list has room for an operation, beside others that are on their way to it.
-fn room(list: &[OpId], lane: &Lane, op: &Op, others: usize) -> bool {
-    let after = list.len() + GROWTH * others;
-    let is_next = lane.known_below(op) == op.id.sequence;
-    after + GROWTH <= CROWDED || is_next && after < MAX_OPS
 }
 
 /// Whether a client says that it has the answers to everything that a list remembers of it: it will not repeat that.
@@ -182,7 +192,6 @@ mod tests {
     #[test]
     fn in_a_crowded_list_only_the_next_of_a_client_runs() {
         let lane = Lane::default();
-        let list = |len: usize| (0..len as u64).map(|client| id(100 + client, 7)).collect::<Vec<_>>();
         // Entries, others on their way, the operation before it without an answer (0: none), whether it runs.
         let table = [
             (0, 0, 5, true),
@@ -196,8 +205,9 @@ mod tests {
             (MAX_OPS, 0, 0, false),
         ];
         for (len, others, previous, runs) in table {
+            let room = Room::Crowded(len + GROWTH * others);
             assert_eq!(
-                room(&list(len), &lane, &op(1, 9, previous), others),
+                room.takes(&lane, &op(1, 9, previous)),
                 runs,
                 "{len} {others} {previous}"
             );

@@ -487,13 +487,16 @@ impl Osd {
 
     fn take_startable(&mut self, id: PgId, object: ObjectId) -> Option<(ClientId, Op)> {
         let lane = self.pgs.get(&id)?.lanes.get(&object)?;
-        let index = lane.startable(|op| self.has_room_to_remember(object, lane, op))?;
+        if lane.waiting.is_empty() {
+            return None;
+        }
+        let index = lane.startable(self.room_to_remember(object, lane))?;
         self.pgs.get_mut(&id)?.lanes.get_mut(&object)?.waiting.remove(index)
     }
 
     fn can_remember(&self, id: PgId, object: ObjectId, op: &Op) -> bool {
         let lane = self.pgs.get(&id).and_then(|pg| pg.lanes.get(&object));
-        lane.is_none_or(|lane| self.has_room_to_remember(object, lane, op))
+        lane.is_none_or(|lane| self.room_to_remember(object, lane)(op))
     }
 
     pub(crate) fn drop_if_idle(&mut self, id: PgId, object: ObjectId) {
