@@ -5,7 +5,7 @@
 //! its connection had nothing unread and no end. A change that comes too late all the same is kept, and sent again when its
 //! connection shows that the client is still there; of a connection that has ended nothing is sent any more.
 //!
-//! What came while this gateway was stopped for long waits for such a sign before it is looked at ([`crate::stops`]).
+//! What comes when this gateway was stopped for long waits for such a sign before it is looked at ([`crate::stops`]).
 //! Decision 0012 has the reasons, and what is not promised.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +19,7 @@ use crate::options::mutant;
 use crate::session::{Ending, Ticket};
 use crate::stops::Doubt;
 
-/// Callers of operations that take longer are looked for before their operations come late.
+/// Callers of operations that take longer are looked for before their operations come late, and those in doubt.
 const LONG: Duration = Duration::from_secs(1);
 /// A connection is ended if one of its operations came late, or its input is doubted, and nothing was heard of its client
 /// for this long.
@@ -34,7 +34,7 @@ pub(crate) struct Attendance {
     heard: Now,
     /// The bytes that it sent and that no request was made of.
     leftover: usize,
-    /// They, or some of them, may be of a client that is gone.
+    /// They, and what is under way, may be of a client that is gone.
     doubt: Option<Doubt>,
     /// Its operations that are under way.
     pub ios: BTreeSet<u64>,
@@ -76,33 +76,36 @@ impl Attendance {
         self.leftover > 0
     }
 
-    /// Whether no request is made of the `len` bytes that there are: those that are new may have come while this gateway
-    /// was `stopped`.
-    pub(crate) fn holds_back(&mut self, now: Now, len: usize, stopped: bool) -> bool {
-        let grows = len > self.leftover;
+    /// It may be gone, and bytes of it still come.
+    pub(crate) fn doubt(&mut self, now: Now) {
         match &mut self.doubt {
-            None if stopped && grows => self.doubt = Some(Doubt::new(now)),
-            None => return false,
-            Some(doubt) if grows => doubt.grows(now),
-            Some(_) => {}
+            Some(doubt) => doubt.grows(now),
+            None => self.doubt = Some(Doubt::new(now)),
+        }
+    }
+
+    /// Whether no request is made of the `len` bytes that there are.
+    pub(crate) fn holds_back(&mut self, now: Now, len: usize) -> bool {
+        let Some(doubt) = &mut self.doubt else { return false };
+        if len > self.leftover {
+            doubt.grows(now);
         }
         self.leftover = len;
         true
     }
 
-    /// Whether bytes that it sent are held back.
+    /// Whether bytes that it sends are held back.
     pub(crate) fn is_doubted(&self) -> bool {
         self.doubt.is_some()
     }
 
-    /// Ends the doubt if its host acknowledged something after `heard` that says enough. All that is here was sent before.
-    fn settle_doubt(&mut self, heard: Option<Now>) -> bool {
-        let there = self.doubt.and_then(|doubt| doubt.resolved(heard));
-        if let Some(there) = there {
-            self.doubt = None;
-            self.seen = self.seen.max(there);
-        }
-        there.is_some()
+    /// Ends the doubt if its host acknowledged something after `heard` that says enough. All that is here was sent before
+    /// the time that this returns.
+    fn settle_doubt(&mut self, heard: Option<Now>) -> Option<Now> {
+        let there = self.doubt.and_then(|doubt| doubt.resolved(heard))?;
+        self.doubt = None;
+        self.seen = self.seen.max(there);
+        Some(there)
     }
 
     /// Since when something waits in vain for a sign of it.
@@ -226,10 +229,14 @@ impl Gateway {
         let Some(connection) = self.connections.get_mut(&conn) else {
             return false;
         };
-        for (presence, ios) in connection.attendance.take_seen(stood, heard) {
-            self.client.seen(clock.now, &ios, presence, &mut self.from_client);
+        let attendance = &mut connection.attendance;
+        let settled = attendance.settle_doubt(heard);
+        if !attendance.is_doubted() {
+            for (presence, ios) in attendance.take_seen(stood, settled.or(heard)) {
+                self.client.seen(clock.now, &ios, presence, &mut self.from_client);
+            }
         }
-        if connection.attendance.settle_doubt(heard) {
+        if settled.is_some() {
             out.push(Effect::Again(conn));
         }
         let more = connection.attendance.silent_since().is_some();
@@ -257,7 +264,7 @@ impl Gateway {
         let is_long = |io: &u64| self.io_start(*io).is_some_and(|started| now.since(started) >= LONG);
         let conns = self.connections.iter();
         let mut waiting: Vec<ConnKey> = conns
-            .filter(|(_, c)| c.attendance.ios.iter().any(is_long))
+            .filter(|(_, c)| c.attendance.is_doubted() || c.attendance.ios.iter().any(is_long))
             .map(|(&conn, _)| conn)
             .collect();
         waiting.sort_unstable();

@@ -110,6 +110,18 @@ impl Freshness {
         (self.highest, self.went_back) = (0, None);
     }
 
+    /// This gateway's clock stood still for so long, until just now: what it says is older is older by that.
+    pub(crate) fn stood_still(&mut self, time: Duration) {
+        let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        // What was before this clock began is not known at all.
+        let earlier = |at: Now| at.0.checked_sub(time).map(Now);
+        self.as_of = self.as_of.and_then(earlier);
+        self.ahead = std::mem::take(&mut self.ahead)
+            .into_iter()
+            .filter_map(|(revision, asked)| Some((revision, earlier(asked)?)))
+            .collect();
+    }
+
     /// The mirror has this commit now.
     pub(crate) fn mirror_moved(&mut self, mirrored: Revision) {
         if let Some((from, to)) = self.went_back {

@@ -178,8 +178,8 @@ pub struct Gateway {
     ios: HashMap<u64, Io>,
     /// When sessions asked for changes that are not answered.
     pub(crate) changing: BTreeMap<(ConnKey, Ticket), Now>,
-    /// When this gateway ran last before it was stopped for long.
-    pub(crate) stopped_from: Option<Now>,
+    /// When this gateway went on after it was stopped for long.
+    pub(crate) woke: Option<Now>,
     /// Requests that sessions left and nobody has looked at yet.
     requests: Vec<(Ticket, Request)>,
     /// Answers that wait for their sessions.
@@ -221,7 +221,7 @@ impl Gateway {
             connections: HashMap::new(),
             ios: HashMap::new(),
             changing: BTreeMap::new(),
-            stopped_from: None,
+            woke: None,
             requests: Vec::new(),
             answers: VecDeque::new(),
             answered: Vec::new(),
@@ -288,7 +288,7 @@ impl Gateway {
             protocol,
             local,
             paused: false,
-            attendance: Attendance::new(clock.now),
+            attendance: self.new_attendance(),
             open: None,
             opening: None,
             account: Account::default(),
@@ -320,7 +320,7 @@ impl Gateway {
         } else {
             quiet
         };
-        if self.holds_back(conn, input.len(), quiet, out) {
+        if self.holds_back(conn, input.len(), out) {
             self.settle(conn, Some(input.len()), out);
             // As much may follow: the room for it grows with what is there.
             return 2 * input.len();
@@ -569,6 +569,7 @@ impl Gateway {
                         }
                     }
                     trivet_client::Effect::Done(ticket, result) => self.io_ended(ticket, result, out),
+                    trivet_client::Effect::Stood(time) => self.stood_still(time),
                 }
             }
             let Some((conn, ticket, finished)) = self.answers.pop_front() else {

@@ -1,8 +1,11 @@
-//! What came while this gateway was stopped.
+//! What comes after this gateway was stopped.
 //!
 //! Behind it there may be an end that is still on its way: its client turned to another gateway, repeated all of it there
 //! and wrote something newer. So nothing is made of it until the client has been heard of a round trip after the last of
 //! it; an end that shows up meanwhile takes it along. A client that waited patiently is served on and notices a delay.
+//!
+//! A process that was stopped sees it by its own clock. That of a virtual machine stands still with it; then the clock of an
+//! OSD tells, which is asked four times a second, and before its answer is here the OSDs refuse changes as outdated.
 //! Decision 0012 has the reasons.
 
 use std::time::Duration;
@@ -10,7 +13,9 @@ use std::time::Duration;
 use trivet_core::Now;
 use trivet_core::message::STAMP_LIFE;
 
+use crate::callers::Attendance;
 use crate::gateway::{Clock, ConnKey, Effect, Gateway};
+use crate::options::mutant;
 
 /// A client's host that acknowledges something this long after an event answers what was sent after that event, and every
 /// end that it had sent before has come: round trips are shorter, and what was lost once was sent again (Linux: after
@@ -48,23 +53,48 @@ impl Doubt {
 }
 
 impl Gateway {
-    /// Something happens now. A gap says that this gateway did not run: what came meanwhile may be of clients that are gone.
+    /// Something happens now. A gap says that this gateway did not run.
     pub(crate) fn at(&mut self, clock: Clock) {
-        if clock.now.since(self.clock.now) > STAMP_LIFE {
-            self.stopped_from = Some(self.clock.now);
-        }
+        let stopped = clock.now.since(self.clock.now) > STAMP_LIFE;
         self.clock = clock;
+        if stopped {
+            self.doubt_all();
+        }
     }
 
-    /// Whether nothing is made of a connection's input, `len` bytes by now, what is new of them later than `quiet`:
-    /// it may have come while this gateway was stopped.
-    pub(crate) fn holds_back(&mut self, conn: ConnKey, len: usize, quiet: Now, out: &mut Vec<Effect>) -> bool {
-        let stopped = self.stopped_from.is_some_and(|from| quiet <= from);
+    /// The clock of an OSD went on for so much longer than this gateway's, lately.
+    pub(crate) fn stood_still(&mut self, time: Duration) {
+        self.freshness.stood_still(time);
+        self.doubt_all();
+    }
+
+    /// It was stopped until now: clients that are connected may be gone.
+    fn doubt_all(&mut self) {
+        if mutant!(self.options, ReadAfterStop) {
+            return;
+        }
+        self.woke = Some(self.clock.now);
+        let standing = self.connections.values_mut().filter(|connection| !connection.gone);
+        standing.for_each(|connection| connection.attendance.doubt(self.clock.now));
+    }
+
+    /// What is known of a client that connects now. It may have asked for that while this gateway was stopped.
+    pub(crate) fn new_attendance(&self) -> Attendance {
+        let now = self.clock.now;
+        let mut attendance = Attendance::new(now);
+        if self.woke.is_some_and(|woke| now.since(woke) <= ROUND) {
+            attendance.doubt(now);
+        }
+        attendance
+    }
+
+    /// Whether nothing is made of a connection's input, `len` bytes by now.
+    pub(crate) fn holds_back(&mut self, conn: ConnKey, len: usize, out: &mut Vec<Effect>) -> bool {
         let now = self.clock.now;
         let Some(connection) = self.connections.get_mut(&conn) else {
             return false;
         };
-        if connection.gone || !connection.attendance.holds_back(now, len, stopped) {
+        if connection.gone || !connection.attendance.holds_back(now, len) {
             return false;
         }
         out.push(Effect::Listen(conn));

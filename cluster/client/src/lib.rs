@@ -13,6 +13,7 @@
 mod dispatch;
 mod job;
 mod mutant;
+mod pace;
 mod split;
 mod stamps;
 mod sweep;
@@ -20,17 +21,19 @@ mod turns;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
 use trivet_core::kv::{Event, Notice, Revision};
 use trivet_core::map::ClusterMap;
 use trivet_core::message::{LIST_LIMIT, Message, OpDone, OpError, OpValue};
-use trivet_core::{ClientId, Epoch, ImageId, Now, Numbering, OsdId, PoolId, keys};
+use trivet_core::{ClientId, Epoch, ImageId, Now, Numbering, OsdId, PoolId, Tick, keys};
 
 use dispatch::{Dispatcher, Pending};
 use job::Job;
 use mutant::mutant;
+use pace::Pace;
 use stamps::ASK_EVERY;
 use turns::Turns;
 
@@ -92,6 +95,8 @@ pub enum Effect {
     Done(Ticket, Result<Vec<Bytes>, IoError>),
     /// A change was not executed for now: its caller has to be seen after this instant.
     Late(Ticket, Late),
+    /// The clock of this node stood still for so long at least, until just now: that of an OSD went on.
+    Stood(Duration),
 }
 
 /// Why a change came too late.
@@ -115,6 +120,7 @@ pub struct Client {
     pending: BTreeMap<u64, Pending>,
     /// When OSDs were asked for their clocks last.
     asked_clocks: Now,
+    pace: Pace,
 }
 
 impl Client {
@@ -131,6 +137,7 @@ impl Client {
             turns: Turns::default(),
             pending: BTreeMap::new(),
             asked_clocks: Now(0),
+            pace: Pace::default(),
         }
     }
 
@@ -228,13 +235,20 @@ impl Client {
     /// Takes a message from an OSD.
     pub fn message(&mut self, now: Now, from: OsdId, message: Message, out: &mut Vec<Effect>) {
         match message {
-            Message::Tick(tick) => self.dispatcher.stamps.heard(now, from, tick),
+            Message::Tick(tick) => self.clock(now, from, (tick, true), out),
             Message::OpDone(done) => {
-                self.dispatcher.stamps.heard(now, from, done.tick);
+                self.clock(now, from, (done.tick, false), out);
                 self.op_done(now, from, done, out);
             }
             _ => {}
         }
+    }
+
+    /// An OSD says what its clock is, asked or not.
+    fn clock(&mut self, now: Now, from: OsdId, (tick, asked): (Tick, bool), out: &mut Vec<Effect>) {
+        self.dispatcher.stamps.heard(now, from, tick);
+        let stood = self.pace.heard(now, from, tick, asked);
+        out.extend(stood.map(Effect::Stood));
     }
 
     fn op_done(&mut self, now: Now, from: OsdId, done: OpDone, out: &mut Vec<Effect>) {
@@ -349,8 +363,10 @@ impl Client {
         self.take_turns(now, out);
         if now.since(self.asked_clocks) >= ASK_EVERY {
             self.asked_clocks = now;
-            let osds = self.dispatcher.map.osds.keys();
-            out.extend(osds.map(|&osd| Effect::Send(osd, Message::TickRequest)));
+            for &osd in self.dispatcher.map.osds.keys() {
+                self.pace.asked(now, osd);
+                out.push(Effect::Send(osd, Message::TickRequest));
+            }
         }
     }
 

@@ -162,3 +162,45 @@ fn sessions_do_not_miss_what_is_held_back() {
     world.pass(Duration::from_secs(2));
     assert!(world.closed.is_empty(), "{:?}", world.closed);
 }
+
+#[test]
+fn an_osd_tells_a_machine_that_it_stood_still() {
+    let mut world = World::default();
+    world.image("vm", 1 << 20);
+    world.show_osd();
+    let conn = nbd(&mut world, "vm");
+    world.pass(Duration::from_secs(1));
+    world.hear_clock();
+    world.send(conn, &write(0, 4096, 1));
+    assert_eq!(world.take(conn), good(0));
+    world.stood += 12_000_000_000;
+    world.hear_clock();
+    // Late, perhaps; nor is anything opened until the metadata store has answered.
+    world.send(conn, &write(4096, 4096, 2));
+    let target = world.connect(Protocol::Iscsi);
+    world.send(target, &super::freshness::login("vm"));
+    world.run();
+    assert_eq!(world.waiting_ops(), 0);
+    let heard = later(&world, ROUND + MILLI);
+    for conn in [conn, target] {
+        world.hear_of(conn, heard);
+    }
+    assert_eq!(world.take(conn), good(4096));
+    assert!(world.take(target).is_empty(), "the mirror may be 12 s old");
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.take(target)[36..38], [0, 0], "logged in");
+}
+
+#[test]
+fn who_connects_just_afterwards_has_to_be_heard_of() {
+    let mut world = World::default();
+    world.image("vm", 1 << 20);
+    world.stop(STOP);
+    let target = world.connect(Protocol::Iscsi);
+    world.send(target, &super::freshness::login("vm"));
+    assert!(world.take(target).is_empty());
+    let heard = later(&world, ROUND + MILLI);
+    world.pass(Duration::from_secs(1));
+    world.hear_of(target, heard);
+    assert_eq!(world.take(target)[36..38], [0, 0], "logged in");
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
 use trivet_api::{AdminAnswer, AdminCall, AdminError, AdminResult, CallId, ErrorKind, Status};
-use trivet_core::keys::{self, Claim, ClientState, GatewayState, Pool};
+use trivet_core::keys::{self, Claim, ClientState, GatewayState, OsdState, Pool};
 use trivet_core::kv::{Change, Compare, Event, KeyValue, Notice, Txn, TxnOutcome};
 use trivet_core::map::encode;
 use trivet_core::message::{Action, LIST_LIMIT, Message, Op, OpDone, OpError, OpValue};
@@ -62,6 +62,8 @@ pub(super) struct World {
     pub(super) committed: usize,
     pub(super) refused: usize,
     pub(super) hold_notices: bool,
+    /// For how long the gateway's clock has stood still, nanoseconds.
+    pub(super) stood: u64,
     pub(super) hold_txns: bool,
     pub(super) hold_osd: bool,
     /// Notices overtake the outcomes of their transactions.
@@ -120,6 +122,7 @@ impl World {
             committed: 0,
             refused: 0,
             hold_notices: false,
+            stood: 0,
             hold_txns: false,
             hold_osd: false,
             notices_first: false,
@@ -161,6 +164,16 @@ impl World {
             };
             self.commit(&[Change::put(keys::claim(PgId::first(POOL, number)), encode(&claim))]);
         }
+    }
+
+    /// The OSD shows itself, and is asked for its clock.
+    pub(super) fn show_osd(&mut self) {
+        let state = OsdState {
+            boot: 1,
+            size: 1 << 30,
+            address: None,
+        };
+        self.commit(&[Change::put(keys::osd_state(OSD), encode(&state))]);
     }
 
     /// A gateway shows itself, and OSDs execute operations of it.
@@ -339,6 +352,18 @@ impl World {
         self.gateway.heard(self.clock, &heard, &mut self.effects);
     }
 
+    /// What the OSD's clock shows.
+    fn tick_of_osd(&self) -> Tick {
+        Tick(self.clock.now.0 + self.stood)
+    }
+
+    /// The OSD says what its clock is.
+    pub(super) fn hear_clock(&mut self) {
+        let tick = Message::Tick(self.tick_of_osd());
+        self.gateway.message(self.clock, OSD, tick, &mut self.effects);
+        self.run();
+    }
+
     fn execute_op(&mut self) -> bool {
         if self.hold_osd {
             return false;
@@ -348,7 +373,7 @@ impl World {
             Some(error) => Err(error),
             None => Ok(self.act(op.pg, op.action)),
         };
-        let tick = Tick(self.clock.now.0);
+        let tick = self.tick_of_osd();
         let done = Message::OpDone(OpDone {
             id: op.id,
             result,

@@ -199,6 +199,8 @@ impl World {
                 }
                 Effect::Late(ticket, why) => self.came_late(index, ticket, why),
                 Effect::Done(ticket, result) => self.ended(index, ticket, result),
+                // What its callers say is true.
+                Effect::Stood(_) => {}
             }
         }
         self.client_effects = effects;

@@ -10,12 +10,14 @@ use crate::event::{Event, Life};
 use crate::random::Random;
 
 /// A clock that does not tell the true time, but goes forward.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Clock {
     /// What it showed at the true time 0.
     offset: u64,
     /// For how long it stood still so far, nanoseconds.
     stood: u64,
+    /// From when to when that was, in order.
+    stands: Vec<(Now, Now)>,
     /// Parts per million that it is slow: it shows a million minus so many for each million.
     slow: u64,
 }
@@ -26,6 +28,7 @@ impl Clock {
         Clock {
             offset: random.below(1 << 50),
             stood: 0,
+            stands: Vec::new(),
             slow: random.range(0..=2 * drift),
         }
     }
@@ -38,9 +41,25 @@ impl Clock {
         Now(self.offset + now.0 - now.0 / 1_000_000 * self.slow)
     }
 
-    /// It stood still for so long until now.
-    pub fn stand(&mut self, time: Duration) {
-        self.stood += u64::try_from(time.as_nanos()).expect("runs are short");
+    /// It stood still from then until now.
+    pub fn stand(&mut self, from: Now, now: Now) {
+        self.stood += now.0 - from.0;
+        self.stands.push((from, now));
+    }
+
+    /// The true time so many nanoseconds before `now`, times at which it stood still not counted.
+    #[must_use]
+    pub fn before(&self, now: Now, mut nanos: u64) -> Now {
+        let mut then = now.0;
+        for (from, to) in self.stands.iter().rev().filter(|(from, _)| from.0 < now.0) {
+            let ran = then.saturating_sub(to.0);
+            if nanos <= ran {
+                break;
+            }
+            nanos -= ran;
+            then = from.0;
+        }
+        Now(then.saturating_sub(nanos))
     }
 }
 
@@ -118,5 +137,30 @@ impl Process {
     #[must_use]
     pub fn doubts_lease(&self, now: Now, ttl: Duration) -> bool {
         self.lease.is_some() && now.since(self.kept) >= ttl
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_stood_still_counts_less() {
+        let mut clock = Clock::draw(&mut Random::new(1), 0);
+        clock.stand(Now(100), Now(1100));
+        clock.stand(Now(1200), Now(1500));
+        let table = [
+            (90, 50, 40),
+            (1100, 1, 99),
+            (1150, 50, 1100),
+            (1150, 60, 90),
+            (1600, 100, 1500),
+            (1600, 201, 99),
+            (1600, 400, 0),
+        ];
+        for (now, nanos, then) in table {
+            assert_eq!(clock.before(Now(now), nanos), Now(then), "{nanos} before {now}");
+        }
+        assert_eq!(clock.local(Now(1600)).since(clock.local(Now(0))).as_nanos(), 300);
     }
 }

@@ -18,7 +18,8 @@ const FILES: u64 = 5;
 const DIRECTORIES: u64 = 2;
 /// Sectors of a write to a file, and where it begins, at most.
 const LARGEST: u64 = 64;
-/// A gateway that serves names knows all that happened until so many nanoseconds ago, by its own clock, which may be slow.
+/// A gateway that serves names knows all that happened until so many nanoseconds ago, by its own clock: it may be slow, and
+/// that of a virtual machine stands still while the machine does.
 const OLDEST: u64 = 3_100_000_000;
 
 impl World {
@@ -96,9 +97,9 @@ impl World {
         }
     }
 
-    /// A gateway has answered.
-    pub(super) fn user_named(&mut self, number: u64, (begun, knew): (Now, Now), reply: &NameReply) {
-        let lately = Now(begun.0.saturating_sub(OLDEST));
+    /// A gateway has answered what was begun then, when it or one before it knew what happened until `knew`.
+    pub(super) fn user_named(&mut self, gateway: usize, number: u64, (begun, knew): (Now, Now), reply: &NameReply) {
+        let lately = self.processes[self.gateway_place(gateway)].clock.before(begun, OLDEST);
         let since = knew.max(lately);
         self.traffic.names += 1;
         let node = reply.attributes.map(|attributes| attributes.fileid);

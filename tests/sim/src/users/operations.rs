@@ -242,7 +242,7 @@ impl World {
         }
         if let Some((number, Ok(Found::Name(reply)))) = pending.tree.zip(Some(&answer)) {
             let knew = pending.knew.min(self.knows_until(gateway));
-            return self.user_named(number, (pending.since, knew), reply);
+            return self.user_named(gateway, number, (pending.since, knew), reply);
         }
         match (answer, pending.op) {
             (Err(refusal), op) => self.user_refused(user, &pending, op, &refusal),
