@@ -8,7 +8,7 @@ use trivet_core::kv::{Revision, TxnOutcome};
 use trivet_namespace::{Author, NsError, Outcome, Plan, Trace};
 
 use crate::changes::Change;
-use crate::gateway::{Effect, Gateway, Origin};
+use crate::gateway::{Effect, Gateway};
 
 /// A transaction of a change, as it was sent.
 #[derive(Debug)]
@@ -136,8 +136,7 @@ impl Gateway {
                 }
                 // An earlier question was answered where nobody heard it.
                 Some(Trace::Void) => self.change_not_executed(attempt, out),
-                // Its trace may have gone with the fence. A client repeats it elsewhere: this process ends.
-                None if self.is_over() && matches!(attempt.change.origin, Origin::Session(..)) => {}
+                // Its trace may have gone with the fence.
                 None if self.registered() != Some(attempt.author.registered) => {
                     self.finish_change(&attempt.change, Err(NsError::Unknown), out);
                 }
