@@ -65,7 +65,7 @@ pub struct Sized {
     possible: BTreeSet<Possible>,
     open: BTreeMap<u64, Open>,
     begun: u64,
-    ended: u64,
+    concluded: u64,
 }
 
 impl Sized {
@@ -81,7 +81,7 @@ impl Sized {
             possible: [whole].into(),
             open: BTreeMap::new(),
             begun: 0,
-            ended: 0,
+            concluded: 0,
         }
     }
 
@@ -93,10 +93,10 @@ impl Sized {
         (self.begun, change)
     }
 
-    /// How many changes were answered so far.
+    /// How often an answer has said so far what cannot be any more: of a change, or of a read.
     #[must_use]
-    pub fn ended(&self) -> u64 {
-        self.ended
+    pub fn concluded(&self) -> u64 {
+        self.concluded
     }
 
     /// Changes without an answer.
@@ -155,10 +155,10 @@ impl Sized {
         };
         self.possible = ends.into_iter().map(without).collect();
         self.open.remove(&number);
-        self.ended += 1;
+        self.concluded += 1;
     }
 
-    /// A block was read while no change was answered: this write, 0 for zeroes, or none where the file has ended.
+    /// A block was read while nothing was concluded: this write, 0 for zeroes, or none where the file has ended.
     ///
     /// A truncation that is under way is known to one gateway before the other: who reads through the one sees the file end
     /// where who writes through the other does not. Promised is one order of changes when they are answered, so nothing is
@@ -173,11 +173,13 @@ impl Sized {
             return Ok(());
         }
         let mut ends = self.reachable();
+        let before = ends.len();
         ends.retain(|possible| at(&possible.file) == found);
         if ends.is_empty() {
             return Err(format!("block {block} of a file is {found:?}: {}", self.describe()));
         }
         if !is_cut {
+            self.concluded += u64::from(ends.len() < before);
             self.possible = ends;
         }
         Ok(())
@@ -273,7 +275,14 @@ mod tests {
         let mut file = Sized::new(ImageId(1));
         let written = asked(&mut file, write(1, true));
         file.read(1, Some(0)).unwrap();
+        let concluded = file.concluded();
+        file.read(0, Some(0)).unwrap();
+        assert_eq!(file.concluded(), concluded);
         file.read(1, Some(written)).unwrap();
+        assert!(
+            file.concluded() > concluded,
+            "who read meanwhile may have seen what was before"
+        );
         assert!(file.read(1, Some(0)).is_err());
         let cut = asked(&mut file, |_| Change::Resize(1));
         assert!(file.read(1, None).is_ok() && file.read(1, Some(written)).is_ok());

@@ -38,8 +38,8 @@ pub enum SizedOp {
     Read {
         /// Which.
         block: u64,
-        /// So many changes had been answered before.
-        ended: u64,
+        /// So often something had been concluded before.
+        concluded: u64,
         /// The commit that wrote the file's inode last, if the gateways that may be asked knew that.
         revision: Option<Revision>,
     },
@@ -129,7 +129,7 @@ impl World {
         };
         let read = SizedOp::Read {
             block,
-            ended: self.sized.ended(),
+            concluded: self.sized.concluded(),
             revision: self
                 .inode_written()
                 .filter(|revision| self.is_known_to(user, *revision)),
@@ -146,8 +146,15 @@ impl World {
                 self.sized.refuse(number);
                 Ok(())
             }
-            (SizedOp::Read { block, ended, revision }, Ok(Found::Data(data))) => {
-                let is_certain = self.sized.ended() == ended && self.inode_written() == revision;
+            (
+                SizedOp::Read {
+                    block,
+                    concluded,
+                    revision,
+                },
+                Ok(Found::Data(data)),
+            ) => {
+                let is_certain = self.sized.concluded() == concluded && self.inode_written() == revision;
                 self.sized_read(block, &data, is_certain)
             }
             (SizedOp::Read { .. }, Err(Refusal::Io)) if self.may_fail(IoError::Damaged, Action::Read, since) => Ok(()),
