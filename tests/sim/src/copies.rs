@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use trivet_core::message::{Action, Message, Op, OpValue};
-use trivet_core::{ClientId, ObjectId, OpId, OsdId, PgId};
+use trivet_core::{ClientId, ObjectId, OpId, OsdId, PgId, UNITS_PER_OBJECT, UnitMask};
 use trivet_osd::Osd;
 use trivet_store::api::Output;
 use trivet_store::{State, Store};
@@ -27,8 +27,24 @@ const TRIED: u64 = 300;
 struct Asked {
     pg: PgId,
     object: ObjectId,
-    /// It leaves a trace, whatever was there before.
-    writes: bool,
+    /// The units of which it leaves nothing; none where it writes, and leaves a trace whatever was there before.
+    empties: Option<UnitMask>,
+}
+
+impl Asked {
+    fn of(op: &Op) -> Option<Asked> {
+        let object = op.action.object().filter(|_| op.action.is_mutation())?;
+        let empties = match op.action {
+            Action::Zero { offset, len, .. } => Some(UnitMask::touched(offset, len)),
+            Action::Remove { .. } => Some(UnitMask::range(0, UNITS_PER_OBJECT)),
+            _ => None,
+        };
+        Some(Asked {
+            pg: op.pg,
+            object,
+            empties,
+        })
+    }
 }
 
 /// What the checker has to know, and how much it checked.
@@ -53,16 +69,8 @@ impl Copies {
         for id in over {
             self.asked.remove(&id);
         }
-        if let Some(object) = op.action.object().filter(|_| op.action.is_mutation()) {
-            let writes = matches!(op.action, Action::Write { .. });
-            self.asked.insert(
-                op.id,
-                Asked {
-                    pg: op.pg,
-                    object,
-                    writes,
-                },
-            );
+        if let Some(asked) = Asked::of(op) {
+            self.asked.insert(op.id, asked);
         }
     }
 
@@ -72,9 +80,25 @@ impl Copies {
     }
 }
 
-/// Whether the store of this process, as it was when it was last in service, says that the operation is done.
-fn has(machine: &Osd, object: ObjectId, op: OpId) -> bool {
-    machine.store().executed(object, op)
+/// What a store has of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Copy {
+    /// It says that the operation is done.
+    Done,
+    /// There is nothing of what the operation shall make empty. Then it changes nothing, and leaves no trace; the removal that
+    /// comes next may count it among what it replaced.
+    Empty,
+    /// Neither.
+    None,
+}
+
+fn copy(store: &Store, asked: Asked, op: OpId) -> Copy {
+    let present = store.info(asked.object).map_or(UnitMask::EMPTY, |info| info.present);
+    match asked.empties {
+        _ if store.executed(asked.object, op) => Copy::Done,
+        Some(units) if !present.intersects(units) => Copy::Empty,
+        _ => Copy::None,
+    }
 }
 
 impl World {
@@ -100,13 +124,13 @@ impl World {
             return;
         };
         self.copies.checked += 1;
-        let copies: Vec<(OsdId, Option<bool>)> = acting
+        let copies: Vec<(OsdId, Option<Copy>)> = acting
             .iter()
-            .map(|&osd| (osd, self.has_copy(osd, asked.object, done.id)))
+            .map(|&osd| (osd, self.copy_at(osd, asked, done.id)))
             .collect();
-        let those = |there: bool| copies.iter().filter(move |(_, copy)| *copy == Some(there));
-        let lacking: Vec<OsdId> = those(false).map(|&(osd, _)| osd).collect();
-        let changed_nothing = !asked.writes && those(true).next().is_none();
+        let those = |copy: Copy| copies.iter().filter(move |(_, found)| *found == Some(copy));
+        let lacking: Vec<OsdId> = those(Copy::None).map(|&(osd, _)| osd).collect();
+        let changed_nothing = asked.empties.is_some() && those(Copy::Done).next().is_none();
         if acting.len() < self.swarm.min_size || !(lacking.is_empty() || changed_nothing) {
             let number = self.osds[place].number;
             return self.fail(format!(
@@ -116,19 +140,19 @@ impl World {
             ));
         }
         if lacking.is_empty() && self.copies.checked.is_multiple_of(TRIED) {
-            self.try_disks(&acting, asked.object, done.id);
+            self.try_disks(&acting, asked, done.id);
         }
     }
 
-    /// Whether an OSD has the change durably: as its store says, or said when its process ended, or as its disk says when
+    /// What an OSD has of the change durably: as its store says, or said when its process ended, or as its disk says when
     /// the store has failed. None when nobody can tell. What an operator has replaced was there when it was said to be.
-    fn has_copy(&self, osd: OsdId, object: ObjectId, op: OpId) -> Option<bool> {
+    fn copy_at(&self, osd: OsdId, asked: Asked, op: OpId) -> Option<Copy> {
         let slot = self.osds.iter().find(|slot| slot.number == osd)?;
         let serves = |machine: &&Osd| machine.state() == State::Ready;
         match slot.machine.as_ref().filter(serves).or(slot.before.as_ref()) {
-            Some(machine) => Some(has(machine, object, op)),
+            Some(machine) => Some(copy(machine.store(), asked, op)),
             None if self.hurts_disks() => None,
-            None => Some(self.on_disk(slot, object, op) == Ok(true)),
+            None => Some(self.on_disk(slot, asked, op).unwrap_or(Copy::None)),
         }
     }
 
@@ -138,13 +162,13 @@ impl World {
     }
 
     /// What a fresh store finds on a copy of the disk from which the power is taken.
-    fn on_disk(&self, slot: &OsdSlot, object: ObjectId, op: OpId) -> Result<bool, String> {
+    fn on_disk(&self, slot: &OsdSlot, asked: Asked, op: OpId) -> Result<Copy, String> {
         let options = mutants::store_options(self.mutant, (CLUSTER, slot.number));
-        open(slot.disk.without_power(), options).map(|store| store.executed(object, op))
+        open(slot.disk.without_power(), options).map(|store| copy(&store, asked, op))
     }
 
     /// Compares what the members' stores say with what is on their disks.
-    fn try_disks(&mut self, acting: &[OsdId], object: ObjectId, op: OpId) {
+    fn try_disks(&mut self, acting: &[OsdId], asked: Asked, op: OpId) {
         if self.hurts_disks() {
             return;
         }
@@ -152,11 +176,13 @@ impl World {
             let Some(slot) = self.osds.iter().find(|slot| slot.number == osd) else {
                 continue;
             };
-            let found = self.on_disk(slot, object, op);
+            let found = self.on_disk(slot, asked, op);
             self.copies.opened += 1;
-            if found != Ok(true) {
-                let what =
-                    format!("operation {op:?} on {object} is acknowledged, and the disk of OSD {osd} says {found:?}");
+            if matches!(found, Ok(Copy::None) | Err(_)) {
+                let what = format!(
+                    "operation {op:?} on {} is acknowledged, and the disk of OSD {osd} says {found:?}",
+                    asked.object
+                );
                 return self.fail(what);
             }
         }
