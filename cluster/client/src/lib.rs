@@ -10,6 +10,7 @@
 //! executed again. A client therefore sends at most half as many mutations of one object from the oldest one without
 //! an answer on, and tells with each which one that is; more of them wait here, in order.
 
+mod behind;
 mod dispatch;
 mod job;
 mod mutant;
@@ -30,6 +31,7 @@ use trivet_core::map::ClusterMap;
 use trivet_core::message::{LIST_LIMIT, Message, OpDone, OpError, OpValue};
 use trivet_core::{ClientId, Epoch, ImageId, Now, Numbering, OsdId, PoolId, Tick, keys};
 
+use behind::Behind;
 use dispatch::{Dispatcher, Pending};
 use job::Job;
 use mutant::mutant;
@@ -121,6 +123,7 @@ pub struct Client {
     /// When OSDs were asked for their clocks last.
     asked_clocks: Now,
     pace: Pace,
+    behind: Behind,
 }
 
 impl Client {
@@ -138,6 +141,7 @@ impl Client {
             pending: BTreeMap::new(),
             asked_clocks: Now(0),
             pace: Pace::default(),
+            behind: Behind::default(),
         }
     }
 
@@ -174,7 +178,7 @@ impl Client {
     ) {
         match self.dispatcher.map.numbering(image.pool()) {
             Some(numbering) => self.begin(now, Job::new(ticket, image, numbering, op, caller), out),
-            None => out.push(Effect::Done(ticket, Err(IoError::NoPool))),
+            None => self.without_pool(ticket, image, op, caller, out),
         }
     }
 
@@ -198,6 +202,7 @@ impl Client {
 
     /// This is known of whoever wants these operations: what came too late is sent again if that says more.
     pub fn seen(&mut self, now: Now, tickets: &[Ticket], presence: Presence, out: &mut Vec<Effect>) {
+        self.behind.seen_of(tickets, presence);
         let mut callers: BTreeMap<u64, Caller> = BTreeMap::new();
         for id in tickets.iter().filter_map(|ticket| self.tickets.get(ticket)) {
             let Some(job) = self.jobs.get_mut(id) else { continue };
@@ -218,6 +223,7 @@ impl Client {
     /// Nobody wants these operations any more: nothing of them is sent from now on, and they do not end. What is under way
     /// may be executed, but not after anything that this client begins later on the same bytes.
     pub fn forsake(&mut self, now: Now, tickets: &[Ticket], out: &mut Vec<Effect>) {
+        self.behind.forsake(tickets);
         let jobs: BTreeSet<u64> = tickets
             .iter()
             .filter_map(|ticket| self.tickets.remove(ticket))
@@ -305,6 +311,7 @@ impl Client {
             self.renumber(now, out);
             self.dispatch_all(now, out);
         }
+        self.map_moved(now, out);
     }
 
     /// Moves operations of pools whose numbers of PGs changed to the PGs that have their objects now.

@@ -13,6 +13,7 @@ use super::*;
 use dispatch::{REFUSED_AFTER, RESEND_AFTER};
 use window::WINDOW;
 
+mod behind;
 mod epochs;
 mod sweeps;
 
