@@ -462,7 +462,8 @@ impl Gateway {
     }
 
     /// Of gateways that seem to be gone: the times of what they used move at once, since the last ones may be lost. They are
-    /// fenced only where somebody waits for them: one that is cut off from the metadata store alone shall go on.
+    /// fenced only where somebody waits for them: one that is cut off from the metadata store alone shall go on. One that is
+    /// not registered any more does not: whoever began to fence it may have died before the end.
     fn mourn(&mut self, uses: &[(ImageId, ClientId)], out: &mut Vec<Effect>) {
         let gateways = &self.client.map().gateways;
         let gone = uses.iter().filter(|(_, client)| !gateways.contains_key(client));
@@ -470,6 +471,7 @@ impl Gateway {
         let wall = self.clock.wall;
         for &(image, client) in &gone {
             let waits = match self.namespace.inode(image) {
+                _ if !self.client.map().clients.contains_key(&client) => true,
                 Some(inode) => inode.trimming.is_some(),
                 None => self.dead_for(client) >= PATIENCE,
             };

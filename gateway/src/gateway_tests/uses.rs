@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::oneshot::error::TryRecvError;
-use trivet_core::keys::gateway_state;
+use trivet_core::keys::{self, gateway_state};
 use trivet_core::kv::Change;
 use trivet_core::{ClientId, ImageId, OBJECT_SIZE};
 use trivet_namespace::{Operation, Use};
@@ -131,6 +131,25 @@ fn own_changes_under_way_end_before_data_goes() {
     world.send(conn, &write(OBJECT, 4096, 1));
     assert_eq!(world.take(conn)[4..8], words(&[28]));
     assert_eq!(world.byte(image, OBJECT), 0);
+}
+
+/// A third gateway has taken its key, and died before every PG knew and its uses were ended.
+#[test]
+fn a_fence_that_was_left_half_done_is_ended() {
+    for removed in [false, true] {
+        let mut world = World::default();
+        let image = world.image("vm", 2 * OBJECT);
+        world.uses(RIVAL, image);
+        if removed {
+            world.ask(remove("vm")).unwrap();
+        }
+        world.commit(&[Change::Delete(keys::client(RIVAL))]);
+        world.rival_dies();
+        world.pass(Duration::from_secs(2));
+        assert_eq!(usage(&world, image, RIVAL), None, "removed: {removed}");
+        let purges = world.keys.keys().filter(|key| key.starts_with("vfs/purge/"));
+        assert_eq!(purges.count(), 0);
+    }
 }
 
 #[test]
