@@ -357,10 +357,8 @@ impl Lane {
 /// whole object: whether anything is left decides over its tombstone.
 pub(crate) fn mask_of(action: &Action) -> UnitMask {
     match action {
-        Action::Read { offset, len, .. } => UnitMask::touched(*offset, *len),
-        Action::Write { offset, data, .. } => UnitMask::touched(*offset, data.iter().map(Bytes::len).sum()),
-        Action::Zero { .. } | Action::Remove { .. } => UnitMask::range(0, UNITS_PER_OBJECT),
-        Action::List { .. } | Action::Barrier { .. } => UnitMask::EMPTY,
+        Action::Zero { .. } => UnitMask::range(0, UNITS_PER_OBJECT),
+        action => action.units(),
     }
 }
 

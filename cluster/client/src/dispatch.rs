@@ -11,7 +11,7 @@ use trivet_core::{ClientId, Epoch, Now, ObjectId, OpId, OsdId, PgId, Tick};
 use crate::Mutant;
 use crate::job::Part;
 use crate::stamps::{Caller, Stamps};
-use crate::window::Windows;
+use crate::window::{Place, Windows};
 use crate::{Effect, mutant};
 
 /// An operation that got no answer is sent again after this time. The primary recognises it.
@@ -39,9 +39,9 @@ pub(crate) struct Pending {
 
 /// An OSD, and the epoch that an operation is meant for there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Target {
-    osd: OsdId,
-    epoch: Epoch,
+pub(crate) struct Target {
+    pub osd: OsdId,
+    pub epoch: Epoch,
 }
 
 /// Where an operation was sent, and when.
@@ -203,37 +203,44 @@ impl Dispatcher {
     }
 
     /// Sends an operation to the acting primary, unless there is none, it is there already, or has to wait for
-    /// earlier ones of its object. All operations below `unanswered` have an answer.
+    /// earlier ones of its object; whether it was sent. All operations below `unanswered` have an answer.
     pub(crate) fn dispatch(
-        &self,
+        &mut self,
         now: Now,
         unanswered: u64,
         sequence: u64,
         pending: &mut Pending,
         out: &mut Vec<Effect>,
-    ) {
+    ) -> bool {
         let Some(target) = self.target(pending.pg) else {
-            return;
+            return false;
         };
         let stamp = match pending.action.is_mutation() {
             true => self.stamps.stamp(target.osd, pending.caller),
             false => Tick::default(),
         };
         if pending.sent.is_some_and(|sent| !sent.is_due(now, target, stamp)) {
-            return;
+            return false;
         }
         let Some((answered, previous)) = self.unanswered(sequence, pending) else {
-            return;
+            return false;
         };
+        let changed = pending.changes();
+        if changed.is_some_and(|object| self.windows.is_behind(now, object, sequence, target)) {
+            return false;
+        }
         let repeated = pending.sent.is_some();
         if repeated && mutant!(self, ForgetResend) {
-            return;
+            return false;
         }
         let sent = match &pending.sent {
             Some(sent) => sent.repeated(now, target, stamp),
             None => Sent::first(now, target, stamp),
         };
         pending.sent = Some(sent);
+        if let Some(object) = changed {
+            self.windows.moved(object, sequence, Place::At(target));
+        }
         let op = Op {
             id: self.op_id(sequence, repeated),
             pg: pending.pg,
@@ -245,6 +252,7 @@ impl Dispatcher {
             action: pending.action.clone(),
         };
         out.push(Effect::Send(target.osd, Message::Op(op)));
+        true
     }
 
     /// The smallest sequence of a mutation of the same object that has no answer, and the last one before this; none while

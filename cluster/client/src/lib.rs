@@ -29,7 +29,7 @@ use hashbrown::HashMap;
 use trivet_core::kv::{Event, Notice, Revision};
 use trivet_core::map::ClusterMap;
 use trivet_core::message::{LIST_LIMIT, Message, OpDone, OpError, OpValue};
-use trivet_core::{ClientId, Epoch, ImageId, Now, Numbering, OsdId, PoolId, Tick, keys};
+use trivet_core::{ClientId, Epoch, ImageId, Now, Numbering, ObjectId, OsdId, PoolId, Tick, keys};
 
 use behind::Behind;
 use dispatch::{Dispatcher, Pending};
@@ -38,6 +38,7 @@ use mutant::mutant;
 use pace::Pace;
 use stamps::ASK_EVERY;
 use turns::Turns;
+use window::Place;
 
 #[cfg(any(test, feature = "mutants"))]
 pub use mutant::Mutant;
@@ -212,11 +213,18 @@ impl Client {
             }
         }
         let unanswered = self.unanswered();
+        let mut sent: Vec<(ObjectId, u64)> = Vec::new();
         for (&sequence, pending) in &mut self.pending {
             if let Some(caller) = callers.get(&pending.job) {
                 pending.caller = *caller;
-                self.dispatcher.dispatch(now, unanswered, sequence, pending, out);
+                if self.dispatcher.dispatch(now, unanswered, sequence, pending, out) {
+                    sent.extend(pending.changes().map(|object| (object, sequence)));
+                }
             }
+        }
+        for (object, sequence) in sent {
+            let waiting = self.dispatcher.windows.after(object, sequence);
+            self.dispatch_some(now, &waiting, out);
         }
     }
 
@@ -268,7 +276,11 @@ impl Client {
         };
         match result {
             Err(OpError::NotPrimary | OpError::Unregistered) => {
-                pending.refused(from);
+                if pending.refused(from).is_some()
+                    && let Some(object) = pending.changes()
+                {
+                    self.dispatcher.windows.moved(object, sequence, Place::Here);
+                }
                 return;
             }
             Err(OpError::Outdated) => return self.late(now, sequence, Late::Outdated, out),
@@ -293,9 +305,14 @@ impl Client {
             return;
         };
         pending.is_late();
+        if let Some(object) = pending.changes() {
+            self.dispatcher.windows.moved(object, sequence, Place::Late(now));
+        }
         match (pending.caller, self.jobs.get(&pending.job)) {
             (Caller::Seen(_), Some(job)) => out.push(Effect::Late(job.ticket, why)),
-            _ => self.dispatcher.dispatch(now, unanswered, sequence, pending, out),
+            _ => {
+                self.dispatcher.dispatch(now, unanswered, sequence, pending, out);
+            }
         }
     }
 
@@ -358,8 +375,11 @@ impl Client {
 
     /// The connection to an OSD broke: what was sent there and is not answered may be lost, and is sent again soon.
     pub fn lost(&mut self, osd: OsdId) {
-        for pending in self.pending.values_mut() {
-            pending.refused(osd);
+        for (&sequence, pending) in &mut self.pending {
+            let refused = pending.refused(osd).is_some();
+            if let Some(object) = pending.changes().filter(|_| refused) {
+                self.dispatcher.windows.moved(object, sequence, Place::Here);
+            }
         }
     }
 
@@ -398,19 +418,29 @@ impl Client {
         };
         if pending.refused(from).is_some_and(|meant| meant < epoch) {
             self.dispatcher.hint(pending.pg, from, epoch);
-            self.dispatcher.dispatch(now, unanswered, sequence, pending, out);
+            let sent = self.dispatcher.dispatch(now, unanswered, sequence, pending, out);
+            if let Some(object) = pending.changes().filter(|_| sent) {
+                let waiting = self.dispatcher.windows.after(object, sequence);
+                self.dispatch_some(now, &waiting, out);
+            }
+        }
+    }
+
+    /// Sends these operations if nothing stands in their way any more.
+    fn dispatch_some(&mut self, now: Now, sequences: &[u64], out: &mut Vec<Effect>) {
+        let unanswered = self.unanswered();
+        for sequence in sequences {
+            if let Some(pending) = self.pending.get_mut(sequence) {
+                self.dispatcher.dispatch(now, unanswered, *sequence, pending, out);
+            }
         }
     }
 
     /// An operation was answered: those of its object that waited for it go out.
     fn leave_window(&mut self, now: Now, sequence: u64, pending: &Pending, out: &mut Vec<Effect>) {
         let Some(object) = pending.changes() else { return };
-        let unanswered = self.unanswered();
-        for next in self.dispatcher.windows.answered(object, sequence) {
-            if let Some(pending) = self.pending.get_mut(&next) {
-                self.dispatcher.dispatch(now, unanswered, next, pending, out);
-            }
-        }
+        let waiting = self.dispatcher.windows.answered(object, sequence);
+        self.dispatch_some(now, &waiting, out);
     }
 
     fn goes_by_turns(&self, job: u64) -> bool {
@@ -440,7 +470,8 @@ impl Client {
         self.sequence += 1;
         let mut pending = Pending::new(now, id, part, pg, action, job.caller);
         if let Some(object) = pending.changes() {
-            self.dispatcher.windows.issued(object, self.sequence);
+            let units = pending.action.units();
+            self.dispatcher.windows.issued(object, self.sequence, units);
         }
         self.dispatcher
             .dispatch(now, unanswered, self.sequence, &mut pending, out);

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use trivet_core::message::{Action, Message, Op, OpValue};
-use trivet_core::{ClientId, ObjectId, OpId, OsdId, PgId, UNITS_PER_OBJECT, UnitMask};
+use trivet_core::{ClientId, ObjectId, OpId, OsdId, PgId, UnitMask};
 use trivet_osd::Osd;
 use trivet_store::api::Output;
 use trivet_store::{State, Store};
@@ -34,15 +34,11 @@ struct Asked {
 impl Asked {
     fn of(op: &Op) -> Option<Asked> {
         let object = op.action.object().filter(|_| op.action.is_mutation())?;
-        let empties = match op.action {
-            Action::Zero { offset, len, .. } => Some(UnitMask::touched(offset, len)),
-            Action::Remove { .. } => Some(UnitMask::range(0, UNITS_PER_OBJECT)),
-            _ => None,
-        };
+        let writes = matches!(op.action, Action::Write { .. });
         Some(Asked {
             pg: op.pg,
             object,
-            empties,
+            empties: (!writes).then(|| op.action.units()),
         })
     }
 }
