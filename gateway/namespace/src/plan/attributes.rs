@@ -97,7 +97,8 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// Sets the size of a file; a smaller one leaves a [`Trimming`] for this gateway.
+    /// Sets the size of a file; a smaller one leaves a [`Trimming`] for this gateway. While there is one no size is set, not
+    /// even the one that there is: others may still write what is cut off.
     pub(super) fn set_size(&mut self, id: ImageId, size: u64) -> Result<(), NsError> {
         let (now, by) = (self.context().now, self.context().gateway);
         let is_root = self.caller().is_root();
@@ -110,7 +111,7 @@ impl Draft<'_> {
         if size > MAX_SIZE {
             return Err(NsError::FileTooBig);
         }
-        match inode.trimming.filter(|_| size != inode.size) {
+        match inode.trimming {
             Some(trimming) => return Err(NsError::Trimming(trimming)),
             None if size < inode.size => {
                 inode.trimming = Some(Trimming {
