@@ -19,6 +19,7 @@ mod memory;
 mod metadata_store;
 mod nfs_files;
 mod no_etcd;
+mod orders;
 mod osd_outage;
 mod pauses;
 mod pg_count;

@@ -25,6 +25,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug, Default)]
 struct Weather {
     cut: bool,
+    /// What the server says is held.
+    mute: bool,
     /// Processes that are cut off alone.
     cut_from: BTreeSet<u32>,
     delay: Duration,
@@ -96,7 +98,12 @@ impl Proxy {
         self.set(|weather| weather.cut = true);
     }
 
-    /// The same for one of the processes that connect; what it has sent stays on its way even if it dies.
+    /// From now on the server hears everything, and nothing of what it says comes through.
+    pub fn mute(&self) {
+        self.set(|weather| weather.mute = true);
+    }
+
+    /// As [`Proxy::cut`], for one of the processes that connect; what it has sent stays on its way even if it dies.
     pub fn cut_from(&self, process: u32) {
         self.set(|weather| {
             weather.cut_from.insert(process);
@@ -117,7 +124,13 @@ impl Proxy {
 
     /// Everything passes again, beginning with what was held; processes that were cut off alone stay so.
     pub fn heal(&self) {
-        self.set(|weather| (weather.cut, weather.delay) = (false, Duration::ZERO));
+        self.set(|weather| {
+            *weather = Weather {
+                cut_from: std::mem::take(&mut weather.cut_from),
+                gone: weather.gone,
+                ..Weather::default()
+            };
+        });
     }
 
     /// Both ends of all connections are reset (RST).
@@ -144,10 +157,12 @@ impl Drop for Proxy {
 }
 
 impl Link {
-    /// Waits while the link is cut; returns the delay, or nothing when it is over.
-    fn pass(&self, of: Option<u32>, given_up: impl Fn() -> bool) -> Option<Duration> {
+    /// Waits while the link is cut, to the server or back; returns the delay, or nothing when it is over.
+    fn pass(&self, of: Option<u32>, back: bool, given_up: impl Fn() -> bool) -> Option<Duration> {
         let weather = locked(&self.weather);
-        let is_cut = |weather: &Weather| weather.cut || of.is_some_and(|of| weather.cut_from.contains(&of));
+        let is_cut = |weather: &Weather| {
+            weather.cut || back && weather.mute || of.is_some_and(|of| weather.cut_from.contains(&of))
+        };
         let held = |weather: &mut Weather| is_cut(weather) && !weather.gone && !given_up();
         let weather = self
             .changed
@@ -198,7 +213,7 @@ fn serve(listener: &TcpListener, link: &Arc<Link>) {
 /// Connects to the server, once the link is not cut, and passes on both directions.
 fn connect(client: TcpStream, link: &Arc<Link>, resets: u64) {
     let of = owner(&client);
-    if link.pass(of, || false).is_none() {
+    if link.pass(of, false, || false).is_none() {
         return;
     }
     let Ok(server) = TcpStream::connect(link.target) else {
@@ -222,17 +237,18 @@ fn connect(client: TcpStream, link: &Arc<Link>, resets: u64) {
 
 /// Passes on what comes from one end to the other until there is no more, as errors do: they reset both.
 fn pump(link: &Link, pair: &Pair, from: usize) {
-    match forward(link, pair, &pair.ends[from], &pair.ends[1 - from]) {
+    match forward(link, pair, from) {
         Ok(()) if !pair.is_reset() => drop(pair.ends[1 - from].shutdown(Shutdown::Write)),
         _ => pair.reset(),
     }
 }
 
-fn forward(link: &Link, pair: &Pair, mut from: &TcpStream, to: &TcpStream) -> io::Result<()> {
+fn forward(link: &Link, pair: &Pair, end: usize) -> io::Result<()> {
+    let (mut from, to) = (&pair.ends[end], &pair.ends[1 - end]);
     let mut chunk = vec![0; CHUNK];
     loop {
         let len = from.read(&mut chunk)?;
-        let Some(delay) = link.pass(pair.of, || pair.is_reset()) else {
+        let Some(delay) = link.pass(pair.of, end == 1, || pair.is_reset()) else {
             return Err(ErrorKind::ConnectionReset.into());
         };
         thread::sleep(delay);
@@ -289,6 +305,13 @@ mod tests {
             (hear(&server, 2).unwrap(), hear(&client, 3).unwrap()),
             (b"to".to_vec(), b"fro".to_vec())
         );
+        proxy.mute();
+        client.write_all(b"to").unwrap();
+        server.write_all(b"fro").unwrap();
+        assert_eq!(hear(&server, 2).unwrap(), b"to");
+        assert_eq!(hear(&client, 3), Err(ErrorKind::WouldBlock));
+        proxy.heal();
+        assert_eq!(hear(&client, 3).unwrap(), b"fro");
         proxy.cut();
         client.write_all(b"held").unwrap();
         drop(client);
