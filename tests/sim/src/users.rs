@@ -37,6 +37,9 @@ use session::{Said, Session};
 const LOOK: Duration = Duration::from_millis(500);
 /// How long an impatient user waits for an answer, seconds: what hosts do.
 const PATIENCE: (u64, u64) = (5, 8);
+/// A user whose connection falls silent, because its link is cut or it is gone, asks nobody else for this time: nothing shows it
+/// that earlier.
+const SILENT: Duration = Duration::from_secs(2);
 /// A user whose connection ended waits so long before it makes another one, milliseconds: many do so at once.
 const RECONNECT: (u64, u64) = (1, 2_000);
 /// A user is told of the end of its connection, or that none is made, within this time.
@@ -346,6 +349,11 @@ impl World {
     pub(crate) fn user_gives_up(&mut self, user: usize, path: usize, how: Leave) {
         if let Some(stream) = self.users[user].paths[path].stream {
             self.user_leaves(stream, how);
+            if how == Leave::Silence {
+                let mine = self.users[user].pending.values_mut();
+                let mine = mine.filter(|pending| pending.path == Some(path));
+                mine.for_each(|pending| pending.not_before = self.now + SILENT);
+            }
             self.user_lost(user, path);
         }
     }
@@ -363,6 +371,9 @@ impl World {
                 .patience
                 .zip(oldest)
                 .is_some_and(|(patience, sent)| self.now.since(sent) > patience);
+            if late {
+                self.counts.add(Trouble::GiveUp);
+            }
             if stuck || late {
                 let how = self.how_to_leave(user);
                 self.user_gives_up(user, path, how);

@@ -48,6 +48,9 @@ impl World {
         let (first, sectors) = (slot.random.below(LARGEST), slot.random.range(1..=LARGEST));
         let writer = slot.writer;
         if let Some((node, file)) = self.tree.file(which) {
+            if self.kv.get(&format!("vfs/inode/{}", ImageId(node))).is_none() {
+                self.counts.add(Trouble::WriteRemoved);
+            }
             let data = payload(ImageId(node), first, sectors, writer, 1);
             self.begin_put(user, file, first * SECTOR as u64, data);
         }

@@ -43,6 +43,8 @@ pub struct Pending {
     pub tree: Option<u64>,
     /// Until when the gateways that were asked knew the tree, the one that knew least.
     knew: Now,
+    /// It is not asked again earlier.
+    pub(super) not_before: Now,
 }
 
 impl Pending {
@@ -111,6 +113,7 @@ impl World {
                 sized: None,
                 tree: None,
                 knew: self.now,
+                not_before: Now(0),
             },
         );
     }
@@ -135,6 +138,7 @@ impl World {
                 sized: Some(op),
                 tree: None,
                 knew: self.now,
+                not_before: Now(0),
             },
         );
     }
@@ -160,6 +164,7 @@ impl World {
                 sized: None,
                 tree: Some(tree),
                 knew: self.now,
+                not_before: Now(0),
             },
         );
     }
@@ -177,7 +182,7 @@ impl World {
         let unasked: Vec<u64> = slot
             .pending
             .iter()
-            .filter(|(_, pending)| pending.path.is_none())
+            .filter(|(_, pending)| pending.path.is_none() && pending.not_before <= self.now)
             .map(|(number, _)| *number)
             .collect();
         for number in unasked {

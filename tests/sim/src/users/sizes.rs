@@ -14,6 +14,7 @@ use crate::random::Random;
 use crate::sized::{self, BLOCK, BLOCKS, Change, STRIDE};
 use crate::stamp::{self, Content, SECTOR};
 use crate::swarm::Swarm;
+use crate::trouble::Trouble;
 use crate::workload::{Action, payload};
 use crate::world::World;
 
@@ -85,6 +86,9 @@ impl World {
             random.range(0..=BLOCKS),
             is_nfs && random.one_in(3),
         );
+        if resizes {
+            self.counts.add(Trouble::Resize);
+        }
         let (number, change) = self.sized.begin(|sequence| match resizes {
             true => Change::Resize(blocks),
             false => Change::Write {
