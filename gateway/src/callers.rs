@@ -3,7 +3,8 @@
 //! A gateway that was stopped, or cut off, goes on with requests whose clients may have turned to another gateway long ago.
 //! So each change goes to the OSDs with what is known of its caller ([`Caller`]): it was there after the last time at which
 //! its connection had nothing unread and no end. A change that comes too late all the same is kept, and sent again when its
-//! connection shows that the client is still there; of a connection that has ended nothing is sent any more.
+//! connection shows that the client is still there; of a connection that has ended nothing is sent any more. Changes of names
+//! have no stamps: one that waited for long is begun only while something is heard of its client.
 //!
 //! What comes when this gateway was stopped for long waits for such a sign before it is looked at ([`crate::stops`]).
 //! Decision 0012 has the reasons, and what is not promised.
@@ -94,6 +95,13 @@ impl Attendance {
         true
     }
 
+    /// Whether a change of names that it asked for then may be done now. One that waited for long could come out after what
+    /// it asked for elsewhere since.
+    fn may_wish(&self, asked: Now, now: Now) -> bool {
+        let heard = self.heard.max(self.seen);
+        !self.is_doubted() && (now.since(asked) < LONG || Presence { heard, stood: now }.stands())
+    }
+
     /// Whether bytes that it sends are held back.
     pub(crate) fn is_doubted(&self) -> bool {
         self.doubt.is_some()
@@ -145,6 +153,17 @@ impl Attendance {
         self.late.retain(|io, _| !seen.values().any(|ios| ios.contains(io)));
         seen
     }
+}
+
+/// Whether something is still wanted by whoever asked for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// Yes.
+    Stands,
+    /// It was asked for long ago, and nothing was heard of its client lately.
+    Unsure,
+    /// No: its client is gone.
+    Over,
 }
 
 impl Gateway {
@@ -267,8 +286,26 @@ impl Gateway {
             .filter(|(_, c)| c.attendance.is_doubted() || c.attendance.ios.iter().any(is_long))
             .map(|(&conn, _)| conn)
             .collect();
+        let changes = self.changing.iter().filter(|(_, asked)| now.since(**asked) >= LONG);
+        waiting.extend(changes.map(|((conn, _), _)| *conn));
         waiting.sort_unstable();
+        waiting.dedup();
         out.extend(waiting.into_iter().map(Effect::Listen));
+    }
+
+    /// Whether a change of names is still wanted.
+    pub(crate) fn wish(&self, origin: Origin) -> Wish {
+        let Origin::Session(conn, ticket) = origin else {
+            return Wish::Stands;
+        };
+        let now = self.clock.now;
+        let asked = self.changing.get(&(conn, ticket)).copied().unwrap_or(now);
+        match self.connections.get(&conn).filter(|connection| !connection.gone) {
+            _ if mutant!(self.options, SendForEnded) => Wish::Stands,
+            None => Wish::Over,
+            Some(connection) if connection.attendance.may_wish(asked, now) => Wish::Stands,
+            Some(_) => Wish::Unsure,
+        }
     }
 
     /// Whether a change of names that a session asked for is not answered.

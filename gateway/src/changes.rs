@@ -10,6 +10,7 @@ use trivet_core::kv::{Compare, Revision, TxnOutcome};
 use trivet_core::{ImageId, PoolId, keys};
 use trivet_namespace::{CallId, Caller, Context, NsError, Numbers, Operation, Outcome, Plan, SetTime, Time};
 
+use crate::callers::Wish;
 use crate::gateway::{Effect, Gateway, Origin};
 use crate::options::mutant;
 use crate::outcomes::Attempt;
@@ -52,7 +53,7 @@ pub(crate) struct Changes {
     unregistered: Vec<Change>,
     /// Truncations whose data is being removed before they are answered.
     pub trimming: BTreeMap<ImageId, Vec<(Change, Outcome)>>,
-    /// To be planned again with the next tick, or when a truncation is over.
+    /// To be planned again with the next tick: when a truncation is over, or something is heard of a client.
     held: Vec<Change>,
     /// To be planned when there are image numbers.
     numberless: Vec<Change>,
@@ -105,6 +106,14 @@ impl Gateway {
         let known = change.call.as_ref().and_then(|call| self.namespace.reply(call));
         if let Some(outcome) = known.filter(|_| !mutant!(self.options, ForgetReplies)) {
             return self.finish_change(&change, Ok(outcome), out);
+        }
+        // The size of a file that is written has a guard of its own: its last truncation.
+        if !matches!(change.operation, Operation::Grow { .. }) {
+            match self.wish(change.origin) {
+                Wish::Stands => {}
+                Wish::Unsure => return self.changes.held.push(change),
+                Wish::Over => return self.finish_change(&change, Err(NsError::Forsaken), out),
+            }
         }
         let wanted = change.pool.or_else(|| self.default_pool());
         let pool = wanted.filter(|&pool| self.takes_images(pool));
@@ -234,7 +243,7 @@ impl Gateway {
         }
     }
 
-    /// Plans again what waits for a truncation.
+    /// Plans again what is held.
     pub(crate) fn retry_changes(&mut self, out: &mut Vec<Effect>) {
         for change in std::mem::take(&mut self.changes.held) {
             self.plan_change(change, out);

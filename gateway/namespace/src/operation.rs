@@ -278,6 +278,9 @@ pub enum NsError {
     /// It may have happened, and what could tell was swept up meanwhile: the gateway was away for too long.
     #[error("nobody can say whether it happened")]
     Unknown,
+    /// Whoever asked for it is gone: it did not happen.
+    #[error("its client is gone")]
+    Forsaken,
     /// The file was truncated after what was to make it grow: that may be gone.
     #[error("truncated meanwhile")]
     Cut,

@@ -280,3 +280,31 @@ fn who_was_swept_up_tells_no_client_that_its_call_failed() {
         assert!(world.take(nfs.conn).is_empty());
     }
 }
+
+/// It was not executed, which is known when its client may have asked for it elsewhere, and for something newer since.
+#[test]
+fn a_change_that_is_late_is_begun_only_while_its_client_is_there() {
+    let make = |world: &mut World| {
+        let mut nfs = Nfs::mount(world);
+        // That it was not executed is not known earlier than after 3 s.
+        world.lose_txns = 12;
+        nfs.call(world, 8, &create_args(&nfs.root.clone(), b"new", 0));
+        world.pass(Duration::from_secs(4));
+        assert_eq!(world.lose_txns, 0);
+        nfs.conn
+    };
+    let exists = |world: &World| world.mirror().resolve(b"new").is_ok();
+    let mut world = started();
+    let conn = make(&mut world);
+    assert!(!exists(&world) && world.listening.contains(&conn), "nothing was heard");
+    world.hear_of(conn, Some(world.clock.now));
+    world.pass(Duration::from_secs(1));
+    assert!(exists(&world));
+    assert_eq!(results(&world.take(conn)).len(), 1);
+    let mut world = started();
+    let conn = make(&mut world);
+    world.leave(conn);
+    world.pass(Duration::from_secs(2));
+    assert!(!exists(&world));
+    assert_eq!(world.gateway.sessions(), 0);
+}

@@ -264,7 +264,7 @@ pub(super) fn ns_status(error: &NsError) -> Status {
         NsError::FileTooBig => Status::FileTooBig,
         NsError::TooManyLinks => Status::TooManyLinks,
         NsError::NotSync | NsError::Cut => Status::NotSync,
-        NsError::NeedNumbers | NsError::Trimming(_) => Status::Jukebox,
+        NsError::NeedNumbers | NsError::Trimming(_) | NsError::Forsaken => Status::Jukebox,
         // Without a pool there is nowhere to put a file.
         NsError::NoSpace | NsError::NoPool => Status::NoSpace,
         NsError::Damaged(_) | NsError::Unknown => Status::Io,
