@@ -74,10 +74,7 @@ fn catch(mutant: Mutant, limit: u64, threads: usize) -> Catch {
             if seed >= end.load(Ordering::Relaxed) {
                 return;
             }
-            let overrides = Overrides {
-                with: needs(mutant),
-                ..Overrides::default()
-            };
+            let overrides = Overrides::default();
             // What is not there cannot show it.
             if !can_show(mutant, &Swarm::draw(seed, &overrides)) {
                 continue;

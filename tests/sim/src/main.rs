@@ -88,9 +88,6 @@ struct Limits {
     /// No trouble but of these kinds; may be repeated.
     #[arg(long, value_parser = trouble)]
     only: Vec<Trouble>,
-    /// A kind of trouble that is made though the system does not withstand it yet; may be repeated.
-    #[arg(long, value_parser = trouble)]
-    with: Vec<Trouble>,
     /// The troubles end after so many seconds.
     #[arg(long)]
     until: Option<u64>,
@@ -117,7 +114,6 @@ impl Limits {
     fn overrides(&self) -> Overrides {
         Overrides {
             without: self.left_out(),
-            with: self.with.iter().chain(&self.only).copied().collect(),
             until: self.until.map(Duration::from_secs),
         }
     }
@@ -136,9 +132,6 @@ fn command(seed: u64, overrides: &Overrides) -> String {
             .iter()
             .map(|t| format!(" --without {}", t.name()))
             .collect::<String>();
-    }
-    for trouble in &overrides.with {
-        words += &format!(" --with {}", trouble.name());
     }
     if let Some(until) = overrides.until {
         words += &format!(" --until {}", until.as_secs());

@@ -119,8 +119,7 @@ mod some {
             .collect()
     }
 
-    /// Troubles without which nobody can see this bug: only runs that have them all are tried, and they are made though the
-    /// system may not withstand them yet.
+    /// Troubles without which nobody can see this bug: only runs that have them all are tried.
     #[must_use]
     pub fn needs(mutant: Mutant) -> Vec<Trouble> {
         use trivet_gateway::Mutant as Gateway;

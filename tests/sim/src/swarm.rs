@@ -24,8 +24,6 @@ const PEACEFUL: u64 = 40;
 pub struct Overrides {
     /// Troubles that are not made.
     pub without: Vec<Trouble>,
-    /// Troubles that are made though the system does not withstand them yet ([`crate::trouble::NOT_YET`]).
-    pub with: Vec<Trouble>,
     /// The faults end after this.
     pub until: Option<Duration>,
 }
@@ -33,8 +31,7 @@ pub struct Overrides {
 impl Overrides {
     /// Whether a trouble that a seed drew is made.
     fn make(&self, trouble: Trouble) -> bool {
-        let ready = !trouble.is_not_yet() || self.with.contains(&trouble);
-        ready && !self.without.contains(&trouble)
+        !self.without.contains(&trouble)
     }
 }
 
@@ -253,7 +250,7 @@ mod tests {
         for replicas in 1..=3 {
             assert!(swarms.iter().any(|swarm| swarm.replicas == replicas));
         }
-        for &trouble in Trouble::ALL.iter().filter(|trouble| !trouble.is_not_yet()) {
+        for &trouble in Trouble::ALL {
             assert!(swarms.iter().any(|swarm| swarm.has(trouble)), "{trouble:?}");
             assert!(swarms.iter().any(|swarm| !swarm.has(trouble)), "{trouble:?}");
         }

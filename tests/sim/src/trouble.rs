@@ -175,19 +175,7 @@ troubles! {
     Strand "strand-gateway" 60 Gateway;
 }
 
-/// Troubles that the system does not withstand yet, and why. They are made only if they are asked for.
-pub const NOT_YET: &[(Trouble, &str)] = &[(
-    Trouble::GiveUp,
-    "who leaves a gateway without an end that can be seen is taken for present where others change the same bytes",
-)];
-
 impl Trouble {
-    /// Whether it is made only if it is asked for.
-    #[must_use]
-    pub fn is_not_yet(self) -> bool {
-        NOT_YET.iter().any(|(trouble, _)| *trouble == self)
-    }
-
     /// The one of this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Trouble> {
