@@ -6,6 +6,8 @@
 //! clock was before its caller was known to be there. A change that is refused here has no outcome yet: its client sends it
 //! again when it knows of the caller anew, or never.
 
+use std::time::Duration;
+
 use hashbrown::HashMap;
 use trivet_core::message::{Action, OpError, STAMP_LIFE};
 use trivet_core::{ClientId, Now, ObjectId, PgId, Tick, UNITS_PER_OBJECT, UnitMask};
@@ -21,7 +23,21 @@ pub(crate) struct Recent {
     old: HashMap<ObjectId, Touched>,
     /// When `young` was begun.
     turned: Now,
+    /// Whose turn it is.
+    turns: HashMap<ObjectId, Turn>,
 }
+
+/// A client whose change was overtaken comes again at once, if its caller is there. Without a turn of its own it would be
+/// overtaken again and again by one who is nearer.
+#[derive(Debug)]
+struct Turn {
+    client: ClientId,
+    units: UnitMask,
+    until: Now,
+}
+
+/// How long it is somebody's turn: a round trip between a client and an OSD, and a few looks of both.
+const TURN: Duration = Duration::from_millis(2);
 
 /// What is known of one object.
 #[derive(Debug)]
@@ -88,12 +104,30 @@ impl Recent {
         if now.since(self.turned) > STAMP_LIFE {
             self.old = std::mem::take(&mut self.young);
             self.turned = now;
+            self.turns.retain(|_, turn| turn.until >= now);
+        }
+        if self.turns.get(&object).is_some_and(|turn| turn.client == client) {
+            self.turns.remove(&object);
         }
         match self.young.get_mut(&object) {
             Some(touched) => touched.note(client, units, now),
             None => {
                 self.young.insert(object, Touched::ByOne(client, units, now));
             }
+        }
+    }
+
+    /// Whether it is the turn of another client to change some of the units.
+    fn is_anothers_turn(&self, object: ObjectId, client: ClientId, units: UnitMask, now: Now) -> bool {
+        let turn = self.turns.get(&object).filter(|turn| turn.until >= now);
+        turn.is_some_and(|turn| turn.client != client && turn.units.intersects(units))
+    }
+
+    /// A change of the client was overtaken: it comes next.
+    fn give_turn(&mut self, object: ObjectId, client: ClientId, units: UnitMask, now: Now) {
+        if self.turns.get(&object).is_none_or(|turn| turn.until < now) {
+            let until = now + TURN;
+            self.turns.insert(object, Turn { client, units, until });
         }
     }
 
@@ -126,12 +160,18 @@ impl Osd {
         }
         let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
         let since = Now(self.now.0.saturating_sub(age));
-        let overtaken = self.recent.is_overtaken(target.object, client, units, since)
+        let object = target.object;
+        let overtaken = self.recent.is_overtaken(object, client, units, since);
+        if overtaken {
+            self.recent.give_turn(object, client, units, self.now);
+        }
+        let overtaken = overtaken
+            || self.recent.is_anothers_turn(object, client, units, self.now)
             || self.may_be_overtaken_before(target, since);
         if overtaken && !mutant!(self.options, ExecuteOvertaken) {
             return Err(OpError::Overtaken);
         }
-        self.recent.note(target.object, client, units, self.now);
+        self.recent.note(object, client, units, self.now);
         Ok(())
     }
 
@@ -169,11 +209,10 @@ impl Order {
 
 /// The units whose bytes an operation changes.
 fn changed_units(action: &Action) -> UnitMask {
-    match action {
-        Action::Write { offset, data, .. } => UnitMask::touched(*offset, data.iter().map(bytes::Bytes::len).sum()),
-        Action::Zero { offset, len, .. } => UnitMask::touched(*offset, *len),
-        Action::Remove { .. } => UnitMask::ALL,
-        Action::Read { .. } | Action::List { .. } | Action::Barrier { .. } => UnitMask::EMPTY,
+    if action.is_mutation() {
+        action.units()
+    } else {
+        UnitMask::EMPTY
     }
 }
 
@@ -219,6 +258,27 @@ mod tests {
             let found = recent.is_overtaken(object, client, UnitMask(units), second(since));
             assert_eq!(found, expected, "{client:?} {units:b} since {since}");
         }
+    }
+
+    #[test]
+    fn who_was_overtaken_comes_next() {
+        let object = ObjectId::default();
+        let mut recent = Recent::default();
+        let is_anothers = |recent: &Recent, client, at| recent.is_anothers_turn(object, client, UnitMask(0b1), Now(at));
+        let turn = u64::try_from(TURN.as_nanos()).unwrap();
+        recent.give_turn(object, A, UnitMask(0b11), Now(5));
+        recent.give_turn(object, B, UnitMask(0b11), Now(6));
+        assert!(is_anothers(&recent, B, 7) && !is_anothers(&recent, A, 7));
+        assert!(!recent.is_anothers_turn(object, B, UnitMask(0b100), Now(7)));
+        assert!(
+            is_anothers(&recent, B, 5 + turn) && !is_anothers(&recent, B, 6 + turn),
+            "it did not come"
+        );
+        recent.give_turn(object, B, UnitMask(0b11), Now(6 + turn));
+        recent.note(object, A, UnitMask(0b1), Now(7 + turn));
+        assert!(is_anothers(&recent, A, 7 + turn));
+        recent.note(object, B, UnitMask(0b1), Now(8 + turn));
+        assert!(!is_anothers(&recent, A, 8 + turn), "it has come");
     }
 
     #[test]
