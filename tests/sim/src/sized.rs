@@ -205,7 +205,7 @@ impl Sized {
         while let Some(possible) = fresh.pop() {
             for (number, open) in &self.open {
                 let times = possible.done.get(number).copied().unwrap_or(0);
-                if times >= open.asked {
+                if times >= open.asked && !(times > 0 && is_cut_off(open.change, &possible.file)) {
                     continue;
                 }
                 let mut next = possible.clone();
@@ -219,6 +219,12 @@ impl Sized {
         }
         all
     }
+}
+
+/// Whether a truncation has taken a write that lets the file grow: its gateway may do it again behind that, for what lay beyond
+/// the end was not part of what was cut off. Others may have read it before, if they let the file grow over it.
+fn is_cut_off(change: Change, file: &File) -> bool {
+    matches!(change, Change::Write { block, grows: true, .. } if block >= file.len() as u64)
 }
 
 /// Does it; false if it is refused.
@@ -284,11 +290,27 @@ mod tests {
             "who read meanwhile may have seen what was before"
         );
         assert!(file.read(1, Some(0)).is_err());
+        file.end(written).unwrap();
         let cut = asked(&mut file, |_| Change::Resize(1));
         assert!(file.read(1, None).is_ok() && file.read(1, Some(written)).is_ok());
         assert!(file.read(1, Some(0)).is_err(), "data goes with the size only");
         file.end(cut).unwrap();
         assert!(file.read(1, Some(written)).is_err() && file.read(1, None).is_ok());
+    }
+
+    #[test]
+    fn what_was_read_and_cut_off_may_come_again_before_its_answer() {
+        let mut file = Sized::new(ImageId(1));
+        let written = asked(&mut file, write(4, true));
+        file.read(4, Some(written)).unwrap();
+        let cut = asked(&mut file, |_| Change::Resize(2));
+        file.end(cut).unwrap();
+        file.read(4, None).unwrap();
+        file.read(4, Some(written)).unwrap();
+        file.end(written).unwrap();
+        let cut = asked(&mut file, |_| Change::Resize(2));
+        file.end(cut).unwrap();
+        assert!(file.read(4, Some(written)).is_err(), "it was answered");
     }
 
     #[test]
