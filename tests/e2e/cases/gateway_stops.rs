@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use trivet_e2e::cluster::fleet::START_LIMIT;
 use trivet_e2e::cluster::mover::look_at_all;
 use trivet_e2e::cluster::{Fleet, Fronts, Layout, Mover, Moves, Pulse, beside};
 use trivet_e2e::way::{PROTOCOLS, Protocol};
@@ -204,8 +205,12 @@ impl Troubles<'_> {
             Trouble::StopKill => {
                 gateway.kill()?;
                 gateway.start()?;
+                gateway.wait_ready(START_LIMIT)?;
             }
-            Trouble::Kill | Trouble::CutKill => gateway.start()?,
+            Trouble::Kill | Trouble::CutKill => {
+                gateway.start()?;
+                gateway.wait_ready(START_LIMIT)?;
+            }
         }
         if !matches!(trouble, Trouble::Stop | Trouble::Cut) {
             self.counts.kills += 1;

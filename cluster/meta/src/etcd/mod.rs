@@ -19,7 +19,7 @@ mod url;
 mod watch;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use trivet_core::kv::{KeyValue, LeaseId, Revision, Txn, TxnOutcome};
 
@@ -33,6 +33,8 @@ use requests::Shared;
 
 /// How long `open` waits for an endpoint.
 const OPEN_WAIT: Duration = Duration::from_secs(5);
+/// A wait that took so much longer was one in which this process did not run.
+const STOPPED: Duration = Duration::from_millis(500);
 
 /// A metadata store in etcd. Dropping it ends its watches.
 pub struct Etcd {
@@ -43,8 +45,8 @@ impl Etcd {
     /// Connects to any of the endpoints. Needs a tokio runtime, and may be used in that one only.
     ///
     /// # Errors
-    /// `Unavailable`, with what each endpoint said, if none answers within 5 s; with the file's name if a TLS file
-    /// cannot be read.
+    /// `Unavailable`, with what each endpoint said, if none answers within 5 s in which this process runs; with the file's name
+    /// if a TLS file cannot be read.
     pub async fn open(url: &MetaUrl) -> Result<Arc<Etcd>, MetaError> {
         let keyspace = Keyspace::new(url.prefix());
         let endpoints = Arc::new(Endpoints::new(url, &keyspace)?);
@@ -56,8 +58,15 @@ impl Etcd {
                 closed: tokio::sync::watch::Sender::new(false),
             }),
         };
-        etcd.shared.pool.get(OPEN_WAIT).await?;
-        Ok(Arc::new(etcd))
+        loop {
+            let began = Instant::now();
+            match etcd.shared.pool.get(OPEN_WAIT).await {
+                Ok(_) => return Ok(Arc::new(etcd)),
+                // This process was stopped meanwhile: nobody had the time to answer.
+                Err(_) if began.elapsed() > OPEN_WAIT + STOPPED => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 
