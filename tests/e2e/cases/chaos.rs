@@ -151,12 +151,13 @@ impl Told {
         let sum = |of: fn(&Sizings) -> u64| -> u64 { self.sizings.iter().map(of).sum() };
         println!(
             "{} truncations over NFS, {} resizes, {} writes between them, {} sectors read and right, {} requests repeated; \
-             {} images came and went",
+             {} old sizes told by gateways that were cut off; {} images came and went",
             sum(|sizings| sizings.truncations),
             sum(|sizings| sizings.resizes),
             sum(|sizings| sizings.writes),
             sum(|sizings| sizings.read),
             sum(|sizings| sizings.repeats),
+            sum(|sizings| sizings.stale),
             self.turnovers
         );
     }

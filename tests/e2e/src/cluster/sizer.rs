@@ -32,6 +32,9 @@ const WRITES: usize = 12;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A whole cluster that was killed is back earlier.
 const SERVED_WITHIN: Duration = Duration::from_secs(120);
+/// A gateway that is cut off from the metadata tells attributes of before until it is not: files that are open go on. No trouble
+/// lasts longer.
+const STALE: Duration = Duration::from_secs(30);
 const PACE: Duration = Duration::from_millis(100);
 const AGAIN: Duration = Duration::from_millis(100);
 /// `NFS3ERR_JUKEBOX`: not now.
@@ -50,6 +53,8 @@ pub struct Sizings {
     pub read: u64,
     /// Attempts that had no answer.
     pub repeats: u64,
+    /// Sizes of before that a gateway told.
+    pub stale: u64,
 }
 
 /// The client, and what its file must hold.
@@ -205,13 +210,7 @@ impl Sizer {
 
     /// Compares the size and all bytes with what must be.
     fn check(&mut self, fronts: &Fronts, pulse: &Pulse) -> Result<()> {
-        let told = rpc::size(&self.call(fronts, pulse, GETATTR, &|file| rpc::opaque(file))?)?;
-        ensure!(
-            told == self.size * SECTOR_BYTES,
-            "{} has {told} bytes instead of {}",
-            self.name,
-            self.size * SECTOR_BYTES
-        );
+        self.wait_size(fronts, pulse)?;
         for first in (0..self.size).step_by(usize::try_from(READ_SECTORS)?) {
             let count = READ_SECTORS.min(self.size - first);
             let len = u32::try_from(count * SECTOR_BYTES)?;
@@ -231,6 +230,28 @@ impl Sizer {
             self.done.read += count;
         }
         Ok(())
+    }
+
+    /// Asks for the size until it is right, one gateway after the other: another than the one that set it may tell an older one
+    /// for a while.
+    fn wait_size(&mut self, fronts: &Fronts, pulse: &Pulse) -> Result<()> {
+        let size = self.size * SECTOR_BYTES;
+        let mut first = None;
+        loop {
+            let told = rpc::size(&self.call(fronts, pulse, GETATTR, &|file| rpc::opaque(file))?)?;
+            if told == size {
+                return Ok(());
+            }
+            let first: Instant = *first.get_or_insert_with(Instant::now);
+            ensure!(
+                first.elapsed() < STALE,
+                "{} has {told} bytes instead of {size}",
+                self.name
+            );
+            self.done.stale += 1;
+            (self.gateway, self.connection) = (self.gateway + 1, None);
+            thread::sleep(AGAIN);
+        }
     }
 
     fn judge(&self, number: u64, sector: &[u8]) -> Result<()> {
@@ -258,6 +279,10 @@ impl Sizer {
         for gateway in 0..fronts.count() {
             (self.gateway, self.connection) = (gateway, None);
             self.check(fronts, &Pulse::default())?;
+            ensure!(
+                self.gateway == gateway,
+                "gateway {gateway} tells an old size, or does not serve"
+            );
         }
         Ok(self.done.read - before)
     }
