@@ -295,8 +295,10 @@ impl Gateway {
 
     /// Whether a change of names is still wanted.
     pub(crate) fn wish(&self, origin: Origin) -> Wish {
-        let Origin::Session(conn, ticket) = origin else {
-            return Wish::Stands;
+        let (conn, ticket) = match origin {
+            Origin::Session(conn, ticket) => (conn, ticket),
+            Origin::Admin(number) => return self.wish_of_admin(number),
+            _ => return Wish::Stands,
         };
         let now = self.clock.now;
         let asked = self.changing.get(&(conn, ticket)).copied().unwrap_or(now);
@@ -305,6 +307,18 @@ impl Gateway {
             None => Wish::Over,
             Some(connection) if connection.attendance.may_wish(asked, now) => Wish::Stands,
             Some(_) => Wish::Unsure,
+        }
+    }
+
+    /// An administrator who gave up while this gateway was stopped is seen to be gone a moment after it goes on.
+    fn wish_of_admin(&self, number: u64) -> Wish {
+        let id = self.calls.get(&number).map(|(_, id)| id);
+        if id.is_some_and(|id| self.forsaken_calls.contains(id)) {
+            return Wish::Over;
+        }
+        match self.has_just_woken() {
+            true => Wish::Unsure,
+            false => Wish::Stands,
         }
     }
 

@@ -3,7 +3,7 @@
 //! Events come in as method calls, effects go out as [`Effect`]s. It owns every session and the tree of names, and
 //! knows neither sockets nor clocks.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -162,6 +162,8 @@ pub struct Gateway {
     pub(crate) uses: Uses,
     pub(crate) background: Background,
     pub(crate) calls: BTreeMap<u64, (AdminCall, CallId)>,
+    /// Those of them whose administrators have given up.
+    pub(crate) forsaken_calls: BTreeSet<CallId>,
     pub(crate) scrubs: Scrubs,
     pub(crate) edits: Edits,
     pub(crate) freshness: Freshness,
@@ -207,6 +209,7 @@ impl Gateway {
             uses: Uses::default(),
             background: Background::default(),
             calls: BTreeMap::new(),
+            forsaken_calls: BTreeSet::new(),
             scrubs: Scrubs::default(),
             edits: Edits::default(),
             freshness: Freshness::default(),
@@ -433,6 +436,13 @@ impl Gateway {
             call => self.admin_call(id, call, out),
         }
         self.work(out);
+    }
+
+    /// The administrator who asked for that is gone: what was not begun is not done.
+    pub fn forsake_call(&mut self, id: CallId) {
+        if self.calls.values().any(|(_, known)| *known == id) {
+            self.forsaken_calls.insert(id);
+        }
     }
 
     /// Call it several times a second.

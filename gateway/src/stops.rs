@@ -82,10 +82,15 @@ impl Gateway {
     pub(crate) fn new_attendance(&self) -> Attendance {
         let now = self.clock.now;
         let mut attendance = Attendance::new(now);
-        if self.woke.is_some_and(|woke| now.since(woke) <= ROUND) {
+        if self.has_just_woken() {
             attendance.doubt(now);
         }
         attendance
+    }
+
+    /// Whether it was stopped for long until just now.
+    pub(crate) fn has_just_woken(&self) -> bool {
+        self.woke.is_some_and(|woke| self.clock.now.since(woke) <= ROUND)
     }
 
     /// Whether nothing is made of a connection's input, `len` bytes by now.

@@ -321,6 +321,8 @@ impl Front {
             self.gateway.osd_report(osd, report);
         }
         self.count_unsent(out.reactor);
+        let gone = self.callers.iter().filter(|(_, reply)| reply.is_closed());
+        gone.for_each(|(id, _)| self.gateway.forsake_call(*id));
         self.gateway.log_lines_lost(log::lost());
         self.gateway.tick(clock, &mut self.effects);
         self.carry_out(out);

@@ -308,3 +308,19 @@ fn a_change_that_is_late_is_begun_only_while_its_client_is_there() {
     assert!(!exists(&world));
     assert_eq!(world.gateway.sessions(), 0);
 }
+
+/// An administrator's command gave up and was given again at another gateway, which did it: the first one is not to do it, too.
+#[test]
+fn what_an_administrator_has_given_up_is_not_begun() {
+    for gives_up in [false, true] {
+        let mut world = started();
+        world.lose_txns = 3;
+        let answer = world.call(create("new", 512));
+        if gives_up {
+            world.give_up_calls();
+        }
+        world.pass(Duration::from_secs(2));
+        assert_eq!(world.mirror().resolve(b"new").is_ok(), !gives_up);
+        drop(answer);
+    }
+}

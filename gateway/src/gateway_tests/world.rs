@@ -603,6 +603,13 @@ impl World {
         self.inputs.insert(conn, input);
     }
 
+    /// All administrators give up.
+    pub(super) fn give_up_calls(&mut self) {
+        for id in 0..=self.calls {
+            self.gateway.forsake_call(CallId(id));
+        }
+    }
+
     /// The gateway does not run for a while; returns when it ran last.
     pub(super) fn stop(&mut self, time: Duration) -> Now {
         let last = self.clock.now;
