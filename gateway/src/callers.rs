@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use trivet_api::CallId;
 use trivet_client::{Caller, Late, Presence};
 use trivet_core::Now;
 
@@ -297,27 +298,25 @@ impl Gateway {
     pub(crate) fn wish(&self, origin: Origin) -> Wish {
         let (conn, ticket) = match origin {
             Origin::Session(conn, ticket) => (conn, ticket),
-            Origin::Admin(number) => return self.wish_of_admin(number),
+            Origin::Admin(number) => return self.calls.get(&number).map_or(Wish::Over, |(_, id)| self.wish_of(*id)),
             _ => return Wish::Stands,
         };
         let now = self.clock.now;
         let asked = self.changing.get(&(conn, ticket)).copied().unwrap_or(now);
         match self.connections.get(&conn).filter(|connection| !connection.gone) {
-            _ if mutant!(self.options, SendForEnded) => Wish::Stands,
+            _ if mutant!(self.options, PlanForAbsent) => Wish::Stands,
             None => Wish::Over,
             Some(connection) if connection.attendance.may_wish(asked, now) => Wish::Stands,
             Some(_) => Wish::Unsure,
         }
     }
 
-    /// An administrator who gave up while this gateway was stopped is seen to be gone a moment after it goes on.
-    fn wish_of_admin(&self, number: u64) -> Wish {
-        let id = self.calls.get(&number).map(|(_, id)| id);
-        if id.is_some_and(|id| self.forsaken_calls.contains(id)) {
-            return Wish::Over;
-        }
-        match self.has_just_woken() {
-            true => Wish::Unsure,
+    /// Whether what an administrator asked for is still wanted. One who gave up while this gateway was stopped is seen to be
+    /// gone a moment after it goes on.
+    pub(crate) fn wish_of(&self, call: CallId) -> Wish {
+        match self.forsaken_calls.contains(&call) {
+            true => Wish::Over,
+            false if self.has_just_woken() => Wish::Unsure,
             false => Wish::Stands,
         }
     }

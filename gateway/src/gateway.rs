@@ -162,7 +162,7 @@ pub struct Gateway {
     pub(crate) uses: Uses,
     pub(crate) background: Background,
     pub(crate) calls: BTreeMap<u64, (AdminCall, CallId)>,
-    /// Those of them whose administrators have given up.
+    /// Calls without an answer whose administrators have given up.
     pub(crate) forsaken_calls: BTreeSet<CallId>,
     pub(crate) scrubs: Scrubs,
     pub(crate) edits: Edits,
@@ -440,9 +440,7 @@ impl Gateway {
 
     /// The administrator who asked for that is gone: what was not begun is not done.
     pub fn forsake_call(&mut self, id: CallId) {
-        if self.calls.values().any(|(_, known)| *known == id) {
-            self.forsaken_calls.insert(id);
-        }
+        self.forsaken_calls.insert(id);
     }
 
     /// Call it several times a second.
@@ -629,6 +627,7 @@ impl Gateway {
 
     /// Leaves an answer for an administrator.
     pub(crate) fn answer_call(&mut self, call: CallId, result: AdminResult) {
+        self.forsaken_calls.remove(&call);
         self.answered.push((call, result));
     }
 

@@ -80,7 +80,6 @@ impl Gateway {
         let Some((call, id)) = self.calls.remove(&number) else {
             return;
         };
-        self.forsaken_calls.remove(&id);
         let path = match &call {
             AdminCall::ImageRename { to, .. } => to.as_str(),
             AdminCall::ImageCreate { path, .. }

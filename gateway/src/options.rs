@@ -18,6 +18,10 @@ pub enum Mutant {
     ReadAfterStop,
     /// The operations of connections that have ended go on.
     SendForEnded,
+    /// Changes of names that waited are begun whether their clients are there or not.
+    PlanForAbsent,
+    /// That the clock of an OSD went on while the gateway's stood still is passed over.
+    TrustOwnClock,
     /// A gateway whose lease is gone is taken for dead.
     TrustLeases,
     /// A fence is complete before the PGs know of it.
@@ -51,10 +55,12 @@ pub enum Mutant {
 #[cfg(feature = "mutants")]
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 17] = [
+    pub const ALL: [Mutant; 19] = [
         Mutant::BelievePresent,
         Mutant::ReadAfterStop,
         Mutant::SendForEnded,
+        Mutant::PlanForAbsent,
+        Mutant::TrustOwnClock,
         Mutant::TrustLeases,
         Mutant::FenceWithoutBarrier,
         Mutant::PlanAgain,

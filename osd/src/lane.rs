@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use trivet_core::message::{Action, Op, OpError};
 use trivet_core::mutation::{MAX_OPS, Mutation, Ops};
-use trivet_core::{ClientId, Epoch, Now, OpId, OsdId, Tick, UNITS_PER_OBJECT, UnitMask, Version};
+use trivet_core::{ClientId, Epoch, Now, OpId, OsdId, Tick, UnitMask, Version};
 
 use crate::change::leaves_nothing;
 
@@ -357,7 +357,7 @@ impl Lane {
 /// whole object: whether anything is left decides over its tombstone.
 pub(crate) fn mask_of(action: &Action) -> UnitMask {
     match action {
-        Action::Zero { .. } => UnitMask::range(0, UNITS_PER_OBJECT),
+        Action::Zero { .. } => UnitMask::ALL,
         action => action.units(),
     }
 }

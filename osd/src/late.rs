@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use hashbrown::HashMap;
-use trivet_core::message::{Action, OpError, STAMP_LIFE};
+use trivet_core::message::{OpError, STAMP_LIFE};
 use trivet_core::{ClientId, Now, ObjectId, PgId, Tick, UNITS_PER_OBJECT, UnitMask};
 
 use crate::lane::Running;
@@ -106,7 +106,8 @@ impl Recent {
             self.turned = now;
             self.turns.retain(|_, turn| turn.until >= now);
         }
-        if self.turns.get(&object).is_some_and(|turn| turn.client == client) {
+        let is_it = |turn: &Turn| turn.client == client && turn.units.intersects(units);
+        if self.turns.get(&object).is_some_and(is_it) {
             self.turns.remove(&object);
         }
         match self.young.get_mut(&object) {
@@ -202,17 +203,8 @@ impl Order {
         Order {
             client: running.client,
             stamp: running.op.stamp,
-            units: changed_units(&running.op.action),
+            units: running.op.action.units(),
         }
-    }
-}
-
-/// The units whose bytes an operation changes.
-fn changed_units(action: &Action) -> UnitMask {
-    if action.is_mutation() {
-        action.units()
-    } else {
-        UnitMask::EMPTY
     }
 }
 

@@ -130,21 +130,6 @@ impl Pending {
     pub(crate) fn is_at(&self, osd: OsdId) -> bool {
         self.sent.is_some_and(|sent| sent.to.osd == osd)
     }
-
-    /// `from` does not act for the PG, or not in its epoch, which then comes back. Only the OSD that it was last sent to
-    /// can put it back into waiting.
-    pub(crate) fn refused(&mut self, from: OsdId) -> Option<Epoch> {
-        let sent = self.sent.as_mut().filter(|sent| sent.to.osd == from)?;
-        sent.refused = true;
-        Some(sent.to.epoch)
-    }
-
-    /// What it said of its caller was too old: it waits until there is more to say.
-    pub(crate) fn is_late(&mut self) {
-        if let Some(sent) = &mut self.sent {
-            sent.late = true;
-        }
-    }
 }
 
 /// What it takes to send operations.
@@ -222,25 +207,18 @@ impl Dispatcher {
         if pending.sent.is_some_and(|sent| !sent.is_due(now, target, stamp)) {
             return false;
         }
-        let Some((answered, previous)) = self.unanswered(sequence, pending) else {
-            return false;
-        };
-        let changed = pending.changes();
-        if changed.is_some_and(|object| self.windows.is_behind(now, object, sequence, target)) {
-            return false;
-        }
         let repeated = pending.sent.is_some();
         if repeated && mutant!(self, ForgetResend) {
             return false;
         }
+        let Some((answered, previous)) = self.admit(now, sequence, pending, target) else {
+            return false;
+        };
         let sent = match &pending.sent {
             Some(sent) => sent.repeated(now, target, stamp),
             None => Sent::first(now, target, stamp),
         };
         pending.sent = Some(sent);
-        if let Some(object) = changed {
-            self.windows.moved(object, sequence, Place::At(target));
-        }
         let op = Op {
             id: self.op_id(sequence, repeated),
             pg: pending.pg,
@@ -257,15 +235,39 @@ impl Dispatcher {
 
     /// The smallest sequence of a mutation of the same object that has no answer, and the last one before this; none while
     /// this one has to wait. What changes nothing is not remembered, and claims nothing.
-    fn unanswered(&self, sequence: u64, pending: &Pending) -> Option<(u64, u64)> {
+    fn admit(&mut self, now: Now, sequence: u64, pending: &Pending, target: Target) -> Option<(u64, u64)> {
         let Some(object) = pending.changes() else {
             return Some((0, 0));
         };
-        let (answered, previous) = self.windows.unanswered(object, sequence)?;
+        let (answered, previous) = self.windows.send(now, object, sequence, target)?;
         if mutant!(self, AnsweredTooHigh) {
             return Some((sequence + 1, previous));
         }
         Some((answered, previous))
+    }
+
+    /// `from` does not act for the PG of an operation, or not in its epoch, which then comes back, or what was sent there may
+    /// be lost. Only the OSD that it was last sent to can put it back into waiting.
+    pub(crate) fn refused(&mut self, from: OsdId, sequence: u64, pending: &mut Pending) -> Option<Epoch> {
+        let sent = pending.sent.as_mut().filter(|sent| sent.to.osd == from)?;
+        sent.refused = true;
+        let epoch = sent.to.epoch;
+        self.put(sequence, pending, Place::Here);
+        Some(epoch)
+    }
+
+    /// What an operation said of its caller was too old: it waits until there is more to say.
+    pub(crate) fn is_late(&mut self, now: Now, sequence: u64, pending: &mut Pending) {
+        if let Some(sent) = &mut pending.sent {
+            sent.late = true;
+        }
+        self.put(sequence, pending, Place::Late(now));
+    }
+
+    fn put(&mut self, sequence: u64, pending: &Pending, place: Place) {
+        if let Some(object) = pending.changes() {
+            self.windows.moved(object, sequence, place);
+        }
     }
 
     fn op_id(&self, sequence: u64, repeated: bool) -> OpId {

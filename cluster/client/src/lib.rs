@@ -38,7 +38,6 @@ use mutant::mutant;
 use pace::Pace;
 use stamps::ASK_EVERY;
 use turns::Turns;
-use window::Place;
 
 #[cfg(any(test, feature = "mutants"))]
 pub use mutant::Mutant;
@@ -213,18 +212,17 @@ impl Client {
             }
         }
         let unanswered = self.unanswered();
-        let mut sent: Vec<(ObjectId, u64)> = Vec::new();
+        let mut sent: Vec<ObjectId> = Vec::new();
         for (&sequence, pending) in &mut self.pending {
             if let Some(caller) = callers.get(&pending.job) {
                 pending.caller = *caller;
                 if self.dispatcher.dispatch(now, unanswered, sequence, pending, out) {
-                    sent.extend(pending.changes().map(|object| (object, sequence)));
+                    sent.extend(pending.changes());
                 }
             }
         }
-        for (object, sequence) in sent {
-            let waiting = self.dispatcher.windows.after(object, sequence);
-            self.dispatch_some(now, &waiting, out);
+        for object in sent {
+            self.dispatch_waiting(now, object, out);
         }
     }
 
@@ -276,11 +274,7 @@ impl Client {
         };
         match result {
             Err(OpError::NotPrimary | OpError::Unregistered) => {
-                if pending.refused(from).is_some()
-                    && let Some(object) = pending.changes()
-                {
-                    self.dispatcher.windows.moved(object, sequence, Place::Here);
-                }
+                self.dispatcher.refused(from, sequence, pending);
                 return;
             }
             Err(OpError::Outdated) => return self.late(now, sequence, Late::Outdated, out),
@@ -304,10 +298,7 @@ impl Client {
         let Some(pending) = self.pending.get_mut(&sequence) else {
             return;
         };
-        pending.is_late();
-        if let Some(object) = pending.changes() {
-            self.dispatcher.windows.moved(object, sequence, Place::Late(now));
-        }
+        self.dispatcher.is_late(now, sequence, pending);
         match (pending.caller, self.jobs.get(&pending.job)) {
             (Caller::Seen(_), Some(job)) => out.push(Effect::Late(job.ticket, why)),
             _ => {
@@ -376,10 +367,7 @@ impl Client {
     /// The connection to an OSD broke: what was sent there and is not answered may be lost, and is sent again soon.
     pub fn lost(&mut self, osd: OsdId) {
         for (&sequence, pending) in &mut self.pending {
-            let refused = pending.refused(osd).is_some();
-            if let Some(object) = pending.changes().filter(|_| refused) {
-                self.dispatcher.windows.moved(object, sequence, Place::Here);
-            }
+            self.dispatcher.refused(osd, sequence, pending);
         }
     }
 
@@ -416,22 +404,22 @@ impl Client {
         let Some(pending) = self.pending.get_mut(&sequence) else {
             return;
         };
-        if pending.refused(from).is_some_and(|meant| meant < epoch) {
+        let meant = self.dispatcher.refused(from, sequence, pending);
+        if meant.is_some_and(|meant| meant < epoch) {
             self.dispatcher.hint(pending.pg, from, epoch);
             let sent = self.dispatcher.dispatch(now, unanswered, sequence, pending, out);
             if let Some(object) = pending.changes().filter(|_| sent) {
-                let waiting = self.dispatcher.windows.after(object, sequence);
-                self.dispatch_some(now, &waiting, out);
+                self.dispatch_waiting(now, object, out);
             }
         }
     }
 
-    /// Sends these operations if nothing stands in their way any more.
-    fn dispatch_some(&mut self, now: Now, sequences: &[u64], out: &mut Vec<Effect>) {
+    /// Sends the operations of an object that waited, as far as nothing stands in their way any more.
+    fn dispatch_waiting(&mut self, now: Now, object: ObjectId, out: &mut Vec<Effect>) {
         let unanswered = self.unanswered();
-        for sequence in sequences {
-            if let Some(pending) = self.pending.get_mut(sequence) {
-                self.dispatcher.dispatch(now, unanswered, *sequence, pending, out);
+        for sequence in self.dispatcher.windows.waiting(object) {
+            if let Some(pending) = self.pending.get_mut(&sequence) {
+                self.dispatcher.dispatch(now, unanswered, sequence, pending, out);
             }
         }
     }
@@ -439,8 +427,8 @@ impl Client {
     /// An operation was answered: those of its object that waited for it go out.
     fn leave_window(&mut self, now: Now, sequence: u64, pending: &Pending, out: &mut Vec<Effect>) {
         let Some(object) = pending.changes() else { return };
-        let waiting = self.dispatcher.windows.answered(object, sequence);
-        self.dispatch_some(now, &waiting, out);
+        self.dispatcher.windows.answered(object, sequence);
+        self.dispatch_waiting(now, object, out);
     }
 
     fn goes_by_turns(&self, job: u64) -> bool {

@@ -78,72 +78,51 @@ impl Windows {
         self.objects.entry(object).or_default().push_back(mutation);
     }
 
-    /// The smallest sequence without an answer, and the largest one before the mutation `sequence`, or 0; none while that
-    /// has to wait.
-    pub(crate) fn unanswered(&self, object: ObjectId, sequence: u64) -> Option<(u64, u64)> {
-        let window = self.objects.get(&object)?;
-        if window.get(WINDOW).is_some_and(|first| first.sequence <= sequence) {
+    /// A mutation is sent to this target, unless it has to wait: then none. The smallest sequence of the object without an
+    /// answer, and the largest one before this, or 0.
+    pub(crate) fn send(&mut self, now: Now, object: ObjectId, sequence: u64, target: Target) -> Option<(u64, u64)> {
+        let window = self.objects.get_mut(&object)?;
+        let at = window.partition_point(|mutation| mutation.sequence < sequence);
+        let units = window.get(at).filter(|_| at < WINDOW)?.units;
+        let mut before = window.range(..at);
+        if before.any(|earlier| earlier.is_awaited(now, target) && earlier.units.intersects(units)) {
             return None;
         }
-        let before = window.partition_point(|mutation| mutation.sequence < sequence);
-        let open = window.range(..before).rev().find(|mutation| mutation.is_open());
+        window[at].place = Place::At(target);
+        let open = window.range(..at).rev().find(|mutation| mutation.is_open());
         let previous = open.map_or(0, |mutation| mutation.sequence);
         window.front().map(|oldest| (oldest.sequence, previous))
     }
 
-    fn find(&mut self, object: ObjectId, sequence: u64) -> Option<&mut Mutation> {
-        let window = self.objects.get_mut(&object)?;
-        let at = window
-            .binary_search_by_key(&sequence, |mutation| mutation.sequence)
-            .ok()?;
-        window.get_mut(at)
-    }
-
-    /// A mutation is there now. Returns where it was.
-    pub(crate) fn moved(&mut self, object: ObjectId, sequence: u64, place: Place) -> Option<Place> {
-        let mutation = self.find(object, sequence)?;
-        Some(std::mem::replace(&mut mutation.place, place))
-    }
-
-    /// Whether a mutation has to wait until an earlier one of the same units is at this target, too.
-    pub(crate) fn is_behind(&self, now: Now, object: ObjectId, sequence: u64, target: Target) -> bool {
-        let Some(window) = self.objects.get(&object) else {
-            return false;
+    /// A mutation is there now.
+    pub(crate) fn moved(&mut self, object: ObjectId, sequence: u64, place: Place) {
+        let Some(window) = self.objects.get_mut(&object) else {
+            return;
         };
-        let before = window.partition_point(|mutation| mutation.sequence < sequence);
-        let Some(units) = window.get(before).map(|mutation| mutation.units) else {
-            return false;
-        };
-        let mut earlier = window.range(..before);
-        earlier.any(|mutation| mutation.is_awaited(now, target) && mutation.units.intersects(units))
+        if let Ok(at) = window.binary_search_by_key(&sequence, |mutation| mutation.sequence) {
+            window[at].place = place;
+        }
     }
 
-    /// The mutations of an object without an answer that come after this one, ascending.
-    pub(crate) fn after(&self, object: ObjectId, sequence: u64) -> Vec<u64> {
-        let window = self.objects.get(&object).into_iter().flatten();
-        let after = window.filter(|mutation| mutation.is_open() && mutation.sequence > sequence);
-        after.map(|mutation| mutation.sequence).collect()
+    /// The mutations of an object that are here and may be sent as far as there is room for them, ascending.
+    pub(crate) fn waiting(&self, object: ObjectId) -> Vec<u64> {
+        let window = self.objects.get(&object).into_iter().flatten().take(WINDOW);
+        let here = window.filter(|mutation| mutation.place == Place::Here);
+        here.map(|mutation| mutation.sequence).collect()
     }
 
-    /// A mutation was answered. Those that need not wait any more come back, ascending.
-    pub(crate) fn answered(&mut self, object: ObjectId, sequence: u64) -> Vec<u64> {
-        let place = self.moved(object, sequence, Place::Answered);
+    /// A mutation was answered.
+    pub(crate) fn answered(&mut self, object: ObjectId, sequence: u64) {
+        self.moved(object, sequence, Place::Answered);
         let Entry::Occupied(mut entry) = self.objects.entry(object) else {
-            return Vec::new();
+            return;
         };
         let window = entry.get_mut();
         let gone = window.iter().take_while(|mutation| !mutation.is_open()).count();
         window.drain(..gone);
         if window.is_empty() {
             entry.remove();
-            return Vec::new();
         }
-        // Where it was not, others may have waited for it.
-        if matches!(place, Some(Place::Here | Place::Late(_))) {
-            return self.after(object, sequence);
-        }
-        let admitted = window.iter().take(WINDOW).skip(WINDOW - gone.min(WINDOW));
-        admitted.map(|mutation| mutation.sequence).collect()
     }
 }
 
@@ -159,27 +138,6 @@ mod tests {
     };
     const W: u64 = WINDOW as u64;
 
-    #[test]
-    fn the_window_begins_with_the_oldest_without_an_answer() {
-        let mut windows = Windows::default();
-        for sequence in 0..W + 3 {
-            windows.issued(OBJECT, sequence, UnitMask(1));
-            windows.moved(OBJECT, sequence, Place::At(target(1)));
-        }
-        assert_eq!(windows.unanswered(OBJECT, W - 1), Some((0, W - 2)));
-        assert_eq!(windows.unanswered(OBJECT, W), None);
-        // Answered, what comes back, the oldest without an answer.
-        let table: [(u64, &[u64], u64); 4] = [(1, &[], 0), (2, &[], 0), (0, &[W, W + 1, W + 2], 3), (3, &[], 4)];
-        for (sequence, admitted, oldest) in table {
-            assert_eq!(windows.answered(OBJECT, sequence), admitted, "{sequence}");
-            assert_eq!(windows.unanswered(OBJECT, W - 1), Some((oldest, W - 2)), "{sequence}");
-        }
-        assert_eq!(windows.unanswered(OBJECT, W + 2), Some((4, W + 1)));
-        assert_eq!(windows.answered(OBJECT, 5), [] as [u64; 0]);
-        assert_eq!(windows.unanswered(OBJECT, 6), Some((4, 4)), "5 is answered");
-        assert_eq!(windows.unanswered(OBJECT, 4), Some((4, 0)));
-    }
-
     fn target(epoch: u64) -> Target {
         Target {
             osd: OsdId(1),
@@ -188,37 +146,66 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_the_same_units_waits_for_what_was_before() {
+    fn the_window_begins_with_the_oldest_without_an_answer() {
         let mut windows = Windows::default();
-        for (sequence, units) in [(1, 0b0011), (2, 0b1100), (3, 0b0110), (4, 0b0001)] {
-            windows.issued(OBJECT, sequence, UnitMask(units));
+        // Each changes units of its own, as far as there are some.
+        (0..W + 3).for_each(|sequence| windows.issued(OBJECT, sequence, UnitMask::EMPTY));
+        let send = |windows: &mut Windows, sequence| windows.send(Now(0), OBJECT, sequence, target(1));
+        for sequence in 0..W {
+            assert_eq!(send(&mut windows, sequence), Some((0, sequence.saturating_sub(1))));
         }
-        // Where the first one is, and what has to wait, at a time, to go to the target.
+        assert_eq!(send(&mut windows, W), None);
+        // Answered, what comes back, the oldest without an answer.
+        let table: [(u64, &[u64], u64); 4] = [
+            (1, &[], 0),
+            (2, &[], 0),
+            (0, &[W, W + 1, W + 2], 3),
+            (3, &[W, W + 1, W + 2], 4),
+        ];
+        for (sequence, admitted, oldest) in table {
+            windows.answered(OBJECT, sequence);
+            assert_eq!(windows.waiting(OBJECT), admitted, "{sequence}");
+            assert_eq!(send(&mut windows, W - 1), Some((oldest, W - 2)), "{sequence}");
+        }
+        for sequence in W..W + 3 {
+            assert_eq!(send(&mut windows, sequence), Some((4, sequence - 1)));
+        }
+        windows.answered(OBJECT, 5);
+        assert_eq!(send(&mut windows, 6), Some((4, 4)), "5 is answered");
+        assert_eq!(send(&mut windows, 4), Some((4, 0)));
+    }
+
+    #[test]
+    fn what_changes_the_same_units_waits_for_what_was_before() {
         let second = |n: u64| Now(n * 1_000_000_000);
+        // Where the first one is, and what has to wait, at a time, to go to the target.
         let table: [(Place, u64, &[u64]); 5] = [
             (Place::Here, 0, &[3, 4]),
             (Place::At(target(6)), 0, &[3, 4]),
-            (Place::At(target(7)), 0, &[3]),
+            (Place::At(target(7)), 0, &[]),
             (Place::Late(second(5)), 6, &[3, 4]),
-            (Place::Late(second(5)), 7, &[3]),
+            (Place::Late(second(5)), 7, &[]),
         ];
-        for (place, now, waiting) in table {
+        for (place, now, expected) in table {
+            let mut windows = Windows::default();
+            for (sequence, units) in [(1, 0b0011), (2, 0b1100), (3, 0b0010), (4, 0b0001)] {
+                windows.issued(OBJECT, sequence, UnitMask(units));
+            }
             windows.moved(OBJECT, 1, place);
-            let behind = |&sequence: &u64| windows.is_behind(second(now), OBJECT, sequence, target(7));
-            let found: Vec<u64> = (1..5).filter(behind).collect();
-            assert_eq!(found, waiting, "{place:?} after {now} s");
+            let mut waits = |sequence: &u64| windows.send(second(now), OBJECT, *sequence, target(7)).is_none();
+            let found: Vec<u64> = (2..5).filter(&mut waits).collect();
+            assert_eq!(found, expected, "{place:?} after {now} s");
+            windows.answered(OBJECT, 1);
+            assert_eq!(windows.waiting(OBJECT), expected, "they waited for it");
         }
-        assert_eq!(windows.answered(OBJECT, 1), [2, 3, 4], "it was here");
-        windows.moved(OBJECT, 2, Place::At(target(7)));
-        assert!(!windows.is_behind(second(0), OBJECT, 3, target(7)));
     }
 
     #[test]
     fn nothing_is_kept_of_an_object_that_is_answered() {
         let mut windows = Windows::default();
         windows.issued(OBJECT, 7, UnitMask(1));
-        assert!(windows.answered(OBJECT, 7).is_empty());
-        assert!(windows.answered(OBJECT, 7).is_empty(), "a repeated answer");
+        windows.answered(OBJECT, 7);
+        windows.answered(OBJECT, 7);
         assert!(windows.objects.is_empty());
     }
 }

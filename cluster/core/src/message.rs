@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::ids::{Epoch, ImageId, ObjectId, OpId, OsdId, PgId, UNITS_PER_OBJECT, UnitMask, Version};
+use crate::ids::{Epoch, ImageId, ObjectId, OpId, OsdId, PgId, UnitMask, Version};
 use crate::kv::Revision;
 use crate::mutation::Mutation;
 use crate::time::{Now, Tick};
@@ -151,7 +151,7 @@ impl Action {
         match self {
             Action::Read { offset, len, .. } | Action::Zero { offset, len, .. } => UnitMask::touched(*offset, *len),
             Action::Write { offset, data, .. } => UnitMask::touched(*offset, data.iter().map(Bytes::len).sum()),
-            Action::Remove { .. } => UnitMask::range(0, UNITS_PER_OBJECT),
+            Action::Remove { .. } => UnitMask::ALL,
             Action::List { .. } | Action::Barrier { .. } => UnitMask::EMPTY,
         }
     }

@@ -1,7 +1,7 @@
 //! Changes that administrators make: plan on the mirror, run the transaction, answer when the mirror has it. One that was
 //! refused met a mirror that was behind: it is planned again, a few times, when the mirror has caught up, or with the next
 //! tick if it has moved at all: the commit that the store names may be somebody else's, of which the mirror never hears. If
-//! nobody can say what became of one, the administrator is told so.
+//! nobody can say what became of one, the administrator is told so. One whose administrator is gone is not begun.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +12,7 @@ use trivet_core::witness::Witnesses;
 
 use super::conflict;
 use super::marks::Marks;
+use crate::callers::Wish;
 use crate::gateway::{Effect, Gateway};
 
 /// So often a change is tried before it is given up.
@@ -50,6 +51,8 @@ impl Planned {
 struct Edit {
     change: ClusterChange,
     call: CallId,
+    /// A part of it is committed: then it is brought to its end, whoever is there.
+    begun: bool,
     refused: u32,
     /// The commit on which it was planned.
     planned: Revision,
@@ -75,6 +78,7 @@ impl Gateway {
         let edit = Edit {
             change,
             call,
+            begun: false,
             refused: 0,
             planned: 0,
             then: Then::Answer,
@@ -83,6 +87,13 @@ impl Gateway {
     }
 
     fn plan_edit(&mut self, mut edit: Edit, out: &mut Vec<Effect>) {
+        match self.wish_of(edit.call) {
+            _ if edit.begun => {}
+            Wish::Stands => {}
+            // With one of the next ticks.
+            Wish::Unsure => return self.edits.refused.push((Revision::MAX, Edit { planned: 0, ..edit })),
+            Wish::Over => return self.answer_call(edit.call, Err(conflict("whoever asked for it is gone"))),
+        }
         match self.planned(&edit.change) {
             Err(error) => self.answer_call(edit.call, Err(error)),
             Ok(planned) if planned.txn.changes.is_empty() => {
@@ -174,7 +185,10 @@ impl Gateway {
     fn edit_committed(&mut self, edit: Edit, out: &mut Vec<Effect>) {
         match edit.then.clone() {
             Then::Answer => self.answer_call(edit.call, Ok(AdminAnswer::Done {})),
-            Then::Again => self.plan_edit(Edit { refused: 0, ..edit }, out),
+            Then::Again => {
+                let (begun, refused) = (true, 0);
+                self.plan_edit(Edit { begun, refused, ..edit }, out);
+            }
             Then::Fail(error) => self.answer_call(edit.call, Err(error)),
         }
     }

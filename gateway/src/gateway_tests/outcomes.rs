@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::oneshot::error::TryRecvError;
-use trivet_api::{AdminAnswer, AdminCall, ErrorKind};
+use trivet_api::{AdminAnswer, AdminCall, ClusterChange, ErrorKind};
 use trivet_core::keys;
 use trivet_core::kv::Change;
 use trivet_namespace::{Attributes, Operation};
@@ -322,5 +322,24 @@ fn what_an_administrator_has_given_up_is_not_begun() {
         world.pass(Duration::from_secs(2));
         assert_eq!(world.mirror().resolve(b"new").is_ok(), !gives_up);
         drop(answer);
+    }
+}
+
+#[test]
+fn nothing_of_an_administrator_is_begun_just_after_a_stop() {
+    for gives_up in [false, true] {
+        let mut world = started();
+        world.stop(Duration::from_secs(12));
+        let image = world.call(create("new", 512));
+        let patch = serde_json::from_str(r#"{"no_recovery":true}"#).unwrap();
+        let settings = world.call(AdminCall::Change(ClusterChange::Settings(patch)));
+        assert_eq!(world.committed, 0);
+        if gives_up {
+            world.give_up_calls();
+        }
+        world.pass(Duration::from_secs(2));
+        assert_eq!(world.mirror().resolve(b"new").is_ok(), !gives_up);
+        assert_eq!(world.keys.contains_key(keys::SETTINGS), !gives_up);
+        drop((image, settings));
     }
 }

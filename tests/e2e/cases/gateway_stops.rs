@@ -263,11 +263,9 @@ fn what_a_stopped_gateway_holds_never_comes_out_over_newer_data() -> Result<()> 
     let (seed, plan) = (seed()?, plan());
     println!("seed {seed}");
     let mut fleet = Fleet::with_pool(&Layout {
-        etcds: 1,
-        hosts: &["a", "b"],
-        monitors: 1,
         gateways: plan.gateways,
         proxies: true,
+        ..Layout::SMALL
     })?;
     fleet.admin(0, &format!("image create {IMAGE} --size 64M"))?;
     let (fronts, mut movers) = (Fronts::of(&fleet), movers(seed));

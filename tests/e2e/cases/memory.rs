@@ -54,13 +54,7 @@ fn pour(port: u16) -> Result<u64> {
 
 #[test]
 fn clients_that_reconnect_while_storage_stalls_take_no_more_than_the_budget() -> Result<()> {
-    let fleet = Fleet::with_pool(&Layout {
-        etcds: 1,
-        hosts: &["a", "b"],
-        monitors: 1,
-        gateways: 1,
-        proxies: false,
-    })?;
+    let fleet = Fleet::with_pool(&Layout::SMALL)?;
     fleet.admin(0, "image create disk --size 256M")?;
     let gateway = &fleet.gateways[0];
     let (port, pid) = (gateway.ports.nbd, gateway.process.pid().context("it runs")?);

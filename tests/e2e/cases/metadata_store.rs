@@ -12,13 +12,6 @@ use trivet_e2e::nbd::Nbd;
 use trivet_e2e::server::{Ports, binary};
 use trivet_e2e::sized;
 
-const LAYOUT: Layout = Layout {
-    etcds: 1,
-    hosts: &["a", "b"],
-    monitors: 1,
-    gateways: 1,
-    proxies: false,
-};
 /// The gateway of these that is cut off, and the other one.
 const CUT: usize = 1;
 const OTHER: usize = 0;
@@ -82,7 +75,7 @@ fn probe(fleet: &Fleet, gateway: usize, path: &str) -> Result<bool> {
 fn a_gateway_without_etcd_opens_no_wrong_image() -> Result<()> {
     const OLD: u64 = 64 << 20;
     const NEW: u64 = 32 << 20;
-    let mut fleet = Fleet::with_pool(&LAYOUT)?;
+    let mut fleet = Fleet::with_pool(&Layout::SMALL)?;
     add_gateway(&mut fleet)?;
     fleet.admin(OTHER, "image create disk --size 64M")?;
     fleet.admin(OTHER, "image create kept --size 64M")?;
@@ -144,7 +137,7 @@ fn alarm(fleet: &mut Fleet, action: &str) -> Result<()> {
 
 #[test]
 fn what_is_wrong_with_etcd_is_told() -> Result<()> {
-    let mut fleet = Fleet::with_pool(&LAYOUT)?;
+    let mut fleet = Fleet::with_pool(&Layout::SMALL)?;
     fleet.admin(OTHER, "image create disk --size 64M")?;
     let mut disk = Nbd::open(fleet.gateways[OTHER].ports.nbd, "disk")?;
     let troubles: [Trouble; 3] = [

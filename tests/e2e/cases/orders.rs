@@ -15,11 +15,9 @@ use trivet_e2e::rpc::{self, NFS, Rpc};
 use trivet_e2e::{Cluster, Server, sized};
 
 const LAYOUT: Layout = Layout {
-    etcds: 1,
-    hosts: &["a", "b"],
-    monitors: 1,
     gateways: 2,
     proxies: true,
+    ..Layout::SMALL
 };
 const MIB: u64 = 1 << 20;
 const BLOCK: u32 = 4096;

@@ -130,7 +130,8 @@ mod some {
             _ => return Vec::new(),
         };
         match mutant {
-            Gateway::BelievePresent => vec![Trouble::GiveUp],
+            Gateway::BelievePresent | Gateway::PlanForAbsent => vec![Trouble::GiveUp],
+            Gateway::TrustOwnClock => vec![Trouble::PauseGateway],
             Gateway::ReadAfterStop => vec![Trouble::GiveUp, Trouble::StopGateway],
             Gateway::SendForEnded | Gateway::KeepForEnded => vec![Trouble::UserBreak],
             Gateway::TrustLeases | Gateway::FenceWithoutBarrier => vec![Trouble::Resize, Trouble::Strand],

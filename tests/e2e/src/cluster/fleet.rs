@@ -44,6 +44,17 @@ pub struct Layout {
     pub proxies: bool,
 }
 
+impl Layout {
+    /// What a case needs that is about gateways.
+    pub const SMALL: Layout = Layout {
+        etcds: 1,
+        hosts: &["a", "b"],
+        monitors: 1,
+        gateways: 1,
+        proxies: false,
+    };
+}
+
 impl Default for Layout {
     fn default() -> Self {
         Self {
