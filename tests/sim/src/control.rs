@@ -44,6 +44,8 @@ pub struct Metadata {
     pub commits: VecDeque<(Revision, Now)>,
     /// Counts the stores that took the place of the one before.
     pub era: u64,
+    /// When the last one did.
+    pub replaced: Now,
     /// It was wiped, and will be put back.
     pub is_empty: bool,
     /// A copy of it.

@@ -169,6 +169,8 @@ pub enum Undo {
     Connected(Place, Duration),
     /// An empty metadata store is put back to its last backup, so many commits ahead of what was lost.
     Empty(Revision),
+    /// What a gateway sends lies in its machine's queues from a moment ago on: now the machine is paused for so long.
+    Queue(Place, Duration),
 }
 
 impl Event {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use trivet_core::kv::{Event as Change, Notice};
 
+use crate::event::Undo;
+use crate::network::Place;
 use crate::random::Random;
 use crate::streams::Leave;
 use crate::trouble::Trouble;
@@ -14,6 +16,9 @@ use crate::world::World;
 const LONGEST_CUT: Duration = Duration::from_secs(3);
 /// A killed gateway is away for so long at most.
 const LONGEST_AWAY: Duration = Duration::from_secs(20);
+
+/// How long a machine is paused that has something in its queues: longer than OSDs remember who changed what.
+const QUEUED: (Duration, Duration) = (Duration::from_secs(7), Duration::from_secs(40));
 
 /// What a connection has beside its requests, bytes: heads, logins, what began to arrive.
 const BESIDE: u64 = 64 << 10;
@@ -80,6 +85,7 @@ impl World {
         let user = random.index(self.users.len());
         match trouble {
             Trouble::StopGateway => self.pause(place, random),
+            Trouble::PauseGateway if random.one_in(2) => Some(self.pause_with_queues(place, random)),
             Trouble::PauseGateway => {
                 let lasts = self.pause(place, random)?;
                 self.processes[place].stands_since = Some(self.now);
@@ -106,6 +112,29 @@ impl World {
                 Some(Duration::ZERO)
             }
             _ => None,
+        }
+    }
+
+    /// The machine of a gateway is paused in a moment, and what the gateway sends to OSDs until then leaves it afterwards.
+    fn pause_with_queues(&mut self, place: Place, random: &mut Random) -> Duration {
+        let lasts = random.duration(QUEUED.0..=QUEUED.1);
+        let earlier = random.duration(Duration::from_millis(10)..=Duration::from_millis(500));
+        self.delay_to_osds(place, lasts + earlier);
+        self.undo_in(earlier, Undo::Queue(place, lasts));
+        lasts + 2 * earlier
+    }
+
+    /// See [`World::pause_with_queues`].
+    pub(crate) fn pause_machine(&mut self, place: Place, lasts: Duration) {
+        self.delay_to_osds(place, Duration::ZERO);
+        if self.pause_for(place, lasts) {
+            self.processes[place].stands_since = Some(self.now);
+        }
+    }
+
+    fn delay_to_osds(&mut self, place: Place, delay: Duration) {
+        for osd in 0..self.osds.len() {
+            self.network.set_delay(place, osd, delay);
         }
     }
 }

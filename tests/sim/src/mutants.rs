@@ -1,14 +1,14 @@
 //! Deliberate bugs of the machines, to show that the checkers find them. Without the feature `mutants` there are none.
 
 #[cfg(not(feature = "mutants"))]
-pub use none::{Mutant, client, gateway, monitor, osd_options, store_options};
+pub use none::{Mutant, adoption, client, gateway, monitor, osd_options, store_options};
 #[cfg(feature = "mutants")]
-pub use some::{Mutant, all, client, gateway, monitor, name, needs, osd_options, store_options};
+pub use some::{Mutant, adoption, all, client, gateway, monitor, name, needs, osd_options, store_options};
 
 #[cfg(not(feature = "mutants"))]
 mod none {
     use trivet_client::Client;
-    use trivet_core::kv::LeaseId;
+    use trivet_core::kv::{LeaseId, Txn};
     use trivet_core::{ClientId, OsdId};
     use trivet_gateway::gateway::Gateway;
     use trivet_mon::Monitor;
@@ -61,12 +61,19 @@ mod none {
     pub fn monitor(_: Option<Mutant>, id: u64, lease: LeaseId) -> Monitor {
         Monitor::new(id, lease)
     }
+
+    /// The last step of an adoption.
+    #[must_use]
+    pub fn adoption(_: Option<Mutant>, txn: Txn) -> Txn {
+        txn
+    }
 }
 
 #[cfg(feature = "mutants")]
 mod some {
     use trivet_client::Client;
-    use trivet_core::kv::LeaseId;
+    use trivet_core::keys::NEXT_IMAGE;
+    use trivet_core::kv::{LeaseId, Txn};
     use trivet_core::{ClientId, OsdId};
     use trivet_gateway::gateway::Gateway;
     use trivet_mon::Monitor;
@@ -86,6 +93,8 @@ mod some {
         Monitor(trivet_mon::Mutant),
         /// Of the gateway.
         Gateway(trivet_gateway::Mutant),
+        /// An older store is adopted, and the numbers of images that it does not know are given again.
+        GiveNumbersAgain,
     }
 
     const CLIENTS: [trivet_client::Mutant; 6] = {
@@ -116,6 +125,7 @@ mod some {
             .chain(clients)
             .chain(monitors)
             .chain(gateways)
+            .chain([Mutant::GiveNumbersAgain])
             .collect()
     }
 
@@ -126,6 +136,7 @@ mod some {
         let mutant = match mutant {
             // Only a gateway whose clock stood still does not notice itself that it was stopped.
             Mutant::Osd(trivet_osd::Mutant::ExecuteOutdated) => return vec![Trouble::PauseGateway, Trouble::GiveUp],
+            Mutant::GiveNumbersAgain => return vec![Trouble::Restored],
             Mutant::Gateway(mutant) => mutant,
             _ => return Vec::new(),
         };
@@ -156,6 +167,7 @@ mod some {
             Mutant::Client(mutant) => format!("client: {mutant:?}"),
             Mutant::Monitor(mutant) => format!("mon: {mutant:?}"),
             Mutant::Gateway(mutant) => format!("gateway: {mutant:?}"),
+            Mutant::GiveNumbersAgain => format!("adoption: {mutant:?}"),
         }
     }
 
@@ -211,5 +223,14 @@ mod some {
             Some(Mutant::Monitor(mutant)) => Monitor::with_mutant(id, lease, mutant),
             _ => Monitor::new(id, lease),
         }
+    }
+
+    /// The last step of an adoption.
+    #[must_use]
+    pub fn adoption(mutant: Option<Mutant>, mut txn: Txn) -> Txn {
+        if mutant == Some(Mutant::GiveNumbersAgain) {
+            txn.changes.retain(|change| change.key() != NEXT_IMAGE);
+        }
+        txn
     }
 }

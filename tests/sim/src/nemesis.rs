@@ -236,7 +236,7 @@ impl World {
         self.undo_in(lasts, Undo::Blocks(cut));
     }
 
-    fn undo_in(&mut self, lasts: Duration, undo: Undo) {
+    pub(crate) fn undo_in(&mut self, lasts: Duration, undo: Undo) {
         self.schedule.at(self.now + lasts, Event::Undo(undo));
     }
 
@@ -257,6 +257,7 @@ impl World {
             Undo::Connected(place, lasts) => self.cut_from_metadata(place, lasts),
             Undo::Empty(ahead) if self.metadata.is_empty => self.put_back(ahead),
             Undo::Empty(_) => {}
+            Undo::Queue(place, lasts) => self.pause_machine(place, lasts),
         }
     }
 
@@ -444,13 +445,18 @@ impl World {
     }
 
     pub(crate) fn pause(&mut self, place: Place, random: &mut Random) -> Option<Duration> {
-        let process = &mut self.processes[place];
-        if !process.alive || process.paused {
-            return None;
-        }
-        (process.paused, process.paused_at) = (true, self.now);
         let lasts = span(random, millis(10), LONGEST);
-        self.schedule.at(self.now + lasts, Event::Resume(place, process.life));
-        Some(lasts)
+        self.pause_for(place, lasts).then_some(lasts)
+    }
+
+    /// A process does not run for so long, if it does now.
+    pub(crate) fn pause_for(&mut self, place: Place, lasts: Duration) -> bool {
+        let process = &mut self.processes[place];
+        let runs = process.alive && !process.paused;
+        if runs {
+            (process.paused, process.paused_at) = (true, self.now);
+            self.schedule.at(self.now + lasts, Event::Resume(place, process.life));
+        }
+        runs
     }
 }

@@ -9,13 +9,16 @@ use std::time::Duration;
 
 use trivet_core::adopt::{Adoption, Hindrance};
 use trivet_core::keys::{self, OsdConfig};
-use trivet_core::kv::{Change, Notice, Revision};
+use trivet_core::kv::{Change, Notice, Revision, Txn};
 use trivet_core::map::encode;
 use trivet_core::witness::Witnesses;
-use trivet_core::{Now, OsdId};
+use trivet_core::{ClientId, Now, OsdId};
+use trivet_namespace::{Caller, Context, Namespace};
 
 use crate::event::{Event, Undo};
+use crate::gateways::wall;
 use crate::kv::Kv;
+use crate::mutants;
 use crate::network::Place;
 use crate::osds::OsdSlot;
 use crate::random::Random;
@@ -79,6 +82,7 @@ impl World {
             made: self.now,
             mark,
         });
+        self.tree.back_up();
     }
 
     /// Whether all copies are where they shall be, and every OSD would know the backup for one.
@@ -102,11 +106,16 @@ impl World {
             ahead => self.kv.revision() + ahead,
         };
         self.replace_store(&backup.kv, revision);
+        self.tree.put_back(self.now);
+        // What was written before has the time that the backup has.
+        self.written.clear();
     }
 
     fn replace_store(&mut self, with: &Kv, revision: Revision) {
         self.kv.put_back(with, revision);
         self.metadata.era += 1;
+        self.metadata.replaced = self.now;
+        self.metadata.commits.clear();
         self.trace.line(
             self.now,
             format_args!("the metadata store is put back: {}", self.kv.revision()),
@@ -149,13 +158,14 @@ impl World {
             witnesses: &witnesses,
             without: &without,
         };
-        let step = adoption.check().and_then(|()| adoption.step());
-        let txn = match step {
-            Ok(Some(txn)) => Ok(txn),
-            Ok(None) => adoption.last(1, self.now),
-            Err(why) => Err(why),
-        };
-        match txn {
+        let step = adoption.check().and_then(|()| match adoption.step()? {
+            Some(txn) => Ok(txn),
+            None => match lost(&self.kv, &adoption, self.now) {
+                Some(txn) => Ok(txn),
+                None => Ok(mutants::adoption(self.mutant, adoption.last(1, self.now)?)),
+            },
+        });
+        match step {
             Ok(txn) => {
                 self.kv.transact(self.now, &txn);
                 self.committed();
@@ -187,4 +197,18 @@ impl World {
             self.put_back(0);
         }
     }
+}
+
+/// Names for the first of the files that the store does not know; none if there are none. No handle leads to them.
+fn lost(kv: &Kv, adoption: &Adoption<'_>, now: Now) -> Option<Txn> {
+    let mut names = Namespace::default();
+    names.apply(&kv.snapshot());
+    let context = Context {
+        caller: Caller::root(),
+        now: wall(now),
+        pool: None,
+        gateway: ClientId(0),
+    };
+    let plan = names.plan_lost(adoption.images(), adoption.free_number(), &context);
+    plan.expect("the tree is whole").map(|plan| plan.txn)
 }

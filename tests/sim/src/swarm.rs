@@ -144,16 +144,13 @@ impl Swarm {
         swarm
     }
 
-    /// Names that a backup does not have are lost with it, as they should be, and the model of the tree knows of no such thing:
-    /// where the metadata store is put back there are no gateways.
     fn draw_users(&mut self, random: &mut Random) {
-        if self.has(Trouble::Restored) {
-            return;
-        }
         self.gateways = 1 + random.index(3);
         self.users = 1 + random.index(4);
         // Where there is no room, or what is lost is lost for good, files that nobody else needs would only be in the way.
-        if self.has(Trouble::Resize) && !self.tight && !self.hostile {
+        // And a size that is put back to what it was is no change that the model of such a file knows.
+        let in_the_way = self.tight || self.hostile || self.has(Trouble::Restored);
+        if self.has(Trouble::Resize) && !in_the_way {
             self.resizers = 2 + random.index(2);
         }
         // All together do as much as clients would alone.

@@ -11,6 +11,10 @@ use crate::world::World;
 impl World {
     /// A user's change of an image, which began then, was acknowledged.
     pub(crate) fn written(&mut self, image: ImageId, began: Now) {
+        // Its time may have been noted in a store that is not there any more.
+        if began < self.metadata.replaced {
+            return;
+        }
         let last = self.written.entry(image).or_default();
         *last = (*last).max(began);
     }

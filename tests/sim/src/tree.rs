@@ -22,6 +22,8 @@ const OLDEST: Duration = Duration::from_secs(120);
 pub struct TreeWatch {
     order: Order,
     number: u64,
+    /// Which operation made a node: no number is given again, whatever is put back.
+    made: BTreeMap<Node, u64>,
     /// Handles by node: they are the same at every gateway.
     pub handles: BTreeMap<Node, Bytes>,
     /// Those of directories.
@@ -42,6 +44,7 @@ impl TreeWatch {
         TreeWatch {
             order: Order::new(tree, OLDEST),
             number: 0,
+            made: BTreeMap::new(),
             handles: BTreeMap::new(),
             directories: BTreeSet::new(),
             shared,
@@ -59,9 +62,32 @@ impl TreeWatch {
     /// An operation is answered, by a gateway that knew everything until `since`.
     ///
     /// # Errors
-    /// When no order of all operations explains it.
+    /// When no order of all operations explains it, or another one made the same node.
     pub fn end(&mut self, number: u64, now: Now, since: Now, answer: &Answer) -> Result<(), String> {
+        if let Some(node) = answer.node.filter(|_| self.order.makes(number))
+            && *self.made.entry(node).or_insert(number) != number
+        {
+            return Err(format!(
+                "operations {} and {number} made node {node:x}",
+                self.made[&node]
+            ));
+        }
         self.order.end(number, now, since, answer)
+    }
+
+    /// An operation whose user went away long ago does not happen any more.
+    pub fn forget(&mut self, number: u64) {
+        self.order.forget(number);
+    }
+
+    /// A backup of the metadata is made.
+    pub fn back_up(&mut self) {
+        self.order.back_up();
+    }
+
+    /// The last backup takes the place of the metadata.
+    pub fn put_back(&mut self, now: Now) {
+        self.order.put_back(now);
     }
 
     /// A file that may be there, by its handle.

@@ -104,7 +104,7 @@ troubles! {
     /// An administrator changes the number of PGs.
     Pgs "pg-count" 60 Metadata;
     /// The metadata store is put back to an earlier time, maybe after it was wiped, and adopted.
-    Restored "metadata-restored" 60 Metadata;
+    Restored "metadata-restored" 30 Metadata;
     /// An administrator wants nothing healed in the background, for a while.
     NoRecovery "no-recovery" 120 Metadata;
     /// A disk is a hundred times slower.

@@ -45,6 +45,12 @@ const RECONNECT: (u64, u64) = (1, 2_000);
 /// A user is told of the end of its connection, or that none is made, within this time.
 const CONNECT: Duration = Duration::from_secs(3);
 
+/// Of the changes of names that a user gives up one in so many is never asked for again,
+const ABANDON: u64 = 3;
+/// and does not happen after this time: 3 s until its gateway knows, and what is then on its way to the metadata store, which
+/// is tried for 5 s.
+const FORGOTTEN: Duration = Duration::from_secs(12);
+
 /// What a user does by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UserEvent {
@@ -54,6 +60,8 @@ pub enum UserEvent {
     Connect(usize, u32),
     /// It looks at how long things take.
     Look,
+    /// This operation on names, which it gave up, cannot happen any more.
+    Forget(u64),
 }
 
 /// What users did.
@@ -257,6 +265,7 @@ impl World {
         match event {
             UserEvent::Think => self.user_thinks(user),
             UserEvent::Connect(path, attempt) => self.user_dials(user, path, attempt),
+            UserEvent::Forget(number) => self.tree.forget(number),
             UserEvent::Look => {
                 self.schedule.at(self.now + LOOK, Event::User(user, UserEvent::Look));
                 self.user_looks(user);
@@ -349,12 +358,27 @@ impl World {
     pub(crate) fn user_gives_up(&mut self, user: usize, path: usize, how: Leave) {
         if let Some(stream) = self.users[user].paths[path].stream {
             self.user_leaves(stream, how);
+            self.user_abandons(user, path);
             if how == Leave::Silence {
                 let mine = self.users[user].pending.values_mut();
                 let mine = mine.filter(|pending| pending.path == Some(path));
                 mine.for_each(|pending| pending.not_before = self.now + SILENT);
             }
             self.user_lost(user, path);
+        }
+    }
+
+    /// A user that gives a connection up may not want what it asked for there any more.
+    fn user_abandons(&mut self, user: usize, path: usize) {
+        let slot = &mut self.users[user];
+        let mut names = slot.pending.iter().filter(|(_, pending)| pending.path == Some(path));
+        let Some((number, tree)) = names.find_map(|(number, pending)| Some((*number, pending.tree?))) else {
+            return;
+        };
+        if slot.random.one_in(ABANDON) {
+            slot.pending.remove(&number);
+            self.schedule
+                .at(self.now + FORGOTTEN, Event::User(user, UserEvent::Forget(tree)));
         }
     }
 

@@ -21,6 +21,8 @@ const MOST: usize = 20_000;
 struct Possible {
     tree: Tree,
     done: BTreeMap<u64, Answer>,
+    /// The tree that a backup of the metadata has.
+    backup: Option<Tree>,
 }
 
 impl Possible {
@@ -38,8 +40,30 @@ impl Possible {
         all
     }
 
+    /// The same after the backup was put back, with any of the operations that are not answered undone.
+    fn put_back(&self) -> BTreeSet<Possible> {
+        let tree = self.backup.clone().unwrap_or_default();
+        let mut all: BTreeSet<BTreeMap<u64, Answer>> = [BTreeMap::new()].into();
+        for (number, answer) in &self.done {
+            let with = all.iter().cloned().map(|mut done| {
+                done.insert(*number, answer.clone());
+                done
+            });
+            all.extend(Vec::from_iter(with));
+        }
+        let state = |done| Possible {
+            tree: tree.clone(),
+            done,
+            backup: None,
+        };
+        all.into_iter().map(state).collect()
+    }
+
     fn renumber(&mut self, old: Node, new: Node) {
         self.tree.renumber(old, new);
+        if let Some(backup) = &mut self.backup {
+            backup.renumber(old, new);
+        }
         for answer in self.done.values_mut().filter(|answer| answer.node == Some(old)) {
             answer.node = Some(new);
         }
@@ -70,7 +94,7 @@ impl Order {
     pub fn new(tree: Tree, memory: Duration) -> Order {
         let possible = Possible {
             tree,
-            done: BTreeMap::new(),
+            ..Possible::default()
         };
         Order {
             possible: [possible].into(),
@@ -83,6 +107,13 @@ impl Order {
     /// An operation begins.
     pub fn begin(&mut self, number: u64, op: TreeOp) {
         self.open.insert(number, op);
+    }
+
+    /// Whether an operation that is under way makes a node.
+    #[must_use]
+    pub fn makes(&self, number: u64) -> bool {
+        let op = self.open.get(&number);
+        op.is_some_and(|op| matches!(op, TreeOp::Create(..) | TreeOp::MakeDir(_)))
     }
 
     /// An operation is answered. What is answered from a mirror is true of a moment since `since`.
@@ -108,6 +139,32 @@ impl Order {
         self.open.remove(&number);
         self.possible = ends;
         Ok(())
+    }
+
+    /// An operation that nobody waits for any more does not happen from now on, if it has not happened yet.
+    pub fn forget(&mut self, number: u64) {
+        let end = |mut possible: Possible| {
+            possible.done.remove(&number);
+            possible
+        };
+        self.possible = self.reachable(None).into_iter().map(end).collect();
+        self.open.remove(&number);
+    }
+
+    /// A backup is made of the tree as it is.
+    pub fn back_up(&mut self) {
+        let keep = |mut possible: Possible| {
+            possible.backup = Some(possible.tree.clone());
+            possible
+        };
+        self.possible = self.reachable(None).into_iter().map(keep).collect();
+    }
+
+    /// The tree is again what the backup has. Of what has happened and is not answered everything may happen again.
+    pub fn put_back(&mut self, now: Now) {
+        let all = self.reachable(None);
+        self.possible = all.iter().flat_map(Possible::put_back).collect();
+        self.remember(now, all);
     }
 
     /// The tree as it may be when nothing is under way.
@@ -221,7 +278,7 @@ impl Order {
 fn explains(tree: &Tree, op: &TreeOp, answer: &Answer) -> bool {
     let possible = Possible {
         tree: tree.clone(),
-        done: BTreeMap::new(),
+        ..Possible::default()
     };
     possible
         .identified(op)

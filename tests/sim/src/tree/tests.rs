@@ -140,3 +140,25 @@ fn what_finds_nothing_to_do_is_answered_from_a_mirror() {
         );
     }
 }
+
+#[test]
+fn what_was_put_back_happened_never_or_again() {
+    let second = |seconds: u64| Now(seconds * 1_000_000_000);
+    let answer = |order: &mut Order, number, op: TreeOp, answer: &Answer| {
+        order.begin(number, op);
+        order.end(number, second(number), second(number), answer)
+    };
+    let lookup = |name: &str| TreeOp::Lookup(place(name));
+    let mut order = order();
+    answer(&mut order, 1, create("a"), &made(1)).unwrap();
+    order.back_up();
+    answer(&mut order, 2, TreeOp::Remove(place("a")), &Answer::default()).unwrap();
+    order.begin(3, create("b"));
+    order.put_back(second(3));
+    // What was answered is undone, what was not may be, or is done after it.
+    answer(&mut order, 4, lookup("a"), &made(1)).unwrap();
+    assert!(answer(&mut order, 5, lookup("a"), &refused(NO_ENTRY)).is_err());
+    order.end(3, second(6), second(6), &made(3)).unwrap();
+    let names: Vec<usize> = order.trees().map(|tree| tree.nodes().count()).collect();
+    assert_eq!(names, [2, 3], "directory and a, and maybe b");
+}

@@ -124,7 +124,11 @@ impl World {
 
     /// Until when a gateway's mirror of the metadata knows everything.
     pub(super) fn knows_until(&self, gateway: usize) -> Now {
-        let known = self.processes[self.gateway_place(gateway)].watch.unwrap_or(0);
+        let process = &self.processes[self.gateway_place(gateway)];
+        if process.era != self.metadata.era {
+            return self.metadata.replaced;
+        }
+        let known = process.watch.unwrap_or(0);
         let unknown = self.metadata.commits.iter().find(|(revision, _)| *revision > known);
         unknown.map_or(self.now, |(_, when)| *when)
     }
