@@ -6,7 +6,6 @@
 mod args;
 mod client;
 mod commands;
-mod node;
 mod render;
 mod roles;
 mod scrub;
@@ -21,10 +20,10 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 use clap::Parser;
 use clap::error::{ContextKind, ErrorKind};
+use trivet_node::data::Fenced;
 
 use args::{Ask, Cli, Command};
 use client::Client;
-use node::data::Fenced;
 use roles::args::{GatewayArgs, MonArgs, OsdRole};
 
 fn main() -> ExitCode {

@@ -2,7 +2,7 @@
 //! administrators are shown ([`overview`]). What they may ask is `trivet_api`.
 //!
 //! A pure machine ([`gateway`], [`session`] and the servers that implement it): events and the time come in, effects go
-//! out as data; sockets and HTTP are elsewhere (`cli/src/node`, `gateway/control`). Beside it, and never on its thread, the
+//! out as data; sockets and HTTP are elsewhere (`cli/node/src`, `gateway/control`). Beside it, and never on its thread, the
 //! overview answers questions. The machine keeps nothing that matters: any number of gateways serve the same tree at once.
 
 mod background;

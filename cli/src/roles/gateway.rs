@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use trivet_gateway::metrics::Protocol;
+use trivet_node::cluster::{self, host};
+use trivet_node::control::{Duties, GatewayDuty};
+use trivet_node::data::{FrontSetup, Setup};
+use trivet_node::log::Log;
+use trivet_node::runtime;
 
-use crate::node::cluster::{self, host};
-use crate::node::control::{Duties, GatewayDuty};
-use crate::node::data::{FrontSetup, Setup};
-use crate::node::log::Log;
-use crate::node::{self, runtime};
 use crate::roles::args::{Door, GatewayArgs, required};
 
 /// It serves after this time even if some PGs cannot be served: their clients wait.
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Runs a gateway until SIGTERM or SIGINT.
 pub fn run(args: &GatewayArgs) -> anyhow::Result<()> {
     let _log = Log::to_stderr()?;
-    let http = node::listen_http(args.http)?;
+    let http = trivet_node::listen_http(args.http)?;
     let runtime = runtime()?;
     let store = runtime.block_on(cluster::open(required(&args.meta)?))?;
     let cluster = runtime.block_on(cluster::ensure(&store))?;
@@ -27,7 +27,7 @@ pub fn run(args: &GatewayArgs) -> anyhow::Result<()> {
         (Protocol::Nfs, "--nfs", args.nfs),
     ];
     let open = |(protocol, flag, Door(at))| Option::map(at, |at| (protocol, flag, at));
-    let mut started = node::start(Setup {
+    let mut started = trivet_node::start(Setup {
         cluster,
         front: Some(FrontSetup {
             doors: doors.into_iter().filter_map(open).collect(),
@@ -48,5 +48,5 @@ pub fn run(args: &GatewayArgs) -> anyhow::Result<()> {
         gateway,
         ..Duties::default()
     };
-    node::serve(runtime, store, started, duties)
+    trivet_node::serve(runtime, store, started, duties)
 }

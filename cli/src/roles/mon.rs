@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use anyhow::anyhow;
+use trivet_node::cluster::{self, host, random};
+use trivet_node::control::{Signals, WIND_DOWN};
+use trivet_node::leases::Held;
+use trivet_node::log::Log;
+use trivet_node::{monitor, ready, runtime};
 
-use crate::node::cluster::{self, host, random};
-use crate::node::control::{Signals, WIND_DOWN};
-use crate::node::leases::Held;
-use crate::node::log::Log;
-use crate::node::{monitor, ready, runtime};
 use crate::roles::args::{MonArgs, required};
 
 /// Runs a monitor until SIGTERM or SIGINT.

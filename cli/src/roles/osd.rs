@@ -9,15 +9,15 @@ use trivet_core::keys::{self, OsdConfig};
 use trivet_core::kv::{Change, Compare, KeyValue, Txn, TxnOutcome};
 use trivet_core::map::encode;
 use trivet_meta::Meta;
+use trivet_node::cluster::{self, ClusterId, host, random};
+use trivet_node::control::Duties;
+use trivet_node::data::Setup;
+use trivet_node::log::Log;
+use trivet_node::osds::{self, Disk};
+use trivet_node::runtime;
 use trivet_reactor::{Config, Reactor};
 
 use super::disk::{fingerprint, look};
-use crate::node::cluster::{self, ClusterId, host, random};
-use crate::node::control::Duties;
-use crate::node::data::Setup;
-use crate::node::log::Log;
-use crate::node::osds::{self, Disk};
-use crate::node::{self, runtime};
 use crate::roles::args::{FormatArgs, RunArgs};
 
 /// Files are multiples of this.
@@ -127,7 +127,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     );
     let host = args.host.clone().unwrap_or_else(host);
     runtime.block_on(admit(&store, there.osd, &fingerprint(&there.store), &host, &args.disk))?;
-    let started = node::start(Setup {
+    let started = trivet_node::start(Setup {
         cluster,
         front: None,
         disks: vec![Disk {
@@ -140,7 +140,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         }],
         distributed: true,
     })?;
-    node::serve(runtime, store, started, Duties::default())
+    trivet_node::serve(runtime, store, started, Duties::default())
 }
 
 /// Whether this disk is the one that the cluster knows by this number; notes the host that it is on.

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use trivet_core::OsdId;
 use trivet_meta::{Embedded, Meta};
+use trivet_node::osds::Disk;
 
 use super::startup::Plan;
-use crate::node::osds::Disk;
 
 /// Held by the process that runs on the folder.
 const LOCK: &str = "lock";

@@ -8,13 +8,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use trivet_gateway::metrics::Protocol;
+use trivet_node::cluster::{self, host};
+use trivet_node::control::{Duties, GatewayDuty};
+use trivet_node::data::{FrontSetup, Setup};
+use trivet_node::log::Log;
+use trivet_node::{listen_http, runtime};
 
 use crate::args::UpArgs;
-use crate::node::cluster::{self, host};
-use crate::node::control::{Duties, GatewayDuty};
-use crate::node::data::{FrontSetup, Setup};
-use crate::node::log::Log;
-use crate::node::{self, listen_http, runtime};
 use banner::{Addresses, banner};
 use folder::Folder;
 
@@ -41,7 +41,7 @@ pub fn run(args: &UpArgs) -> anyhow::Result<()> {
         disks: folder.disks(&plan, distributed.then_some(LISTEN)),
         distributed,
     };
-    let mut started = node::start(setup).inspect_err(|_| folder.undo_if_new(&plan))?;
+    let mut started = trivet_node::start(setup).inspect_err(|_| folder.undo_if_new(&plan))?;
     runtime.block_on(startup::record(&plan, &store))?;
     let gateway = started.handles.front.take().map(|handles| GatewayDuty {
         handles,
@@ -49,7 +49,7 @@ pub fn run(args: &UpArgs) -> anyhow::Result<()> {
         name: "up".into(),
     });
     let monitor = Some(host());
-    node::serve(runtime, store, started, Duties { gateway, monitor })
+    trivet_node::serve(runtime, store, started, Duties { gateway, monitor })
 }
 
 fn front(args: &UpArgs, new: bool) -> FrontSetup {

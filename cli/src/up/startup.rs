@@ -8,10 +8,10 @@ use trivet_core::kv::{Change, Notice, TxnOutcome};
 use trivet_core::map::{ClusterMap, encode};
 use trivet_core::{OsdId, PoolId};
 use trivet_meta::Meta;
+use trivet_node::cluster::{ClusterId, wall};
 
 use super::folder::Folder;
 use crate::args::UpArgs;
-use crate::node::cluster::{ClusterId, wall};
 
 /// The smallest OSD: log and checkpoint areas take their part, and something must be left.
 const MIN_OSD: u64 = 256 << 20;
