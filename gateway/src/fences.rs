@@ -103,6 +103,13 @@ impl Gateway {
         out.push(Effect::Txn(ticket, txn));
     }
 
+    /// The metadata store was put back: who was fenced may be registered again, and commits that PGs shall know of may not
+    /// be there any more. What still counts is fenced again.
+    pub(crate) fn fences_replaced(&mut self) {
+        self.fences.under_way.clear();
+        self.fences.complete.clear();
+    }
+
     /// For how long a client that is registered has been seen to be dead.
     pub(crate) fn dead_for(&self, client: ClientId) -> Duration {
         let since = self.fences.dead.get(&client);

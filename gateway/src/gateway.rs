@@ -397,6 +397,7 @@ impl Gateway {
             self.freshness.replaced();
             self.changes_replaced();
             self.edits_replaced();
+            self.fences_replaced();
         }
         self.freshness.mirror_moved(self.namespace.revision());
         self.stir_uses(notice);

@@ -152,6 +152,26 @@ fn a_fence_that_was_left_half_done_is_ended() {
     }
 }
 
+/// Who was fenced is registered again in an older store, and may write again.
+#[test]
+fn no_fence_outlives_the_store_that_it_was_made_in() {
+    let mut world = World::default();
+    let image = world.image("vm", 2 * OBJECT);
+    world.uses(RIVAL, image);
+    let before = world.keys.clone();
+    world.rival_dies();
+    let mut answer = world.call(resize("vm", OBJECT));
+    world.pass(Duration::from_secs(2));
+    assert!(answer.try_recv().unwrap().is_ok(), "it was fenced");
+    world.put_back(before);
+    let mut answer = world.call(resize("vm", OBJECT));
+    world.pass(Duration::from_secs(20));
+    assert_eq!(answer.try_recv(), Err(TryRecvError::Empty), "the rival may be writing");
+    world.rival_dies();
+    world.pass(Duration::from_secs(2));
+    assert!(answer.try_recv().unwrap().is_ok());
+}
+
 #[test]
 fn users_that_died_hold_nothing_up_and_their_files_times_move() {
     let mut world = World::default();

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
 use trivet_api::{AdminAnswer, AdminCall, AdminError, AdminResult, CallId, ErrorKind, Status};
 use trivet_core::keys::{self, Claim, ClientState, GatewayState, OsdState, Pool};
-use trivet_core::kv::{Change, Compare, Event, KeyValue, Notice, Txn, TxnOutcome};
+use trivet_core::kv::{Change, Compare, Event, KeyValue, Notice, Revision, Txn, TxnOutcome};
 use trivet_core::map::encode;
 use trivet_core::message::{Action, LIST_LIMIT, Message, Op, OpDone, OpError, OpValue};
 use trivet_core::{ClientId, Epoch, ImageId, Now, OBJECT_SIZE, ObjectId, OsdId, PgId, PoolId, Tick};
@@ -324,12 +324,18 @@ impl World {
 
     /// Everything at once instead of the notices that are under way, however they are held up.
     pub(super) fn snapshot(&mut self) {
+        self.read_anew(|revision, keys| Notice::Snapshot { revision, keys });
+    }
+
+    /// The store is put back to what it had then.
+    pub(super) fn put_back(&mut self, keys: BTreeMap<String, KeyValue>) {
+        self.keys = keys;
+        self.read_anew(|revision, keys| Notice::Replaced { revision, keys });
+    }
+
+    fn read_anew(&mut self, notice: fn(Revision, Vec<KeyValue>) -> Notice) {
         self.notices.clear();
-        let keys = self.keys.values().cloned().collect();
-        let notice = Notice::Snapshot {
-            revision: self.revision,
-            keys,
-        };
+        let notice = notice(self.revision, self.keys.values().cloned().collect());
         self.overview.notice(&notice);
         self.gateway.notice(self.clock, &notice, &mut self.effects);
         self.hear();
