@@ -37,6 +37,8 @@ pub(crate) struct Fences {
     /// It was registered and is not any more: others count on it that nothing of this id is executed, for ever.
     is_fenced: bool,
     under_way: BTreeMap<ClientId, Progress>,
+    /// When those were begun that are not complete.
+    since: BTreeMap<ClientId, Now>,
     complete: BTreeSet<ClientId>,
     /// Since when clients that are registered are seen to be dead.
     dead: BTreeMap<ClientId, Now>,
@@ -86,6 +88,7 @@ impl Gateway {
         if is_known || client == self.id || map.gateways.contains_key(&client) {
             return;
         }
+        self.fences.since.entry(client).or_insert(self.clock.now);
         let Some(registered) = map.clients.get(&client) else {
             let revision = map.revision;
             return self.ask_everywhere(client, revision, out);
@@ -107,6 +110,7 @@ impl Gateway {
     /// be there any more. What still counts is fenced again.
     pub(crate) fn fences_replaced(&mut self) {
         self.fences.under_way.clear();
+        self.fences.since.clear();
         self.fences.complete.clear();
     }
 
@@ -114,6 +118,11 @@ impl Gateway {
     pub(crate) fn dead_for(&self, client: ClientId) -> Duration {
         let since = self.fences.dead.get(&client);
         since.map_or(Duration::ZERO, |&since| self.clock.now.since(since))
+    }
+
+    /// When the fences were begun that are not complete.
+    pub(crate) fn fence_starts(&self) -> impl Iterator<Item = Now> {
+        self.fences.since.values().copied()
     }
 
     /// Fences those that have been dead for long.
@@ -143,8 +152,13 @@ impl Gateway {
             return false;
         };
         self.fences.under_way.remove(&client);
-        if let TxnOutcome::Committed(revision) = outcome {
-            self.ask_everywhere(client, revision, out);
+        match outcome {
+            TxnOutcome::Committed(revision) => self.ask_everywhere(client, revision, out),
+            // It is there again, or somebody else fences it.
+            TxnOutcome::Refused(_) => {
+                self.fences.since.remove(&client);
+            }
+            TxnOutcome::Unknown => {}
         }
         true
     }
@@ -190,6 +204,7 @@ impl Gateway {
         let progress = self.fences.under_way.get(&client);
         if matches!(progress, Some(Progress::Asking(asked)) if asked.is_empty()) {
             self.fences.under_way.remove(&client);
+            self.fences.since.remove(&client);
             self.fences.complete.insert(client);
             self.run_background(out);
         }

@@ -42,10 +42,12 @@ impl Gateway {
             found.doubtful.push(what);
         }
         let now = self.clock.now;
-        found.doubtful.extend(stuck("reads and writes", now, self.io_starts()));
-        found
-            .doubtful
-            .extend(stuck("changes of names", now, self.change_starts()));
+        let works = [
+            stuck("reads and writes of clients", now, self.io_starts()),
+            stuck("changes of names of clients", now, self.change_starts()),
+            stuck("fences of gateways that are gone", now, self.fence_starts()),
+        ];
+        found.doubtful.extend(works.into_iter().flatten());
         found.stuck = self.stuck_removals();
     }
 }
@@ -57,5 +59,5 @@ fn stuck(what: &str, now: Now, starts: impl Iterator<Item = Now>) -> Option<Stri
         (count + 1, oldest.max(age))
     });
     let seconds = oldest.as_secs();
-    (count > 0).then(|| format!("{count} {what} of clients are stuck, the oldest for {seconds} s"))
+    (count > 0).then(|| format!("{count} {what} are stuck, the oldest for {seconds} s"))
 }

@@ -8,7 +8,7 @@ use trivet_core::keys;
 use trivet_core::kv::Change;
 
 use super::clients::{Nfs, nbd, opaque, words, write};
-use super::world::{OWN, World, status};
+use super::world::{OWN, RIVAL, World, resize, status};
 use crate::fresh::{Answer, Heard};
 
 /// The control plane hears this now.
@@ -127,6 +127,27 @@ fn work_that_is_stuck_is_told() {
     );
     world.hold_txns = false;
     world.pass(Duration::from_secs(1));
+    let after = status(&mut world);
+    assert!(after.reasons.iter().all(|why| !why.contains("stuck")), "{after:?}");
+}
+
+#[test]
+fn a_fence_that_is_stuck_is_told() {
+    let mut world = World::default();
+    let image = world.image("vm", 2 << 20);
+    world.uses(RIVAL, image);
+    world.rival_dies();
+    world.hold_osd = true;
+    let mut answer = world.call(resize("vm", 1 << 20));
+    world.pass(Duration::from_secs(12));
+    says(
+        &mut world,
+        Health::Error,
+        "1 fences of gateways that are gone are stuck, the oldest for 11 s",
+    );
+    world.hold_osd = false;
+    world.pass(Duration::from_secs(2));
+    assert!(answer.try_recv().unwrap().is_ok());
     let after = status(&mut world);
     assert!(after.reasons.iter().all(|why| !why.contains("stuck")), "{after:?}");
 }
