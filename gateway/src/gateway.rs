@@ -35,6 +35,7 @@ use crate::outcomes::Outcomes;
 use crate::scrub::Scrubs;
 use crate::session::{Desk, Ending, Finished, InFlight, Request, Session, Space, Ticket};
 use crate::status::OsdReport;
+use crate::stops::Shown;
 use crate::uses::Uses;
 
 /// A connection is not read from while it has more than this under way.
@@ -182,6 +183,8 @@ pub struct Gateway {
     pub(crate) changing: BTreeMap<(ConnKey, Ticket), Now>,
     /// When this gateway went on after it was stopped for long.
     pub(crate) woke: Option<Now>,
+    /// How it was shown last by a lease of its own, and whether it ever was.
+    pub(crate) shown: Shown,
     /// Requests that sessions left and nobody has looked at yet.
     requests: Vec<(Ticket, Request)>,
     /// Answers that wait for their sessions.
@@ -225,6 +228,7 @@ impl Gateway {
             ios: HashMap::new(),
             changing: BTreeMap::new(),
             woke: None,
+            shown: Shown::default(),
             requests: Vec::new(),
             answers: VecDeque::new(),
             answered: Vec::new(),
@@ -402,6 +406,7 @@ impl Gateway {
         self.freshness.mirror_moved(self.namespace.revision());
         self.stir_uses(notice);
         self.enlist(out);
+        self.look_for_own_lease();
         self.let_go(out);
         self.mirror_moved(out);
         self.edits_moved(out);

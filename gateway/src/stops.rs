@@ -5,12 +5,14 @@
 //! it; an end that shows up meanwhile takes it along. A client that waited patiently is served on and notices a delay.
 //!
 //! A process that was stopped sees it by its own clock. That of a virtual machine stands still with it; then the clock of an
-//! OSD tells, which is asked four times a second, and before its answer is here the OSDs refuse changes as outdated.
+//! OSD tells, which is asked four times a second, and before its answer is here the OSDs refuse changes as outdated. For
+//! changes of names its own lease tells as well: without it none is begun, and if it has ended the gateway may have been stopped.
 //! Decision 0012 has the reasons.
 
 use std::time::Duration;
 
 use trivet_core::Now;
+use trivet_core::kv::Revision;
 use trivet_core::message::STAMP_LIFE;
 
 use crate::callers::Attendance;
@@ -52,6 +54,24 @@ impl Doubt {
     }
 }
 
+/// This gateway's key in the metadata store, which is gone when its lease ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Shown {
+    /// The commit that wrote it; none while there is none.
+    by: Option<Revision>,
+    ever: bool,
+}
+
+impl Shown {
+    /// The key is as this commit wrote it by now. Whether the lease ended since it was looked at.
+    fn ended(&mut self, by: Option<Revision>) -> bool {
+        let ended = self.ever && self.by != by;
+        self.ever |= by.is_some();
+        self.by = by;
+        ended
+    }
+}
+
 impl Gateway {
     /// Something happens now. A gap says that this gateway did not run.
     pub(crate) fn at(&mut self, clock: Clock) {
@@ -69,6 +89,14 @@ impl Gateway {
         }
         self.freshness.stood_still(time);
         self.doubt_all();
+    }
+
+    /// A lease that ended may have done so because this gateway was stopped.
+    pub(crate) fn look_for_own_lease(&mut self) {
+        let own = self.client.map().gateways.get(&self.id);
+        if self.shown.ended(own.map(|state| state.revision)) {
+            self.doubt_all();
+        }
     }
 
     /// It was stopped until now: clients that are connected may be gone.
@@ -116,6 +144,24 @@ mod tests {
 
     fn ms(ms: u64) -> Now {
         Now(ms * 1_000_000)
+    }
+
+    #[test]
+    fn a_lease_ends_when_it_was_there() {
+        let mut shown = Shown::default();
+        let table = [
+            (None, false),
+            (Some(3), false),
+            (Some(3), false),
+            (None, true),
+            (None, false),
+            (Some(7), true),
+            (Some(9), true),
+            (Some(9), false),
+        ];
+        for (by, ended) in table {
+            assert_eq!(shown.ended(by), ended, "{by:?}");
+        }
     }
 
     #[test]

@@ -194,7 +194,7 @@ fn a_gateway_that_is_not_shown_changes_nothing() {
     assert_eq!(answer.try_recv(), Err(TryRecvError::Empty));
     assert_eq!((world.committed, world.mirror().files().count()), (0, 1));
     world.show(OWN);
-    world.run();
+    world.pass(Duration::from_secs(1));
     assert_eq!(answer.try_recv().unwrap(), Ok(AdminAnswer::Done {}));
 }
 

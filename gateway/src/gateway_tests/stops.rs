@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use trivet_core::Now;
+use trivet_core::keys::gateway_state;
+use trivet_core::kv::Change;
 use trivet_core::message::STAMP_LIFE;
 
 use super::clients::{Nfs, good, nbd, opaque, words, write};
-use super::world::World;
+use super::world::{OWN, World};
 use crate::gateway::ConnKey;
 use crate::metrics::Protocol;
 use crate::session::Ending;
@@ -189,6 +191,25 @@ fn an_osd_tells_a_machine_that_it_stood_still() {
     assert!(world.take(target).is_empty(), "the mirror may be 12 s old");
     world.pass(Duration::from_secs(1));
     assert_eq!(world.take(target)[36..38], [0, 0], "logged in");
+}
+
+/// Its clock stood still, and no OSD has said so yet.
+#[test]
+fn names_wait_when_its_own_lease_has_ended() {
+    let mut world = World::default();
+    let mut nfs = Nfs::mount(&mut world);
+    world.commit(&[Change::Delete(gateway_state(OWN))]);
+    let create = [opaque(&nfs.root), opaque(b"new"), words(&[1, 0, 0, 0, 0, 0, 0])].concat();
+    nfs.call(&mut world, 8, &create);
+    world.show(OWN);
+    world.run();
+    let exists = |world: &World| world.mirror().resolve(b"new").is_ok();
+    assert!(!exists(&world));
+    let heard = later(&world, ROUND + MILLI);
+    world.pass(Duration::from_secs(1));
+    assert!(!world.hear_of(nfs.conn, heard));
+    world.pass(Duration::from_secs(1));
+    assert!(exists(&world));
 }
 
 #[test]
