@@ -6,10 +6,10 @@ use bytes::Bytes;
 use trivet_core::keys::{self, OsdConfig, Pool, Settings};
 use trivet_core::kv::{Change, Compare, Revision, Txn};
 use trivet_core::map::encode;
-use trivet_core::{Numbering, OsdId};
+use trivet_core::{Numbering, OsdId, PoolId};
 
 use crate::random::Random;
-use crate::world::{POOL, World};
+use crate::world::World;
 
 /// PGs at most: many more than objects in each would show nothing.
 const MOST_PGS: u32 = 24;
@@ -39,7 +39,9 @@ impl World {
 
     /// Asks for another number of PGs: twice or half as many, or any other that can follow.
     pub(crate) fn want_pgs(&mut self, random: &mut Random) -> Option<Duration> {
-        let pool = self.truth.pools.get(&POOL)?;
+        let pools: Vec<PoolId> = self.truth.pools.keys().copied().collect();
+        let id = *random.pick(&pools)?;
+        let pool = self.truth.pools.get(&id)?;
         let now = pool.value.pg_count;
         let any = (1..=MOST_PGS).filter(|&count| Numbering::can_follow(count, now));
         let choices: Vec<u32> = [2 * now, now / 2].into_iter().chain(any).collect();
@@ -51,7 +53,7 @@ impl World {
             pgs_wanted: Some(wanted),
             ..pool.value.clone()
         };
-        self.replace_value(keys::pool(POOL), pool.revision, encode(&next));
+        self.replace_value(keys::pool(id), pool.revision, encode(&next));
         Some(Duration::from_secs(2))
     }
 

@@ -10,14 +10,14 @@ use std::time::Duration;
 use trivet_client::{Late, Presence};
 use trivet_core::kv::{Change, Compare, Txn};
 use trivet_core::map::encode;
-use trivet_core::{Now, keys};
+use trivet_core::{Now, PoolId, keys};
 
 use crate::event::{Event, Life};
 use crate::network::Place;
 use crate::random::Random;
 use crate::register::OpRef;
 use crate::workload::{Action, Step};
-use crate::world::{POOL, Phase, World};
+use crate::world::{Phase, World};
 
 /// The shortest and the longest that a caller waits who does not wait for ever.
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(10));
@@ -27,7 +27,7 @@ const HEARSAY: Duration = Duration::from_millis(30);
 const FENCED: Duration = Duration::from_secs(8);
 
 /// A fence that a client puts up around another one.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fence {
     /// Where the fenced one is.
     victim: usize,
@@ -163,14 +163,17 @@ impl World {
         self.commit(vec![Change::Delete(key)]);
         let revision = self.kv.revision();
         let fence = Fence { victim, life };
-        let ticket = self.clients[other].new_fence(fence);
         self.trace.line(
             self.now,
             format_args!("client {other} fences client {victim} as of {revision}"),
         );
-        self.client_step(other, |client, now, out| {
-            client.barrier(now, ticket, POOL, revision, out);
-        });
+        let pools: Vec<PoolId> = self.truth.pools.keys().copied().collect();
+        for pool in pools {
+            let ticket = self.clients[other].new_fence(fence);
+            self.client_step(other, |client, now, out| {
+                client.barrier(now, ticket, pool, revision, out)
+            });
+        }
         let end = self.random.duration(Duration::from_secs(1)..=FENCED);
         self.schedule.at(self.now + end, Event::Kill(place, Duration::ZERO));
         Some(end)

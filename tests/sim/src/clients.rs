@@ -123,7 +123,7 @@ impl ClientSlot {
         self.running.remove(&ticket);
     }
 
-    /// The ticket of a fence.
+    /// The ticket of a fence, in one pool.
     pub(crate) fn new_fence(&mut self, fence: Fence) -> u64 {
         self.ticket += 1;
         self.fences.insert(self.ticket, fence);
@@ -306,7 +306,11 @@ impl World {
         self.trace
             .line(self.now, format_args!("client {index} ends {ticket}: {outcome:?}"));
         if let Some(fence) = self.clients[index].fences.remove(&ticket) {
-            return self.fenced(fence);
+            // Another pool may still be asked.
+            if !self.clients[index].fences.values().any(|other| *other == fence) {
+                self.fenced(fence);
+            }
+            return;
         }
         let Some(mut running) = self.clients[index].running.remove(&ticket) else {
             return self.fail(format!("client {index}: operation {ticket} answered twice"));

@@ -3,12 +3,12 @@
 //! The runner's part is played here as production plays it: leases are kept alive every second, a lease that was not
 //! confirmed for its time to live counts as lost, and a new one is asked for.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use trivet_core::Now;
 use trivet_core::keys;
 use trivet_core::kv::{Event as Change, LeaseId, Notice, Revision, Txn, TxnOutcome};
+use trivet_core::{Now, PoolId};
 use trivet_mon::Monitor;
 
 use crate::event::{Answer, Ask, Event, Life};
@@ -16,7 +16,7 @@ use crate::mutants;
 use crate::network::Place;
 use crate::restore::Backup;
 use crate::trouble::Trouble;
-use crate::world::{POOL, World};
+use crate::world::World;
 
 /// A lease runs out if nobody keeps it alive for this long.
 pub const LEASE: Duration = Duration::from_secs(5);
@@ -123,11 +123,11 @@ impl World {
             }
             return;
         }
-        let before = self.truth.plans.get(&POOL).map(|plan| plan.revision);
+        let before = self.plan_revisions();
         let answer = self.execute(ask);
         self.committed();
         if self.processes[place].life == life {
-            self.check_plan(place, before);
+            self.check_plan(place, &before);
         }
         let lost = matches!(answer, Some(Answer::Txn(..))) && self.random.below(1000) < self.metadata.unknown;
         if let Some(answer) = answer
@@ -140,9 +140,13 @@ impl World {
     }
 
     /// Plans are written by the monitor that leads, in place of those that it knows.
-    fn check_plan(&mut self, place: Place, before: Option<Revision>) {
-        let now = self.truth.plans.get(&POOL).map(|plan| plan.revision);
-        let Some(monitor) = self.monitor_at(place).filter(|_| now != before) else {
+    fn check_plan(&mut self, place: Place, before: &BTreeMap<PoolId, Revision>) {
+        let now = self.plan_revisions();
+        let mut replaced = before
+            .iter()
+            .filter(|(pool, revision)| now.get(*pool) != Some(*revision));
+        let unknown = |(_, revision): (&PoolId, &Revision), knew: Revision| *revision > knew;
+        let Some(monitor) = self.monitor_at(place).filter(|_| now != *before) else {
             return;
         };
         let slot = &self.monitors[monitor];
@@ -153,9 +157,14 @@ impl World {
             .is_some_and(|leader| leader.value.id == slot.id);
         if !leads {
             self.fail(format!("monitor {monitor} wrote a plan and does not lead"));
-        } else if before.is_some_and(|before| before > slot.knew) {
+        } else if replaced.any(|plan| unknown(plan, slot.knew)) {
             self.fail(format!("monitor {monitor} replaced a plan that it did not know"));
         }
+    }
+
+    fn plan_revisions(&self) -> BTreeMap<PoolId, Revision> {
+        let plans = self.truth.plans.iter();
+        plans.map(|(pool, plan)| (*pool, plan.revision)).collect()
     }
 
     fn execute(&mut self, ask: Ask) -> Option<Answer> {

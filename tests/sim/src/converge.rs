@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use trivet_core::{NodeId, ObjectId, OsdId, PgId, Version};
 
 use crate::network::Place;
-use crate::world::{POOL, World};
+use crate::world::World;
 use trivet_core::OBJECT_SIZE;
 
 /// What a replica says of an object.
@@ -78,8 +78,9 @@ impl World {
     /// A change of the number of PGs that is not over, or left something behind.
     fn unfinished(&self) -> Option<String> {
         let truth = &self.truth;
-        let pool = &truth.pools.get(&POOL)?.value;
-        if pool.pgs_wanted.is_some() || pool.pgs_before.is_some() {
+        let pools = truth.pools.values().map(|pool| &pool.value);
+        let mut changing = pools.filter(|pool| pool.pgs_wanted.is_some() || pool.pgs_before.is_some());
+        if let Some(pool) = changing.next() {
             return Some(format!("the number of PGs is being changed: {pool:?}"));
         }
         let known = truth
@@ -110,11 +111,11 @@ impl World {
 
     /// Members have the same objects, others have none.
     pub(crate) fn replicas_differ(&self) -> Option<String> {
-        let plan = &self.truth.plans.get(&POOL)?.value;
         let mut model: BTreeMap<PgId, (OsdId, BTreeMap<ObjectId, Copy>)> = BTreeMap::new();
         for (place, slot) in self.osds.iter().enumerate() {
             let mut holdings = self.holdings(place);
-            for (id, pg) in self.truth.pgs().zip(&plan.pgs) {
+            for id in self.truth.pgs() {
+                let pg = self.truth.plan_of(id)?;
                 let mine = holdings.remove(&id).unwrap_or_default();
                 if !pg.osds.contains(&slot.number) {
                     if let Some(object) = mine.keys().next() {
@@ -160,11 +161,7 @@ impl World {
         let mut text = String::new();
         for (&pg, claim) in &self.truth.claims {
             let claim = &claim.value;
-            let up = self
-                .truth
-                .plans
-                .get(&POOL)
-                .and_then(|plan| plan.value.pgs.get(pg.number as usize));
+            let up = self.truth.plan_of(pg);
             let history = self
                 .truth
                 .histories

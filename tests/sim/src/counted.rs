@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use trivet_core::map::encode;
 use trivet_core::usage::{self, PoolUsage, PoolsUsage};
-use trivet_core::{ImageId, OsdId, UNIT_SIZE};
+use trivet_core::{ImageId, OsdId, PoolId, UNIT_SIZE};
 use trivet_osd::Osd;
 
-use crate::world::{POOL, World};
+use crate::world::World;
 
 /// Bytes and objects.
 type Space = (u64, u64);
@@ -51,16 +51,16 @@ impl World {
 
     fn pool_miscounted(&self, osd: OsdId, machine: &Osd) -> Option<String> {
         let has = |(_, info): &(_, trivet_store::api::ObjectInfo)| !info.present.is_empty();
-        let copies = machine.objects().filter(has).count() as u64;
-        let (used, objects) = self
-            .led(osd, machine)
-            .into_values()
-            .fold((0, 0), |sum, space| (sum.0 + space.0, sum.1 + space.1));
-        let right = PoolUsage { used, objects, copies };
-        let pools = Some((POOL, right)).filter(|_| right != PoolUsage::default());
-        let right = encode(&PoolsUsage {
-            pools: pools.into_iter().collect(),
-        });
+        let mut pools: BTreeMap<PoolId, PoolUsage> = BTreeMap::new();
+        for (object, _) in machine.objects().filter(has) {
+            pools.entry(object.image.pool()).or_default().copies += 1;
+        }
+        for (image, (used, objects)) in self.led(osd, machine) {
+            let pool = pools.entry(image.pool()).or_default();
+            pool.used += used;
+            pool.objects += objects;
+        }
+        let right = encode(&PoolsUsage { pools });
         let shown = self.kv.get(&usage::pools(osd)).map(|kv| kv.value);
         (shown.as_ref() != Some(&right)).then(|| format!("OSD {osd} reports {shown:?} and has {right:?}"))
     }

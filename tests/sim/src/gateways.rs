@@ -9,7 +9,7 @@ use trivet_core::keys::{self, GatewayState};
 use trivet_core::kv::{Change, LeaseId, Notice, Revision, Txn, TxnOutcome};
 use trivet_core::map::encode;
 use trivet_core::message::Message;
-use trivet_core::{ClientId, ImageId, NodeId, Now, OsdId};
+use trivet_core::{ClientId, ImageId, NodeId, Now, OsdId, PoolId};
 use trivet_gateway::fresh::{Answer, Heard};
 use trivet_gateway::gateway::{Clock, ConnKey, Effect, Gateway};
 use trivet_gateway::metrics::Protocol;
@@ -156,7 +156,7 @@ impl World {
                 path: image_name(index + 1).into_bytes(),
                 size,
             };
-            let made = self.plant(&mut tree, &mut numbers, &operation);
+            let made = self.plant(&mut tree, &mut numbers, image.pool(), &operation);
             assert_eq!(made, image, "images have the numbers that clients know");
         }
         let operation = Operation::MakeDir {
@@ -164,20 +164,20 @@ impl World {
             name: SHARED.into(),
             attributes: Attributes::default(),
         };
-        let shared = self.plant(&mut tree, &mut numbers, &operation);
+        let shared = self.plant(&mut tree, &mut numbers, POOL, &operation);
         self.tree = TreeWatch::new(ROOT.0, shared.0, SHARED);
         let operation = Operation::CreateImage {
             path: SIZED.into(),
             size: sized::size_of(sized::BLOCKS),
         };
-        self.sized = Sized::new(self.plant(&mut tree, &mut numbers, &operation));
+        self.sized = Sized::new(self.plant(&mut tree, &mut numbers, POOL, &operation));
     }
 
-    fn plant(&mut self, tree: &mut Namespace, numbers: &mut Numbers, operation: &Operation) -> ImageId {
+    fn plant(&mut self, tree: &mut Namespace, numbers: &mut Numbers, pool: PoolId, operation: &Operation) -> ImageId {
         let context = Context {
             caller: Caller::root(),
             now: wall(self.now),
-            pool: Some(POOL),
+            pool: Some(pool),
             gateway: ClientId(0),
         };
         let plan = tree.plan(operation, &context, numbers);

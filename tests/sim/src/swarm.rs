@@ -46,9 +46,11 @@ pub struct Swarm {
     pub log_size: u64,
     /// Of the pool.
     pub pgs: u32,
-    /// Of the pool.
+    /// Of a second pool, if there is one.
+    pub other_pgs: Option<u32>,
+    /// Of the pools.
     pub replicas: usize,
-    /// Of the pool.
+    /// Of the pools.
     pub min_size: usize,
     /// How many clients.
     pub clients: usize,
@@ -109,6 +111,7 @@ impl Swarm {
             disks: (0..osds).map(|_| disk_size(&mut random, size, even)).collect(),
             log_size: if tight { 1 << 20 } else { random.range(1..=2) << 20 },
             pgs: u32::try_from(random.range(1..=16)).unwrap_or(1),
+            other_pgs: draw_other_pool(&mut root.fork("pools")),
             replicas,
             // What is lost for good must not stop everything else.
             min_size: if hostile { min_size.min(replicas - 1) } else { min_size },
@@ -170,11 +173,12 @@ impl Swarm {
     pub fn describe(&self) -> String {
         let troubles: Vec<&str> = self.troubles.iter().map(|(trouble, _)| trouble.name()).collect();
         format!(
-            "{} OSDs {:?} MiB, {} PGs, {} replicas, min size {}, {} clients of depth {}, {} gateways with {} users, {} resizers, {} monitors{}{}, \
+            "{} OSDs {:?} MiB, {} + {} PGs, {} replicas, min size {}, {} clients of depth {}, {} gateways with {} users, {} resizers, {} monitors{}{}, \
              {} s of: {}",
             self.disks.len(),
             self.disks.iter().map(|bytes| bytes >> 20).collect::<Vec<_>>(),
             self.pgs,
+            self.other_pgs.unwrap_or(0),
             self.replicas,
             self.min_size,
             self.clients,
@@ -189,6 +193,12 @@ impl Swarm {
             troubles.join(" "),
         )
     }
+}
+
+/// The PGs of a second pool, in every third run.
+fn draw_other_pool(random: &mut Random) -> Option<u32> {
+    let pgs = u32::try_from(random.range(1..=8)).expect("a few");
+    random.one_in(3).then_some(pgs)
 }
 
 fn disk_size(random: &mut Random, size: u64, even: bool) -> u64 {

@@ -22,6 +22,8 @@ const OLDEST: Duration = Duration::from_secs(120);
 pub struct TreeWatch {
     order: Order,
     number: u64,
+    /// What its user gave up and may still happen.
+    abandoned: Option<u64>,
     /// Which operation made a node: no number is given again, whatever is put back.
     made: BTreeMap<Node, u64>,
     /// Handles by node: they are the same at every gateway.
@@ -44,6 +46,7 @@ impl TreeWatch {
         TreeWatch {
             order: Order::new(tree, OLDEST),
             number: 0,
+            abandoned: None,
             made: BTreeMap::new(),
             handles: BTreeMap::new(),
             directories: BTreeSet::new(),
@@ -75,8 +78,18 @@ impl TreeWatch {
         self.order.end(number, now, since, answer)
     }
 
-    /// An operation whose user went away long ago does not happen any more.
+    /// A user does not want an operation any more. That is so for one at a time: the search knows all orders of what is open.
+    pub fn abandon(&mut self, number: u64) -> bool {
+        let first = self.abandoned.is_none();
+        if first {
+            self.abandoned = Some(number);
+        }
+        first
+    }
+
+    /// An operation that was abandoned long ago does not happen any more.
     pub fn forget(&mut self, number: u64) {
+        self.abandoned = None;
         self.order.forget(number);
     }
 

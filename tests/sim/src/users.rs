@@ -375,7 +375,7 @@ impl World {
         let Some((number, tree)) = names.find_map(|(number, pending)| Some((*number, pending.tree?))) else {
             return;
         };
-        if slot.random.one_in(ABANDON) {
+        if slot.random.one_in(ABANDON) && self.tree.abandon(tree) {
             slot.pending.remove(&number);
             self.schedule
                 .at(self.now + FORGOTTEN, Event::User(user, UserEvent::Forget(tree)));

@@ -41,6 +41,8 @@ use crate::workload::{Workload, WorkloadOptions};
 
 /// The only pool.
 pub const POOL: PoolId = PoolId(1);
+/// A second one, where every second image lives, in some runs.
+pub const OTHER: PoolId = PoolId(2);
 /// The cluster.
 pub const CLUSTER: [u8; 16] = [9; 16];
 /// Machines get a tick this often, as in production.
@@ -167,16 +169,22 @@ impl World {
             id: digits(CLUSTER[0]),
             secret: digits(7),
         };
-        let pool = Pool {
-            name: "pool".into(),
-            replicas: self.swarm.replicas,
-            min_size: self.swarm.min_size,
-            pg_count: self.swarm.pgs,
-            ..Pool::default()
-        };
+        let pools = [
+            (POOL, "pool", Some(self.swarm.pgs)),
+            (OTHER, "other", self.swarm.other_pgs),
+        ];
+        let pools = pools.into_iter().filter_map(|(id, name, pgs)| {
+            let pool = Pool {
+                name: name.into(),
+                replicas: self.swarm.replicas,
+                min_size: self.swarm.min_size,
+                pg_count: pgs?,
+                ..Pool::default()
+            };
+            Some(Change::put(keys::pool(id), encode(&pool)))
+        });
         let mut changes = vec![
             Change::put(keys::CLUSTER, encode(&cluster)),
-            Change::put(keys::pool(POOL), encode(&pool)),
             Change::put(
                 keys::SETTINGS,
                 encode(&Settings {
@@ -185,6 +193,7 @@ impl World {
                 }),
             ),
         ];
+        changes.extend(pools);
         changes.extend(self.osds.iter().map(|slot| {
             let config = OsdConfig {
                 size: slot.size,
@@ -465,7 +474,11 @@ fn workload_options(swarm: &Swarm, root: &Random) -> WorkloadOptions {
         (smallest / 3).min(MAX_IMAGES)
     };
     let count = random.range(1..=3);
-    let images = (1..=count).map(|number| (ImageId::new(POOL, number), (total / count) >> 12 << 12));
+    let pool_of = |number: u64| {
+        let other = swarm.other_pgs.is_some() && number.is_multiple_of(2);
+        if other { OTHER } else { POOL }
+    };
+    let images = (1..=count).map(|number| (ImageId::new(pool_of(number), number), (total / count) >> 12 << 12));
     let mut options = WorkloadOptions::draw(images.collect(), &mut random);
     options.pace = swarm.think;
     options
