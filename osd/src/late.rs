@@ -21,6 +21,8 @@ use crate::{Osd, Target};
 pub(crate) struct Recent {
     young: HashMap<ObjectId, Touched>,
     old: HashMap<ObjectId, Touched>,
+    /// Who changed anything last, and when; and when somebody else than that did last.
+    anything: Unit,
     /// When `young` was begun.
     turned: Now,
     /// Whose turn it is.
@@ -110,6 +112,7 @@ impl Recent {
         if self.turns.get(&object).is_some_and(is_it) {
             self.turns.remove(&object);
         }
+        self.anything.note(client, now);
         match self.young.get_mut(&object) {
             Some(touched) => touched.note(client, units, now),
             None => {
@@ -134,6 +137,10 @@ impl Recent {
 
     /// Whether another client has changed some of the units since then.
     fn is_overtaken(&self, object: ObjectId, client: ClientId, units: UnitMask, since: Now) -> bool {
+        // Mostly one client changes things at a time.
+        if self.anything.by_others(client).is_none_or(|at| at < since) {
+            return false;
+        }
         let known = [self.young.get(&object), self.old.get(&object)];
         let by_others = known.into_iter().flatten().filter_map(|t| t.by_others(client, units));
         by_others.max().is_some_and(|at| at >= since)

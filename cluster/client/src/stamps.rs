@@ -15,6 +15,9 @@ pub(crate) const ASK_EVERY: Duration = Duration::from_millis(250);
 /// Ticks of one OSD are kept about this far apart.
 const GRAIN: Duration = Duration::from_millis(1);
 
+/// So many are looked at one by one before others are searched for.
+const LAST: usize = 4;
+
 /// That the connection of a caller has no end counts for so long, in the clock of the OSD, after something was heard of it:
 /// who is behind a cut link shows no end. A change that such a caller asked for is older than this and [`STAMP_LIFE`] at
 /// most.
@@ -85,9 +88,14 @@ impl Stamps {
         let Some(ticks) = self.0.get(&osd) else {
             return Tick::default();
         };
+        // Mostly one of the last.
         let before = |at: Now| {
-            let count = ticks.partition_point(|(heard, _)| *heard < at);
-            count.checked_sub(1).map(|last| ticks[last].1)
+            let mut last = ticks.iter().rev().take(LAST);
+            let found = last.find(|(heard, _)| *heard < at).map(|(_, tick)| *tick);
+            found.or_else(|| {
+                let count = ticks.partition_point(|(heard, _)| *heard < at);
+                count.checked_sub(1).map(|last| ticks[last].1)
+            })
         };
         match caller {
             Caller::Own => ticks.back().map_or(Tick::default(), |(_, tick)| *tick),
@@ -95,6 +103,9 @@ impl Stamps {
                 let Some(heard) = before(presence.heard) else {
                     return Tick::default();
                 };
+                if presence.stood == presence.heard {
+                    return heard;
+                }
                 let stood = before(presence.stood).unwrap_or(heard);
                 if heard.age(stood) <= STANDS_FOR { stood } else { heard }
             }

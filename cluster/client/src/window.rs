@@ -21,6 +21,9 @@ use crate::dispatch::Target;
 /// another client may write it as well.
 pub(crate) const WINDOW: usize = MAX_OPS / 2;
 
+/// Empty windows that are kept.
+const SPARE: usize = 64;
+
 /// Nobody waits longer for a mutation that came late: its caller may be gone, and nothing shows it.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -65,6 +68,8 @@ impl Mutation {
 pub(crate) struct Windows {
     /// Ascending by sequence; the first has no answer.
     objects: HashMap<ObjectId, VecDeque<Mutation>>,
+    /// Those that are empty again, for the next objects.
+    spare: Vec<VecDeque<Mutation>>,
 }
 
 impl Windows {
@@ -75,7 +80,10 @@ impl Windows {
             units,
             place: Place::Here,
         };
-        self.objects.entry(object).or_default().push_back(mutation);
+        let window = self.objects.entry(object);
+        window
+            .or_insert_with(|| self.spare.pop().unwrap_or_default())
+            .push_back(mutation);
     }
 
     /// A mutation is sent to this target, unless it has to wait: then none. The smallest sequence of the object without an
@@ -96,11 +104,8 @@ impl Windows {
 
     /// A mutation is there now.
     pub(crate) fn moved(&mut self, object: ObjectId, sequence: u64, place: Place) {
-        let Some(window) = self.objects.get_mut(&object) else {
-            return;
-        };
-        if let Ok(at) = window.binary_search_by_key(&sequence, |mutation| mutation.sequence) {
-            window[at].place = place;
+        if let Some(window) = self.objects.get_mut(&object) {
+            move_in(window, sequence, place);
         }
     }
 
@@ -113,16 +118,25 @@ impl Windows {
 
     /// A mutation was answered.
     pub(crate) fn answered(&mut self, object: ObjectId, sequence: u64) {
-        self.moved(object, sequence, Place::Answered);
         let Entry::Occupied(mut entry) = self.objects.entry(object) else {
             return;
         };
         let window = entry.get_mut();
+        move_in(window, sequence, Place::Answered);
         let gone = window.iter().take_while(|mutation| !mutation.is_open()).count();
         window.drain(..gone);
         if window.is_empty() {
-            entry.remove();
+            let spare = entry.remove();
+            if self.spare.len() < SPARE {
+                self.spare.push(spare);
+            }
         }
+    }
+}
+
+fn move_in(window: &mut VecDeque<Mutation>, sequence: u64, place: Place) {
+    if let Ok(at) = window.binary_search_by_key(&sequence, |mutation| mutation.sequence) {
+        window[at].place = place;
     }
 }
 
