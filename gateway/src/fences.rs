@@ -154,11 +154,10 @@ impl Gateway {
         self.fences.under_way.remove(&client);
         match outcome {
             TxnOutcome::Committed(revision) => self.ask_everywhere(client, revision, out),
-            // It is there again, or somebody else fences it.
-            TxnOutcome::Refused(_) => {
+            // It is there again, or somebody else fences it; or it is begun again, if somebody still waits for it.
+            TxnOutcome::Refused(_) | TxnOutcome::Unknown => {
                 self.fences.since.remove(&client);
             }
-            TxnOutcome::Unknown => {}
         }
         true
     }
