@@ -105,7 +105,10 @@ impl Gateway {
         }
         let known = change.call.as_ref().and_then(|call| self.namespace.reply(call));
         if let Some(outcome) = known.filter(|_| !mutant!(self.options, ForgetReplies)) {
-            return self.finish_change(&change, Ok(outcome), out);
+            return match self.is_trimmed_by_another(&change, &outcome) {
+                true => self.changes.held.push(change),
+                false => self.applied(change, outcome, out),
+            };
         }
         // The size of a file that is written has a guard of its own: its last truncation.
         if !matches!(change.operation, Operation::Grow { .. }) {
@@ -250,13 +253,16 @@ impl Gateway {
         }
     }
 
+    /// Whether a change that is done has cut off data, or another one has since, which is still to be removed by another gateway.
+    fn is_trimmed_by_another(&self, change: &Change, outcome: &Outcome) -> bool {
+        let inode = sized_by(change, outcome).and_then(|id| self.namespace.inode(id));
+        let trimming = inode.and_then(|inode| inode.trimming);
+        trimming.is_some_and(|trimming| trimming.by != self.id)
+    }
+
     /// The mirror has the change: a truncation's data goes before it is answered.
     pub(crate) fn applied(&mut self, change: Change, outcome: Outcome, out: &mut Vec<Effect>) {
-        let id = match (&change.operation, &outcome) {
-            (Operation::SetAttr { id, .. } | Operation::Resize { id, .. }, _) => Some(*id),
-            (Operation::CreateFile { .. }, Outcome::Node(id)) => Some(*id),
-            _ => None,
-        };
+        let id = sized_by(&change, &outcome);
         let trimming = id.filter(|id| self.is_trimming(*id));
         match trimming {
             Some(id) => {
@@ -354,6 +360,15 @@ impl Gateway {
         self.changes.growths.insert(id, growth);
         let operation = Operation::Grow { id, size, mtime, cut };
         self.plan_change(Change { operation, ..model }, out);
+    }
+}
+
+/// The file whose size a change has set, with this outcome.
+fn sized_by(change: &Change, outcome: &Outcome) -> Option<ImageId> {
+    match (&change.operation, outcome) {
+        (Operation::SetAttr { id, .. } | Operation::Resize { id, .. }, _) => Some(*id),
+        (Operation::CreateFile { .. }, Outcome::Node(id)) => Some(*id),
+        _ => None,
     }
 }
 

@@ -1,9 +1,13 @@
 //! Calls of NFS clients that come again at another gateway.
 
+use std::time::Duration;
+
 use trivet_core::kv::Change;
+use trivet_core::map::encode;
+use trivet_namespace::{Inode, Operation, Trimming};
 
 use super::clients::{Nfs, opaque, results, words};
-use super::world::World;
+use super::world::{RIVAL, World};
 
 const CREATE: u32 = 8;
 const MKDIR: u32 = 9;
@@ -64,6 +68,38 @@ fn a_call_that_comes_again_elsewhere_is_answered_as_it_was() {
         assert_eq!((&second[0], second.len()), (&first[0], 1), "{procedure}");
         assert_eq!((world.committed, world.refused), (0, 0), "{procedure}");
     }
+}
+
+#[test]
+fn a_truncation_that_comes_again_elsewhere_is_answered_when_its_data_is_gone() {
+    let mut world = World::default();
+    world.image("vm", 1 << 20);
+    let mut nfs = Nfs::mount(&mut world);
+    let file = nfs.lookup(&mut world, "vm");
+    let empty = [opaque(&file), words(&[0, 0, 0, 1, 0, 0, 0, 0, 0])].concat();
+    world.hold_osd = true;
+    let xid = nfs.call(&mut world, SETATTR, &empty);
+    assert!(world.take(nfs.conn).is_empty());
+    let id = world.mirror().resolve(b"vm").unwrap();
+    let trimming = world.inode(id).trimming.unwrap();
+    let by_rival = Trimming { by: RIVAL, ..trimming };
+    let key = format!("vfs/inode/{id}");
+    let inode = Inode {
+        trimming: Some(by_rival),
+        ..world.inode(id)
+    };
+    world.commit(&[Change::put(key, encode(&inode))]);
+    let mut world = another(&world);
+    let again = Nfs::mount(&mut world);
+    again.repeat(&mut world, xid, SETATTR, &empty);
+    world.pass(Duration::from_secs(2));
+    assert!(
+        world.take(again.conn).is_empty(),
+        "others may still write what is cut off"
+    );
+    world.rival(&Operation::TrimDone { id, trimming: by_rival });
+    world.pass(Duration::from_secs(1));
+    assert_eq!(results(&world.take(again.conn))[0].1[..4], words(&[0]));
 }
 
 #[test]
