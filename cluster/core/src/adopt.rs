@@ -29,6 +29,10 @@ const SKIPPED_EPOCHS: u64 = 1 << 20;
 /// Image numbers that are left out: those that were given in the time that the store does not know of.
 const SKIPPED_NUMBERS: u64 = 1 << 32;
 
+/// Beside these, so many for each mark that ever was: a store that is put back once more, to before an adoption, knows nothing
+/// of the numbers that this one skipped.
+const NUMBERS_PER_MARK: u64 = 1 << 16;
+
 /// Image numbers have 48 bits.
 const MAX_NUMBER: u64 = 1 << 48;
 
@@ -207,7 +211,7 @@ impl Adoption<'_> {
                 Change::put(keys::MARK, encode(&Marks::first(Mark::made(count, by, now)))),
             ],
         };
-        self.skip_numbers(&mut txn)?;
+        self.skip_numbers(count, &mut txn)?;
         for &osd in self.without {
             txn.changes.push(Change::Delete(keys::osd_config(osd)));
         }
@@ -224,10 +228,11 @@ impl Adoption<'_> {
     }
 
     /// Numbers of images and pools that were given in the time that the store does not know of are not given again.
-    fn skip_numbers(&self, txn: &mut Txn) -> Result<(), Hindrance> {
+    fn skip_numbers(&self, marks: u64, txn: &mut Txn) -> Result<(), Hindrance> {
         let map = self.map;
         if let Some(next) = &map.next_image {
-            let skipped = next.value.max(self.free_number()).checked_add(SKIPPED_NUMBERS);
+            let skipped = marks.saturating_mul(NUMBERS_PER_MARK).saturating_add(SKIPPED_NUMBERS);
+            let skipped = next.value.max(self.free_number()).checked_add(skipped);
             let skipped = skipped.filter(|next| *next <= MAX_NUMBER).ok_or(Hindrance::NoNumbers)?;
             txn.compare.push(same_as(keys::NEXT_IMAGE, Some(next)));
             txn.changes.push(Change::put(keys::NEXT_IMAGE, encode(&skipped)));
@@ -451,7 +456,13 @@ mod tests {
         let marks = &map.mark.unwrap().value;
         assert_eq!(marks.latest().count, 9 + SKIPPED_MARKS);
         assert_eq!(marks.contradiction(Mark { count: 9, draw: 3 }), None);
-        assert_eq!(map.next_image.unwrap().value, 12 + SKIPPED_NUMBERS);
+        let marks = 9 + SKIPPED_MARKS;
+        let next = 12 + SKIPPED_NUMBERS + marks * NUMBERS_PER_MARK;
+        assert_eq!(
+            map.next_image.unwrap().value,
+            next,
+            "the next adoption counts more marks"
+        );
         let members: Vec<u32> = map.members.keys().map(|osd| osd.0).collect();
         assert_eq!(members, [1, 2, 4], "3 is given up, and 4 came after the backup");
     }
