@@ -54,14 +54,15 @@ pub struct Copies {
 }
 
 impl Copies {
-    /// A client asks for something. Of what it says is answered, nobody will answer again.
+    /// A client asks for something. What it says is answered nobody waits for, nor for what it says so of one object: that may
+    /// as well have been given up, and what is left of it in a queue counts as executed.
     pub fn asks(&mut self, op: &Op) {
-        let first = OpId { sequence: 0, ..op.id };
-        let settled = OpId {
-            sequence: op.settled,
-            ..op.id
-        };
-        let over: Vec<OpId> = self.asked.range(first..settled).map(|(&id, _)| id).collect();
+        let before = |sequence: u64| OpId { sequence, ..op.id };
+        let settled = self.asked.range(before(0)..before(op.settled));
+        let answered = self.asked.range(before(0)..before(op.answered.max(op.settled)));
+        let object = op.action.object();
+        let answered = answered.filter(|(_, asked)| Some(asked.object) == object);
+        let over: Vec<OpId> = settled.chain(answered).map(|(&id, _)| id).collect();
         for id in over {
             self.asked.remove(&id);
         }

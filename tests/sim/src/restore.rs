@@ -149,8 +149,13 @@ impl World {
         }
         let mut witnesses = Witnesses::default();
         witnesses.apply(&self.kv.snapshot(), 0);
-        // Those whose disks were replaced do not come back.
+        // Those whose disks were replaced do not come back. Those that were added since the backup are not missed by it, but by
+        // the administrator, who has started them all.
         let there: BTreeSet<OsdId> = self.osds.iter().map(|slot| slot.number).collect();
+        let heard: BTreeSet<OsdId> = witnesses.heard().map(|(osd, _)| osd).collect();
+        if !there.is_subset(&heard) {
+            return;
+        }
         let members = self.truth.members.keys().copied();
         let without: BTreeSet<OsdId> = members.filter(|osd| !there.contains(osd)).collect();
         let adoption = Adoption {
