@@ -29,8 +29,9 @@ const SKIPPED_EPOCHS: u64 = 1 << 20;
 /// Image numbers that are left out: those that were given in the time that the store does not know of.
 const SKIPPED_NUMBERS: u64 = 1 << 32;
 
-/// Beside these, so many for each mark that ever was: a store that is put back once more, to before an adoption, knows nothing
-/// of the numbers that this one skipped.
+/// Beside these, so many for each mark that ever was, and up to 65,535 times as many more by the draw of the new one: a store
+/// that is put back once more, to before an adoption, knows nothing of the numbers that this one skipped, and the OSDs may
+/// not have kept its mark yet.
 const NUMBERS_PER_MARK: u64 = 1 << 16;
 
 /// Image numbers have 48 bits.
@@ -204,14 +205,15 @@ impl Adoption<'_> {
         let marks = self.heard().filter_map(|(_, head)| head.mark).map(|mark| mark.count);
         let marks = marks.chain(map.mark.as_ref().map(|marks| marks.value.latest().count));
         let count = marks.max().unwrap_or(0).saturating_add(SKIPPED_MARKS);
+        let mark = Mark::made(count, by, now);
         let mut txn = Txn {
             compare: vec![halted, same_as(keys::MARK, map.mark.as_ref())],
             changes: vec![
                 Change::Delete(keys::HALTED.to_owned()),
-                Change::put(keys::MARK, encode(&Marks::first(Mark::made(count, by, now)))),
+                Change::put(keys::MARK, encode(&Marks::first(mark))),
             ],
         };
-        self.skip_numbers(count, &mut txn)?;
+        self.skip_numbers(mark, &mut txn)?;
         for &osd in self.without {
             txn.changes.push(Change::Delete(keys::osd_config(osd)));
         }
@@ -228,11 +230,10 @@ impl Adoption<'_> {
     }
 
     /// Numbers of images and pools that were given in the time that the store does not know of are not given again.
-    fn skip_numbers(&self, marks: u64, txn: &mut Txn) -> Result<(), Hindrance> {
+    fn skip_numbers(&self, mark: Mark, txn: &mut Txn) -> Result<(), Hindrance> {
         let map = self.map;
         if let Some(next) = &map.next_image {
-            let skipped = marks.saturating_mul(NUMBERS_PER_MARK).saturating_add(SKIPPED_NUMBERS);
-            let skipped = next.value.max(self.free_number()).checked_add(skipped);
+            let skipped = next.value.max(self.free_number()).checked_add(skipped(mark));
             let skipped = skipped.filter(|next| *next <= MAX_NUMBER).ok_or(Hindrance::NoNumbers)?;
             txn.compare.push(same_as(keys::NEXT_IMAGE, Some(next)));
             txn.changes.push(Change::put(keys::NEXT_IMAGE, encode(&skipped)));
@@ -244,6 +245,12 @@ impl Adoption<'_> {
         }
         Ok(())
     }
+}
+
+/// How many image numbers are left out.
+fn skipped(mark: Mark) -> u64 {
+    let marks = mark.count.saturating_add(u64::from(mark.draw & 0xffff));
+    marks.saturating_mul(NUMBERS_PER_MARK).saturating_add(SKIPPED_NUMBERS)
 }
 
 /// Each OSD that has anything of the PG is to be heard.
@@ -456,13 +463,10 @@ mod tests {
         let marks = &map.mark.unwrap().value;
         assert_eq!(marks.latest().count, 9 + SKIPPED_MARKS);
         assert_eq!(marks.contradiction(Mark { count: 9, draw: 3 }), None);
-        let marks = 9 + SKIPPED_MARKS;
-        let next = 12 + SKIPPED_NUMBERS + marks * NUMBERS_PER_MARK;
-        assert_eq!(
-            map.next_image.unwrap().value,
-            next,
-            "the next adoption counts more marks"
-        );
+        let first = skipped(marks.latest());
+        assert_eq!(map.next_image.unwrap().value, 12 + first);
+        let again = skipped(Mark::made(9 + SKIPPED_MARKS, 77, Now(2)));
+        assert!(again.abs_diff(first) >= NUMBERS_PER_MARK, "{again} {first}");
         let members: Vec<u32> = map.members.keys().map(|osd| osd.0).collect();
         assert_eq!(members, [1, 2, 4], "3 is given up, and 4 came after the backup");
     }
