@@ -26,6 +26,9 @@ const HEARSAY: Duration = Duration::from_millis(30);
 /// A fenced client that did not hear of it ends after this time at most.
 const FENCED: Duration = Duration::from_secs(8);
 
+/// Changes of one transaction at most.
+const AT_ONCE: usize = 100;
+
 /// A fence that a client puts up around another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fence {
@@ -151,7 +154,10 @@ impl World {
         old.retain(|key| !living.contains(key));
         let deleted = old.into_iter().map(Change::Delete);
         let put = |key| Change::put(key, encode(&keys::ClientState {}));
-        self.commit(living.into_iter().map(put).chain(deleted).collect());
+        let changes: Vec<Change> = living.into_iter().map(put).chain(deleted).collect();
+        for some in changes.chunks(AT_ONCE) {
+            self.commit(some.to_vec());
+        }
     }
 
     /// Another client takes this one for dead and fences it: nothing of it is executed when that is done.

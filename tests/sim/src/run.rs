@@ -167,7 +167,7 @@ impl World {
     }
 
     /// All tombstones go. A slow network may look like an OSD that is gone even now: a PG that then begins anew forgets
-    /// later, and has the whole time once more.
+    /// later, and has the whole time once more. One that lost a member whose disk is full does not forget.
     fn forget(&mut self) {
         let mut left = FORGETS;
         loop {
@@ -176,6 +176,9 @@ impl World {
             let Some(why) = self.unforgotten().filter(|_| !gone) else {
                 return;
             };
+            if self.swarm.tight && !self.is_clean() {
+                return;
+            }
             left -= 1;
             if epochs == self.epochs() || left == 0 {
                 let (seconds, state) = (FORGOTTEN.as_secs(), self.describe());

@@ -265,7 +265,7 @@ impl World {
         match event {
             UserEvent::Think => self.user_thinks(user),
             UserEvent::Connect(path, attempt) => self.user_dials(user, path, attempt),
-            UserEvent::Forget(number) => self.tree.forget(number),
+            UserEvent::Forget(number) => self.user_forgets(user, number),
             UserEvent::Look => {
                 self.schedule.at(self.now + LOOK, Event::User(user, UserEvent::Look));
                 self.user_looks(user);
@@ -379,6 +379,16 @@ impl World {
             slot.pending.remove(&number);
             self.schedule
                 .at(self.now + FORGOTTEN, Event::User(user, UserEvent::Forget(tree)));
+        }
+    }
+
+    /// An abandoned operation does not happen any more. What the metadata store received while it was away it may do afterwards.
+    fn user_forgets(&mut self, user: usize, number: u64) {
+        let end = self.metadata.away_until + FORGOTTEN;
+        if end > self.now {
+            self.schedule.at(end, Event::User(user, UserEvent::Forget(number)));
+        } else {
+            self.tree.forget(number);
         }
     }
 
