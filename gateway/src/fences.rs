@@ -28,6 +28,14 @@ enum Progress {
     Asking(BTreeSet<u64>),
 }
 
+/// A fence that is not complete.
+#[derive(Debug)]
+struct Fence {
+    /// When it was begun.
+    since: Now,
+    progress: Progress,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Fences {
@@ -36,9 +44,7 @@ pub(crate) struct Fences {
     registered: bool,
     /// It was registered and is not any more: others count on it that nothing of this id is executed, for ever.
     is_fenced: bool,
-    under_way: BTreeMap<ClientId, Progress>,
-    /// When those were begun that are not complete.
-    since: BTreeMap<ClientId, Now>,
+    under_way: BTreeMap<ClientId, Fence>,
     complete: BTreeSet<ClientId>,
     /// Since when clients that are registered are seen to be dead.
     dead: BTreeMap<ClientId, Now>,
@@ -88,7 +94,6 @@ impl Gateway {
         if is_known || client == self.id || map.gateways.contains_key(&client) {
             return;
         }
-        self.fences.since.entry(client).or_insert(self.clock.now);
         let Some(registered) = map.clients.get(&client) else {
             let revision = map.revision;
             return self.ask_everywhere(client, revision, out);
@@ -102,7 +107,7 @@ impl Gateway {
             changes: vec![Change::Delete(key)],
         };
         let ticket = self.number();
-        self.fences.under_way.insert(client, Progress::Deleting(ticket));
+        self.fence_goes_on(client, Progress::Deleting(ticket));
         out.push(Effect::Txn(ticket, txn));
     }
 
@@ -110,7 +115,6 @@ impl Gateway {
     /// be there any more. What still counts is fenced again.
     pub(crate) fn fences_replaced(&mut self) {
         self.fences.under_way.clear();
-        self.fences.since.clear();
         self.fences.complete.clear();
     }
 
@@ -122,7 +126,7 @@ impl Gateway {
 
     /// When the fences were begun that are not complete.
     pub(crate) fn fence_starts(&self) -> impl Iterator<Item = Now> {
-        self.fences.since.values().copied()
+        self.fences.under_way.values().map(|fence| fence.since)
     }
 
     /// Fences those that have been dead for long.
@@ -147,19 +151,25 @@ impl Gateway {
             return true;
         }
         let mut fences = self.fences.under_way.iter();
-        let found = fences.find(|(_, progress)| matches!(progress, Progress::Deleting(t) if *t == ticket));
+        let found = fences.find(|(_, fence)| matches!(fence.progress, Progress::Deleting(t) if t == ticket));
         let Some(client) = found.map(|(&client, _)| client) else {
             return false;
         };
-        self.fences.under_way.remove(&client);
         match outcome {
             TxnOutcome::Committed(revision) => self.ask_everywhere(client, revision, out),
             // It is there again, or somebody else fences it; or it is begun again, if somebody still waits for it.
             TxnOutcome::Refused(_) | TxnOutcome::Unknown => {
-                self.fences.since.remove(&client);
+                self.fences.under_way.remove(&client);
             }
         }
         true
+    }
+
+    /// A fence is begun, or comes so far.
+    fn fence_goes_on(&mut self, client: ClientId, progress: Progress) {
+        let since = self.fences.under_way.get(&client).map(|fence| fence.since);
+        let since = since.unwrap_or(self.clock.now);
+        self.fences.under_way.insert(client, Fence { since, progress });
     }
 
     /// Asks every PG to know what was committed.
@@ -172,7 +182,7 @@ impl Gateway {
         };
         let asked = pools.iter().map(|_| self.number()).collect::<Vec<u64>>();
         let progress = Progress::Asking(asked.iter().copied().collect());
-        self.fences.under_way.insert(client, progress);
+        self.fence_goes_on(client, progress);
         let now = self.clock.now;
         for (pool, ticket) in pools.into_iter().zip(asked) {
             self.expect_io(ticket, Origin::Fence(client));
@@ -193,17 +203,17 @@ impl Gateway {
             matches!(result, Ok(()) | Err(IoError::NoPool)),
             "a barrier reads and writes nothing: {result:?}"
         );
-        if let Some(Progress::Asking(asked)) = self.fences.under_way.get_mut(&client) {
+        let fence = self.fences.under_way.get_mut(&client);
+        if let Some(Progress::Asking(asked)) = fence.map(|fence| &mut fence.progress) {
             asked.remove(&ticket);
         }
         self.fence_moved(client, out);
     }
 
     fn fence_moved(&mut self, client: ClientId, out: &mut Vec<Effect>) {
-        let progress = self.fences.under_way.get(&client);
+        let progress = self.fences.under_way.get(&client).map(|fence| &fence.progress);
         if matches!(progress, Some(Progress::Asking(asked)) if asked.is_empty()) {
             self.fences.under_way.remove(&client);
-            self.fences.since.remove(&client);
             self.fences.complete.insert(client);
             self.run_background(out);
         }
