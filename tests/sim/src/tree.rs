@@ -78,6 +78,14 @@ impl TreeWatch {
         self.order.end(number, now, since, answer)
     }
 
+    /// A change is refused by a gateway that is behind, while another one may still do it: until it is forgotten.
+    ///
+    /// # Errors
+    /// When no order of all operations explains the refusal.
+    pub fn refuse(&mut self, number: u64, now: Now, since: Now, answer: &Answer) -> Result<(), String> {
+        self.order.refuse(number, now, since, answer)
+    }
+
     /// A user does not want an operation any more. That is so for one at a time: the search knows all orders of what is open.
     pub fn abandon(&mut self, number: u64) -> bool {
         let first = self.abandoned.is_none();
@@ -89,7 +97,9 @@ impl TreeWatch {
 
     /// An operation that was abandoned long ago does not happen any more.
     pub fn forget(&mut self, number: u64) {
-        self.abandoned = None;
+        if self.abandoned == Some(number) {
+            self.abandoned = None;
+        }
         self.order.forget(number);
     }
 

@@ -265,7 +265,7 @@ impl World {
         match event {
             UserEvent::Think => self.user_thinks(user),
             UserEvent::Connect(path, attempt) => self.user_dials(user, path, attempt),
-            UserEvent::Forget(number) => self.user_forgets(user, number),
+            UserEvent::Forget(number) => self.user_forgot(user, number),
             UserEvent::Look => {
                 self.schedule.at(self.now + LOOK, Event::User(user, UserEvent::Look));
                 self.user_looks(user);
@@ -377,13 +377,18 @@ impl World {
         };
         if slot.random.one_in(ABANDON) && self.tree.abandon(tree) {
             slot.pending.remove(&number);
-            self.schedule
-                .at(self.now + FORGOTTEN, Event::User(user, UserEvent::Forget(tree)));
+            self.user_forgets(user, tree);
         }
     }
 
-    /// An abandoned operation does not happen any more. What the metadata store received while it was away it may do afterwards.
-    fn user_forgets(&mut self, user: usize, number: u64) {
+    /// Nobody asks for an operation any more: after a time it does not happen, either.
+    pub(crate) fn user_forgets(&mut self, user: usize, number: u64) {
+        self.schedule
+            .at(self.now + FORGOTTEN, Event::User(user, UserEvent::Forget(number)));
+    }
+
+    /// That time is over. What the metadata store received while it was away it may do afterwards.
+    fn user_forgot(&mut self, user: usize, number: u64) {
         let end = self.metadata.away_until + FORGOTTEN;
         if end > self.now {
             self.schedule.at(end, Event::User(user, UserEvent::Forget(number)));

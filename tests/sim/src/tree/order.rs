@@ -121,6 +121,23 @@ impl Order {
     /// # Errors
     /// When no order explains it.
     pub fn end(&mut self, number: u64, now: Now, since: Now, answer: &Answer) -> Result<(), String> {
+        self.answered(number, now, since, answer)?;
+        self.open.remove(&number);
+        Ok(())
+    }
+
+    /// A change is refused from a mirror that is behind, while somebody else may still do it: until it is forgotten.
+    ///
+    /// # Errors
+    /// When no order explains the refusal.
+    pub fn refuse(&mut self, number: u64, now: Now, since: Now, answer: &Answer) -> Result<(), String> {
+        let before = self.possible.clone();
+        self.answered(number, now, since, answer)?;
+        self.possible = before;
+        Ok(())
+    }
+
+    fn answered(&mut self, number: u64, now: Now, since: Now, answer: &Answer) -> Result<(), String> {
         let all = self.reachable(None);
         if all.len() > MOST {
             return Err(format!("{} states of the tree are possible", all.len()));
@@ -136,7 +153,6 @@ impl Order {
             return Err(self.contradiction(&op, answer));
         }
         self.remember(now, all);
-        self.open.remove(&number);
         self.possible = ends;
         Ok(())
     }

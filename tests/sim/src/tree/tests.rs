@@ -163,3 +163,26 @@ fn what_was_put_back_happened_never_or_again() {
     let nodes: BTreeSet<usize> = order.trees().map(|tree| tree.nodes().count()).collect();
     assert_eq!(nodes, [2, 3].into(), "directory and a, and maybe b");
 }
+
+#[test]
+fn what_one_gateway_refuses_another_may_still_do() {
+    let second = |n: u64| Now(n * 1_000_000_000);
+    let mut order = order();
+    order.begin(1, create("a"));
+    order.end(1, second(1), second(1), &made(1)).unwrap();
+    order.begin(2, TreeOp::Remove(place("a")));
+    order.end(2, second(2), second(2), &Answer::default()).unwrap();
+    // It does not know of the removal.
+    order.begin(3, create("a"));
+    order.refuse(3, second(3), second(1), &refused(EXISTS)).unwrap();
+    for (number, found) in [(4, refused(NO_ENTRY)), (5, made(7))] {
+        order.begin(number, TreeOp::Lookup(place("a")));
+        let now = second(number);
+        order.end(number, now, now, &found).unwrap();
+    }
+    order.forget(3);
+    order.begin(6, TreeOp::Remove(place("a")));
+    order.end(6, second(6), second(6), &Answer::default()).unwrap();
+    order.begin(7, TreeOp::Lookup(place("a")));
+    order.end(7, second(7), second(7), &made(7)).unwrap_err();
+}

@@ -22,6 +22,16 @@ const LARGEST: u64 = 64;
 /// that of a virtual machine stands still while the machine does.
 const OLDEST: u64 = 3_100_000_000;
 
+/// How an operation on names was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) begun: Now,
+    /// Until when the gateways that were asked knew the tree, the one that knew least.
+    pub(super) knew: Now,
+    /// Whether more than one was asked.
+    pub(super) elsewhere: bool,
+}
+
 impl World {
     /// A user begins something with names, if it has nothing of that kind under way.
     pub(super) fn user_names(&mut self, user: usize) {
@@ -100,10 +110,10 @@ impl World {
         }
     }
 
-    /// A gateway has answered what was begun then, when it or one before it knew what happened until `knew`.
-    pub(super) fn user_named(&mut self, gateway: usize, number: u64, (begun, knew): (Now, Now), reply: &NameReply) {
-        let lately = self.processes[self.gateway_place(gateway)].clock.before(begun, OLDEST);
-        let since = knew.max(lately);
+    /// A gateway has answered what a user asked.
+    pub(super) fn user_named(&mut self, (user, gateway): (usize, usize), number: u64, asked: Asked, reply: &NameReply) {
+        let clock = &self.processes[self.gateway_place(gateway)].clock;
+        let since = asked.knew.max(clock.before(asked.begun, OLDEST));
         self.traffic.names += 1;
         let node = reply.attributes.map(|attributes| attributes.fileid);
         if let (Some(node), Some(handle)) = (node, &reply.handle) {
@@ -117,7 +127,14 @@ impl World {
             node: node.filter(|_| reply.status == OK && reply.handle.is_some()),
             entries: entries(reply),
         };
-        if let Err(what) = self.tree.end(number, self.now, since, &answer) {
+        // Another gateway has asked the metadata store to do it, perhaps, knowing more.
+        let result = if reply.status != OK && asked.elsewhere && asked.knew < asked.begun {
+            self.user_forgets(user, number);
+            self.tree.refuse(number, self.now, since, &answer)
+        } else {
+            self.tree.end(number, self.now, since, &answer)
+        };
+        if let Err(what) = result {
             self.fail(what);
         }
     }

@@ -6,6 +6,7 @@ use trivet_core::{ImageId, Now};
 use trivet_gateway::metrics::Protocol;
 
 use super::UserEvent;
+use super::namespace::Asked;
 use super::session::{Ask, Found, Refusal};
 use super::sizes::SizedOp;
 use crate::event::Event;
@@ -37,6 +38,8 @@ pub struct Pending {
     pub path: Option<usize>,
     /// The gateway that was asked first.
     first: Option<usize>,
+    /// Whether another one was asked since.
+    elsewhere: bool,
     /// What it is of the file whose size changes, if it is about that.
     sized: Option<SizedOp>,
     /// What the model of the tree calls it, if it is about names.
@@ -110,6 +113,7 @@ impl World {
                 sent: self.now,
                 path: None,
                 first: None,
+                elsewhere: false,
                 sized: None,
                 tree: None,
                 knew: self.now,
@@ -135,6 +139,7 @@ impl World {
                 sent: self.now,
                 path: None,
                 first: None,
+                elsewhere: false,
                 sized: Some(op),
                 tree: None,
                 knew: self.now,
@@ -161,6 +166,7 @@ impl World {
                 sent: self.now,
                 path: None,
                 first: None,
+                elsewhere: false,
                 sized: None,
                 tree: Some(tree),
                 knew: self.now,
@@ -208,7 +214,7 @@ impl World {
             self.traffic.repeats += 1;
             pending.op.into_iter().for_each(|op| self.history.repeat(op));
         }
-        pending.first.get_or_insert(gateway);
+        pending.elsewhere |= *pending.first.get_or_insert(gateway) != gateway;
         if let Some(SizedOp::Change(number)) = pending.sized {
             self.sized.ask(number);
         }
@@ -247,7 +253,12 @@ impl World {
         }
         if let Some((number, Ok(Found::Name(reply)))) = pending.tree.zip(Some(&answer)) {
             let knew = pending.knew.min(self.knows_until(gateway));
-            return self.user_named(gateway, number, (pending.since, knew), reply);
+            let asked = Asked {
+                begun: pending.since,
+                knew,
+                elsewhere: pending.elsewhere,
+            };
+            return self.user_named((user, gateway), number, asked, reply);
         }
         match (answer, pending.op) {
             (Err(refusal), op) => self.user_refused(user, &pending, op, &refusal),
@@ -264,7 +275,7 @@ impl World {
     fn user_waits(&mut self, user: usize, number: u64) {
         if let Some(pending) = self.users[user].pending.get_mut(&number) {
             // It was not done: asking again is no repetition.
-            (pending.path, pending.first) = (None, None);
+            (pending.path, pending.first, pending.elsewhere) = (None, None, false);
             if let Some(SizedOp::Change(number)) = pending.sized {
                 self.sized.put_off(number);
             }
