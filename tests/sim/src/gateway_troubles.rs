@@ -85,10 +85,12 @@ impl World {
         let user = random.index(self.users.len());
         match trouble {
             Trouble::StopGateway => self.pause(place, random),
-            Trouble::PauseGateway if random.one_in(2) => Some(self.pause_with_queues(place, random)),
             Trouble::PauseGateway => {
-                let lasts = self.pause(place, random)?;
-                self.processes[place].stands_since = Some(self.now);
+                let lasts = self.pause_gateway(place, random)?;
+                // A new leader of the metadata store lets leases live on: this one does not end meanwhile.
+                if random.one_in(2) {
+                    self.metadata.late_until = self.metadata.late_until.max(self.now + lasts);
+                }
                 Some(lasts)
             }
             Trouble::KillGateway => {
@@ -113,6 +115,16 @@ impl World {
             }
             _ => None,
         }
+    }
+
+    /// The machine of a gateway is paused, and its clock stands still.
+    fn pause_gateway(&mut self, place: Place, random: &mut Random) -> Option<Duration> {
+        if random.one_in(2) {
+            return Some(self.pause_with_queues(place, random));
+        }
+        let lasts = self.pause(place, random)?;
+        self.processes[place].stands_since = Some(self.now);
+        Some(lasts)
     }
 
     /// The machine of a gateway is paused in a moment, and what the gateway sends to OSDs until then leaves it afterwards.

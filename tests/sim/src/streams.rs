@@ -30,6 +30,8 @@ const FOUND_OUT: (Duration, Duration) = (Duration::from_secs(4), Duration::from_
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// What a network card has lost is sent again after this time (Linux: 200 ms at first).
 const SENT_AGAIN: Duration = Duration::from_millis(200);
+/// What came while a machine stood still may all be lost: users send it again within this time after it goes on.
+const SENT_ANEW: Duration = Duration::from_secs(1);
 /// Bytes of a piece that is cut further.
 const LEAST_CUT: usize = 2;
 
@@ -189,6 +191,12 @@ impl Streams {
         known.map(|stream| (stream.user, !stream.user_closed))
     }
 
+    /// A network card has lost what came. Kernels send again all but that they are there.
+    fn card_loses(&mut self, id: StreamId) {
+        let stream = self.open.get_mut(&id).expect("one of the gateway's");
+        stream.end.card.retain(|segment| !matches!(segment, Segment::Here));
+    }
+
     fn by_key(&self, gateway: usize, key: ConnKey) -> Option<StreamId> {
         let mut open = self.open.iter();
         let found = open.find(|(_, stream)| stream.gateway == gateway && stream.end.key == Some(key));
@@ -345,7 +353,12 @@ impl World {
     /// The machine of a gateway goes on after it stood still.
     pub(crate) fn cards_hand_on(&mut self, gateway: usize) {
         for id in self.streams.of_gateway(gateway) {
-            self.schedule.at(self.now, Event::Card(id));
+            let mut when = self.now;
+            if self.streams.random.one_in(3) {
+                when = when + self.streams.random.duration(Duration::ZERO..=SENT_ANEW);
+                self.streams.card_loses(id);
+            }
+            self.schedule.at(when, Event::Card(id));
         }
     }
 
