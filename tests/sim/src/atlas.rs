@@ -158,7 +158,8 @@ impl World {
             acting.sort_unstable();
             up.sort_unstable();
             let claim = &claim.value;
-            claim.active && claim.missing == 0 && acting == up && Some(claim.primary) == plan.primary && history == 1
+            let holds = claim.active && claim.missing == 0 && !self.online.came_back(pg, claim.epoch);
+            holds && acting == up && Some(claim.primary) == plan.primary && history == 1
         };
         let here = |number: OsdId| truth.is_up(number) && truth.members.contains_key(&number);
         self.osds.iter().all(|slot| here(slot.number))

@@ -146,15 +146,16 @@ impl World {
         self.commit(vec![change]);
     }
 
-    /// In a store that was put back, those are registered that were so before, and no others.
+    /// In a store that was put back, those clients are registered that were so before, and no others. Gateways see to
+    /// themselves.
     pub(crate) fn register_anew(&mut self) {
         let living = self.clients.iter().filter(|slot| slot.is_registered());
         let living: Vec<String> = living.map(|slot| keys::client(slot.id)).collect();
-        let mut old = self.kv.keys_below(keys::CLIENTS);
-        old.retain(|key| !living.contains(key));
-        let deleted = old.into_iter().map(Change::Delete);
+        let known = self.clients.iter().flat_map(|slot| &slot.ids);
+        let old = known.map(|id| keys::client(*id)).filter(|key| !living.contains(key));
+        let deleted = old.filter(|key| self.kv.get(key).is_some()).map(Change::Delete);
         let put = |key| Change::put(key, encode(&keys::ClientState {}));
-        let changes: Vec<Change> = living.into_iter().map(put).chain(deleted).collect();
+        let changes: Vec<Change> = living.iter().cloned().map(put).chain(deleted).collect();
         for some in changes.chunks(AT_ONCE) {
             self.commit(some.to_vec());
         }

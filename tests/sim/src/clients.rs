@@ -1,6 +1,6 @@
 //! What the world does for clients: their operations, and what the history is told of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -45,6 +45,8 @@ pub struct Running {
 pub struct ClientSlot {
     /// Of the client that is there now.
     pub id: ClientId,
+    /// Of all that there were.
+    pub(crate) ids: BTreeSet<ClientId>,
     machine: Option<Client>,
     writer: u32,
     ticket: u64,
@@ -60,6 +62,7 @@ impl ClientSlot {
     pub fn new() -> ClientSlot {
         ClientSlot {
             id: ClientId(0),
+            ids: BTreeSet::new(),
             machine: None,
             writer: 0,
             ticket: 0,
@@ -148,6 +151,7 @@ impl World {
         let id = ClientId(self.random.draw());
         let slot = &mut self.clients[index];
         slot.id = id;
+        slot.ids.insert(id);
         slot.is_fenced = false;
         slot.writer += 1;
         slot.machine = Some(mutants::client(self.mutant, id));

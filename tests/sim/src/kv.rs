@@ -258,8 +258,8 @@ impl Kv {
     }
 
     /// Puts an earlier state of the store, or another store, in the place of this one, as of at least that commit: others
-    /// that share it went on. Lease numbers are not given again.
-    pub fn put_back(&mut self, earlier: &Kv, revision: Revision) {
+    /// that share it went on. Leases begin anew; their numbers are not given again.
+    pub fn put_back(&mut self, now: Now, earlier: &Kv, revision: Revision) {
         let revision = revision.max(earlier.revision);
         *self = Kv {
             revision,
@@ -268,6 +268,9 @@ impl Kv {
             history: VecDeque::new(),
             ..earlier.clone()
         };
+        for lease in self.leases.values_mut() {
+            lease.deadline = now + lease.ttl;
+        }
     }
 
     /// Everything, as of the last commit, for those who watched another store.

@@ -14,6 +14,8 @@ pub struct Online {
     last: HashMap<(OsdId, PgId), Epoch>,
     /// The highest epoch that was claimed.
     claimed: HashMap<PgId, Epoch>,
+    /// Earlier claims that came back with a backup of the store, until their leases end.
+    returned: HashMap<PgId, Epoch>,
 }
 
 impl Online {
@@ -56,6 +58,18 @@ impl Online {
         }
     }
 
+    /// An earlier metadata store took the place of this one, with the claims that it has.
+    pub fn put_back(&mut self, map: &ClusterMap) {
+        let claims = map.claims.iter().map(|(&pg, claim)| (pg, claim.value.epoch));
+        self.returned = claims.collect();
+    }
+
+    /// Whether this claim is an earlier one: who made it does not act by it any more.
+    #[must_use]
+    pub fn came_back(&self, pg: PgId, epoch: Epoch) -> bool {
+        self.returned.get(&pg) == Some(&epoch)
+    }
+
     /// The metadata store has changed.
     ///
     /// # Errors
@@ -64,10 +78,10 @@ impl Online {
         for (&pg, claim) in &map.claims {
             let claim = &claim.value;
             let last = self.claimed.entry(pg).or_insert(claim.epoch);
-            if *last > claim.epoch {
+            if *last > claim.epoch && self.returned.get(&pg) != Some(&claim.epoch) {
                 return Err(format!("PG {pg} is claimed in epoch {} after {last}", claim.epoch));
             }
-            *last = claim.epoch;
+            *last = claim.epoch.max(*last);
             let first = *self.acted.entry((pg, claim.epoch)).or_insert(claim.primary);
             if first != claim.primary {
                 return Err(format!(
@@ -84,7 +98,35 @@ impl Online {
 mod tests {
     use super::*;
     use trivet_core::PoolId;
+    use trivet_core::keys::Claim;
+    use trivet_core::map::Versioned;
     use trivet_core::message::Peer;
+
+    #[test]
+    fn claims_that_come_back_with_a_backup_are_no_new_ones() {
+        let pg = PgId::first(PoolId(1), 0);
+        let claimed = |epoch| {
+            let mut map = ClusterMap::default();
+            let value = Claim {
+                primary: OsdId(1),
+                epoch: Epoch(epoch),
+                acting: vec![OsdId(1)],
+                active: true,
+                missing: 0,
+            };
+            map.claims.insert(pg, Versioned { value, revision: 1 });
+            map
+        };
+        let mut online = Online::default();
+        online.claims(&claimed(2)).unwrap();
+        online.claims(&claimed(5)).unwrap();
+        online.claims(&claimed(2)).unwrap_err();
+        online.put_back(&claimed(2));
+        online.claims(&claimed(2)).unwrap();
+        assert!(online.came_back(pg, Epoch(2)));
+        online.claims(&claimed(3)).unwrap_err();
+        online.claims(&claimed(6)).unwrap();
+    }
 
     #[test]
     fn an_epoch_belongs_to_one_osd_and_is_over_after_the_next() {

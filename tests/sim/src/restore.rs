@@ -112,7 +112,7 @@ impl World {
     }
 
     fn replace_store(&mut self, with: &Kv, revision: Revision) {
-        self.kv.put_back(with, revision);
+        self.kv.put_back(self.now, with, revision);
         self.metadata.era += 1;
         self.metadata.replaced = self.now;
         self.metadata.commits.clear();
@@ -121,7 +121,7 @@ impl World {
             format_args!("the metadata store is put back: {}", self.kv.revision()),
         );
         self.truth.apply(&self.kv.replaced());
-        self.kv.expire(self.now);
+        self.online.put_back(&self.truth);
         self.register_anew();
         for place in 0..self.meta() {
             self.wake(place);
