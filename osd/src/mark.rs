@@ -81,6 +81,7 @@ impl Osd {
             let ids: Vec<PgId> = self.pgs.keys().copied().collect();
             ids.into_iter().for_each(|id| self.depose(id, out));
             self.compare_past();
+            self.usage.replaced();
         }
         self.recognise(out);
     }

@@ -79,6 +79,13 @@ impl Usage {
         self.under_way = None;
     }
 
+    /// Another metadata store took the place of the one that has what was written: whatever it shows is written anew.
+    pub(crate) fn replaced(&mut self) {
+        self.lease = None;
+        self.pools_there = true;
+        self.there = (0..self.tally.parts()).collect();
+    }
+
     /// The part whose turn it is.
     fn next_part(&self) -> Option<usize> {
         let next = self.due.range(self.last + 1..).next();
@@ -290,6 +297,16 @@ fn on(lease: LeaseId, key: String, value: bytes::Bytes) -> Change {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_another_store_shows_is_written_anew() {
+        let mut usage = Usage::default();
+        usage.begin(LeaseId(1), Now(0));
+        (usage.pools_due, usage.due) = (false, BTreeSet::new());
+        usage.replaced();
+        assert_eq!(usage.there.len(), usage.tally.parts(), "it may have any of them");
+        assert!(usage.lease.is_none(), "the next report begins anew");
+    }
 
     #[test]
     fn what_may_be_written_late_is_written_once_more() {
