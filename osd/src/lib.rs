@@ -143,6 +143,8 @@ enum Wait {
     Forget(OsdId, Target, Version),
     /// This OSD must not have the PG any more.
     Drop(PgId, Epoch),
+    /// A part of it goes.
+    Dropped,
     Nobody,
 }
 
@@ -461,6 +463,7 @@ impl Osd {
             Wait::Scrub(from, target) => self.verified(from, target, &result, out),
             Wait::Forget(from, target, version) => self.say_forgotten(from, target, version, &result, out),
             Wait::Drop(pg, epoch) => self.may_drop(pg, epoch, &result),
+            Wait::Dropped => self.strays.dropped(),
             Wait::Nobody => {}
         }
     }

@@ -32,6 +32,15 @@ pub(crate) struct Strays {
     plans: Option<Revision>,
     /// There were objects of PGs whose up sets it is not in.
     found: bool,
+    /// Requests to the store that drop something and have no answer.
+    under_way: usize,
+}
+
+impl Strays {
+    /// The store has answered one.
+    pub(crate) fn dropped(&mut self) {
+        self.under_way -= 1;
+    }
 }
 
 impl Osd {
@@ -44,6 +53,10 @@ impl Osd {
         if self.now.since(self.strays.asked) >= INTERVAL {
             self.strays.asked = self.now;
             self.ask_about_strays(out);
+        }
+        // A disk that does not answer has enough to do.
+        if self.strays.under_way > 0 {
+            return;
         }
         let dropping: Vec<(PgId, Epoch)> = self.dropping.iter().map(|(&pg, &epoch)| (pg, epoch)).collect();
         for (pg, epoch) in dropping {
@@ -149,8 +162,9 @@ impl Osd {
                 patches: Vec::new(),
                 tombstone: true,
             };
-            self.ask(Request::Replace { object, mutation }, Wait::Nobody);
-            self.ask(Request::Forget { object, version }, Wait::Nobody);
+            self.strays.under_way += 2;
+            self.ask(Request::Replace { object, mutation }, Wait::Dropped);
+            self.ask(Request::Forget { object, version }, Wait::Dropped);
         }
     }
 }
