@@ -289,8 +289,6 @@ impl Gateway {
 
     fn answer_origin(&mut self, origin: Origin, result: Result<Outcome, NsError>) {
         match origin {
-            // Its client repeats it elsewhere, where more is known: this process ends.
-            Origin::Session(..) if self.is_over() && result == Err(NsError::Unknown) => {}
             Origin::Session(conn, ticket) => self.answer(conn, ticket, Finished::Change(result)),
             Origin::Admin(call) => self.admin_change_ended(call, result),
             Origin::Touch => self.touches_done(result.is_ok()),

@@ -248,6 +248,14 @@ impl Gateway {
         self
     }
 
+    /// The same with a deliberate bug of its client.
+    #[cfg(feature = "mutants")]
+    #[must_use]
+    pub fn with_client_mutant(mut self, mutant: trivet_client::Mutant) -> Gateway {
+        self.client = trivet_client::Client::with_mutant(self.id, mutant);
+        self
+    }
+
     /// Its name in the cluster.
     #[must_use]
     pub fn id(&self) -> ClientId {
@@ -654,7 +662,8 @@ impl Gateway {
         self.answers.push_back((conn, ticket, finished));
     }
 
-    /// Runs one call of a session, then looks at what it left behind.
+    /// Runs one call of a session, then looks at what it left behind. A gateway that is fenced says nothing any more: what it
+    /// knows may be of a metadata store that was emptied.
     fn with_session(
         &mut self,
         conn: ConnKey,
@@ -662,7 +671,8 @@ impl Gateway {
         call: impl FnOnce(&mut dyn Session, &mut Desk<'_>, &mut Vec<Bytes>) -> Result<(), Ending>,
     ) {
         let space = self.space();
-        let Some(connection) = self.connections.get_mut(&conn) else {
+        let is_over = self.is_over();
+        let Some(connection) = self.connections.get_mut(&conn).filter(|_| !is_over) else {
             return;
         };
         let mut bytes = Vec::new();

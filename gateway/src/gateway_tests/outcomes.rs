@@ -1,5 +1,6 @@
 //! Changes whose outcome nobody hears: executed, not executed, executed much later.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::sync::oneshot::error::TryRecvError;
@@ -8,7 +9,7 @@ use trivet_core::keys;
 use trivet_core::kv::Change;
 use trivet_namespace::{Attributes, Operation};
 
-use super::clients::{Nfs, opaque, results, words};
+use super::clients::{Nfs, opaque, results, words, write_args};
 use super::world::{OWN, RIVAL, World, create, remove, rename, resize};
 
 /// A world with an image `vm`, numbers at hand and a counter that begins here.
@@ -279,6 +280,21 @@ fn who_was_swept_up_tells_no_client_that_its_call_failed() {
         world.pass(Duration::from_secs(2));
         assert!(world.take(nfs.conn).is_empty());
     }
+}
+
+/// The metadata store was emptied: that a file is gone is no news of the file.
+#[test]
+fn who_is_fenced_by_an_empty_store_tells_no_client_that_its_file_is_gone() {
+    let mut world = World::default();
+    world.image("vm", 8192);
+    let mut nfs = Nfs::mount(&mut world);
+    let file = nfs.lookup(&mut world, "vm");
+    world.hold_txns = true;
+    nfs.call(&mut world, 7, &write_args(&file, 0, 4096, 1));
+    world.put_back(BTreeMap::new());
+    world.hold_txns = false;
+    world.pass(Duration::from_secs(2));
+    assert!(world.take(nfs.conn).is_empty());
 }
 
 /// It was not executed, which is known when its client may have asked for it elsewhere, and for something newer since.
