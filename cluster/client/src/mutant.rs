@@ -16,6 +16,8 @@ pub enum Mutant {
     AnsweredTooHigh,
     /// When the number of PGs changes, a sweep does not ask those of the new number.
     SweepHalf,
+    /// What an OSD says its clock is counts at once, though this node may have stood still until then.
+    BelieveFirstClock,
 }
 
 /// Whether the dispatcher is asked for a deliberate bug; never in a normal build.

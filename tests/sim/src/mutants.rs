@@ -97,9 +97,9 @@ mod some {
         GiveNumbersAgain,
     }
 
-    const CLIENTS: [trivet_client::Mutant; 6] = {
+    const CLIENTS: [trivet_client::Mutant; 7] = {
         use trivet_client::Mutant::{
-            AnswerEarly, AnsweredTooHigh, ForgetResend, NewIdOnResend, ReadSpliceWrong, SweepHalf,
+            AnswerEarly, AnsweredTooHigh, BelieveFirstClock, ForgetResend, NewIdOnResend, ReadSpliceWrong, SweepHalf,
         };
         [
             NewIdOnResend,
@@ -108,6 +108,7 @@ mod some {
             AnswerEarly,
             AnsweredTooHigh,
             SweepHalf,
+            BelieveFirstClock,
         ]
     };
     const MONITORS: [trivet_mon::Mutant; 2] = [trivet_mon::Mutant::PlanWithoutCompare, trivet_mon::Mutant::TwoLeaders];
@@ -136,6 +137,9 @@ mod some {
         let mutant = match mutant {
             // Only a gateway whose clock stood still does not notice itself that it was stopped.
             Mutant::Osd(trivet_osd::Mutant::ExecuteOutdated) => return vec![Trouble::PauseGateway, Trouble::GiveUp],
+            Mutant::Client(trivet_client::Mutant::BelieveFirstClock) => {
+                return vec![Trouble::PauseGateway, Trouble::GiveUp];
+            }
             Mutant::GiveNumbersAgain => return vec![Trouble::Restored],
             Mutant::Gateway(mutant) => mutant,
             _ => return Vec::new(),
@@ -212,6 +216,7 @@ mod some {
     pub fn gateway(mutant: Option<Mutant>, gateway: Gateway) -> Gateway {
         match mutant {
             Some(Mutant::Gateway(mutant)) => gateway.with_mutant(mutant),
+            Some(Mutant::Client(mutant)) => gateway.with_client_mutant(mutant),
             _ => gateway,
         }
     }
