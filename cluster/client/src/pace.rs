@@ -43,6 +43,10 @@ impl Pace {
     /// that a message is on its way, however long, does not count.
     pub(crate) fn heard(&mut self, now: Now, osd: OsdId, tick: Tick, asked: bool) -> Gone {
         let said = self.0.entry(osd).or_default();
+        // An earlier word, which is here twice or was overtaken.
+        if said.last.is_some_and(|(_, last)| last != tick && tick.age(last) < ONE_START) {
+            return Gone::On(None);
+        }
         let stood = said
             .last
             .map(|(before, last)| last.age(tick).saturating_sub(now.since(before)));
@@ -105,6 +109,8 @@ mod tests {
             (Some(259), 260, 1_250, None),
             (Some(509), 510, 4_500, None),
             (Some(759), 760, 7_752, Some(3_001)),
+            (None, 761, 4_500, None),
+            (Some(762), 763, 7_755, None),
             (Some(60_000), 60_010, 8_000, None),
             // Another start.
             (Some(60_240), 60_250, 4_000_000_000_000, None),
@@ -127,6 +133,7 @@ mod tests {
         assert_eq!(hear(3, Some(2), second(3).1), Gone::Unknown);
         assert_eq!(hear(4, None, second(4).1), Gone::On(None));
         assert_eq!(hear(6, Some(5), second(6).1), Gone::On(Some(second(5).0)));
+        assert_eq!(hear(7, None, second(4).1), Gone::On(None), "said before");
         assert_eq!(hear(8, Some(7), second(100_000_000).1), Gone::Unknown);
     }
 
