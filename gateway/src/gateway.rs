@@ -193,6 +193,8 @@ pub struct Gateway {
     answered: Vec<(CallId, AdminResult)>,
     pub(crate) from_client: Vec<trivet_client::Effect>,
     next: u64,
+    /// Smaller tickets are of transactions that went to a metadata store in whose place there is another one now.
+    replaced: u64,
     last_tick: Now,
 }
 
@@ -234,6 +236,7 @@ impl Gateway {
             answered: Vec::new(),
             from_client: Vec::new(),
             next: 1,
+            replaced: 0,
             last_tick: clock.now,
         }
     }
@@ -406,8 +409,11 @@ impl Gateway {
             self.metrics.keep(|image| names.inode(image).is_some());
         }
         if matches!(notice, Notice::Replaced { .. }) {
+            self.replaced = self.number();
             self.freshness.replaced();
             self.changes_replaced();
+            self.outcomes_replaced();
+            self.uses_replaced();
             self.edits_replaced();
             self.fences_replaced();
         }
@@ -426,6 +432,12 @@ impl Gateway {
     /// A metadata transaction of this gateway ended.
     pub fn txn_ended(&mut self, clock: Clock, ticket: u64, outcome: TxnOutcome, out: &mut Vec<Effect>) {
         self.at(clock);
+        // What became of it in the store before says nothing of this one, where its commits mean others.
+        let outcome = if ticket < self.replaced {
+            TxnOutcome::Unknown
+        } else {
+            outcome
+        };
         if let Some((call, answer)) = self.scrubs.txn_ended(ticket, outcome) {
             self.answer_call(call, answer);
             return self.work(out);

@@ -106,6 +106,12 @@ impl Gateway {
         }
     }
 
+    /// Another metadata store took the place of the one that had answers.
+    pub(crate) fn outcomes_replaced(&mut self) {
+        let traced = std::mem::take(&mut self.outcomes.traced);
+        self.outcomes.unknown.extend(traced);
+    }
+
     /// A transaction has ended; false if it was none of these.
     pub(crate) fn outcome_txn_ended(&mut self, ticket: u64, outcome: TxnOutcome, out: &mut Vec<Effect>) -> bool {
         if self.outcomes.sweeping == Some(ticket) {

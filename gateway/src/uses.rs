@@ -281,6 +281,13 @@ impl Gateway {
         }
     }
 
+    /// The metadata store was put back: what was committed to the one before, which this one need not have, counts no more.
+    pub(crate) fn uses_replaced(&mut self) {
+        for usage in self.uses.images.values_mut() {
+            (usage.behind, usage.taken) = (0, 0);
+        }
+    }
+
     /// Looks at the images of which something has changed. Nothing is counted any more of those that are gone.
     pub(crate) fn tend_stirred(&mut self, out: &mut Vec<Effect>) {
         for image in std::mem::take(&mut self.uses.stirred) {

@@ -44,7 +44,10 @@ impl Pace {
     pub(crate) fn heard(&mut self, now: Now, osd: OsdId, tick: Tick, asked: bool) -> Gone {
         let said = self.0.entry(osd).or_default();
         // An earlier word, which is here twice or was overtaken.
-        if said.last.is_some_and(|(_, last)| last != tick && tick.age(last) < ONE_START) {
+        if said
+            .last
+            .is_some_and(|(_, last)| last != tick && tick.age(last) < ONE_START)
+        {
             return Gone::On(None);
         }
         let stood = said

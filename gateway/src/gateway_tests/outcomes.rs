@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot::error::TryRecvError;
 use trivet_api::{AdminAnswer, AdminCall, ClusterChange, ErrorKind};
 use trivet_core::keys;
-use trivet_core::kv::Change;
+use trivet_core::kv::{Change, TxnOutcome};
 use trivet_namespace::{Attributes, Operation};
 
 use super::clients::{Nfs, opaque, results, words, write_args};
@@ -280,6 +280,22 @@ fn who_was_swept_up_tells_no_client_that_its_call_failed() {
         world.pass(Duration::from_secs(2));
         assert!(world.take(nfs.conn).is_empty());
     }
+}
+
+/// Its commit has a number that the store which took the place of that one reaches much later.
+#[test]
+fn an_outcome_of_the_store_before_says_nothing() {
+    let mut world = started();
+    let before = world.keys.clone();
+    world.hold_txns = true;
+    let mut answer = world.call(create("new", 512));
+    let (ticket, _) = world.txns.pop_front().expect("it was sent");
+    world.put_back(before);
+    world.outcomes.push_back((ticket, TxnOutcome::Committed(1_000)));
+    world.hold_txns = false;
+    world.pass(Duration::from_secs(1));
+    assert!(answer.try_recv().unwrap().is_ok());
+    assert_eq!(world.mirror().files().count(), 2);
 }
 
 /// The metadata store was emptied: that a file is gone is no news of the file.

@@ -172,6 +172,27 @@ fn no_fence_outlives_the_store_that_it_was_made_in() {
     assert!(answer.try_recv().unwrap().is_ok());
 }
 
+/// Other gateways do not know of the key that was taken since.
+#[test]
+fn a_key_is_taken_again_in_an_older_store() {
+    let mut world = World::default();
+    let image = world.image("vm", OBJECT);
+    let before = world.keys.clone();
+    (0..9).for_each(|_| world.commit(&[]));
+    let conn = nbd(&mut world, "vm");
+    world.send(conn, &write(0, 4096, 1));
+    assert_eq!(world.take(conn), good(0));
+    world.hold_txns = true;
+    world.put_back(before);
+    assert_eq!(usage(&world, image, OWN), None);
+    world.send(conn, &write(4096, 4096, 1));
+    assert!(world.take(conn).is_empty());
+    world.hold_txns = false;
+    world.run();
+    assert_eq!(world.take(conn), good(4096));
+    assert!(usage(&world, image, OWN).is_some());
+}
+
 #[test]
 fn users_that_died_hold_nothing_up_and_their_files_times_move() {
     let mut world = World::default();

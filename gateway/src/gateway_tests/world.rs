@@ -329,6 +329,7 @@ impl World {
 
     /// The store is put back to what it had then.
     pub(super) fn put_back(&mut self, keys: BTreeMap<String, KeyValue>) {
+        self.revision = keys.values().map(|row| row.mod_revision).max().unwrap_or(1);
         self.keys = keys;
         self.read_anew(|revision, keys| Notice::Replaced { revision, keys });
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use trivet_core::kv::{Event as Change, Notice};
 
-use crate::event::Undo;
+use crate::event::{Event, Undo};
 use crate::network::Place;
 use crate::random::Random;
 use crate::streams::Leave;
@@ -87,8 +87,12 @@ impl World {
             Trouble::StopGateway => self.pause(place, random),
             Trouble::PauseGateway => {
                 let lasts = self.pause_gateway(place, random)?;
+                let restarts = self.swarm.has(Trouble::Kill) && random.one_in(3);
+                if restarts {
+                    self.restart_osds_within(lasts, random);
+                }
                 // A new leader of the metadata store lets leases live on: this one does not end meanwhile.
-                if random.one_in(2) {
+                if restarts || random.one_in(2) {
                     self.metadata.late_until = self.metadata.late_until.max(self.now + lasts);
                 }
                 Some(lasts)
@@ -114,6 +118,15 @@ impl World {
                 Some(Duration::ZERO)
             }
             _ => None,
+        }
+    }
+
+    /// All OSDs begin anew meanwhile, and so do their clocks: a gateway that was paused has none to compare its own with.
+    fn restart_osds_within(&mut self, lasts: Duration, random: &mut Random) {
+        for osd in 0..self.osds.len() {
+            let when = self.now + random.duration(Duration::ZERO..=lasts);
+            let down = random.duration(Duration::ZERO..=Duration::from_secs(1));
+            self.schedule.at(when, Event::Kill(osd, down));
         }
     }
 
