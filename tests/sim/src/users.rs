@@ -387,9 +387,13 @@ impl World {
             .at(self.now + FORGOTTEN, Event::User(user, UserEvent::Forget(number)));
     }
 
-    /// That time is over. What the metadata store received while it was away it may do afterwards.
+    /// That time is over. What the metadata store received while it was away it may do afterwards, and what a paused machine
+    /// received its gateway asks for when it goes on, if its lease lives on as well.
     fn user_forgot(&mut self, user: usize, number: u64) {
-        let end = self.metadata.away_until + FORGOTTEN;
+        let mut gateways = (0..self.gateways.len()).map(|gateway| self.gateway_place(gateway));
+        let stands = gateways.any(|place| self.processes[place].stands_since.is_some());
+        let from = if stands { self.now } else { self.metadata.away_until };
+        let end = from + FORGOTTEN;
         if end > self.now {
             self.schedule.at(end, Event::User(user, UserEvent::Forget(number)));
         } else {
