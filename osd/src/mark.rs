@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use trivet_core::keys;
-use trivet_core::kv::{Change, Compare, Notice, Txn};
+use trivet_core::kv::{Change, Compare, Notice, Revision, Txn};
 use trivet_core::map::{ClusterMap, encode};
 use trivet_core::mark::{Halted, Mark};
 use trivet_core::{Epoch, Epochs, Now, PgId};
@@ -32,6 +32,8 @@ pub(crate) struct Recognition {
     /// What this OSD has, and the store must know of, as of when everything was read; none once that was compared.
     past: Option<Past>,
     doubt: Option<Doubt>,
+    /// The halt that a store had which took the place of another: it was in a backup.
+    returned: Option<Revision>,
     tried_at: Option<Now>,
     under_way: Option<u64>,
 }
@@ -81,6 +83,7 @@ impl Osd {
             let ids: Vec<PgId> = self.pgs.keys().copied().collect();
             ids.into_iter().for_each(|id| self.depose(id, out));
             self.compare_past();
+            self.recognition.returned = self.map.halted.as_ref().map(|halted| halted.revision);
             self.usage.replaced();
         }
         self.recognise(out);
@@ -121,26 +124,28 @@ impl Osd {
     /// Has everybody stand still, if the store is as this OSD has read it.
     fn halt(&mut self, out: &mut Vec<Effect>) {
         let now = self.now;
-        let recognition = &mut self.recognition;
+        let recognition = &self.recognition;
         let due = recognition.tried_at.is_none_or(|at| now.since(at) >= TRY_AGAIN);
-        let Some(doubt) = recognition
-            .doubt
-            .clone()
-            .filter(|_| due && recognition.under_way.is_none())
-        else {
-            return;
-        };
-        if self.map.halted.is_some() {
+        if !due || recognition.under_way.is_some() {
             return;
         }
-        let halted = Halted {
-            reason: doubt.reason,
-            by: self.id(),
+        let (same, reason) = match (&self.map.halted, &recognition.doubt) {
+            // What was testified in it, and came back, says nothing of now.
+            (Some(halted), _) if recognition.returned == Some(halted.revision) => {
+                let same = Compare::ModRevision(keys::HALTED.to_owned(), halted.revision);
+                (vec![same], halted.value.reason.clone())
+            }
+            (None, Some(doubt)) => {
+                let absent = Compare::Absent(keys::HALTED.to_owned());
+                (vec![doubt.same.clone(), absent], doubt.reason.clone())
+            }
+            _ => return,
         };
+        let halted = Halted { reason, by: self.id() };
         self.recognition.tried_at = Some(now);
         self.recognition.under_way = Some(self.next);
         let txn = Txn {
-            compare: vec![doubt.same, Compare::Absent(keys::HALTED.to_owned())],
+            compare: same,
             changes: vec![Change::put(keys::HALTED, encode(&halted))],
         };
         self.run_txn(txn, TxnWait::Halt, out);

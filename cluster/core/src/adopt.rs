@@ -92,17 +92,18 @@ impl Adoption<'_> {
         self.map.halted.as_ref().ok_or(Hindrance::NotHalted)
     }
 
-    /// Those who have said what they have, since their present start.
-    fn heard(&self) -> impl Iterator<Item = (OsdId, &Head)> {
-        self.witnesses.heard().filter(|(osd, head)| {
+    /// Those who have said what they have, since their present start and this halt, and are not given up.
+    pub fn heard(&self) -> impl Iterator<Item = (OsdId, &Head)> {
+        let halted = self.map.halted.as_ref().map_or(Revision::MAX, |halted| halted.revision);
+        self.witnesses.heard(halted).filter(|(osd, head)| {
             let is_other = |state: &Versioned<keys::OsdState>| state.value.boot != head.boot;
-            !self.map.osds.get(osd).is_some_and(is_other)
+            !self.map.osds.get(osd).is_some_and(is_other) && !self.without.contains(osd)
         })
     }
 
     /// Images of existing pools that there are objects of, and how many bytes they have at most.
     pub fn images(&self) -> impl Iterator<Item = (ImageId, u64)> {
-        let images = self.witnesses.of_images().into_iter();
+        let images = self.witnesses.of_images(self.heard()).into_iter();
         let images = images.filter(|(image, _)| self.map.pools.contains_key(&image.pool()));
         images.map(|(image, objects)| (image, objects.saturating_mul(OBJECT_SIZE as u64)))
     }
@@ -362,11 +363,13 @@ mod tests {
             boot,
             images: [(ImageId::new(POOL, 11).to_string(), u64::from(osd))].into(),
         };
-        vec![
+        let rows = [
             kv(witness::head(OsdId(osd)), encode(&head)),
             kv(witness::pool(OsdId(osd), POOL), encode(&of_pool)),
             kv(witness::images(OsdId(osd), 0), encode(&of_images)),
-        ]
+        ];
+        let after_the_halt = |row| KeyValue { mod_revision: 8, ..row };
+        rows.into_iter().map(after_the_halt).collect()
     }
 
     /// The mirrors of a store with these keys.
@@ -405,7 +408,12 @@ mod tests {
         let two = [store(), testimony(1, 4, 0, &[0]), testimony(2, 6, 0, &[1])].concat();
         let three = [two.clone(), testimony(3, 2, 0, &[])].concat();
         let right: Vec<KeyValue> = three.iter().filter(|kv| kv.key != keys::HALTED).cloned().collect();
+        let of_a_backup = testimony(3, 2, 0, &[])
+            .into_iter()
+            .map(|row| KeyValue { mod_revision: 6, ..row });
+        let old = [two.clone(), of_a_backup.collect()].concat();
         let table = [
+            (old, vec![], Err(Hindrance::NotHeard(OsdId(3)))),
             (store(), vec![], Err(Hindrance::NotHeard(OsdId(1)))),
             (two.clone(), vec![], Err(Hindrance::NotHeard(OsdId(3)))),
             (two.clone(), vec![3], Ok(())),

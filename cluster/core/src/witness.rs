@@ -113,7 +113,8 @@ pub struct OfImages {
 /// A mirror of all of them.
 #[derive(Clone, Debug, Default)]
 pub struct Witnesses {
-    heads: BTreeMap<OsdId, Head>,
+    /// With the commits that wrote them.
+    heads: BTreeMap<OsdId, (Revision, Head)>,
     pools: BTreeMap<(OsdId, PoolId), OfPool>,
     images: BTreeMap<(OsdId, u32), OfImages>,
 }
@@ -150,7 +151,10 @@ impl Witnesses {
         // What cannot be read is not heard.
         self.delete(&kv.key);
         match parse(&kv.key) {
-            Some(Subject::Head(osd)) => insert(&mut self.heads, osd, kv),
+            Some(Subject::Head(osd)) => {
+                let head = serde_json::from_slice(&kv.value);
+                self.heads.extend(head.ok().map(|head| (osd, (kv.mod_revision, head))));
+            }
             Some(Subject::Pool(osd, pool)) => insert(&mut self.pools, (osd, pool), kv),
             Some(Subject::Images(osd, part)) => insert(&mut self.images, (osd, part), kv),
             None => {}
@@ -166,12 +170,13 @@ impl Witnesses {
         }
     }
 
-    /// The OSDs that have testified all that they have, with the heads of that.
-    pub fn heard(&self) -> impl Iterator<Item = (OsdId, &Head)> {
-        self.heads
-            .iter()
-            .filter(|(osd, head)| self.is_whole(**osd, head))
-            .map(|(&osd, head)| (osd, head))
+    /// The OSDs that have testified all that they have after this commit, with the heads of that. What was said before may
+    /// have come back with a backup.
+    pub fn heard(&self, since: Revision) -> impl Iterator<Item = (OsdId, &Head)> {
+        let later = self.heads.iter().filter(move |(_, (written, _))| *written > since);
+        later
+            .map(|(&osd, (_, head))| (osd, head))
+            .filter(|(osd, head)| self.is_whole(*osd, head))
     }
 
     fn is_whole(&self, osd: OsdId, head: &Head) -> bool {
@@ -194,13 +199,11 @@ impl Witnesses {
         self.pools.get(&(osd, pool))
     }
 
-    /// The images that those who were heard have objects of, and for each the number of the first object behind all of them.
+    /// The images that these OSDs have objects of, and for each the number of the first object behind all of them.
     #[must_use]
-    pub fn of_images(&self) -> BTreeMap<ImageId, u64> {
+    pub fn of_images<'a>(&self, heard: impl Iterator<Item = (OsdId, &'a Head)>) -> BTreeMap<ImageId, u64> {
         let mut ends: BTreeMap<ImageId, u64> = BTreeMap::new();
-        let parts = self
-            .heard()
-            .flat_map(|(osd, head)| (0..head.parts).map(move |part| (osd, part)));
+        let parts = heard.flat_map(|(osd, head)| (0..head.parts).map(move |part| (osd, part)));
         let images = parts
             .filter_map(|part| self.images.get(&part))
             .flat_map(|part| &part.images);
@@ -296,15 +299,16 @@ mod tests {
         for (index, event) in told.into_iter().enumerate() {
             let events = vec![event];
             witnesses.apply(&Notice::Changes { revision: 5, events }, 4);
-            assert_eq!(witnesses.heard().count(), index / 2);
+            assert_eq!(witnesses.heard(0).count(), index / 2);
         }
         let image = ImageId::new(PoolId(2), 7);
-        assert_eq!(witnesses.of_images(), [(image, 12)].into());
+        assert_eq!(witnesses.of_images(witnesses.heard(0)), [(image, 12)].into());
         assert_eq!(witnesses.of_pool(osd, PoolId(2)), Some(&sample_pool(1)));
+        assert_eq!((witnesses.heard(4).count(), witnesses.heard(5).count()), (1, 0));
         // It started again: what it said before does not count.
         let events = vec![kv(head(osd), &sample_head(2))];
         witnesses.apply(&Notice::Changes { revision: 6, events }, 4);
-        assert_eq!(witnesses.heard().count(), 0);
+        assert_eq!(witnesses.heard(0).count(), 0);
     }
 
     fn images_key(osd: OsdId) -> String {

@@ -73,7 +73,7 @@ impl World {
     }
 
     fn back_up(&mut self) {
-        if self.truth.halted.is_some() || self.metadata.is_empty {
+        if self.metadata.is_empty {
             return;
         }
         let mark = self.truth.mark.as_ref().map_or(0, |mark| mark.value.latest().count);
@@ -152,10 +152,6 @@ impl World {
         // Those whose disks were replaced do not come back. Those that were added since the backup are not missed by it, but by
         // the administrator, who has started them all.
         let there: BTreeSet<OsdId> = self.osds.iter().map(|slot| slot.number).collect();
-        let heard: BTreeSet<OsdId> = witnesses.heard().map(|(osd, _)| osd).collect();
-        if !there.is_subset(&heard) {
-            return;
-        }
         let members = self.truth.members.keys().copied();
         let without: BTreeSet<OsdId> = members.filter(|osd| !there.contains(osd)).collect();
         let adoption = Adoption {
@@ -163,6 +159,10 @@ impl World {
             witnesses: &witnesses,
             without: &without,
         };
+        let heard: BTreeSet<OsdId> = adoption.heard().map(|(osd, _)| osd).collect();
+        if !there.is_subset(&heard) {
+            return;
+        }
         let step = adoption.check().and_then(|()| match adoption.step()? {
             Some(txn) => Ok(txn),
             None => match lost(&self.kv, &adoption, self.now) {
