@@ -97,9 +97,9 @@ mod some {
         GiveNumbersAgain,
     }
 
-    const CLIENTS: [trivet_client::Mutant; 7] = {
+    const CLIENTS: [trivet_client::Mutant; 6] = {
         use trivet_client::Mutant::{
-            AnswerEarly, AnsweredTooHigh, BelieveFirstClock, ForgetResend, NewIdOnResend, ReadSpliceWrong, SweepHalf,
+            AnswerEarly, AnsweredTooHigh, ForgetResend, NewIdOnResend, ReadSpliceWrong, SweepHalf,
         };
         [
             NewIdOnResend,
@@ -108,7 +108,6 @@ mod some {
             AnswerEarly,
             AnsweredTooHigh,
             SweepHalf,
-            BelieveFirstClock,
         ]
     };
     const MONITORS: [trivet_mon::Mutant; 2] = [trivet_mon::Mutant::PlanWithoutCompare, trivet_mon::Mutant::TwoLeaders];
@@ -137,9 +136,6 @@ mod some {
         let mutant = match mutant {
             // Only a gateway whose clock stood still does not notice itself that it was stopped.
             Mutant::Osd(trivet_osd::Mutant::ExecuteOutdated) => return vec![Trouble::PauseGateway, Trouble::GiveUp],
-            Mutant::Client(trivet_client::Mutant::BelieveFirstClock) => {
-                return vec![Trouble::PauseGateway, Trouble::GiveUp];
-            }
             Mutant::GiveNumbersAgain => return vec![Trouble::Restored],
             Mutant::Gateway(mutant) => mutant,
             _ => return Vec::new(),
