@@ -390,15 +390,22 @@ impl World {
     /// That time is over. What the metadata store received while it was away it may do afterwards, and what a paused machine
     /// received its gateway asks for when it goes on, if its lease lives on as well.
     fn user_forgot(&mut self, user: usize, number: u64) {
-        let mut gateways = (0..self.gateways.len()).map(|gateway| self.gateway_place(gateway));
-        let stands = gateways.any(|place| self.processes[place].stands_since.is_some());
-        let from = if stands { self.now } else { self.metadata.away_until };
+        let from = match self.any_gateway_stands() {
+            true => self.now,
+            false => self.metadata.away_until,
+        };
         let end = from + FORGOTTEN;
         if end > self.now {
             self.schedule.at(end, Event::User(user, UserEvent::Forget(number)));
         } else {
             self.tree.forget(number);
         }
+    }
+
+    /// Whether the machine of any gateway is paused, and its clock stands still.
+    pub(crate) fn any_gateway_stands(&self) -> bool {
+        let mut places = (0..self.gateways.len()).map(|gateway| self.gateway_place(gateway));
+        places.any(|place| self.processes[place].stands_since.is_some())
     }
 
     /// Connections that are not made in time are tried again; impatient users give up those that do not answer.

@@ -121,31 +121,15 @@ impl Order {
     /// # Errors
     /// When no order explains it.
     pub fn end(&mut self, number: u64, now: Now, since: Now, answer: &Answer) -> Result<(), String> {
-        self.answered(number, now, since, answer)?;
-        self.open.remove(&number);
-        Ok(())
-    }
-
-    /// A change is refused from a mirror that is behind, while somebody else may still do it: until it is forgotten.
-    ///
-    /// # Errors
-    /// When no order explains the refusal.
-    pub fn refuse(&mut self, number: u64, now: Now, since: Now, answer: &Answer) -> Result<(), String> {
-        let before = self.possible.clone();
-        self.answered(number, now, since, answer)?;
-        self.possible = before;
-        Ok(())
-    }
-
-    fn answered(&mut self, number: u64, now: Now, since: Now, answer: &Answer) -> Result<(), String> {
-        let all = self.reachable(None);
-        if all.len() > MOST {
-            return Err(format!("{} states of the tree are possible", all.len()));
+        let (op, all) = self.begun(number)?;
+        let mut ends = BTreeSet::new();
+        if self.is_mirrored(number, &op, answer, since) {
+            let untouched = self
+                .possible
+                .iter()
+                .filter(|possible| !possible.done.contains_key(&number));
+            ends.extend(untouched.cloned());
         }
-        let Some(op) = self.open.get(&number).cloned() else {
-            return Err(format!("operation {number} on the tree was answered twice"));
-        };
-        let mut ends = self.mirrored(number, &op, answer, since);
         if op.changes() && answer.status == OK {
             ends.append(&mut self.ordered(number, &op, answer));
         }
@@ -153,8 +137,33 @@ impl Order {
             return Err(self.contradiction(&op, answer));
         }
         self.remember(now, all);
+        self.open.remove(&number);
         self.possible = ends;
         Ok(())
+    }
+
+    /// A change is refused from a mirror that is behind, while somebody else has done it or may still do it, until it is forgotten.
+    ///
+    /// # Errors
+    /// When no order explains the refusal.
+    pub fn refuse(&mut self, number: u64, now: Now, since: Now, answer: &Answer) -> Result<(), String> {
+        let (op, all) = self.begun(number)?;
+        if !self.is_mirrored(number, &op, answer, since) {
+            return Err(self.contradiction(&op, answer));
+        }
+        self.remember(now, all);
+        Ok(())
+    }
+
+    /// An operation that is under way, and the states that there can be.
+    fn begun(&self, number: u64) -> Result<(TreeOp, BTreeSet<Possible>), String> {
+        let all = self.reachable(None);
+        if all.len() > MOST {
+            return Err(format!("{} states of the tree are possible", all.len()));
+        }
+        let op = self.open.get(&number).cloned();
+        let op = op.ok_or_else(|| format!("operation {number} on the tree was answered twice"))?;
+        Ok((op, all))
     }
 
     /// An operation that nobody waits for any more does not happen from now on, if it has not happened yet.
@@ -261,20 +270,13 @@ impl Order {
         ends
     }
 
-    /// The states after an operation that left no trace.
-    fn mirrored(&self, number: u64, op: &TreeOp, answer: &Answer, since: Now) -> BTreeSet<Possible> {
+    /// Whether this answer is true of a moment since then, and changes nothing.
+    fn is_mirrored(&self, number: u64, op: &TreeOp, answer: &Answer, since: Now) -> bool {
         let now = self.reachable(Some(number));
         let now = now.iter().map(|possible| &possible.tree);
         let past = self.past.iter().filter(|moment| moment.until >= since);
         let mut trees = now.chain(past.flat_map(|moment| &moment.trees));
-        if !trees.any(|tree| explains(tree, op, answer)) {
-            return BTreeSet::new();
-        }
-        let untouched = self
-            .possible
-            .iter()
-            .filter(|possible| !possible.done.contains_key(&number));
-        untouched.cloned().collect()
+        trees.any(|tree| explains(tree, op, answer))
     }
 
     fn remember(&mut self, now: Now, all: BTreeSet<Possible>) {

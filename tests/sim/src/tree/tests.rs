@@ -186,3 +186,20 @@ fn what_one_gateway_refuses_another_may_still_do() {
     order.begin(7, TreeOp::Lookup(place("a")));
     order.end(7, second(7), second(7), &made(7)).unwrap_err();
 }
+
+#[test]
+fn what_one_gateway_refuses_another_may_have_done() {
+    let second = |n: u64| Now(n * 1_000_000_000);
+    let mut order = order();
+    order.begin(1, create("a"));
+    order.end(1, second(1), second(1), &made(1)).unwrap();
+    order.begin(2, TreeOp::Remove(place("a")));
+    order.end(2, second(2), second(2), &Answer::default()).unwrap();
+    order.begin(3, create("a"));
+    order.begin(4, TreeOp::Remove(place("a")));
+    order.end(4, second(3), second(3), &Answer::default()).unwrap();
+    order.refuse(3, second(4), second(1), &refused(EXISTS)).unwrap();
+    order.forget(3);
+    order.begin(5, TreeOp::Lookup(place("a")));
+    order.end(5, second(5), second(5), &refused(NO_ENTRY)).unwrap();
+}
