@@ -35,7 +35,7 @@ use behind::Behind;
 use dispatch::{Dispatcher, Pending};
 use job::Job;
 use mutant::mutant;
-use pace::{Gone, Pace};
+use pace::Pace;
 use stamps::ASK_EVERY;
 use turns::Turns;
 
@@ -97,8 +97,7 @@ pub enum Effect {
     Done(Ticket, Result<Vec<Bytes>, IoError>),
     /// A change was not executed for now: its caller has to be seen after this instant.
     Late(Ticket, Late),
-    /// The clock of this node stood still for so long at least, until just now: that of an OSD went on. For ever: it may have,
-    /// nobody can tell.
+    /// The clock of this node stood still for so long at least, until just now: that of an OSD went on.
     Stood(Duration),
 }
 
@@ -259,40 +258,9 @@ impl Client {
 
     /// An OSD says what its clock is, asked or not.
     fn clock(&mut self, now: Now, from: OsdId, (tick, asked): (Tick, bool), out: &mut Vec<Effect>) {
-        let stamps = &mut self.dispatcher.stamps;
-        stamps.heard(now, from, tick);
-        let has_begun = self.pace.compared().next().is_none();
-        match self.pace.heard(now, from, tick, asked) {
-            Gone::On(Some(until)) if !stamps.doubts(from) => {
-                let pace = &self.pace;
-                if stamps.believe(until, |osd| pace.compares(osd)) {
-                    self.dispatch_all(now, out);
-                }
-            }
-            Gone::On(_) => {}
-            Gone::Stood(time) => {
-                stamps.believe_all();
-                out.push(Effect::Stood(time));
-            }
-            Gone::Unknown if has_begun => {}
-            Gone::Unknown => self.heard_first(now, from, out),
-        }
-    }
-
-    /// An OSD is heard for the first time, or after another start. Whether this node stood still until then others have to tell.
-    fn heard_first(&mut self, now: Now, osd: OsdId, out: &mut Vec<Effect>) {
-        if !mutant!(self.dispatcher, BelieveFirstClock) && self.dispatcher.stamps.doubt(now, osd) {
-            let others: Vec<OsdId> = self.pace.compared().filter(|other| *other != osd).collect();
-            others
-                .into_iter()
-                .chain([osd])
-                .for_each(|osd| self.ask_clock(now, osd, out));
-        }
-    }
-
-    fn ask_clock(&mut self, now: Now, osd: OsdId, out: &mut Vec<Effect>) {
-        self.pace.asked(now, osd);
-        out.push(Effect::Send(osd, Message::TickRequest));
+        self.dispatcher.stamps.heard(now, from, tick);
+        let stood = self.pace.heard(now, from, tick, asked);
+        out.extend(stood.map(Effect::Stood));
     }
 
     fn op_done(&mut self, now: Now, from: OsdId, done: OpDone, out: &mut Vec<Effect>) {
@@ -410,19 +378,10 @@ impl Client {
         self.take_turns(now, out);
         if now.since(self.asked_clocks) >= ASK_EVERY {
             self.asked_clocks = now;
-            let up: Vec<OsdId> = self.dispatcher.map.osds.keys().copied().collect();
-            up.into_iter().for_each(|osd| self.ask_clock(now, osd, out));
-        }
-        self.end_doubts(now, out);
-    }
-
-    /// Nobody has told whether this node's clock went on.
-    fn end_doubts(&mut self, now: Now, out: &mut Vec<Effect>) {
-        let stamps = &mut self.dispatcher.stamps;
-        if stamps.has_doubted_for_long(now) {
-            stamps.believe_all();
-            out.push(Effect::Stood(Duration::MAX));
-            self.dispatch_all(now, out);
+            for &osd in self.dispatcher.map.osds.keys() {
+                self.pace.asked(now, osd);
+                out.push(Effect::Send(osd, Message::TickRequest));
+            }
         }
     }
 

@@ -14,7 +14,6 @@ use dispatch::{REFUSED_AFTER, RESEND_AFTER};
 use window::WINDOW;
 
 mod behind;
-mod clocks;
 mod epochs;
 mod sweeps;
 
