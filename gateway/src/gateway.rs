@@ -251,14 +251,6 @@ impl Gateway {
         self
     }
 
-    /// The same with a deliberate bug of its client.
-    #[cfg(feature = "mutants")]
-    #[must_use]
-    pub fn with_client_mutant(mut self, mutant: trivet_client::Mutant) -> Gateway {
-        self.client = trivet_client::Client::with_mutant(self.id, mutant);
-        self
-    }
-
     /// Its name in the cluster.
     #[must_use]
     pub fn id(&self) -> ClientId {

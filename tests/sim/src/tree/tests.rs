@@ -164,14 +164,23 @@ fn what_was_put_back_happened_never_or_again() {
     assert_eq!(nodes, [2, 3].into(), "directory and a, and maybe b");
 }
 
-#[test]
-fn what_one_gateway_refuses_another_may_still_do() {
-    let second = |n: u64| Now(n * 1_000_000_000);
+fn second(n: u64) -> Now {
+    Now(n * 1_000_000_000)
+}
+
+/// A file was made and removed, of which not every gateway knows.
+fn made_and_removed() -> Order {
     let mut order = order();
     order.begin(1, create("a"));
     order.end(1, second(1), second(1), &made(1)).unwrap();
     order.begin(2, TreeOp::Remove(place("a")));
     order.end(2, second(2), second(2), &Answer::default()).unwrap();
+    order
+}
+
+#[test]
+fn what_one_gateway_refuses_another_may_still_do() {
+    let mut order = made_and_removed();
     // It does not know of the removal.
     order.begin(3, create("a"));
     order.refuse(3, second(3), second(1), &refused(EXISTS)).unwrap();
@@ -189,12 +198,7 @@ fn what_one_gateway_refuses_another_may_still_do() {
 
 #[test]
 fn what_one_gateway_refuses_another_may_have_done() {
-    let second = |n: u64| Now(n * 1_000_000_000);
-    let mut order = order();
-    order.begin(1, create("a"));
-    order.end(1, second(1), second(1), &made(1)).unwrap();
-    order.begin(2, TreeOp::Remove(place("a")));
-    order.end(2, second(2), second(2), &Answer::default()).unwrap();
+    let mut order = made_and_removed();
     order.begin(3, create("a"));
     order.begin(4, TreeOp::Remove(place("a")));
     order.end(4, second(3), second(3), &Answer::default()).unwrap();
