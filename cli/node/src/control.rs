@@ -15,7 +15,7 @@ use trivet_core::OsdId;
 use trivet_core::keys::{self, GatewayState, OsdStats};
 use trivet_core::kv::{LeaseId, Notice, Revision, Txn, TxnOutcome};
 use trivet_core::map::encode;
-use trivet_meta::{Meta, Watch};
+use trivet_meta::{Meta, MetaError, Watch};
 
 use super::channel::{Ask, Role, Tell, ToData};
 use super::cluster::random;
@@ -229,7 +229,11 @@ async fn tell_osd(data: ToData, osd: OsdId, mut lease: Receiver<Option<LeaseId>>
 
 async fn transact(store: Arc<dyn Meta>, data: ToData, role: Role, ticket: u64, txn: Txn) {
     let outcome = store.txn(txn).await.unwrap_or_else(|error| {
-        tracing::warn!("a metadata transaction failed: {error}");
+        match error {
+            // Given back by an OSD that stops, or lost, which its keeper has told.
+            MetaError::NoSuchLease(_) => tracing::debug!("a metadata transaction came too late: {error}"),
+            _ => tracing::warn!("a metadata transaction failed: {error}"),
+        }
         TxnOutcome::Unknown
     });
     data.tell(Tell::Outcome(role, ticket, outcome));
