@@ -192,8 +192,8 @@ impl Gateway {
         }
         let ios: Vec<u64> = std::mem::take(&mut connection.attendance.ios).into_iter().collect();
         for io in &ios {
-            if let Some((image, began)) = self.forget_io(*io) {
-                self.change_forsaken(image, began);
+            if let Some(change) = self.forget_io(*io) {
+                self.change_forsaken(change);
             }
         }
         self.forsake_waiting(conn);

@@ -282,7 +282,7 @@ impl Gateway {
             _ => {}
         }
         if let Operation::Grow { id, .. } = change.operation {
-            return self.growth_done(id, &result, out);
+            return self.growth_done(id, &change.operation, &result, out);
         }
         self.answer_origin(change.origin, result);
     }
@@ -324,11 +324,20 @@ impl Gateway {
     }
 
     /// Answers everybody who waited for this growth, and starts the next for all who came meanwhile.
-    fn growth_done(&mut self, id: ImageId, result: &Result<Outcome, NsError>, out: &mut Vec<Effect>) {
+    fn growth_done(
+        &mut self,
+        id: ImageId,
+        operation: &Operation,
+        result: &Result<Outcome, NsError>,
+        out: &mut Vec<Effect>,
+    ) {
         let Some(growth) = self.changes.growths.remove(&id) else {
             return;
         };
         self.stir_use(id);
+        if let (Err(NsError::Cut), Operation::Grow { size, .. }) = (result, operation) {
+            self.written_before_cut(id, *size);
+        }
         for origin in growth.under_way {
             self.answer_origin(origin, result.clone());
         }
@@ -346,7 +355,11 @@ impl Gateway {
                     next.push(change);
                 }
                 // What was written before a truncation is not what makes the file grow after it.
-                _ => self.answer_origin(change.origin, Err(NsError::Cut)),
+                Operation::Grow { size, .. } => {
+                    self.written_before_cut(id, size);
+                    self.answer_origin(change.origin, Err(NsError::Cut));
+                }
+                _ => unreachable!("only growths wait for a growth"),
             }
         }
         let Some(model) = next.first().cloned() else { return };

@@ -36,7 +36,7 @@ use crate::scrub::Scrubs;
 use crate::session::{Desk, Ending, Finished, InFlight, Request, Session, Space, Ticket};
 use crate::status::OsdReport;
 use crate::stops::Shown;
-use crate::uses::Uses;
+use crate::uses::{Begun, Uses};
 
 /// A connection is not read from while it has more than this under way.
 const MAX_IN_FLIGHT: InFlight = InFlight {
@@ -146,8 +146,8 @@ struct Io {
     origin: Origin,
     started: Now,
     measured: Option<(Arc<ExportMetrics>, Op, u64)>,
-    /// Of a client's change: the image, and its last truncation when the change began.
-    change: Option<(ImageId, Option<Time>)>,
+    /// If it is a client's change.
+    change: Option<Begun>,
 }
 
 /// See the module.
@@ -536,7 +536,7 @@ impl Gateway {
         self.expect_io(ticket, origin);
         if let Some(io) = self.ios.get_mut(&ticket) {
             io.measured = measured;
-            io.change = began.map(|cut| (image, cut));
+            io.change = began.map(|cut| Begun::new(image, cut, &op));
         }
         if let Origin::Session(conn, _) = origin
             && let Some(connection) = self.connections.get_mut(&conn)
@@ -565,8 +565,8 @@ impl Gateway {
         self.ios.get(&io).map(|io| io.started)
     }
 
-    /// Nobody waits for an operation any more. Of a change: which image's, and after which truncation it began.
-    pub(crate) fn forget_io(&mut self, io: u64) -> Option<(ImageId, Option<Time>)> {
+    /// Nobody waits for an operation any more; comes back if it is a change.
+    pub(crate) fn forget_io(&mut self, io: u64) -> Option<Begun> {
         self.ios.remove(&io)?.change
     }
 
@@ -631,8 +631,8 @@ impl Gateway {
         {
             connection.attendance.ended(ticket);
         }
-        if let Some((image, began)) = io.change {
-            self.change_ended(image, began);
+        if let Some(change) = io.change {
+            self.change_ended(change);
         }
         match io.origin {
             Origin::Session(conn, ticket) => self.answers.push_back((conn, ticket, Finished::Io(result))),

@@ -54,6 +54,8 @@ struct Usage {
     leaving: bool,
     /// Connections that have it open: their changes need the metadata store no more.
     open: usize,
+    /// So far was written, maybe beyond the end, before the last truncation, to which this gateway has not agreed yet.
+    beyond: u64,
 }
 
 /// See the module.
@@ -71,7 +73,24 @@ pub(crate) struct Uses {
     /// Uses of gateways that seem to be gone, whose times have moved.
     mourned: BTreeSet<(ImageId, ClientId)>,
     /// Changes that nobody waits for any more: until when OSDs may execute what was sent of them.
-    forsaken: VecDeque<(Now, ImageId, Option<Time>)>,
+    forsaken: VecDeque<(Now, Begun)>,
+}
+
+/// A change of an image's bytes that is under way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Begun {
+    image: ImageId,
+    /// The image's last truncation when it began.
+    cut: Option<Time>,
+    /// The byte after its last.
+    end: u64,
+}
+
+impl Begun {
+    pub(crate) fn new(image: ImageId, cut: Option<Time>, op: &ImageOp) -> Begun {
+        let end = end_of(op);
+        Begun { image, cut, end }
+    }
 }
 
 /// What an image's inode says about changes of its bytes.
@@ -137,6 +156,7 @@ impl Usage {
             taken: 0,
             leaving: false,
             open: 0,
+            beyond: 0,
         }
     }
 
@@ -176,16 +196,24 @@ impl Gateway {
         }
     }
 
-    /// A change of an image's bytes that began after this truncation has ended.
-    pub(crate) fn change_ended(&mut self, image: ImageId, began: Option<Time>) {
+    /// A change of an image's bytes has ended.
+    pub(crate) fn change_ended(&mut self, change: Begun) {
         let now = self.clock.now;
-        let usage = self.usage_of(image);
-        usage.ended(began);
+        let usage = self.usage_of(change.image);
+        usage.ended(change.cut);
         usage.last = now;
         // Somebody may have waited for that.
-        if self.namespace.inode(image).map(|inode| inode.cut) != Some(began) {
-            self.uses.stirred.insert(image);
+        if self.namespace.inode(change.image).map(|inode| inode.cut) != Some(change.cut) {
+            self.written_before_cut(change.image, change.end);
         }
+    }
+
+    /// What has been written up to `end` goes with the image's last truncation, also what lay beyond the size.
+    pub(crate) fn written_before_cut(&mut self, image: ImageId, end: u64) {
+        if let Some(usage) = self.uses.images.get_mut(&image) {
+            usage.beyond = usage.beyond.max(end);
+        }
+        self.uses.stirred.insert(image);
     }
 
     /// A connection opens an image, or has it open no more.
@@ -221,18 +249,18 @@ impl Gateway {
     }
 
     /// A change is not sent again: what was sent of it ends by itself, and nobody will hear of it.
-    pub(crate) fn change_forsaken(&mut self, image: ImageId, began: Option<Time>) {
+    pub(crate) fn change_forsaken(&mut self, change: Begun) {
         let until = self.clock.now + OUTLIVED;
-        self.uses.forsaken.push_back((until, image, began));
+        self.uses.forsaken.push_back((until, change));
     }
 
     /// What was forsaken long enough ago has ended.
     pub(crate) fn end_forsaken(&mut self) {
-        while let Some(&(until, image, began)) = self.uses.forsaken.front()
+        while let Some(&(until, change)) = self.uses.forsaken.front()
             && until <= self.clock.now
         {
             self.uses.forsaken.pop_front();
-            self.change_ended(image, began);
+            self.change_ended(change);
         }
     }
 
@@ -245,7 +273,7 @@ impl Gateway {
 
     /// Whether data may go that the image's last truncation cut off.
     pub(crate) fn has_grace(&self, image: ImageId) -> bool {
-        let agreed = self.has_seen_cut(image) && self.namespace.others_agree(image, self.id);
+        let agreed = self.has_seen_cut(image) && self.namespace.others_agree(image, self.id) && self.takes_all(image);
         agreed || mutant!(self.options, NoGrace)
     }
 
@@ -254,6 +282,13 @@ impl Gateway {
         let cut = self.namespace.inode(image).and_then(|inode| inode.cut);
         let usage = self.uses.images.get(&image);
         usage.is_none_or(|usage| usage.has_seen(cut)) && !self.is_growing_from(image, cut)
+    }
+
+    /// Whether what goes is all that this gateway has written beyond the end.
+    fn takes_all(&self, image: ImageId) -> bool {
+        let beyond = self.uses.images.get(&image).map_or(0, |usage| usage.beyond);
+        let trimming = self.namespace.inode(image).and_then(|inode| inode.trimming);
+        trimming.is_none_or(|trimming| beyond <= trimming.to)
     }
 
     fn may_agree(&self, image: ImageId) -> bool {
@@ -381,6 +416,7 @@ impl Gateway {
         let is_stale = self.freshness.is_stale(self.clock.now);
         // Whoever ends the use of a gateway that died moves the times; this one has to do so by itself.
         gone || (usage.open == 0
+            && usage.beyond == 0
             && !is_stale
             && self.clock.now.since(usage.last) >= IDLE
             && !self.background.touched.contains_key(&image))
@@ -389,7 +425,11 @@ impl Gateway {
     /// Brings the key to what it should be.
     fn settle_key(&mut self, image: ImageId, out: &mut Vec<Effect>) {
         let key = self.namespace.use_of(image, self.id);
+        let cut = self.namespace.inode(image).and_then(|inode| inode.cut);
         let usage = self.usage_of(image);
+        if key.is_some_and(|key| key.agreed == cut) {
+            usage.beyond = 0;
+        }
         let can_act = !usage.busy && !usage.paused;
         if !can_act || self.usage_of(image).behind >= self.namespace.revision() {
             return;
@@ -416,9 +456,9 @@ impl Gateway {
 
     fn run_step(&mut self, image: ImageId, step: Step, key: Option<Use>, out: &mut Vec<Effect>) {
         let Some(author) = self.author() else { return };
-        let cut = self.namespace.inode(image).and_then(|inode| inode.cut);
+        let beyond = self.usage_of(image).beyond;
         let txn = match (step, key) {
-            (Step::Agree, Some(key)) => Some(author.agree(image, key, cut)),
+            (Step::Agree, Some(key)) => author.agree(&self.namespace, image, key, beyond),
             (Step::Leave, Some(key)) => Some(author.leave(image, key)),
             _ => author.take(&self.namespace, image),
         };

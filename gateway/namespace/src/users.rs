@@ -13,7 +13,7 @@ use trivet_core::kv::{Change, Compare, Revision, Txn};
 use trivet_core::{ClientId, ImageId};
 
 use crate::author::Author;
-use crate::inode::{self, Time};
+use crate::inode::{self, Inode, Time, Trimming};
 use crate::keys;
 use crate::mirror::Namespace;
 
@@ -115,15 +115,29 @@ impl Author {
         })
     }
 
-    /// The transaction that says that nothing is under way any more that began before the truncation `cut`.
+    /// The transaction that says that nothing is under way any more that began before the image's last truncation, which is
+    /// to take everything up to the byte `beyond`: so far this gateway may have written beyond the size. None if there is no
+    /// such image.
     #[must_use]
-    pub fn agree(&self, image: ImageId, usage: Use, cut: Option<Time>) -> Txn {
+    pub fn agree(&self, namespace: &Namespace, image: ImageId, usage: Use, beyond: u64) -> Option<Txn> {
+        let (inode, revision) = namespace.known(image).ok()?;
         let key = keys::usage(image, self.client);
-        let value = UseValue { agreed: cut };
-        Txn {
+        let value = UseValue { agreed: inode.cut };
+        let mut txn = Txn {
             compare: vec![Compare::ModRevision(key.clone(), usage.revision)],
             changes: vec![Change::put(key, inode::encode(&value))],
+        };
+        if let Some(trimming) = inode.trimming.filter(|trimming| beyond > trimming.to) {
+            let key = keys::inode(image);
+            txn.compare.push(Compare::ModRevision(key.clone(), revision));
+            let trimming = Some(Trimming { to: beyond, ..trimming });
+            let inode = Inode {
+                trimming,
+                ..inode.clone()
+            };
+            txn.changes.push(Change::put(key, inode::encode(&inode)));
         }
+        Some(txn)
     }
 
     /// The transaction by which this gateway ends its use of an image.

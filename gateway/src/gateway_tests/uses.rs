@@ -246,7 +246,7 @@ fn a_write_that_meets_a_truncation_comes_first() {
 }
 
 #[test]
-fn a_write_of_which_a_truncation_takes_a_part_is_done_again() {
+fn a_write_beyond_the_end_that_meets_a_truncation_goes_with_it() {
     let mut world = World::default();
     let image = world.image("f", 4096);
     let mut nfs = Nfs::mount(&mut world);
@@ -255,17 +255,37 @@ fn a_write_of_which_a_truncation_takes_a_part_is_done_again() {
     nfs.call(&mut world, 7, &write_args(&file, 0, 8192, 0xbb));
     rival_truncates(&mut world, image, 0);
     world.run_ops(1);
-    assert!(world.take(nfs.conn).is_empty(), "it would be neither before nor behind");
+    assert_eq!(usage(&world, image, OWN).unwrap().agreed, world.inode(image).cut);
+    assert_eq!(world.inode(image).trimming.unwrap().to, 8192, "all of it goes");
     world.hold_osd = false;
     rival_has_trimmed(&mut world, image);
     world.pass(Duration::from_secs(2));
-    assert_eq!(statuses(&world.take(nfs.conn)), [words(&[0])]);
-    assert_eq!(world.inode(image).size, 8192);
-    assert_eq!((world.byte(image, 0), world.byte(image, 8191)), (0xbb, 0xbb));
+    assert_eq!(statuses(&world.take(nfs.conn)), [words(&[0])], "it came first");
+    assert_eq!(world.inode(image).size, 0);
+    assert_eq!((world.byte(image, 0), world.byte(image, 8191)), (0, 0));
 }
 
 #[test]
-fn a_write_whose_growth_meets_a_truncation_is_done_again() {
+fn a_truncation_takes_what_its_own_gateway_has_written_beyond_the_end() {
+    let mut world = World::default();
+    let image = world.image("f", 4096);
+    let mut nfs = Nfs::mount(&mut world);
+    let file = nfs.lookup(&mut world, "f");
+    world.hold_osd = true;
+    nfs.call(&mut world, 7, &write_args(&file, 0, 8192, 0xbb));
+    let mut answer = world.call(resize("f", 0));
+    world.run_ops(1);
+    assert_eq!(world.inode(image).trimming.unwrap().to, 8192);
+    world.hold_osd = false;
+    world.pass(Duration::from_secs(2));
+    assert!(answer.try_recv().unwrap().is_ok());
+    assert_eq!(statuses(&world.take(nfs.conn)), [words(&[0])]);
+    assert_eq!((world.inode(image).size, world.inode(image).trimming), (0, None));
+    assert_eq!((world.byte(image, 0), world.byte(image, 8191)), (0, 0));
+}
+
+#[test]
+fn a_write_whose_growth_meets_a_truncation_goes_with_it() {
     let mut world = World::default();
     let image = world.image("f", 4096);
     let mut nfs = Nfs::mount(&mut world);
@@ -282,12 +302,12 @@ fn a_write_whose_growth_meets_a_truncation_is_done_again() {
     world.hold_notices = false;
     world.run();
     assert_eq!(usage(&world, image, OWN).unwrap().agreed, world.inode(image).cut);
-    assert!(world.take(nfs.conn).is_empty());
+    assert_eq!(world.inode(image).trimming.unwrap().to, 8192);
     rival_has_trimmed(&mut world, image);
     world.pass(Duration::from_secs(2));
     assert_eq!(statuses(&world.take(nfs.conn)), [words(&[0])]);
-    assert_eq!(world.inode(image).size, 8192);
-    assert_eq!((world.byte(image, 0), world.byte(image, 8191)), (0xbb, 0xbb));
+    assert_eq!(world.inode(image).size, 0);
+    assert_eq!((world.byte(image, 0), world.byte(image, 8191)), (0, 0));
 }
 
 #[test]

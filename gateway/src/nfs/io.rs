@@ -73,18 +73,19 @@ pub(super) enum Next {
     Grow(Option<Time>),
     /// It is done.
     Done,
-    /// A truncation takes a part of it, and not all that lies beyond the end: it is done again behind that.
-    Again,
+    /// It came before a truncation that is not known yet to take all of it that lies beyond the end.
+    Wait,
 }
 
 /// Where the size is by now.
 pub(super) fn next(inode: &Inode, written: &Written) -> Next {
-    // Until the gateway agrees to a truncation it removes nothing: what was written before goes as if it had come first.
-    match inode.trimming.filter(|_| inode.cut != written.cut) {
-        Some(trimming) if written.end > trimming.to => Next::Again,
-        Some(_) => Next::Done,
-        None if written.end > inode.size => Next::Grow(inode.cut),
-        None => Next::Done,
+    // Until this gateway agrees to a truncation nothing is removed, and then also what it has written beyond the size: it
+    // goes as if it had come first.
+    let is_cut_off = inode.cut > written.cut;
+    match inode.trimming {
+        Some(trimming) if is_cut_off && written.end > trimming.to => Next::Wait,
+        _ if is_cut_off || written.end <= inode.size => Next::Done,
+        _ => Next::Grow(inode.cut),
     }
 }
 

@@ -31,7 +31,7 @@ use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
 use trivet_core::Now;
 use trivet_namespace::{Caller, NsError, Operation};
-use trivet_nfs::connection::{self, Call, Connection, Fingerprint, Limits, Reply, Request};
+use trivet_nfs::connection::{self, Call, Connection, Limits, Reply, Request};
 use trivet_nfs::mount::{self, MountStatus};
 use trivet_nfs::nfs3::{self, Status};
 use trivet_nfs::rpc::{AuthStat, Credentials, Refusal};
@@ -58,6 +58,8 @@ pub struct NfsSession {
     pending: HashMap<Ticket, Pending>,
     /// Calls that wait for something else to end; they are tried again after every event.
     parked: Vec<Call>,
+    /// WRITEs that came before a truncation, until that is known to take them.
+    cut_off: Vec<(Pending, Written)>,
     /// Mounts that wait for a tree of names that is not too old, and since when.
     mounting: Vec<(Now, Call)>,
     /// Since when a record has been incomplete.
@@ -72,16 +74,6 @@ struct Pending {
     ticket: connection::Ticket,
     key: Option<CallKey>,
     then: Then,
-    /// Of a WRITE: in case that it has to be done again.
-    kept: Option<Kept>,
-}
-
-/// A call without its ticket.
-#[derive(Debug)]
-struct Kept {
-    credentials: Credentials,
-    fingerprint: Fingerprint,
-    body: Request,
 }
 
 impl NfsSession {
@@ -94,6 +86,7 @@ impl NfsSession {
             connection: Connection::new(Limits::default()),
             pending: HashMap::new(),
             parked: Vec::new(),
+            cut_off: Vec::new(),
             mounting: Vec::new(),
             partial_since: None,
             calls: Vec::new(),
@@ -160,42 +153,16 @@ impl NfsSession {
             Ok(Step::Reply(reply)) => self.answer(call.ticket, key, reply, out),
             Ok(Step::Io(image, op, then)) => {
                 let next = desk.io(image, op);
-                let Call {
-                    ticket,
-                    credentials,
-                    fingerprint,
-                    body,
-                } = call;
-                let kept = Kept {
-                    credentials,
-                    fingerprint,
-                    body,
-                };
-                let kept = matches!(then, Then::Write(_)).then_some(kept);
-                self.pending.insert(
-                    next,
-                    Pending {
-                        ticket,
-                        key,
-                        then,
-                        kept,
-                    },
-                );
+                let Call { ticket, .. } = call;
+                self.pending.insert(next, Pending { ticket, key, then });
             }
             Ok(Step::Change(operation, caller, then)) => {
-                let ticket = match id {
+                let next = match id {
                     Some(id) => desk.change_once(operation, caller, id),
                     None => desk.change(operation, caller),
                 };
-                self.pending.insert(
-                    ticket,
-                    Pending {
-                        ticket: call.ticket,
-                        key,
-                        then,
-                        kept: None,
-                    },
-                );
+                let Call { ticket, .. } = call;
+                self.pending.insert(next, Pending { ticket, key, then });
             }
             Ok(Step::Wait) => self.parked.push(call),
             Err(Denied::Status(status)) => {
@@ -241,6 +208,9 @@ impl NfsSession {
     }
 
     fn retry_parked(&mut self, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
+        for (pending, written) in std::mem::take(&mut self.cut_off) {
+            self.written(pending, written, desk, out);
+        }
         for call in std::mem::take(&mut self.parked) {
             self.start_call(call, desk, out);
         }
@@ -249,28 +219,19 @@ impl NfsSession {
         }
     }
 
-    /// Takes the next step of a WRITE, if there is one; else gives it back to be answered.
-    fn go_on(
-        &mut self,
-        pending: Pending,
-        result: Finished,
-        desk: &mut Desk<'_>,
-        out: &mut Vec<Bytes>,
-    ) -> Option<(Pending, Finished)> {
-        let written = match (&pending.then, &result) {
-            (Then::Write(written), Finished::Io(Ok(_))) => *written,
-            (Then::Grow(written), Finished::Change(Err(NsError::Cut))) => *written,
-            _ => return Some((pending, result)),
-        };
+    /// A WRITE's data is durable: takes its next step.
+    fn written(&mut self, pending: Pending, written: Written, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
         let Some(inode) = desk.namespace.inode(written.file) else {
-            return Some((pending, result));
+            return self.reply_written(pending, written, desk, out);
         };
         let next = match io::next(inode, &written) {
-            Next::Done if mutant!(desk.options, GrowThoughCut) && written.end > inode.size => Next::Grow(inode.cut),
+            Next::Done | Next::Wait if mutant!(desk.options, GrowThoughCut) && written.end > inode.size => {
+                Next::Grow(inode.cut)
+            }
             next => next,
         };
-        match (next, &pending.then) {
-            (Next::Grow(cut), Then::Write(_)) => {
+        match next {
+            Next::Grow(cut) => {
                 let operation = Operation::Grow {
                     id: written.file,
                     size: written.end,
@@ -280,41 +241,34 @@ impl NfsSession {
                 let next = desk.change(operation, Caller::root());
                 let then = Then::Grow(Written { cut, ..written });
                 self.pending.insert(next, Pending { then, ..pending });
-                None
             }
-            (Next::Done, _) => {
+            Next::Done => {
                 desk.touch(written.file);
-                let then = Then::Write(written);
-                Some((Pending { then, ..pending }, Finished::Io(Ok(Vec::new()))))
+                self.reply_written(pending, written, desk, out);
             }
-            (Next::Again | Next::Grow(_), _) => {
-                self.do_again(pending, desk, out);
-                None
-            }
+            Next::Wait => self.cut_off.push((pending, written)),
         }
     }
 
-    fn do_again(&mut self, pending: Pending, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
-        let Kept {
-            credentials,
-            fingerprint,
-            body,
-        } = pending.kept.expect("a WRITE is kept until it is answered");
-        let call = Call {
-            ticket: pending.ticket,
-            credentials,
-            fingerprint,
-            body,
-        };
-        self.start_call(call, desk, out);
+    fn reply_written(&mut self, pending: Pending, written: Written, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
+        let then = Then::Write(written);
+        self.reply(Pending { then, ..pending }, Finished::Io(Ok(Vec::new())), desk, out);
     }
 
     /// Answers a call whose step has ended, unless there is another step to take.
     fn conclude(&mut self, pending: Pending, result: Finished, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
-        let Some((pending, result)) = self.go_on(pending, result, desk, out) else {
-            return;
-        };
-        let Pending { ticket, key, then, .. } = pending;
+        match (&pending.then, &result) {
+            (Then::Write(written), Finished::Io(Ok(_)))
+            | (Then::Grow(written), Finished::Change(Err(NsError::Cut))) => {
+                let written = *written;
+                self.written(pending, written, desk, out);
+            }
+            _ => self.reply(pending, result, desk, out),
+        }
+    }
+
+    fn reply(&mut self, pending: Pending, result: Finished, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
+        let Pending { ticket, key, then } = pending;
         let server = Rc::clone(&self.server);
         let scene = self.scene(&server, desk, &Credentials::None);
         let reply = match result {
@@ -395,7 +349,11 @@ impl Session for NfsSession {
 impl Drop for NfsSession {
     /// Nobody is left to answer the calls under way: when they come again they are done again.
     fn drop(&mut self) {
-        self.pending.values().for_each(|pending| self.abandon(pending.key));
+        let cut_off = self.cut_off.iter().map(|(pending, _)| pending);
+        self.pending
+            .values()
+            .chain(cut_off)
+            .for_each(|pending| self.abandon(pending.key));
     }
 }
 

@@ -205,7 +205,7 @@ impl Sized {
         while let Some(possible) = fresh.pop() {
             for (number, open) in &self.open {
                 let times = possible.done.get(number).copied().unwrap_or(0);
-                if times >= open.asked && !(times > 0 && is_cut_off(open.change, &possible.file)) {
+                if times >= open.asked {
                     continue;
                 }
                 let mut next = possible.clone();
@@ -219,12 +219,6 @@ impl Sized {
         }
         all
     }
-}
-
-/// Whether a truncation has taken a write that lets the file grow: its gateway may do it again behind that, for what lay beyond
-/// the end was not part of what was cut off. Others may have read it before, if they let the file grow over it.
-fn is_cut_off(change: Change, file: &File) -> bool {
-    matches!(change, Change::Write { block, grows: true, .. } if block >= file.len() as u64)
 }
 
 /// Does it; false if it is refused.
@@ -299,18 +293,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_and_cut_off_may_come_again_before_its_answer() {
+    fn what_was_read_and_cut_off_does_not_come_again() {
         let mut file = Sized::new(ImageId(1));
         let written = asked(&mut file, write(4, true));
         file.read(4, Some(written)).unwrap();
         let cut = asked(&mut file, |_| Change::Resize(2));
         file.end(cut).unwrap();
         file.read(4, None).unwrap();
-        file.read(4, Some(written)).unwrap();
-        file.end(written).unwrap();
-        let cut = asked(&mut file, |_| Change::Resize(2));
-        file.end(cut).unwrap();
-        assert!(file.read(4, Some(written)).is_err(), "it was answered");
+        assert!(file.read(4, Some(written)).is_err());
     }
 
     #[test]

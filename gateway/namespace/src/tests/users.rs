@@ -71,10 +71,11 @@ fn a_truncation_is_agreed_to_by_its_time() {
         world.done(&set(id, size(bytes)));
         assert!(!world.namespace.others_agree(id, ClientId(1)));
         assert!(world.namespace.others_agree(id, OTHER), "there is no other");
-        let (usage, cut) = (world.namespace.use_of(id, OTHER).unwrap(), world.inode(id).cut);
-        commit(&mut world, &author.agree(id, usage, cut));
+        let usage = world.namespace.use_of(id, OTHER).unwrap();
+        let agreed = author.agree(&world.namespace, id, usage, 0).unwrap();
+        let late = author.agree(&world.namespace, id, usage, 1 << 20).unwrap();
+        commit(&mut world, &agreed);
         assert!(world.namespace.others_agree(id, ClientId(1)));
-        let late = author.agree(id, usage, None);
         assert!(matches!(world.store.run(&late), TxnOutcome::Refused(_)));
         let trimming = world.inode(id).trimming.unwrap();
         world.done(&Operation::TrimDone { id, trimming });
@@ -85,6 +86,23 @@ fn a_truncation_is_agreed_to_by_its_time() {
         (world.namespace.is_used(id), world.namespace.uses().count()),
         (false, 0)
     );
+}
+
+#[test]
+fn what_was_written_beyond_the_end_goes_with_a_truncation() {
+    let (mut world, id, author) = world();
+    take(&mut world, &author, id);
+    for (bytes, beyond, to) in [(400, 300, 1000), (300, 1200, 1200)] {
+        world.done(&set(id, size(bytes)));
+        let usage = world.namespace.use_of(id, OTHER).unwrap();
+        let agreed = author.agree(&world.namespace, id, usage, beyond).unwrap();
+        commit(&mut world, &agreed);
+        assert!(world.namespace.others_agree(id, ClientId(1)));
+        let trimming = world.inode(id).trimming.unwrap();
+        assert_eq!((trimming.from, trimming.to), (bytes, to));
+        world.done(&Operation::TrimDone { id, trimming });
+        world.done(&set(id, size(1000)));
+    }
 }
 
 #[test]
