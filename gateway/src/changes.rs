@@ -5,9 +5,10 @@
 //! one it was the store does not say, and the last commit of the whole store, which may be shared, need not be one of ours.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use trivet_core::kv::{Compare, Revision, TxnOutcome};
-use trivet_core::{ImageId, PoolId, keys};
+use trivet_core::{ImageId, Now, PoolId, keys};
 use trivet_namespace::{CallId, Caller, Context, NsError, Numbers, Operation, Outcome, Plan, SetTime, Time};
 
 use crate::callers::Wish;
@@ -18,6 +19,9 @@ use crate::session::Finished;
 
 /// Image numbers that a gateway takes at a time.
 const NUMBERS: u64 = 256;
+
+/// A change waits so long for an OSD's word that this gateway did not stand still.
+const VOUCH: Duration = Duration::from_millis(500);
 
 /// A change under way.
 #[derive(Clone, Debug)]
@@ -57,6 +61,8 @@ pub(crate) struct Changes {
     held: Vec<Change>,
     /// To be planned when there are image numbers.
     numberless: Vec<Change>,
+    /// Clients' changes to be planned when an OSD has told that this gateway's clock went on until they were due.
+    unvouched: Vec<(Now, Change)>,
     growths: BTreeMap<ImageId, Growth>,
     reserving: bool,
 }
@@ -94,7 +100,35 @@ impl Gateway {
         self.plan_change(change, out);
     }
 
+    /// Plans a change, a client's as soon as it is known that this gateway did not stand still.
     fn plan_change(&mut self, change: Change, out: &mut Vec<Effect>) {
+        let of_client = matches!(change.origin, Origin::Session(..) | Origin::Admin(_));
+        if of_client && !matches!(change.operation, Operation::Grow { .. }) && self.awaits_vouching() {
+            let now = self.clock.now;
+            return self.changes.unvouched.push((now, change));
+        }
+        self.plan_now(change, out);
+    }
+
+    /// Plans what waited until an OSD had told that this gateway did not stand still. After [`VOUCH`] the OSDs are away.
+    pub(crate) fn plan_vouched(&mut self, out: &mut Vec<Effect>) {
+        if self.changes.unvouched.is_empty() {
+            return;
+        }
+        let (now, went_on) = (self.clock.now, self.client.went_on());
+        let is_known = |due: Now| went_on.is_none_or(|until| due <= until) || now.since(due) >= VOUCH;
+        let waiting = std::mem::take(&mut self.changes.unvouched).into_iter();
+        let (vouched, rest) = waiting.partition(|(due, _)| is_known(*due));
+        self.changes.unvouched = rest;
+        for (_, change) in Vec::from_iter::<Vec<_>>(vouched) {
+            self.plan_now(change, out);
+        }
+        if !self.changes.unvouched.is_empty() {
+            self.awaits_vouching();
+        }
+    }
+
+    fn plan_now(&mut self, change: Change, out: &mut Vec<Effect>) {
         // What would be decided on are names of an earlier time.
         if self.client.map().halted.is_some() {
             return self.changes.held.push(change);

@@ -251,6 +251,14 @@ impl Gateway {
         self
     }
 
+    /// The same with a deliberate bug of its client.
+    #[cfg(feature = "mutants")]
+    #[must_use]
+    pub fn with_client_mutant(mut self, mutant: trivet_client::Mutant) -> Gateway {
+        self.client = trivet_client::Client::with_mutant(self.id, mutant);
+        self
+    }
+
     /// Its name in the cluster.
     #[must_use]
     pub fn id(&self) -> ClientId {
@@ -377,6 +385,7 @@ impl Gateway {
         let mut effects = std::mem::take(&mut self.from_client);
         self.client.message(clock.now, from, message, &mut effects);
         self.from_client = effects;
+        self.plan_vouched(out);
         self.work(out);
     }
 
@@ -469,6 +478,7 @@ impl Gateway {
         self.from_client = effects;
         self.ask_outcomes(out);
         self.retry_changes(out);
+        self.plan_vouched(out);
         self.retry_edits(out);
         self.end_forsaken();
         self.tend_waiting(out);
@@ -656,7 +666,7 @@ impl Gateway {
     }
 
     /// When clients asked for changes of the tree of names that are not answered.
-    pub(crate) fn change_starts(&self) -> impl Iterator<Item = Now> {
+    pub fn change_starts(&self) -> impl Iterator<Item = Now> {
         self.changing.values().copied()
     }
 

@@ -91,6 +91,16 @@ impl Gateway {
         self.doubt_all();
     }
 
+    /// Whether an OSD has yet to tell that this gateway did not stand still until now; some are asked.
+    pub(crate) fn awaits_vouching(&mut self) -> bool {
+        let now = self.clock.now;
+        let waits = self.client.went_on().is_some_and(|until| until < now);
+        if waits {
+            self.client.ask_clocks(now, &mut self.from_client);
+        }
+        waits
+    }
+
     /// A lease that ended may have done so because this gateway was stopped.
     pub(crate) fn look_for_own_lease(&mut self) {
         let own = self.client.map().gateways.get(&self.id);

@@ -200,6 +200,10 @@ impl Dispatcher {
         let Some(target) = self.target(pending.pg) else {
             return false;
         };
+        let doubted = pending.caller != Caller::Own && self.stamps.doubts(target.osd);
+        if doubted && pending.action.is_mutation() {
+            return false;
+        }
         let stamp = match pending.action.is_mutation() {
             true => self.stamps.stamp(target.osd, pending.caller),
             false => Tick::default(),

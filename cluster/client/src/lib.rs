@@ -35,13 +35,16 @@ use behind::Behind;
 use dispatch::{Dispatcher, Pending};
 use job::Job;
 use mutant::mutant;
-use pace::Pace;
+use pace::{Gone, Pace};
 use stamps::ASK_EVERY;
 use turns::Turns;
 
 #[cfg(any(test, feature = "mutants"))]
 pub use mutant::Mutant;
 pub use stamps::{Caller, Presence};
+
+/// OSDs that are asked at once whether this node's clock went on: one of them answers.
+const WITNESSES: usize = 3;
 
 /// An operation on the bytes of an image. Ranges may have any alignment and length.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,7 +100,8 @@ pub enum Effect {
     Done(Ticket, Result<Vec<Bytes>, IoError>),
     /// A change was not executed for now: its caller has to be seen after this instant.
     Late(Ticket, Late),
-    /// The clock of this node stood still for so long at least, until just now: that of an OSD went on.
+    /// The clock of this node stood still for so long at least, until just now: that of an OSD went on. For ever: it may have,
+    /// nobody can tell.
     Stood(Duration),
 }
 
@@ -122,6 +126,8 @@ pub struct Client {
     pending: BTreeMap<u64, Pending>,
     /// When OSDs were asked for their clocks last.
     asked_clocks: Now,
+    /// This node's clock did not stand still until then, as an OSD has told that was asked then.
+    went_on: Now,
     pace: Pace,
     behind: Behind,
 }
@@ -140,6 +146,7 @@ impl Client {
             turns: Turns::default(),
             pending: BTreeMap::new(),
             asked_clocks: Now(0),
+            went_on: Now(0),
             pace: Pace::default(),
             behind: Behind::default(),
         }
@@ -258,9 +265,54 @@ impl Client {
 
     /// An OSD says what its clock is, asked or not.
     fn clock(&mut self, now: Now, from: OsdId, (tick, asked): (Tick, bool), out: &mut Vec<Effect>) {
-        self.dispatcher.stamps.heard(now, from, tick);
-        let stood = self.pace.heard(now, from, tick, asked);
-        out.extend(stood.map(Effect::Stood));
+        let stamps = &mut self.dispatcher.stamps;
+        stamps.heard(now, from, tick);
+        let has_begun = self.pace.compared().next().is_none();
+        match self.pace.heard(now, from, tick, asked) {
+            Gone::On(Some(until)) if !stamps.doubts(from) => {
+                self.went_on = self.went_on.max(until);
+                let pace = &self.pace;
+                if stamps.believe(until, |osd| pace.compares(osd)) {
+                    self.dispatch_all(now, out);
+                }
+            }
+            Gone::On(_) => {}
+            Gone::Stood(time) => {
+                stamps.believe_all();
+                out.push(Effect::Stood(time));
+            }
+            Gone::Unknown if has_begun => {}
+            Gone::Unknown => self.heard_first(now, from, out),
+        }
+    }
+
+    /// An OSD is heard for the first time, or after another start. Whether this node stood still until then others have to tell.
+    fn heard_first(&mut self, now: Now, osd: OsdId, out: &mut Vec<Effect>) {
+        if !mutant!(self.dispatcher, BelieveFirstClock) && self.dispatcher.stamps.doubt(now, osd) {
+            let others: Vec<OsdId> = self.pace.compared().filter(|other| *other != osd).collect();
+            others
+                .into_iter()
+                .chain([osd])
+                .for_each(|osd| self.ask_clock(now, osd, out));
+        }
+    }
+
+    /// Until when this node's clock is known not to have stood still unnoticed; none while there is no OSD to tell.
+    #[must_use]
+    pub fn went_on(&self) -> Option<Now> {
+        self.pace.compared().next().map(|_| self.went_on)
+    }
+
+    /// Asks some OSDs for their clocks, for [`Client::went_on`]; those that have not answered yet are not asked again.
+    pub fn ask_clocks(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let idle = self.pace.compared().filter(|osd| !self.pace.is_asked(*osd));
+        let some: Vec<OsdId> = idle.take(WITNESSES).collect();
+        some.into_iter().for_each(|osd| self.ask_clock(now, osd, out));
+    }
+
+    fn ask_clock(&mut self, now: Now, osd: OsdId, out: &mut Vec<Effect>) {
+        self.pace.asked(now, osd);
+        out.push(Effect::Send(osd, Message::TickRequest));
     }
 
     fn op_done(&mut self, now: Now, from: OsdId, done: OpDone, out: &mut Vec<Effect>) {
@@ -378,10 +430,19 @@ impl Client {
         self.take_turns(now, out);
         if now.since(self.asked_clocks) >= ASK_EVERY {
             self.asked_clocks = now;
-            for &osd in self.dispatcher.map.osds.keys() {
-                self.pace.asked(now, osd);
-                out.push(Effect::Send(osd, Message::TickRequest));
-            }
+            let up: Vec<OsdId> = self.dispatcher.map.osds.keys().copied().collect();
+            up.into_iter().for_each(|osd| self.ask_clock(now, osd, out));
+        }
+        self.end_doubts(now, out);
+    }
+
+    /// Nobody has told whether this node's clock went on.
+    fn end_doubts(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let stamps = &mut self.dispatcher.stamps;
+        if stamps.has_doubted_for_long(now) {
+            stamps.believe_all();
+            out.push(Effect::Stood(Duration::MAX));
+            self.dispatch_all(now, out);
         }
     }
 

@@ -14,6 +14,17 @@ const ONE_START: Duration = Duration::from_secs(365 * 86_400);
 #[derive(Debug, Default)]
 pub(crate) struct Pace(BTreeMap<OsdId, Said>);
 
+/// What the clock of an OSD tells of this node's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// It went on. Where this time is known, everything until then is part of that: the OSD was asked then.
+    On(Option<Now>),
+    /// It stood still for so long at least.
+    Stood(Duration),
+    /// Nothing: the OSD is heard for the first time, or after another start.
+    Unknown,
+}
+
 #[derive(Debug, Default)]
 struct Said {
     /// When it was asked for what it has not said yet.
@@ -28,22 +39,48 @@ impl Pace {
         self.0.entry(osd).or_default().asked.get_or_insert(now);
     }
 
-    /// An OSD has said what its clock is, asked or not. Returns for how long this node's stood still meanwhile at least, if
-    /// that was longer than stamps live. Time that a message is on its way, however long, does not count.
-    pub(crate) fn heard(&mut self, now: Now, osd: OsdId, tick: Tick, asked: bool) -> Option<Duration> {
+    /// An OSD has said what its clock is, asked or not. This node's stood still if that shows for longer than stamps live. Time
+    /// that a message is on its way, however long, does not count.
+    pub(crate) fn heard(&mut self, now: Now, osd: OsdId, tick: Tick, asked: bool) -> Gone {
         let said = self.0.entry(osd).or_default();
-        let stood = said.last.map_or(Duration::ZERO, |(before, last)| {
-            last.age(tick).saturating_sub(now.since(before))
-        });
-        let jumps = stood > STAMP_LIFE;
+        // An earlier word, which is here twice or was overtaken.
+        if said
+            .last
+            .is_some_and(|(_, last)| last != tick && tick.age(last) < ONE_START)
+        {
+            return Gone::On(None);
+        }
+        let stood = said
+            .last
+            .map(|(before, last)| last.age(tick).saturating_sub(now.since(before)));
+        let when = said.asked.filter(|_| asked);
         if asked {
             // One of several questions without an answer: which of them is not known, the first is early enough.
             let before = said.asked.take().or(said.last.map(|(before, _)| before));
             said.last = before.map(|before| (before, tick));
-        } else if jumps {
+        } else if stood.is_some_and(|stood| stood > STAMP_LIFE) {
             said.last = Some((now, tick));
         }
-        (jumps && stood < ONE_START).then_some(stood)
+        match stood {
+            Some(stood) if stood <= STAMP_LIFE => Gone::On(when),
+            Some(stood) if stood < ONE_START => Gone::Stood(stood),
+            _ => Gone::Unknown,
+        }
+    }
+
+    /// Whether this OSD has a question that it has not answered.
+    pub(crate) fn is_asked(&self, osd: OsdId) -> bool {
+        self.0.get(&osd).is_some_and(|said| said.asked.is_some())
+    }
+
+    /// Whether what this OSD says from now on tells how this node's clock goes.
+    pub(crate) fn compares(&self, osd: OsdId) -> bool {
+        self.0.get(&osd).is_some_and(|said| said.last.is_some())
+    }
+
+    /// All OSDs of which that is so.
+    pub(crate) fn compared(&self) -> impl Iterator<Item = OsdId> {
+        self.0.keys().copied().filter(|osd| self.compares(*osd))
     }
 }
 
@@ -64,7 +101,10 @@ mod tests {
                 pace.asked(Now(asked * 1_000_000), OSD);
             }
             let (now, tick) = (Now(at * 1_000_000), Tick(tick * 1_000_000));
-            let found = pace.heard(now, OSD, tick, asked.is_some());
+            let found = match pace.heard(now, OSD, tick, asked.is_some()) {
+                Gone::Stood(time) => Some(time),
+                Gone::On(_) | Gone::Unknown => None,
+            };
             assert_eq!(found, stood.map(Duration::from_millis), "{tick:?} at {now:?}");
         }
     }
@@ -77,12 +117,32 @@ mod tests {
             (Some(259), 260, 1_250, None),
             (Some(509), 510, 4_500, None),
             (Some(759), 760, 7_752, Some(3_001)),
+            (None, 761, 4_500, None),
+            (Some(762), 763, 7_755, None),
             (Some(60_000), 60_010, 8_000, None),
             // Another start.
             (Some(60_240), 60_250, 4_000_000_000_000, None),
             (None, 60_500, 4_000_000_030_000, Some(29_740)),
             (None, 60_501, 4_000_000_030_001, None),
         ]);
+    }
+
+    #[test]
+    fn what_is_heard_first_tells_nothing_and_an_answer_tells_until_its_question() {
+        let second = |n: u64| (Now(n * 1_000_000_000), Tick(n * 1_000_000_000));
+        let mut pace = Pace::default();
+        let mut hear = |n, asked: Option<u64>, tick: Tick| {
+            if let Some(asked) = asked {
+                pace.asked(second(asked).0, OSD);
+            }
+            pace.heard(second(n).0, OSD, tick, asked.is_some())
+        };
+        assert_eq!(hear(1, None, second(1).1), Gone::Unknown);
+        assert_eq!(hear(3, Some(2), second(3).1), Gone::Unknown);
+        assert_eq!(hear(4, None, second(4).1), Gone::On(None));
+        assert_eq!(hear(6, Some(5), second(6).1), Gone::On(Some(second(5).0)));
+        assert_eq!(hear(7, None, second(4).1), Gone::On(None), "said before");
+        assert_eq!(hear(8, Some(7), second(100_000_000).1), Gone::Unknown);
     }
 
     #[test]

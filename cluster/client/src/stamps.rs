@@ -3,6 +3,10 @@
 //! A change goes to its primary with the latest tick of it that was here *before* the caller was seen: what another client
 //! changed after that tick may be newer than the caller's wish, and the primary then does not execute it. No clock of this
 //! node counts: times of it only say what came before what.
+//!
+//! That holds as long as this node runs. What it finds after it stood still may be of callers who left meanwhile, and what an
+//! OSD says first of all does not tell whether it did: it is *doubted*, and said of no caller, until another OSD has told
+//! that this node's clock went on until then (see [`Pace`](crate::pace::Pace)).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -17,6 +21,9 @@ const GRAIN: Duration = Duration::from_millis(1);
 
 /// So many are looked at one by one before others are searched for.
 const LAST: usize = 4;
+
+/// Who is heard first counts after this time even if nobody tells that this node did not stand still; it is taken to have.
+const VOUCH: Duration = Duration::from_millis(500);
 
 /// That the connection of a caller has no end counts for so long, in the clock of the OSD, after something was heard of it:
 /// who is behind a cut link shows no end. A change that such a caller asked for is older than this and [`STAMP_LIFE`] at
@@ -65,14 +72,19 @@ impl Presence {
     }
 }
 
-/// The ticks that came from each OSD, oldest first, and when they came.
+/// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct Stamps(BTreeMap<OsdId, VecDeque<(Now, Tick)>>);
+pub(crate) struct Stamps {
+    /// The ticks that came from each OSD, oldest first, and when they came.
+    ticks: BTreeMap<OsdId, VecDeque<(Now, Tick)>>,
+    /// Whose ticks are doubted, and since when.
+    doubted: BTreeMap<OsdId, Now>,
+}
 
 impl Stamps {
     /// An OSD says what its clock is.
     pub(crate) fn heard(&mut self, now: Now, osd: OsdId, tick: Tick) {
-        let ticks = self.0.entry(osd).or_default();
+        let ticks = self.ticks.entry(osd).or_default();
         while ticks.front().is_some_and(|(at, _)| now.since(*at) > STAMP_LIFE) {
             ticks.pop_front();
         }
@@ -83,9 +95,46 @@ impl Stamps {
         ticks.push_back((now, tick));
     }
 
+    /// What this OSD says is doubted from now on. Whether it was not so far.
+    pub(crate) fn doubt(&mut self, now: Now, osd: OsdId) -> bool {
+        let is_new = !self.doubted.contains_key(&osd);
+        self.doubted.entry(osd).or_insert(now);
+        is_new
+    }
+
+    /// Whether what this OSD says is doubted.
+    pub(crate) fn doubts(&self, osd: OsdId) -> bool {
+        self.doubted.contains_key(&osd)
+    }
+
+    /// This node's clock went on until then: what was said before counts, if the OSD tells from now on when it does not.
+    /// Whether anything counts now that did not.
+    pub(crate) fn believe(&mut self, until: Now, tells: impl Fn(OsdId) -> bool) -> bool {
+        let before = self.doubted.len();
+        let ticks = &mut self.ticks;
+        self.doubted.retain(|osd, since| {
+            let believed = *since <= until && tells(*osd);
+            if believed && let Some(ticks) = ticks.get_mut(osd) {
+                ticks.retain(|(heard, _)| *heard <= until);
+            }
+            !believed
+        });
+        self.doubted.len() < before
+    }
+
+    /// This node doubts its callers instead.
+    pub(crate) fn believe_all(&mut self) {
+        self.doubted.clear();
+    }
+
+    /// Whether nobody has told for long what something that is doubted depends on.
+    pub(crate) fn has_doubted_for_long(&self, now: Now) -> bool {
+        self.doubted.values().any(|since| now.since(*since) >= VOUCH)
+    }
+
     /// What a change of this caller carries to an OSD; the default if nothing is known.
     pub(crate) fn stamp(&self, osd: OsdId, caller: Caller) -> Tick {
-        let Some(ticks) = self.0.get(&osd) else {
+        let Some(ticks) = self.ticks.get(&osd) else {
             return Tick::default();
         };
         // Mostly one of the last.
@@ -135,6 +184,30 @@ mod tests {
         assert_eq!(stamps.stamp(OsdId(2), Caller::Own), Tick(0));
     }
 
+    #[test]
+    fn what_is_doubted_counts_when_the_clock_went_on_until_then() {
+        let mut stamps = Stamps::default();
+        let second = |n: u64| Now(n * 1_000_000_000);
+        stamps.heard(second(2), OSD, Tick(2));
+        assert!(stamps.doubt(second(2), OSD) && !stamps.doubt(second(3), OSD));
+        stamps.heard(second(4), OSD, Tick(4));
+        assert!(
+            stamps.doubts(OSD) && stamps.has_doubted_for_long(second(3)) && !stamps.has_doubted_for_long(second(2))
+        );
+        assert!(!stamps.believe(second(1), |_| true), "it was heard later");
+        assert!(
+            !stamps.believe(second(3), |_| false),
+            "nothing would tell the next time"
+        );
+        assert!(stamps.believe(second(3), |_| true) && !stamps.doubts(OSD));
+        let caller = Caller::Seen(Presence::heard(second(9)));
+        assert_eq!(
+            stamps.stamp(OSD, caller),
+            Tick(2),
+            "what came later nobody has vouched for"
+        );
+    }
+
     /// That a connection has no end counts for 1.5 s of the OSD's clock after the caller was heard, whatever this node's says.
     #[test]
     fn who_only_shows_no_end_counts_for_a_while() {
@@ -169,6 +242,6 @@ mod tests {
             let before = stamps.stamp(OSD, Caller::Seen(Presence::heard(Now(n * 100_000))));
             assert!(before.0 + 25 >= n, "{before:?} at {n}");
         }
-        assert!(stamps.0[&OSD].len() <= 3500, "{}", stamps.0[&OSD].len());
+        assert!(stamps.ticks[&OSD].len() <= 3500, "{}", stamps.ticks[&OSD].len());
     }
 }

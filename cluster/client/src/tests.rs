@@ -14,6 +14,7 @@ use dispatch::{REFUSED_AFTER, RESEND_AFTER};
 use window::WINDOW;
 
 mod behind;
+mod clocks;
 mod epochs;
 mod sweeps;
 

@@ -193,22 +193,67 @@ fn an_osd_tells_a_machine_that_it_stood_still() {
     assert_eq!(world.take(target)[36..38], [0, 0], "logged in");
 }
 
+/// A client asks for a file with the name `new`.
+fn create_new(world: &mut World, nfs: &mut Nfs) {
+    let create = [opaque(&nfs.root), opaque(b"new"), words(&[1, 0, 0, 0, 0, 0, 0])].concat();
+    nfs.call(world, 8, &create);
+}
+
+fn exists(world: &World) -> bool {
+    world.mirror().resolve(b"new").is_ok()
+}
+
 /// Its clock stood still, and no OSD has said so yet.
 #[test]
 fn names_wait_when_its_own_lease_has_ended() {
     let mut world = World::default();
     let mut nfs = Nfs::mount(&mut world);
     world.commit(&[Change::Delete(gateway_state(OWN))]);
-    let create = [opaque(&nfs.root), opaque(b"new"), words(&[1, 0, 0, 0, 0, 0, 0])].concat();
-    nfs.call(&mut world, 8, &create);
+    create_new(&mut world, &mut nfs);
     world.show(OWN);
     world.run();
-    let exists = |world: &World| world.mirror().resolve(b"new").is_ok();
     assert!(!exists(&world));
     let heard = later(&world, ROUND + MILLI);
     world.pass(Duration::from_secs(1));
     assert!(!world.hear_of(nfs.conn, heard));
     world.pass(Duration::from_secs(1));
+    assert!(exists(&world));
+}
+
+/// The gateway's clock stood still for so many nanoseconds while its lease lived on, and then a client asks for a change of
+/// names, which waits.
+fn asked_for_names(stood: u64) -> (World, Nfs) {
+    let mut world = World::default();
+    world.show_osd();
+    let mut nfs = Nfs::mount(&mut world);
+    world.pass(Duration::from_secs(1));
+    world.hear_clock();
+    world.stood += stood;
+    create_new(&mut world, &mut nfs);
+    assert!(!exists(&world));
+    (world, nfs)
+}
+
+#[test]
+fn names_wait_until_an_osd_has_told_that_the_clock_went_on() {
+    let (mut world, _) = asked_for_names(0);
+    world.hear_clock();
+    assert!(exists(&world));
+    let (mut world, nfs) = asked_for_names(12_000_000_000);
+    world.hear_clock();
+    world.pass(Duration::from_secs(2));
+    world.hear_clock();
+    assert!(!exists(&world), "the client may be gone");
+    let heard = later(&world, Duration::ZERO);
+    world.hear_of(nfs.conn, heard);
+    world.pass(Duration::from_secs(2));
+    assert!(exists(&world));
+}
+
+#[test]
+fn names_change_though_all_osds_are_silent() {
+    let (mut world, _) = asked_for_names(0);
+    world.pass(Duration::from_secs(2));
     assert!(exists(&world));
 }
 

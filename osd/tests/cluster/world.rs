@@ -462,7 +462,7 @@ impl World {
                     self.links.entry(link).or_default().push_back(message);
                 }
                 FromClient::Late(..) => unreachable!("the caller is the client itself"),
-                FromClient::Stood(_) => unreachable!("all clocks are one"),
+                FromClient::Stood(_) => {}
                 FromClient::Done(ticket, result) => {
                     assert!(self.done.insert(ticket, result).is_none(), "answered twice");
                 }

@@ -59,6 +59,13 @@ impl GatewaySlot {
         self.machine.as_ref().map_or(0, |machine| machine.memory_used() as u64)
     }
 
+    /// Whether clients' changes of names are under way.
+    #[must_use]
+    pub fn is_changing_names(&self) -> bool {
+        let starts = self.machine.as_ref().map(Gateway::change_starts);
+        starts.into_iter().flatten().next().is_some()
+    }
+
     /// Whether clients are served.
     #[must_use]
     pub fn is_ready(&self) -> bool {

@@ -212,6 +212,7 @@ mod some {
     pub fn gateway(mutant: Option<Mutant>, gateway: Gateway) -> Gateway {
         match mutant {
             Some(Mutant::Gateway(mutant)) => gateway.with_mutant(mutant),
+            Some(Mutant::Client(mutant)) => gateway.with_client_mutant(mutant),
             _ => gateway,
         }
     }

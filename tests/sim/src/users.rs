@@ -387,10 +387,10 @@ impl World {
             .at(self.now + FORGOTTEN, Event::User(user, UserEvent::Forget(number)));
     }
 
-    /// That time is over. What the metadata store received while it was away it may do afterwards, and what a paused machine
-    /// received its gateway asks for when it goes on, if its lease lives on as well.
+    /// That time is over. What the metadata store received while it was away it may do afterwards, and what a gateway had begun
+    /// when its machine was paused it goes on with, if its lease lives on as well.
     fn user_forgot(&mut self, user: usize, number: u64) {
-        let from = match self.any_gateway_stands() {
+        let from = match self.any_gateway_stands_midway() {
             true => self.now,
             false => self.metadata.away_until,
         };
@@ -402,10 +402,12 @@ impl World {
         }
     }
 
-    /// Whether the machine of any gateway is paused, and its clock stands still.
-    pub(crate) fn any_gateway_stands(&self) -> bool {
-        let mut places = (0..self.gateways.len()).map(|gateway| self.gateway_place(gateway));
-        places.any(|place| self.processes[place].stands_since.is_some())
+    /// Whether the machine of any gateway is paused, and its clock stands still, in the midst of changes of names.
+    pub(crate) fn any_gateway_stands_midway(&self) -> bool {
+        (0..self.gateways.len()).any(|number| {
+            let stands = self.processes[self.gateway_place(number)].stands_since.is_some();
+            stands && self.gateways[number].is_changing_names()
+        })
     }
 
     /// Connections that are not made in time are tried again; impatient users give up those that do not answer.

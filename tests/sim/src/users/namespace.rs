@@ -127,8 +127,8 @@ impl World {
             node: node.filter(|_| reply.status == OK && reply.handle.is_some()),
             entries: entries(reply),
         };
-        // Another gateway has asked the metadata store to do it, perhaps, knowing more; or asks when its machine goes on.
-        let may_happen = asked.elsewhere && (asked.knew < asked.begun || self.any_gateway_stands());
+        // Another gateway has asked the metadata store to do it, perhaps, knowing more; or was about to when its machine was paused.
+        let may_happen = asked.elsewhere && (asked.knew < asked.begun || self.any_gateway_stands_midway());
         let result = if reply.status != OK && may_happen {
             self.user_forgets(user, number);
             self.tree.refuse(number, self.now, since, &answer)
