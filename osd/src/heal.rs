@@ -131,14 +131,16 @@ impl Osd {
         self.lane_of(target)?.healing.as_mut()
     }
 
-    /// Sources that were asked and cannot be reached any more are left for later.
+    /// Sources that were asked and cannot be reached any more are left for later. This OSD itself answers, though it does not
+    /// show itself while its disk stands still.
     pub(crate) fn ask_others(&mut self, id: PgId, out: &mut Vec<Effect>) {
+        let me = self.id();
         let Some(pg) = self.pgs.get(&id) else { return };
         let asked = pg.healing.iter().filter_map(|object| {
             let healing = pg.lanes.get(object)?.healing.as_ref()?;
             Some((*object, healing.asked.filter(|_| healing.whole.is_none())?))
         });
-        let gone = asked.filter(|(_, osd)| !self.is_reachable(*osd));
+        let gone = asked.filter(|(_, osd)| *osd != me && !self.is_reachable(*osd));
         let gone: Vec<(Target, OsdId)> = gone.map(|(object, osd)| (pg.target(id, object), osd)).collect();
         for (target, osd) in gone {
             if let Some(healing) = self.healing_of(target) {

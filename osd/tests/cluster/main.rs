@@ -84,6 +84,37 @@ fn an_osd_that_missed_writes_does_not_serve_alone() {
     assert_eq!(world.finish(read).unwrap(), vec![2; 4096]);
 }
 
+/// An OSD does not show itself while its disk stands still, and yet is a source of what its own PGs heal.
+#[test]
+fn healing_asks_a_disk_that_stands_still_once() {
+    let mut world = World::new(25, 2);
+    let image = World::image(1);
+    world.write(image, 0, vec![1; OBJECT_SIZE * 6]).unwrap();
+    world.stop(OsdId(1));
+    world.write(image, 0, vec![2; OBJECT_SIZE * 6]).unwrap();
+    world.heal_nothing();
+    world.start(OsdId(1));
+    pass(&mut world, 50);
+    world.frozen = Some(OsdId(2));
+    let write = ImageOp::Write {
+        offset: 100,
+        data: vec![vec![3; OBJECT_SIZE * 6 - 200].into()],
+    };
+    let ticket = world.submit(image, write);
+    pass(&mut world, 10);
+    let asked = world.waiting(OsdId(2));
+    assert!(asked > 0);
+    pass(&mut world, 100);
+    assert!(!world.is_shown(OsdId(2)));
+    assert!(
+        world.waiting(OsdId(2)) < asked + 10,
+        "{} of {asked}",
+        world.waiting(OsdId(2))
+    );
+    world.frozen = None;
+    world.finish(ticket).unwrap();
+}
+
 /// Lets so many ticks pass, and all that they lead to.
 fn pass(world: &mut World, ticks: usize) {
     for _ in 0..ticks {

@@ -322,6 +322,11 @@ impl World {
         self.put(keys::SETTINGS.into(), encode(&settings), None);
     }
 
+    /// Operations that wait for an OSD's disk.
+    pub fn waiting(&self, osd: OsdId) -> usize {
+        self.nodes[&osd].pending.len()
+    }
+
     /// Writes of clients that are on their way get lost; returns how many.
     pub fn lose_writes(&mut self) -> usize {
         let is_write =
