@@ -110,13 +110,15 @@ impl Gateway {
         self.plan_now(change, out);
     }
 
-    /// Plans what waited until an OSD had told that this gateway did not stand still. After [`VOUCH`] the OSDs are away.
+    /// Plans what waited until an OSD had told that this gateway did not stand still. After [`VOUCH`] the OSDs are away. What
+    /// the client has to say of that is taken in before.
     pub(crate) fn plan_vouched(&mut self, out: &mut Vec<Effect>) {
         if self.changes.unvouched.is_empty() {
             return;
         }
         let (now, went_on) = (self.clock.now, self.client.went_on());
-        let is_known = |due: Now| went_on.is_none_or(|until| due <= until) || now.since(due) >= VOUCH;
+        let are_away = |due: Now| now.since(due) >= VOUCH && !self.client.has_doubts();
+        let is_known = |due: Now| went_on.is_none_or(|until| due <= until) || are_away(due);
         let waiting = std::mem::take(&mut self.changes.unvouched).into_iter();
         let (vouched, rest) = waiting.partition(|(due, _)| is_known(*due));
         self.changes.unvouched = rest;
@@ -126,6 +128,7 @@ impl Gateway {
         if !self.changes.unvouched.is_empty() {
             self.awaits_vouching();
         }
+        self.work(out);
     }
 
     fn plan_now(&mut self, change: Change, out: &mut Vec<Effect>) {

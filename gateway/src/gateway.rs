@@ -259,6 +259,11 @@ impl Gateway {
         self
     }
 
+    /// It runs on this host.
+    pub fn set_host(&mut self, host: String) {
+        self.client.set_host(host);
+    }
+
     /// Its name in the cluster.
     #[must_use]
     pub fn id(&self) -> ClientId {
@@ -383,10 +388,13 @@ impl Gateway {
     pub fn message(&mut self, clock: Clock, from: OsdId, message: Message, out: &mut Vec<Effect>) {
         self.at(clock);
         let mut effects = std::mem::take(&mut self.from_client);
+        let is_clock = matches!(message, Message::Tick { .. });
         self.client.message(clock.now, from, message, &mut effects);
         self.from_client = effects;
-        self.plan_vouched(out);
         self.work(out);
+        if is_clock {
+            self.plan_vouched(out);
+        }
     }
 
     /// The connection to an OSD broke: what was sent there is sent again soon.
@@ -478,7 +486,6 @@ impl Gateway {
         self.from_client = effects;
         self.ask_outcomes(out);
         self.retry_changes(out);
-        self.plan_vouched(out);
         self.retry_edits(out);
         self.end_forsaken();
         self.tend_waiting(out);
@@ -499,6 +506,7 @@ impl Gateway {
         }
         out.extend(self.metrics.take_changed().map(Effect::Exports));
         self.work(out);
+        self.plan_vouched(out);
     }
 
     /// Sessions without a client are told too, for what they put off; then they go, if nothing of them is under way. Those
@@ -645,7 +653,10 @@ impl Gateway {
             self.change_ended(change);
         }
         match io.origin {
-            Origin::Session(conn, ticket) => self.answers.push_back((conn, ticket, Finished::Io(result))),
+            Origin::Session(conn, ticket) => {
+                let cut = io.change.and_then(|change| change.cut);
+                self.answers.push_back((conn, ticket, Finished::Io(result, cut)));
+            }
             Origin::Purge(image) => self.purge_io_ended(image, result.map(drop), out),
             Origin::Trim(image) => self.trim_io_ended(image, result.map(drop), out),
             Origin::Fence(client) => self.barrier_ended(client, ticket, result.map(drop), out),

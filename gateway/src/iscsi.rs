@@ -143,7 +143,7 @@ impl Session for IscsiSession {
             .pending
             .remove(&ticket)
             .expect("the desk answers each request once");
-        let Finished::Io(result) = result else {
+        let Finished::Io(result, _) = result else {
             panic!("iSCSI sessions change no names");
         };
         if waiting.changes && result.is_ok() {
@@ -355,7 +355,7 @@ mod tests {
         }
 
         fn finish(&mut self, ticket: Ticket, result: Result<Vec<Bytes>, IoError>) -> Result<(), Ending> {
-            self.with(|session, desk, out| session.finished(ticket, Finished::Io(result), desk, out))
+            self.with(|session, desk, out| session.finished(ticket, Finished::Io(result, None), desk, out))
         }
 
         fn asks(&mut self) -> (Ticket, ImageOp) {

@@ -132,7 +132,7 @@ impl Session for NbdSession {
             .pending
             .remove(&ticket)
             .expect("the desk answers each request once");
-        let Finished::Io(result) = result else {
+        let Finished::Io(result, _) = result else {
             panic!("NBD sessions change no names");
         };
         if waiting.changes && result.is_ok() {
@@ -348,7 +348,7 @@ mod tests {
         }
 
         fn finish(&mut self, ticket: Ticket, result: Result<Vec<Bytes>, IoError>) -> Result<(), Ending> {
-            self.with(|session, desk, out| session.finished(ticket, Finished::Io(result), desk, out))
+            self.with(|session, desk, out| session.finished(ticket, Finished::Io(result, None), desk, out))
         }
 
         fn sent(&mut self) -> Vec<u8> {

@@ -30,8 +30,9 @@ pub enum Ending {
 /// The answer to a request.
 #[derive(Clone, Debug)]
 pub enum Finished {
-    /// Of [`Desk::io`]: the data of a read, nothing for the others.
-    Io(Result<Vec<Bytes>, IoError>),
+    /// Of [`Desk::io`]: the data of a read, nothing for the others; and of a change the image's last truncation when it was
+    /// begun, which may be one since it was asked for.
+    Io(Result<Vec<Bytes>, IoError>, Option<Time>),
     /// Of [`Desk::change`].
     Change(Result<Outcome, NsError>),
 }

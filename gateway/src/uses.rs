@@ -81,7 +81,7 @@ pub(crate) struct Uses {
 pub(crate) struct Begun {
     image: ImageId,
     /// The image's last truncation when it began.
-    cut: Option<Time>,
+    pub(crate) cut: Option<Time>,
     /// The byte after its last.
     end: u64,
 }
@@ -403,7 +403,7 @@ impl Gateway {
 
     fn refuse_io(&mut self, origin: Origin, error: IoError) {
         if let Origin::Session(conn, ticket) = origin {
-            self.answer(conn, ticket, Finished::Io(Err(error)));
+            self.answer(conn, ticket, Finished::Io(Err(error), None));
         }
     }
 

@@ -398,11 +398,21 @@ impl Osd {
     fn message(&mut self, from: NodeId, message: Message, out: &mut Vec<Effect>) {
         match (from, message) {
             (NodeId::Client(client), Message::Op(op)) => self.client_op(client, op, out),
-            (NodeId::Client(_), Message::TickRequest) => out.push(Effect::Send(from, Message::Tick(self.tick_now()))),
+            (NodeId::Client(_), Message::TickRequest { sent }) => {
+                let tick = self.tick_now();
+                out.push(Effect::Send(from, Message::Tick { sent, tick }));
+            }
             (NodeId::Osd(osd), Message::Peer(peer)) => self.peer(osd, peer, out),
             (NodeId::Osd(osd), Message::Ping { sent, pgs }) => self.pinged(osd, sent, &pgs, out),
             (NodeId::Osd(osd), Message::Pong { sent, free, refused }) => self.ponged(osd, sent, free, &refused, out),
-            (_, Message::Op(_) | Message::OpDone(_) | Message::Peer(_) | Message::TickRequest | Message::Tick(_))
+            (
+                _,
+                Message::Op(_)
+                | Message::OpDone(_)
+                | Message::Peer(_)
+                | Message::TickRequest { .. }
+                | Message::Tick { .. },
+            )
             | (NodeId::Client(_), Message::Ping { .. } | Message::Pong { .. }) => {}
         }
     }

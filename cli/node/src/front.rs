@@ -150,6 +150,7 @@ impl Front {
             peak: 0,
         };
         front.gateway.set_budget(setup.memory);
+        front.gateway.set_host(crate::cluster::host());
         Ok((front, handles))
     }
 

@@ -132,13 +132,13 @@ mod tests {
         cluster: *b"0123456789abcdef",
         number: 9,
     };
-    const GOLDEN: &str = "5452564806020100\
+    const GOLDEN: &str = "5452564807020100\
         8877665544332211\
         0807060504030201\
         0201000000000000\
         30313233343536373839616263646566\
         0900000000000000\
-        8d32b8c6";
+        27c6d662";
 
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -11,8 +11,8 @@ const CLIENT_FRAME: usize = 256 << 10;
 pub(crate) fn allowed(from: NodeId, to: NodeId, message: &Message) -> bool {
     match (from, to, message) {
         (NodeId::Client(client), NodeId::Osd(_), Message::Op(op)) => op.id.client == client,
-        (NodeId::Client(_), NodeId::Osd(_), Message::TickRequest) => true,
-        (NodeId::Osd(_), NodeId::Client(_), Message::Tick(_)) => true,
+        (NodeId::Client(_), NodeId::Osd(_), Message::TickRequest { .. }) => true,
+        (NodeId::Osd(_), NodeId::Client(_), Message::Tick { .. }) => true,
         (NodeId::Osd(_), NodeId::Client(client), Message::OpDone(done)) => done.id.client == client,
         (NodeId::Osd(_), NodeId::Osd(_), Message::Peer(_) | Message::Ping { .. } | Message::Pong { .. }) => from != to,
         _ => false,
@@ -76,7 +76,7 @@ mod tests {
             refused: Vec::new(),
         };
         let ping = Message::Ping { sent, pgs: Vec::new() };
-        let tick = Message::Tick(Tick(3));
+        let tick = Message::Tick { sent, tick: Tick(3) };
         let all = [
             op(ME),
             op(OTHER),
@@ -85,7 +85,7 @@ mod tests {
             peer,
             ping,
             pong,
-            Message::TickRequest,
+            Message::TickRequest { sent },
             tick,
         ];
         let (osd, other, client) = (NodeId::Osd(OsdId(1)), NodeId::Osd(OsdId(2)), NodeId::Client(ME));

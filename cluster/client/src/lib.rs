@@ -45,6 +45,8 @@ pub use stamps::{Caller, Presence};
 
 /// OSDs that are asked at once whether this node's clock went on: one of them answers.
 const WITNESSES: usize = 3;
+/// They are asked again after this time, if no answer has come.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// An operation on the bytes of an image. Ranges may have any alignment and length.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,6 +130,10 @@ pub struct Client {
     asked_clocks: Now,
     /// This node's clock did not stand still until then, as an OSD has told that was asked then.
     went_on: Now,
+    /// When OSDs were asked for that last.
+    questioned: Now,
+    /// The host that this node is on, if it is known.
+    host: Option<String>,
     pace: Pace,
     behind: Behind,
 }
@@ -147,6 +153,8 @@ impl Client {
             pending: BTreeMap::new(),
             asked_clocks: Now(0),
             went_on: Now(0),
+            questioned: Now(0),
+            host: None,
             pace: Pace::default(),
             behind: Behind::default(),
         }
@@ -159,6 +167,11 @@ impl Client {
         let mut client = Client::new(id);
         client.dispatcher.mutant = Some(mutant);
         client
+    }
+
+    /// This node is on this host: an OSD there stands still whenever the host does, and does not tell.
+    pub fn set_host(&mut self, host: String) {
+        self.host = Some(host);
     }
 
     /// The mirror of the cluster's state.
@@ -254,22 +267,23 @@ impl Client {
     /// Takes a message from an OSD.
     pub fn message(&mut self, now: Now, from: OsdId, message: Message, out: &mut Vec<Effect>) {
         match message {
-            Message::Tick(tick) => self.clock(now, from, (tick, true), out),
+            Message::Tick { sent, tick } => self.clock(now, from, (tick, Some(sent)), out),
             Message::OpDone(done) => {
-                self.clock(now, from, (done.tick, false), out);
+                self.clock(now, from, (done.tick, None), out);
                 self.op_done(now, from, done, out);
             }
             _ => {}
         }
     }
 
-    /// An OSD says what its clock is, asked or not.
-    fn clock(&mut self, now: Now, from: OsdId, (tick, asked): (Tick, bool), out: &mut Vec<Effect>) {
+    /// An OSD says what its clock is; asked for it at `sent`, if it was.
+    fn clock(&mut self, now: Now, from: OsdId, (tick, sent): (Tick, Option<Now>), out: &mut Vec<Effect>) {
+        let gone = self.pace.heard(now, from, tick, sent);
+        let can_tell = sent.is_some() && self.can_tell(from);
         let stamps = &mut self.dispatcher.stamps;
         stamps.heard(now, from, tick);
-        let has_begun = self.pace.compared().next().is_none();
-        match self.pace.heard(now, from, tick, asked) {
-            Gone::On(Some(until)) if !stamps.doubts(from) => {
+        match gone {
+            Gone::On(Some(until)) if can_tell && !stamps.doubts(from) => {
                 self.went_on = self.went_on.max(until);
                 let pace = &self.pace;
                 if stamps.believe(until, |osd| pace.compares(osd)) {
@@ -281,38 +295,65 @@ impl Client {
                 stamps.believe_all();
                 out.push(Effect::Stood(time));
             }
-            Gone::Unknown if has_begun => {}
-            Gone::Unknown => self.heard_first(now, from, out),
+            Gone::Unknown { first } if self.has_begun(from, first) => {}
+            Gone::Unknown { .. } => self.heard_first(now, from, out),
         }
+    }
+
+    /// Whether there was no OSD so far that could have told that this node stood still, when this one is heard.
+    fn has_begun(&self, osd: OsdId, first: bool) -> bool {
+        let mut others = self.pace.compared().into_iter().filter(|other| *other != osd);
+        (first || self.is_neighbour(osd)) && others.all(|other| self.is_neighbour(other))
     }
 
     /// An OSD is heard for the first time, or after another start. Whether this node stood still until then others have to tell.
     fn heard_first(&mut self, now: Now, osd: OsdId, out: &mut Vec<Effect>) {
         if !mutant!(self.dispatcher, BelieveFirstClock) && self.dispatcher.stamps.doubt(now, osd) {
-            let others: Vec<OsdId> = self.pace.compared().filter(|other| *other != osd).collect();
-            others
-                .into_iter()
-                .chain([osd])
-                .for_each(|osd| self.ask_clock(now, osd, out));
+            let others = self.witnesses().into_iter().filter(|other| *other != osd);
+            others.chain([osd]).for_each(|osd| ask_clock(now, osd, out));
         }
     }
 
     /// Until when this node's clock is known not to have stood still unnoticed; none while there is no OSD to tell.
     #[must_use]
     pub fn went_on(&self) -> Option<Now> {
-        self.pace.compared().next().map(|_| self.went_on)
+        (!self.pace.is_empty()).then_some(self.went_on)
     }
 
-    /// Asks some OSDs for their clocks, for [`Client::went_on`]; those that have not answered yet are not asked again.
+    /// Whether the word of an OSD is waited for that is doubted: this node may have stood still, and nobody has told.
+    #[must_use]
+    pub fn has_doubts(&self) -> bool {
+        self.dispatcher.stamps.has_doubts()
+    }
+
+    /// Asks some OSDs for their clocks, for [`Client::went_on`], unless the answers to this question are still to come.
     pub fn ask_clocks(&mut self, now: Now, out: &mut Vec<Effect>) {
-        let idle = self.pace.compared().filter(|osd| !self.pace.is_asked(*osd));
-        let some: Vec<OsdId> = idle.take(WITNESSES).collect();
-        some.into_iter().for_each(|osd| self.ask_clock(now, osd, out));
+        let is_due = self.questioned <= self.went_on || now.since(self.questioned) >= ASK_AGAIN;
+        if is_due {
+            self.questioned = now;
+            let some = self.witnesses().into_iter();
+            some.for_each(|osd| ask_clock(now, osd, out));
+        }
     }
 
-    fn ask_clock(&mut self, now: Now, osd: OsdId, out: &mut Vec<Effect>) {
-        self.pace.asked(now, osd);
-        out.push(Effect::Send(osd, Message::TickRequest));
+    /// The OSDs that are asked: those that have answered last of those that can tell.
+    fn witnesses(&self) -> Vec<OsdId> {
+        let mut all = self.pace.compared();
+        if !all.iter().all(|osd| self.is_neighbour(*osd)) {
+            all.retain(|osd| !self.is_neighbour(*osd));
+        }
+        all.truncate(WITNESSES);
+        all
+    }
+
+    /// Whether the word of an OSD counts: it is on another host, or there is none on another host.
+    fn can_tell(&self, osd: OsdId) -> bool {
+        !self.is_neighbour(osd) || self.pace.compared().iter().all(|osd| self.is_neighbour(*osd))
+    }
+
+    fn is_neighbour(&self, osd: OsdId) -> bool {
+        let member = self.dispatcher.map.members.get(&osd);
+        self.host.is_some() && member.is_some_and(|member| member.value.host == self.host)
     }
 
     fn op_done(&mut self, now: Now, from: OsdId, done: OpDone, out: &mut Vec<Effect>) {
@@ -430,8 +471,8 @@ impl Client {
         self.take_turns(now, out);
         if now.since(self.asked_clocks) >= ASK_EVERY {
             self.asked_clocks = now;
-            let up: Vec<OsdId> = self.dispatcher.map.osds.keys().copied().collect();
-            up.into_iter().for_each(|osd| self.ask_clock(now, osd, out));
+            let up = self.dispatcher.map.osds.keys();
+            up.for_each(|osd| ask_clock(now, *osd, out));
         }
         self.end_doubts(now, out);
     }
@@ -564,6 +605,10 @@ impl Client {
         }
         self.advance(now, pending.job, out);
     }
+}
+
+fn ask_clock(now: Now, osd: OsdId, out: &mut Vec<Effect>) {
+    out.push(Effect::Send(osd, Message::TickRequest { sent: now }));
 }
 
 fn concerns_pgs(event: &Event) -> bool {

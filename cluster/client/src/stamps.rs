@@ -122,9 +122,17 @@ impl Stamps {
         self.doubted.len() < before
     }
 
-    /// This node doubts its callers instead.
+    /// This node doubts its callers instead. What was said meanwhile counts for nobody: it may be of the first moment after
+    /// this node stood still, and what waits for it is of callers who may have left before.
     pub(crate) fn believe_all(&mut self) {
-        self.doubted.clear();
+        for osd in std::mem::take(&mut self.doubted).into_keys() {
+            self.ticks.remove(&osd);
+        }
+    }
+
+    /// Whether anything is doubted.
+    pub(crate) fn has_doubts(&self) -> bool {
+        !self.doubted.is_empty()
     }
 
     /// Whether nobody has told for long what something that is doubted depends on.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use trivet_core::keys::{self, Claim, Pool};
+use trivet_core::keys::{self, Claim, OsdConfig, Pool};
 use trivet_core::kv::KeyValue;
 use trivet_core::map::encode;
 use trivet_core::message::{Action, Op};
@@ -44,6 +44,11 @@ fn claims(primary: u32, epoch: u64, active: bool) -> Notice {
         };
         list.push((keys::claim(PgId::first(POOL, number)), encode(&claim)));
     }
+    snapshot(list)
+}
+
+/// The metadata store holds these keys.
+fn snapshot(list: Vec<(String, Bytes)>) -> Notice {
     let keys = list
         .into_iter()
         .map(|(key, value)| KeyValue {

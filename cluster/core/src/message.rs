@@ -19,9 +19,17 @@ pub enum Message {
     /// Primary to client.
     OpDone(OpDone),
     /// Client to OSD: what does your clock say?
-    TickRequest,
+    TickRequest {
+        /// The client's clock when it was sent; comes back.
+        sent: Now,
+    },
     /// The answer.
-    Tick(Tick),
+    Tick {
+        /// As in the [`Message::TickRequest`].
+        sent: Now,
+        /// The OSD's clock.
+        tick: Tick,
+    },
     /// Primary to member, or its answer.
     Peer(Peer),
     /// Primary to member: are you there, and are these still the epochs that you accepted?

@@ -245,6 +245,27 @@ fn a_write_that_meets_a_truncation_comes_first() {
     assert_eq!((world.byte(image, 0), world.byte(image, 4096)), (0, 0xcc));
 }
 
+/// It was asked for before the truncation, and its bytes were begun behind it.
+#[test]
+fn a_write_whose_key_meets_a_truncation_lets_the_file_grow() {
+    let mut world = World::default();
+    let image = world.image("f", 4096);
+    let mut nfs = Nfs::mount(&mut world);
+    let file = nfs.lookup(&mut world, "f");
+    world.hold_txns = true;
+    nfs.call(&mut world, 7, &write_args(&file, 4096, 4096, 0xbb));
+    world.hold_notices = true;
+    rival_truncates(&mut world, image, 0);
+    world.hold_txns = false;
+    world.hold_notices = false;
+    world.run();
+    rival_has_trimmed(&mut world, image);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(statuses(&world.take(nfs.conn)), [words(&[0])]);
+    assert_eq!(world.inode(image).size, 8192);
+    assert_eq!((world.byte(image, 0), world.byte(image, 8191)), (0, 0xbb));
+}
+
 #[test]
 fn a_write_beyond_the_end_that_meets_a_truncation_goes_with_it() {
     let mut world = World::default();

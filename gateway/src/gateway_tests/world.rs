@@ -219,7 +219,7 @@ impl World {
                     let _ = caller.send(answer);
                 }
                 Effect::Listen(conn) => drop(self.listening.insert(conn)),
-                Effect::Exports(_) | Effect::Fenced | Effect::ToOsd(_, Message::TickRequest) => {}
+                Effect::Exports(_) | Effect::Fenced | Effect::ToOsd(_, Message::TickRequest { .. }) => {}
                 other => panic!("unexpected: {other:?}"),
             }
         }
@@ -366,7 +366,10 @@ impl World {
 
     /// The OSD says what its clock is.
     pub(super) fn hear_clock(&mut self) {
-        let tick = Message::Tick(self.tick_of_osd());
+        let tick = Message::Tick {
+            sent: self.clock.now,
+            tick: self.tick_of_osd(),
+        };
         self.gateway.message(self.clock, OSD, tick, &mut self.effects);
         self.run();
     }

@@ -61,7 +61,7 @@ pub(super) fn write(scene: &Scene<'_>, args: &WriteArgs) -> Result<Step, Denied>
             file: file.id,
             count,
             end,
-            cut: file.inode.cut,
+            cut: None,
         }),
     ))
 }
@@ -81,7 +81,8 @@ pub(super) enum Next {
 pub(super) fn next(inode: &Inode, written: &Written) -> Next {
     // Until this gateway agrees to a truncation nothing is removed, and then also what it has written beyond the size: it
     // goes as if it had come first.
-    let is_cut_off = inode.cut > written.cut;
+    // In a store that was put back the truncation may be an older one.
+    let is_cut_off = inode.cut > written.cut || inode.cut != written.cut && inode.trimming.is_some();
     match inode.trimming {
         Some(trimming) if is_cut_off && written.end > trimming.to => Next::Wait,
         _ if is_cut_off || written.end <= inode.size => Next::Done,

@@ -246,20 +246,29 @@ impl NfsSession {
                 desk.touch(written.file);
                 self.reply_written(pending, written, desk, out);
             }
-            Next::Wait => self.cut_off.push((pending, written)),
+            // What is there of that truncation behind it is none of its concern.
+            Next::Wait => self.cut_off.push((pending, Written { cut: None, ..written })),
         }
     }
 
     fn reply_written(&mut self, pending: Pending, written: Written, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
         let then = Then::Write(written);
-        self.reply(Pending { then, ..pending }, Finished::Io(Ok(Vec::new())), desk, out);
+        self.reply(
+            Pending { then, ..pending },
+            Finished::Io(Ok(Vec::new()), None),
+            desk,
+            out,
+        );
     }
 
     /// Answers a call whose step has ended, unless there is another step to take.
     fn conclude(&mut self, pending: Pending, result: Finished, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
         match (&pending.then, &result) {
-            (Then::Write(written), Finished::Io(Ok(_)))
-            | (Then::Grow(written), Finished::Change(Err(NsError::Cut))) => {
+            (Then::Write(written), Finished::Io(Ok(_), cut)) => {
+                let written = Written { cut: *cut, ..*written };
+                self.written(pending, written, desk, out);
+            }
+            (Then::Grow(written), Finished::Change(Err(NsError::Cut))) => {
                 let written = *written;
                 self.written(pending, written, desk, out);
             }
@@ -272,7 +281,7 @@ impl NfsSession {
         let server = Rc::clone(&self.server);
         let scene = self.scene(&server, desk, &Credentials::None);
         let reply = match result {
-            Finished::Io(result) => conclude::io(&scene, then, result),
+            Finished::Io(result, _) => conclude::io(&scene, then, result),
             Finished::Change(result) => conclude::change(&scene, then, result),
         };
         self.answer(ticket, key, reply, out);

@@ -71,7 +71,7 @@ pub(super) struct Written {
     pub(super) count: u32,
     /// The byte after its last.
     pub(super) end: u64,
-    /// The last truncation when it began.
+    /// The last truncation when its bytes were begun; not known before they are durable.
     pub(super) cut: Option<Time>,
 }
 

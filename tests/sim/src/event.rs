@@ -268,8 +268,8 @@ fn digest(message: &Message) -> u64 {
             object ^ u64::from(peer.pg.number) << 32 ^ peer.epoch.0 ^ (name_of(&peer.body).len() as u64) << 56
         }
         Message::Ping { sent, .. } | Message::Pong { sent, .. } => sent.0,
-        Message::TickRequest => 1,
-        Message::Tick(tick) => tick.0,
+        Message::TickRequest { sent } => sent.0,
+        Message::Tick { tick, .. } => tick.0,
     }
 }
 
@@ -333,8 +333,8 @@ impl fmt::Display for Brief<'_> {
                 write!(f, "pg {} epoch {} ", peer.pg, peer.epoch)?;
                 brief_body(&peer.body, f)
             }
-            Message::TickRequest => write!(f, "what is your clock?"),
-            Message::Tick(tick) => write!(f, "clock {}", tick.0),
+            Message::TickRequest { .. } => write!(f, "what is your clock?"),
+            Message::Tick { tick, .. } => write!(f, "clock {}", tick.0),
             Message::Ping { sent, pgs } => write!(f, "ping {} {pgs:?}", sent.0),
             Message::Pong { sent, free, refused } => write!(f, "pong {} free {free} refused {refused:?}", sent.0),
         }

@@ -52,8 +52,13 @@ fn body(kind: Kind, fields: &mut Fields, data: Bytes) -> Result<Message, WireErr
         Kind::Objects => done(fields, |f| f.numbers().map(|n| Ok(OpValue::Objects(n)))),
         Kind::Passed => done(fields, |_| Ok(Ok(OpValue::Passed))),
         Kind::Failed => done(fields, |f| f.op_error().map(Err)),
-        Kind::TickRequest => Ok(Message::TickRequest),
-        Kind::Tick => Ok(Message::Tick(Tick(fields.u64()?))),
+        Kind::TickRequest => Ok(Message::TickRequest {
+            sent: Now(fields.u64()?),
+        }),
+        Kind::Tick => Ok(Message::Tick {
+            sent: Now(fields.u64()?),
+            tick: Tick(fields.u64()?),
+        }),
         Kind::Ping => Ok(Message::Ping {
             sent: Now(fields.u64()?),
             pgs: claimed(fields)?,

@@ -29,8 +29,12 @@ pub fn encode(message: &Message, out: &mut Vec<Bytes>) {
     let kind = match message {
         Message::Op(op) => put_op(op, &mut head, out),
         Message::OpDone(done) => put_done(done, &mut head, out),
-        Message::TickRequest => Kind::TickRequest,
-        Message::Tick(tick) => {
+        Message::TickRequest { sent } => {
+            head.put_u64_le(sent.0);
+            Kind::TickRequest
+        }
+        Message::Tick { sent, tick } => {
+            head.put_u64_le(sent.0);
             head.put_u64_le(tick.0);
             Kind::Tick
         }
@@ -65,7 +69,7 @@ fn room(message: &Message) -> usize {
             _ => 0,
         },
         Message::Ping { pgs, .. } | Message::Pong { refused: pgs, .. } => CLAIMED * pgs.len(),
-        Message::Op(_) | Message::OpDone(_) | Message::TickRequest | Message::Tick(_) => 0,
+        Message::Op(_) | Message::OpDone(_) | Message::TickRequest { .. } | Message::Tick { .. } => 0,
     };
     BODY + list
 }

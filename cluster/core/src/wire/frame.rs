@@ -9,7 +9,7 @@ use crate::ids::OBJECT_SIZE;
 /// The first bytes of every frame.
 pub const MAGIC: [u8; 4] = *b"TRVT";
 /// The format that this code speaks. A field is never added to a kind without raising it.
-pub const FORMAT: u8 = 6;
+pub const FORMAT: u8 = 7;
 /// Bytes of the header.
 pub const HEADER: usize = 24;
 /// Largest frame, header included, bytes.

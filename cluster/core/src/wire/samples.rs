@@ -136,7 +136,7 @@ fn client_operations() -> Vec<(&'static str, Message)> {
         ("list", op(list(0, u64::MAX))),
         ("list from", op(list(9, 0x1234))),
         ("barrier", op(Action::Barrier { revision: 0x2324 })),
-        ("tick request", Message::TickRequest),
+        ("tick request", Message::TickRequest { sent: Now(0x5253) }),
     ]
 }
 
@@ -156,7 +156,13 @@ fn answers() -> Vec<(&'static str, Message)> {
         ("unregistered", done(Err(OpError::Unregistered))),
         ("outdated", done(Err(OpError::Outdated))),
         ("overtaken", done(Err(OpError::Overtaken))),
-        ("tick", Message::Tick(STAMP)),
+        (
+            "tick",
+            Message::Tick {
+                sent: Now(0x5253),
+                tick: STAMP,
+            },
+        ),
     ]
 }
 

@@ -307,8 +307,8 @@ const IMPOSSIBLE: &[(&str, usize, &[u8], WireError)] = &[
     ("ping", 8, &[0, 0, 1, 0], Short),
     ("pong", 16, &[0], Trailing(14)),
     // Bodies that go on.
-    ("tick request", 0, &[0], Trailing(1)),
-    ("tick", 8, &[0], Trailing(1)),
+    ("tick request", 8, &[0], Trailing(1)),
+    ("tick", 16, &[0], Trailing(1)),
     ("barrier", OBJECT_OF_OP + 8, &[0], Trailing(1)),
     ("passed", RESULT, &[0], Trailing(1)),
     ("changed", RESULT, &[0], Trailing(1)),

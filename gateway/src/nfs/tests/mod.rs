@@ -234,7 +234,7 @@ impl Gateway {
     }
 
     fn io_done(&mut self, ticket: Ticket, result: Result<Vec<Bytes>, IoError>) {
-        self.finish(0, ticket, Finished::Io(result));
+        self.finish(0, ticket, Finished::Io(result, None));
     }
 
     fn mount_call(&mut self, request: &mount::Request) -> mount::Reply {

@@ -102,7 +102,8 @@ fn messages() -> Vec<Message> {
             body,
         })
     });
-    let clocks = [Message::TickRequest, Message::Tick(Tick(43))];
+    let (sent, tick) = (Now(1_000_000), Tick(43));
+    let clocks = [Message::TickRequest { sent }, Message::Tick { sent, tick }];
     ops.chain(clocks).chain(answers).chain(peers).chain(pings()).collect()
 }
 
