@@ -36,6 +36,8 @@ struct Gateway {
     revision: u64,
     next_ticket: u64,
     asked: Vec<(Ticket, Asked)>,
+    /// The last truncation of the file that the storage was asked about last.
+    cut: Option<Time>,
     sessions: Vec<NfsSession>,
     out: Vec<Bytes>,
     xid: u32,
@@ -95,6 +97,7 @@ impl Gateway {
             revision: 1,
             next_ticket: 1,
             asked: Vec::new(),
+            cut: None,
             sessions,
             out: Vec::new(),
             xid: 100,
@@ -228,13 +231,16 @@ impl Gateway {
 
     fn io(&mut self) -> (Ticket, ImageOp) {
         match self.asked.remove(0) {
-            (ticket, Asked::Io { op, .. }) => (ticket, op),
+            (ticket, Asked::Io { op, image }) => {
+                self.cut = self.namespace.inode(image).and_then(|inode| inode.cut);
+                (ticket, op)
+            }
             other => panic!("{other:?}"),
         }
     }
 
     fn io_done(&mut self, ticket: Ticket, result: Result<Vec<Bytes>, IoError>) {
-        self.finish(0, ticket, Finished::Io(result, None));
+        self.finish(0, ticket, Finished::Io(result, self.cut));
     }
 
     fn mount_call(&mut self, request: &mount::Request) -> mount::Reply {
