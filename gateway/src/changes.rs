@@ -140,6 +140,10 @@ impl Gateway {
             self.changes.unregistered.push(change);
             return;
         }
+        // A backup that was put back has given numbers already that it does not know of.
+        if matches!(change.operation, Operation::Reserve { .. }) && !self.client.knows_store() {
+            return self.changes.held.push(change);
+        }
         let known = change.call.as_ref().and_then(|call| self.namespace.reply(call));
         if let Some(outcome) = known.filter(|_| !mutant!(self.options, ForgetReplies)) {
             return match self.is_trimmed_by_another(&change, &outcome) {

@@ -399,8 +399,8 @@ impl Osd {
         match (from, message) {
             (NodeId::Client(client), Message::Op(op)) => self.client_op(client, op, out),
             (NodeId::Client(_), Message::TickRequest { sent }) => {
-                let tick = self.tick_now();
-                out.push(Effect::Send(from, Message::Tick { sent, tick }));
+                let (tick, mark) = (self.tick_now(), self.store.mark());
+                out.push(Effect::Send(from, Message::Tick { sent, tick, mark }));
             }
             (NodeId::Osd(osd), Message::Peer(peer)) => self.peer(osd, peer, out),
             (NodeId::Osd(osd), Message::Ping { sent, pgs }) => self.pinged(osd, sent, &pgs, out),

@@ -76,7 +76,11 @@ mod tests {
             refused: Vec::new(),
         };
         let ping = Message::Ping { sent, pgs: Vec::new() };
-        let tick = Message::Tick { sent, tick: Tick(3) };
+        let tick = Message::Tick {
+            sent,
+            tick: Tick(3),
+            mark: None,
+        };
         let all = [
             op(ME),
             op(OTHER),

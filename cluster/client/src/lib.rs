@@ -28,6 +28,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use trivet_core::kv::{Event, Notice, Revision};
 use trivet_core::map::ClusterMap;
+use trivet_core::mark::Mark;
 use trivet_core::message::{LIST_LIMIT, Message, OpDone, OpError, OpValue};
 use trivet_core::{ClientId, Epoch, ImageId, Now, Numbering, ObjectId, OsdId, PoolId, Tick, keys};
 
@@ -132,6 +133,8 @@ pub struct Client {
     went_on: Now,
     /// When OSDs were asked for that last.
     questioned: Now,
+    /// See [`Client::knows_store`].
+    store_is_known: bool,
     /// The host that this node is on, if it is known.
     host: Option<String>,
     pace: Pace,
@@ -154,6 +157,7 @@ impl Client {
             asked_clocks: Now(0),
             went_on: Now(0),
             questioned: Now(0),
+            store_is_known: false,
             host: None,
             pace: Pace::default(),
             behind: Behind::default(),
@@ -267,13 +271,30 @@ impl Client {
     /// Takes a message from an OSD.
     pub fn message(&mut self, now: Now, from: OsdId, message: Message, out: &mut Vec<Effect>) {
         match message {
-            Message::Tick { sent, tick } => self.clock(now, from, (tick, Some(sent)), out),
+            Message::Tick { sent, tick, mark } => {
+                self.hear_mark(mark);
+                self.clock(now, from, (tick, Some(sent)), out);
+            }
             Message::OpDone(done) => {
                 self.clock(now, from, (done.tick, None), out);
                 self.op_done(now, from, done, out);
             }
             _ => {}
         }
+    }
+
+    /// An OSD says which mark of the metadata store it has seen last.
+    fn hear_mark(&mut self, seen: Option<Mark>) {
+        let marks = self.dispatcher.map.mark.as_ref();
+        let fits = seen.is_none_or(|seen| marks.is_some_and(|marks| marks.value.contradiction(seen).is_none()));
+        self.store_is_known |= fits && (seen.is_some() || marks.is_none());
+    }
+
+    /// Whether an OSD has told that the metadata store, since this client mirrors it, is the one that the OSD knows, or there
+    /// are no OSDs yet. Until then it may be a backup of which nobody has noticed that it was put back.
+    #[must_use]
+    pub fn knows_store(&self) -> bool {
+        self.store_is_known || self.dispatcher.map.members.is_empty()
     }
 
     /// An OSD says what its clock is; asked for it at `sent`, if it was.
@@ -402,6 +423,7 @@ impl Client {
 
     /// Takes in what the metadata store says; waiting operations go to new primaries.
     pub fn notice(&mut self, now: Now, notice: &Notice, out: &mut Vec<Effect>) {
+        self.store_is_known &= !matches!(notice, Notice::Replaced { .. });
         self.dispatcher.map.apply(notice);
         self.dispatcher.drop_hints();
         let relevant = match notice {

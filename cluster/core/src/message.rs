@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::ids::{Epoch, ImageId, ObjectId, OpId, OsdId, PgId, UnitMask, Version};
 use crate::kv::Revision;
+use crate::mark::Mark;
 use crate::mutation::Mutation;
 use crate::time::{Now, Tick};
 
@@ -29,6 +30,8 @@ pub enum Message {
         sent: Now,
         /// The OSD's clock.
         tick: Tick,
+        /// The latest mark of the metadata store that the OSD has on its disk.
+        mark: Option<Mark>,
     },
     /// Primary to member, or its answer.
     Peer(Peer),

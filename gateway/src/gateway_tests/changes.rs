@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use tokio::sync::oneshot::error::TryRecvError;
 use trivet_api::{AdminAnswer, ErrorKind};
+use trivet_core::keys::{self, OsdConfig};
+use trivet_core::kv::Change;
+use trivet_core::map::encode;
+use trivet_core::mark::{Mark, Marks};
 use trivet_namespace::Operation;
 
 use super::clients::{Nfs, results, set_mtime, words, write_args};
-use super::world::{OWN, World, create, remove, resize};
+use super::world::{OSD, OWN, World, create, remove, resize};
 
 fn rival_image(path: &str) -> Operation {
     Operation::CreateImage {
@@ -318,4 +322,25 @@ fn a_resize_to_the_same_size_is_answered_without_a_transaction() {
     let mut world = started();
     world.ask(resize("first", 512)).unwrap();
     assert_eq!(world.committed, 0);
+}
+
+/// A backup may have been put back, of which nobody knows yet, and which has given numbers that it does not know of.
+#[test]
+fn numbers_come_from_a_store_that_an_osd_knows() {
+    let mut world = World::default();
+    let mark = Mark { count: 3, draw: 7 };
+    world.mark_of_osd = Some(mark);
+    world.commit(&[Change::put(keys::osd_config(OSD), encode(&OsdConfig::default()))]);
+    world.run();
+    let mut answer = world.call(create("vm", 512));
+    for known in [false, true] {
+        if known {
+            world.commit(&[Change::put(keys::MARK, encode(&Marks::first(mark)))]);
+        }
+        world.pass(Duration::from_secs(2));
+        world.hear_clock();
+        world.pass(Duration::from_secs(2));
+        let answered = answer.try_recv();
+        assert_eq!(answered.is_ok(), known, "{answered:?}");
+    }
 }

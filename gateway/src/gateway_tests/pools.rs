@@ -76,6 +76,7 @@ fn with_hosts(world: &mut World) {
             json!({"size": 1000, "host": host, "tags": [host]}),
         );
     }
+    world.hear_clock();
 }
 
 #[test]

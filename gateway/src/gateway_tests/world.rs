@@ -10,6 +10,7 @@ use trivet_api::{AdminAnswer, AdminCall, AdminError, AdminResult, CallId, ErrorK
 use trivet_core::keys::{self, Claim, ClientState, GatewayState, OsdState, Pool};
 use trivet_core::kv::{Change, Compare, Event, KeyValue, Notice, Revision, Txn, TxnOutcome};
 use trivet_core::map::encode;
+use trivet_core::mark::Mark;
 use trivet_core::message::{Action, LIST_LIMIT, Message, Op, OpDone, OpError, OpValue};
 use trivet_core::{ClientId, Epoch, ImageId, Now, OBJECT_SIZE, ObjectId, OsdId, PgId, PoolId, Tick};
 use trivet_namespace::{Caller, Context, Inode, Namespace, Numbers, Operation, Time};
@@ -26,7 +27,7 @@ pub(super) const POOL: PoolId = PoolId(1);
 pub(super) const OWN: ClientId = ClientId(7);
 pub(super) const RIVAL: ClientId = ClientId(8);
 pub(super) const PGS: u32 = 2;
-const OSD: OsdId = OsdId(1);
+pub(super) const OSD: OsdId = OsdId(1);
 
 /// See the module.
 pub(super) struct World {
@@ -64,6 +65,8 @@ pub(super) struct World {
     pub(super) hold_notices: bool,
     /// For how long the gateway's clock has stood still, nanoseconds.
     pub(super) stood: u64,
+    /// The latest mark that the OSD has.
+    pub(super) mark_of_osd: Option<Mark>,
     pub(super) hold_txns: bool,
     pub(super) hold_osd: bool,
     /// Notices overtake the outcomes of their transactions.
@@ -123,6 +126,7 @@ impl World {
             refused: 0,
             hold_notices: false,
             stood: 0,
+            mark_of_osd: None,
             hold_txns: false,
             hold_osd: false,
             notices_first: false,
@@ -369,6 +373,7 @@ impl World {
         let tick = Message::Tick {
             sent: self.clock.now,
             tick: self.tick_of_osd(),
+            mark: self.mark_of_osd,
         };
         self.gateway.message(self.clock, OSD, tick, &mut self.effects);
         self.run();

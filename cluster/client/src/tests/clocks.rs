@@ -16,7 +16,8 @@ fn tick(at: u64) -> Tick {
 /// An OSD answers at once what it was asked at the first of these times.
 fn says(client: &mut Client, osd: OsdId, (asked, at): (u64, u64), out: &mut Vec<Effect>) {
     let (sent, tick) = (ms(asked), tick(at));
-    client.message(ms(at), osd, Message::Tick { sent, tick }, out);
+    let mark = None;
+    client.message(ms(at), osd, Message::Tick { sent, tick, mark }, out);
 }
 
 /// A client that has compared its clock with that of one OSD for a second when it hears another one, and a write by a caller that

@@ -58,6 +58,7 @@ fn body(kind: Kind, fields: &mut Fields, data: Bytes) -> Result<Message, WireErr
         Kind::Tick => Ok(Message::Tick {
             sent: Now(fields.u64()?),
             tick: Tick(fields.u64()?),
+            mark: fields.mark()?,
         }),
         Kind::Ping => Ok(Message::Ping {
             sent: Now(fields.u64()?),

@@ -33,9 +33,14 @@ pub fn encode(message: &Message, out: &mut Vec<Bytes>) {
             head.put_u64_le(sent.0);
             Kind::TickRequest
         }
-        Message::Tick { sent, tick } => {
+        Message::Tick { sent, tick, mark } => {
             head.put_u64_le(sent.0);
             head.put_u64_le(tick.0);
+            head.put_u8(mark.is_some().into());
+            if let Some(mark) = mark {
+                head.put_u64_le(mark.count);
+                head.put_u32_le(mark.draw);
+            }
             Kind::Tick
         }
         Message::Peer(peer) => put_peer(peer, &mut head, out),

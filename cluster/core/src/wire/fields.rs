@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::encode::OP_ID;
 use super::frame::WireError;
 use crate::ids::{ClientId, Epoch, ImageId, OBJECT_SIZE, ObjectId, OpId, OsdId, PgId, PoolId, UnitMask, Version};
+use crate::mark::Mark;
 use crate::message::{LIST_LIMIT, Listed, OpError, Promise, WriteError};
 use crate::mutation::{MAX_OPS, Ops};
 
@@ -49,6 +50,15 @@ impl Fields<'_> {
             1 => Ok(true),
             _ => Err(WireError::Field("a flag that is neither 0 nor 1")),
         }
+    }
+
+    /// A flag, and the mark behind it.
+    pub(super) fn mark(&mut self) -> Result<Option<Mark>, WireError> {
+        let mark = |fields: &mut Self| {
+            let (count, draw) = (fields.u64()?, fields.u32()?);
+            Ok(Mark { count, draw })
+        };
+        self.flag()?.then(|| mark(self)).transpose()
     }
 
     /// A counted list of at most `most` items of `size` bytes, which must be there before room for them is made.

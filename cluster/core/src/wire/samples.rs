@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::ids::{
     ClientId, Epoch, ImageId, OBJECT_SIZE, ObjectId, OpId, OsdId, PgId, PoolId, UNIT_SIZE, UnitMask, Version,
 };
+use crate::mark::Mark;
 use crate::message::{Action, Listed, Message, Op, OpDone, OpError, OpValue, Peer, PeerBody, Promise, WriteError};
 use crate::mutation::{MARK, MAX_OPS, Mutation, Ops, Patch};
 use crate::time::{Now, Tick};
@@ -161,6 +162,18 @@ fn answers() -> Vec<(&'static str, Message)> {
             Message::Tick {
                 sent: Now(0x5253),
                 tick: STAMP,
+                mark: Some(Mark {
+                    count: 0x5455,
+                    draw: 0x5657,
+                }),
+            },
+        ),
+        (
+            "tick, no mark",
+            Message::Tick {
+                sent: Now(0x5253),
+                tick: STAMP,
+                mark: None,
             },
         ),
     ]

@@ -308,7 +308,9 @@ const IMPOSSIBLE: &[(&str, usize, &[u8], WireError)] = &[
     ("pong", 16, &[0], Trailing(14)),
     // Bodies that go on.
     ("tick request", 8, &[0], Trailing(1)),
-    ("tick", 16, &[0], Trailing(1)),
+    ("tick", 29, &[0], Trailing(1)),
+    ("tick, no mark", 16, &[1], Short),
+    ("tick, no mark", 17, &[0], Trailing(1)),
     ("barrier", OBJECT_OF_OP + 8, &[0], Trailing(1)),
     ("passed", RESULT, &[0], Trailing(1)),
     ("changed", RESULT, &[0], Trailing(1)),

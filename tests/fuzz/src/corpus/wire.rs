@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use trivet_core::mark::Mark;
 use trivet_core::message::{
     Action, Listed, Message, Op, OpDone, OpError, OpValue, Peer, PeerBody, Promise, WriteError,
 };
@@ -103,7 +104,8 @@ fn messages() -> Vec<Message> {
         })
     });
     let (sent, tick) = (Now(1_000_000), Tick(43));
-    let clocks = [Message::TickRequest { sent }, Message::Tick { sent, tick }];
+    let mark = Some(Mark { count: 5, draw: 6 });
+    let clocks = [Message::TickRequest { sent }, Message::Tick { sent, tick, mark }];
     ops.chain(clocks).chain(answers).chain(peers).chain(pings()).collect()
 }
 
