@@ -156,6 +156,12 @@ impl Streams {
         self.cut.insert((user, gateway), until);
     }
 
+    /// Whether nothing passes between them now.
+    #[must_use]
+    pub fn is_cut(&self, user: usize, gateway: usize, now: Now) -> bool {
+        self.cut.get(&(user, gateway)).is_some_and(|until| now < *until)
+    }
+
     /// Everything passes again.
     pub fn heal(&mut self) {
         self.cut.clear();

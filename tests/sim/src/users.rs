@@ -357,9 +357,10 @@ impl World {
     /// A user gives a connection up.
     pub(crate) fn user_gives_up(&mut self, user: usize, path: usize, how: Leave) {
         if let Some(stream) = self.users[user].paths[path].stream {
+            let is_cut = self.streams.is_cut(user, self.users[user].paths[path].gateway, self.now);
             self.user_leaves(stream, how);
             self.user_abandons(user, path);
-            if how == Leave::Silence {
+            if how == Leave::Silence || is_cut {
                 let mine = self.users[user].pending.values_mut();
                 let mine = mine.filter(|pending| pending.path == Some(path));
                 mine.for_each(|pending| pending.not_before = self.now + SILENT);
