@@ -357,7 +357,9 @@ impl World {
     /// A user gives a connection up.
     pub(crate) fn user_gives_up(&mut self, user: usize, path: usize, how: Leave) {
         if let Some(stream) = self.users[user].paths[path].stream {
-            let is_cut = self.streams.is_cut(user, self.users[user].paths[path].gateway, self.now);
+            let is_cut = self
+                .streams
+                .is_cut(user, self.users[user].paths[path].gateway, self.now);
             self.user_leaves(stream, how);
             self.user_abandons(user, path);
             if how == Leave::Silence || is_cut {
