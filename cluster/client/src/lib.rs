@@ -11,6 +11,7 @@
 //! an answer on, and tells with each which one that is; more of them wait here, in order.
 
 mod behind;
+mod clocks;
 mod dispatch;
 mod job;
 mod mutant;
@@ -30,24 +31,18 @@ use trivet_core::kv::{Event, Notice, Revision};
 use trivet_core::map::ClusterMap;
 use trivet_core::mark::Mark;
 use trivet_core::message::{LIST_LIMIT, Message, OpDone, OpError, OpValue};
-use trivet_core::{ClientId, Epoch, ImageId, Now, Numbering, ObjectId, OsdId, PoolId, Tick, keys};
+use trivet_core::{ClientId, Epoch, ImageId, Now, Numbering, ObjectId, OsdId, PoolId, keys};
 
 use behind::Behind;
+use clocks::Clocks;
 use dispatch::{Dispatcher, Pending};
 use job::Job;
 use mutant::mutant;
-use pace::{Gone, Pace};
-use stamps::ASK_EVERY;
 use turns::Turns;
 
 #[cfg(any(test, feature = "mutants"))]
 pub use mutant::Mutant;
 pub use stamps::{Caller, Presence};
-
-/// OSDs that are asked at once whether this node's clock went on: one of them answers.
-const WITNESSES: usize = 3;
-/// They are asked again after this time, if no answer has come.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// An operation on the bytes of an image. Ranges may have any alignment and length.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,17 +122,9 @@ pub struct Client {
     tickets: HashMap<Ticket, u64>,
     turns: Turns,
     pending: BTreeMap<u64, Pending>,
-    /// When OSDs were asked for their clocks last.
-    asked_clocks: Now,
-    /// This node's clock did not stand still until then, as an OSD has told that was asked then.
-    went_on: Now,
-    /// When OSDs were asked for that last.
-    questioned: Now,
+    clocks: Clocks,
     /// See [`Client::knows_store`].
     store_is_known: bool,
-    /// The host that this node is on, if it is known.
-    host: Option<String>,
-    pace: Pace,
     behind: Behind,
 }
 
@@ -154,12 +141,8 @@ impl Client {
             tickets: HashMap::new(),
             turns: Turns::default(),
             pending: BTreeMap::new(),
-            asked_clocks: Now(0),
-            went_on: Now(0),
-            questioned: Now(0),
+            clocks: Clocks::default(),
             store_is_known: false,
-            host: None,
-            pace: Pace::default(),
             behind: Behind::default(),
         }
     }
@@ -171,11 +154,6 @@ impl Client {
         let mut client = Client::new(id);
         client.dispatcher.mutant = Some(mutant);
         client
-    }
-
-    /// This node is on this host: an OSD there stands still whenever the host does, and does not tell.
-    pub fn set_host(&mut self, host: String) {
-        self.host = Some(host);
     }
 
     /// The mirror of the cluster's state.
@@ -250,6 +228,22 @@ impl Client {
         }
     }
 
+    /// An OSD says which mark of the metadata store it has seen last.
+    fn hear_mark(&mut self, seen: Option<Mark>) {
+        let marks = self.dispatcher.map.mark.as_ref().map(|mark| &mark.value);
+        self.store_is_known |= match (marks, seen) {
+            (Some(marks), Some(seen)) => marks.contradiction(seen).is_none(),
+            (marks, seen) => marks.is_none() && seen.is_none(),
+        };
+    }
+
+    /// Whether an OSD has told that the metadata store, since this client mirrors it, is the one that the OSD knows, or there
+    /// are no OSDs yet. Until then it may be a backup of which nobody has noticed that it was put back.
+    #[must_use]
+    pub fn knows_store(&self) -> bool {
+        self.store_is_known || self.dispatcher.map.members.is_empty()
+    }
+
     /// Nobody wants these operations any more: nothing of them is sent from now on, and they do not end. What is under way
     /// may be executed, but not after anything that this client begins later on the same bytes.
     pub fn forsake(&mut self, now: Now, tickets: &[Ticket], out: &mut Vec<Effect>) {
@@ -281,100 +275,6 @@ impl Client {
             }
             _ => {}
         }
-    }
-
-    /// An OSD says which mark of the metadata store it has seen last.
-    fn hear_mark(&mut self, seen: Option<Mark>) {
-        let marks = self.dispatcher.map.mark.as_ref();
-        let fits = seen.is_none_or(|seen| marks.is_some_and(|marks| marks.value.contradiction(seen).is_none()));
-        self.store_is_known |= fits && (seen.is_some() || marks.is_none());
-    }
-
-    /// Whether an OSD has told that the metadata store, since this client mirrors it, is the one that the OSD knows, or there
-    /// are no OSDs yet. Until then it may be a backup of which nobody has noticed that it was put back.
-    #[must_use]
-    pub fn knows_store(&self) -> bool {
-        self.store_is_known || self.dispatcher.map.members.is_empty()
-    }
-
-    /// An OSD says what its clock is; asked for it at `sent`, if it was.
-    fn clock(&mut self, now: Now, from: OsdId, (tick, sent): (Tick, Option<Now>), out: &mut Vec<Effect>) {
-        let gone = self.pace.heard(now, from, tick, sent);
-        let can_tell = sent.is_some() && self.can_tell(from);
-        let stamps = &mut self.dispatcher.stamps;
-        stamps.heard(now, from, tick);
-        match gone {
-            Gone::On(Some(until)) if can_tell && !stamps.doubts(from) => {
-                self.went_on = self.went_on.max(until);
-                let pace = &self.pace;
-                if stamps.believe(until, |osd| pace.compares(osd)) {
-                    self.dispatch_all(now, out);
-                }
-            }
-            Gone::On(_) => {}
-            Gone::Stood(time) => {
-                stamps.believe_all();
-                out.push(Effect::Stood(time));
-            }
-            Gone::Unknown { first } if self.has_begun(from, first) => {}
-            Gone::Unknown { .. } => self.heard_first(now, from, out),
-        }
-    }
-
-    /// Whether there was no OSD so far that could have told that this node stood still, when this one is heard.
-    fn has_begun(&self, osd: OsdId, first: bool) -> bool {
-        let mut others = self.pace.compared().into_iter().filter(|other| *other != osd);
-        (first || self.is_neighbour(osd)) && others.all(|other| self.is_neighbour(other))
-    }
-
-    /// An OSD is heard for the first time, or after another start. Whether this node stood still until then others have to tell.
-    fn heard_first(&mut self, now: Now, osd: OsdId, out: &mut Vec<Effect>) {
-        if !mutant!(self.dispatcher, BelieveFirstClock) && self.dispatcher.stamps.doubt(now, osd) {
-            let others = self.witnesses().into_iter().filter(|other| *other != osd);
-            others.chain([osd]).for_each(|osd| ask_clock(now, osd, out));
-        }
-    }
-
-    /// Until when this node's clock is known not to have stood still unnoticed; none while there is no OSD to tell.
-    #[must_use]
-    pub fn went_on(&self) -> Option<Now> {
-        (!self.pace.is_empty()).then_some(self.went_on)
-    }
-
-    /// Whether the word of an OSD is waited for that is doubted: this node may have stood still, and nobody has told.
-    #[must_use]
-    pub fn has_doubts(&self) -> bool {
-        self.dispatcher.stamps.has_doubts()
-    }
-
-    /// Asks some OSDs for their clocks, for [`Client::went_on`], unless the answers to this question are still to come.
-    pub fn ask_clocks(&mut self, now: Now, out: &mut Vec<Effect>) {
-        let is_due = self.questioned <= self.went_on || now.since(self.questioned) >= ASK_AGAIN;
-        if is_due {
-            self.questioned = now;
-            let some = self.witnesses().into_iter();
-            some.for_each(|osd| ask_clock(now, osd, out));
-        }
-    }
-
-    /// The OSDs that are asked: those that have answered last of those that can tell.
-    fn witnesses(&self) -> Vec<OsdId> {
-        let mut all = self.pace.compared();
-        if !all.iter().all(|osd| self.is_neighbour(*osd)) {
-            all.retain(|osd| !self.is_neighbour(*osd));
-        }
-        all.truncate(WITNESSES);
-        all
-    }
-
-    /// Whether the word of an OSD counts: it is on another host, or there is none on another host.
-    fn can_tell(&self, osd: OsdId) -> bool {
-        !self.is_neighbour(osd) || self.pace.compared().iter().all(|osd| self.is_neighbour(*osd))
-    }
-
-    fn is_neighbour(&self, osd: OsdId) -> bool {
-        let member = self.dispatcher.map.members.get(&osd);
-        self.host.is_some() && member.is_some_and(|member| member.value.host == self.host)
     }
 
     fn op_done(&mut self, now: Now, from: OsdId, done: OpDone, out: &mut Vec<Effect>) {
@@ -491,22 +391,7 @@ impl Client {
         self.dispatch_all(now, out);
         self.turns.tick(now);
         self.take_turns(now, out);
-        if now.since(self.asked_clocks) >= ASK_EVERY {
-            self.asked_clocks = now;
-            let up = self.dispatcher.map.osds.keys();
-            up.for_each(|osd| ask_clock(now, *osd, out));
-        }
-        self.end_doubts(now, out);
-    }
-
-    /// Nobody has told whether this node's clock went on.
-    fn end_doubts(&mut self, now: Now, out: &mut Vec<Effect>) {
-        let stamps = &mut self.dispatcher.stamps;
-        if stamps.has_doubted_for_long(now) {
-            stamps.believe_all();
-            out.push(Effect::Stood(Duration::MAX));
-            self.dispatch_all(now, out);
-        }
+        self.look_at_clocks(now, out);
     }
 
     fn dispatch_all(&mut self, now: Now, out: &mut Vec<Effect>) {
@@ -627,10 +512,6 @@ impl Client {
         }
         self.advance(now, pending.job, out);
     }
-}
-
-fn ask_clock(now: Now, osd: OsdId, out: &mut Vec<Effect>) {
-    out.push(Effect::Send(osd, Message::TickRequest { sent: now }));
 }
 
 fn concerns_pgs(event: &Event) -> bool {

@@ -62,7 +62,12 @@ impl Pace {
         self.0.contains_key(&osd)
     }
 
-    /// All OSDs of which that is so, those that said something last first.
+    /// All OSDs of which that is so.
+    pub(crate) fn osds(&self) -> impl Iterator<Item = OsdId> {
+        self.0.keys().copied()
+    }
+
+    /// The same, those that said something last first.
     pub(crate) fn compared(&self) -> Vec<OsdId> {
         let mut all: Vec<(Now, OsdId)> = self.0.iter().map(|(&osd, &(at, _))| (at, osd)).collect();
         all.sort_unstable_by(|one, other| other.cmp(one));

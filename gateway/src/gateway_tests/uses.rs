@@ -245,13 +245,19 @@ fn a_write_that_meets_a_truncation_comes_first() {
     assert_eq!((world.byte(image, 0), world.byte(image, 4096)), (0, 0xcc));
 }
 
-/// It was asked for before the truncation, and its bytes were begun behind it.
-#[test]
-fn a_write_whose_key_meets_a_truncation_lets_the_file_grow() {
+/// A file of 4,096 bytes that a client of this gateway knows, by its handle.
+fn short_file() -> (World, ImageId, Nfs, Vec<u8>) {
     let mut world = World::default();
     let image = world.image("f", 4096);
     let mut nfs = Nfs::mount(&mut world);
     let file = nfs.lookup(&mut world, "f");
+    (world, image, nfs, file)
+}
+
+/// It was asked for before the truncation, and its bytes were begun behind it.
+#[test]
+fn a_write_whose_key_meets_a_truncation_lets_the_file_grow() {
+    let (mut world, image, mut nfs, file) = short_file();
     world.hold_txns = true;
     nfs.call(&mut world, 7, &write_args(&file, 4096, 4096, 0xbb));
     world.hold_notices = true;
@@ -268,10 +274,7 @@ fn a_write_whose_key_meets_a_truncation_lets_the_file_grow() {
 
 #[test]
 fn a_write_beyond_the_end_that_meets_a_truncation_goes_with_it() {
-    let mut world = World::default();
-    let image = world.image("f", 4096);
-    let mut nfs = Nfs::mount(&mut world);
-    let file = nfs.lookup(&mut world, "f");
+    let (mut world, image, mut nfs, file) = short_file();
     world.hold_osd = true;
     nfs.call(&mut world, 7, &write_args(&file, 0, 8192, 0xbb));
     rival_truncates(&mut world, image, 0);
@@ -288,10 +291,7 @@ fn a_write_beyond_the_end_that_meets_a_truncation_goes_with_it() {
 
 #[test]
 fn a_truncation_takes_what_its_own_gateway_has_written_beyond_the_end() {
-    let mut world = World::default();
-    let image = world.image("f", 4096);
-    let mut nfs = Nfs::mount(&mut world);
-    let file = nfs.lookup(&mut world, "f");
+    let (mut world, image, mut nfs, file) = short_file();
     world.hold_osd = true;
     nfs.call(&mut world, 7, &write_args(&file, 0, 8192, 0xbb));
     let mut answer = world.call(resize("f", 0));
@@ -307,10 +307,7 @@ fn a_truncation_takes_what_its_own_gateway_has_written_beyond_the_end() {
 
 #[test]
 fn a_write_whose_growth_meets_a_truncation_goes_with_it() {
-    let mut world = World::default();
-    let image = world.image("f", 4096);
-    let mut nfs = Nfs::mount(&mut world);
-    let file = nfs.lookup(&mut world, "f");
+    let (mut world, image, mut nfs, file) = short_file();
     nfs.done(&mut world, 7, &write_args(&file, 0, 4096, 0xaa));
     world.hold_txns = true;
     nfs.call(&mut world, 7, &write_args(&file, 0, 8192, 0xbb));
