@@ -106,7 +106,10 @@ impl Gateway {
         let in_use_too = mutant!(self.options, PurgeInUse);
         let purging = &mut self.background.purging;
         purging.retain(|_, stage| !stage.is_due(now));
-        let room = PURGES.saturating_sub(purging.len());
+        // What waits for PGs to become clean keeps nobody from making room.
+        let is_swept = |stage: &&Stage| matches!(stage, Stage::Io(ticket) if self.client.is_swept(*ticket));
+        let swept = purging.values().filter(is_swept).count();
+        let room = (PURGES + swept).saturating_sub(purging.len());
         let purges = self.namespace.purges().map(|(id, _)| id);
         let next: Vec<ImageId> = purges
             .filter(|id| !purging.contains_key(id) && (in_use_too || !self.namespace.is_used(*id)))

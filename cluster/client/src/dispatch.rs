@@ -48,6 +48,8 @@ pub(crate) struct Target {
 #[derive(Clone, Copy, Debug)]
 struct Sent {
     to: Target,
+    /// The first epoch that it was meant for, wherever.
+    first: Epoch,
     at: Now,
     /// When it may be sent there again, after `at`.
     again: Duration,
@@ -91,6 +93,7 @@ impl Sent {
                 RESEND_AFTER
             },
             prompted: self.refused && self.to.osd == target.osd,
+            first: self.first.min(target.epoch),
             ..Sent::first(now, target, stamp)
         }
     }
@@ -98,6 +101,7 @@ impl Sent {
     fn first(now: Now, to: Target, stamp: Tick) -> Sent {
         Sent {
             to,
+            first: to.epoch,
             at: now,
             again: RESEND_AFTER,
             refused: false,
@@ -124,6 +128,11 @@ impl Pending {
     /// The object that it changes, if it changes one.
     pub(crate) fn changes(&self) -> Option<ObjectId> {
         self.action.object().filter(|_| self.action.is_mutation())
+    }
+
+    /// Whoever executed it did so in this epoch or in a later one; none if it was not sent.
+    pub(crate) fn first_epoch(&self) -> Option<Epoch> {
+        self.sent.map(|sent| sent.first)
     }
 
     /// Whether this is the OSD that it was last sent to.

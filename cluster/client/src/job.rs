@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use trivet_core::kv::Revision;
+use trivet_core::map::ClusterMap;
 use trivet_core::message::Action;
-use trivet_core::{ImageId, Now, Numbering, PgId, PoolId};
+use trivet_core::{Epoch, ImageId, Now, Numbering, PgId, PoolId};
 
 use crate::split::{first_slice, payload, slices};
 use crate::stamps::Caller;
@@ -213,19 +214,33 @@ impl Job {
         self.error.get_or_insert(error);
     }
 
-    /// A PG listed objects of the range that is being swept.
-    pub(crate) fn listed(&mut self, pg: PgId, numbers: &[u64], complete: bool) {
+    /// A PG listed objects of the range that is being swept; see [`Sweep::listed`].
+    pub(crate) fn listed(&mut self, pg: PgId, epoch: Epoch, numbers: &[u64], complete: bool) {
         self.answered += 1;
         if let Work::Sweep(sweep) = &mut self.work {
-            sweep.listed(pg, numbers, complete);
+            sweep.listed(pg, epoch, numbers, complete);
         }
+    }
+
+    /// A removal looks what the PGs' histories say; whether that changed anything.
+    pub(crate) fn settle(&mut self, map: &ClusterMap) -> bool {
+        match &mut self.work {
+            Work::Sweep(sweep) if !sweep.is_settled() => sweep.settle(map),
+            _ => false,
+        }
+    }
+
+    /// It waits for nothing but PGs that are not clean.
+    pub(crate) fn is_swept(&self) -> bool {
+        let swept = |sweep: &Sweep| sweep.is_exhausted() && !sweep.is_settled();
+        self.issued == self.answered && matches!(&self.work, Work::Sweep(sweep) if swept(sweep))
     }
 
     /// Everything was issued and answered, or a part failed and nothing is under way.
     pub(crate) fn is_complete(&self) -> bool {
         let exhausted = match &self.work {
             Work::Read { next, end } | Work::Write { next, end, .. } | Work::Zero { next, end } => next >= end,
-            Work::Sweep(sweep) => sweep.is_exhausted(),
+            Work::Sweep(sweep) => sweep.is_exhausted() && sweep.is_settled(),
             Work::Barrier(pgs, _) => pgs.is_empty(),
             Work::Stopped => true,
         };

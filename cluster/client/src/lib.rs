@@ -68,7 +68,7 @@ pub enum ImageOp {
         /// Bytes.
         len: u64,
     },
-    /// Deletes every object of the image.
+    /// Deletes every object of the image, and what OSDs bring back that are away: it ends when all PGs were clean.
     Purge,
 }
 
@@ -333,8 +333,22 @@ impl Client {
         if relevant {
             self.renumber(now, out);
             self.dispatch_all(now, out);
+            self.settle_removals(now, out);
         }
         self.map_moved(now, out);
+    }
+
+    /// Removals go on, or end, for which PGs have become clean.
+    fn settle_removals(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let map = &self.dispatcher.map;
+        let settled = self
+            .jobs
+            .iter_mut()
+            .filter_map(|(&id, job)| job.settle(map).then_some(id));
+        let settled: BTreeSet<u64> = settled.collect();
+        for id in settled {
+            self.advance(now, id, out);
+        }
     }
 
     /// Moves operations of pools whose numbers of PGs changed to the PGs that have their objects now.
@@ -480,7 +494,8 @@ impl Client {
     fn conclude(&mut self, id: u64, out: &mut Vec<Effect>) {
         let Some(job) = self.jobs.get(&id) else { return };
         let early = mutant!(self.dispatcher, AnswerEarly) && job.is_partly_written();
-        if (job.is_complete() || early)
+        let unclean = mutant!(self.dispatcher, PurgeUnclean) && job.is_swept();
+        if (job.is_complete() || early || unclean)
             && let Some(job) = self.jobs.remove(&id)
         {
             self.tickets.remove(&job.ticket);
@@ -498,7 +513,9 @@ impl Client {
             Ok(OpValue::Changed | OpValue::Passed) => job.part_done(pending.part, Vec::new()),
             Ok(OpValue::Data(data)) => job.part_done(pending.part, data),
             Ok(OpValue::Objects(numbers)) => {
-                job.listed(pending.pg, &numbers, numbers.len() < LIST_LIMIT);
+                let epoch = pending.first_epoch().expect("what was answered was sent");
+                job.listed(pending.pg, epoch, &numbers, numbers.len() < LIST_LIMIT);
+                job.settle(&self.dispatcher.map);
             }
             Err(OpError::NoSpace) => job.part_failed(IoError::NoSpace),
             Err(OpError::Damaged | OpError::Malformed) => job.part_failed(IoError::Damaged),

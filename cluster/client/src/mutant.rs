@@ -16,6 +16,8 @@ pub enum Mutant {
     AnsweredTooHigh,
     /// When the number of PGs changes, a sweep does not ask those of the new number.
     SweepHalf,
+    /// A removal is over although OSDs that are away may bring back more.
+    PurgeUnclean,
     /// What an OSD says its clock is counts at once, though this node may have stood still until then. The simulator has met what
     /// it takes once in some 5,000 seeds: unit tests catch it.
     BelieveFirstClock,

@@ -5,12 +5,18 @@
 //!
 //! What it promises: of what was acknowledged before it began, nothing is left when it is over. What is written meanwhile
 //! may stay, object by object, as if it had been written after it.
+//!
+//! A sweep that removes an image promises more: nothing comes back. What was written in part, and never acknowledged, may
+//! lie with OSDs that are away; while a PG is not clean it takes from them what they bring back. So such a sweep is over
+//! when each PG has listed what it has in an epoch at whose beginning it had everything that counts, as its history says
+//! then or later; what is older does not count any more.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
+use trivet_core::map::ClusterMap;
 use trivet_core::message::Action;
-use trivet_core::{ImageId, Numbering, OBJECT_SIZE, ObjectId, PgId};
+use trivet_core::{Epoch, ImageId, Numbering, OBJECT_SIZE, ObjectId, PgId};
 
 use crate::split::{Slice, first_slice};
 
@@ -36,6 +42,8 @@ pub(crate) struct Sweep {
     lists: VecDeque<(u32, u64)>,
     /// What PGs listed and is still to be ended.
     found: VecDeque<u64>,
+    /// Of what is removed: the PGs that have listed something and may bring back more, and the first epoch in which that was.
+    unsettled: BTreeMap<u32, Epoch>,
     heard: Heard,
     /// The same of earlier numberings.
     earlier: Vec<Heard>,
@@ -103,6 +111,7 @@ impl Sweep {
             edges: Vec::new(),
             lists: VecDeque::new(),
             found: VecDeque::new(),
+            unsettled: BTreeMap::new(),
             heard: Heard::nothing(numbering),
             earlier: Vec::new(),
         }
@@ -120,21 +129,28 @@ impl Sweep {
         }
         let open = self.lists.pop_front();
         let (number, from) = open.or_else(|| self.heard.next(self.numbers.start))?;
-        let pg = PgId {
-            pool: image.pool(),
+        let end = self.numbers.end;
+        Some((self.pg(number), Action::List { image, from, end }))
+    }
+
+    fn pg(&self, number: u32) -> PgId {
+        PgId {
+            pool: self.image.pool(),
             generation: self.heard.numbering.generation,
             number,
-        };
-        let end = self.numbers.end;
-        Some((pg, Action::List { image, from, end }))
+        }
     }
 
     fn pg_of(&self, object: ObjectId) -> PgId {
         object.pg(self.heard.numbering)
     }
 
-    /// A PG listed objects, ascending; `complete`: there are no more.
-    pub(crate) fn listed(&mut self, pg: PgId, numbers: &[u64], complete: bool) {
+    /// A PG listed objects, ascending, in this epoch or later; `complete`: there are no more.
+    pub(crate) fn listed(&mut self, pg: PgId, epoch: Epoch, numbers: &[u64], complete: bool) {
+        if self.end == End::Removed {
+            let first = self.unsettled.entry(pg.number).or_insert(epoch);
+            *first = epoch.min(*first);
+        }
         let next = numbers.last().map(|last| last.saturating_add(1));
         match next.filter(|next| !complete && *next < self.numbers.end) {
             Some(next) => {
@@ -144,15 +160,35 @@ impl Sweep {
             None => drop(self.heard.below.remove(&pg.number)),
         }
         let image = self.image;
-        let is_known = |number: u64| self.earlier.iter().any(|heard| heard.has(ObjectId { image, number }));
+        let earlier = self.earlier.iter().filter(|_| self.end == End::Zeroed);
+        let is_known = |number: u64| earlier.clone().any(|heard| heard.has(ObjectId { image, number }));
         self.found
             .extend(numbers.iter().copied().filter(|&number| !is_known(number)));
+    }
+
+    /// Looks what the histories say of the PGs that have listed everything: those that became complete later are asked again.
+    /// Whether they say more than before.
+    pub(crate) fn settle(&mut self, map: &ClusterMap) -> bool {
+        let before = self.unsettled.len();
+        while let Some((&number, &listed)) = self.unsettled.first_key_value() {
+            let complete = map.complete_since(self.pg(number)).filter(|&since| since >= listed);
+            let Some(since) = complete.filter(|_| !self.heard.below.contains_key(&number)) else {
+                break;
+            };
+            self.unsettled.remove(&number);
+            if since > listed {
+                self.heard.below.insert(number, self.numbers.start);
+                self.lists.push_back((number, self.numbers.start));
+            }
+        }
+        self.unsettled.len() < before
     }
 
     /// The objects fall into other PGs now: all of these are asked, but not for what the earlier ones have listed. `asks`
     /// says whether they are; a deliberate bug takes what the earlier ones have not listed for nothing.
     pub(crate) fn renumber(&mut self, numbering: Numbering, asks: bool) {
         self.lists.clear();
+        self.unsettled.clear();
         let heard = std::mem::replace(&mut self.heard, Heard::nothing(numbering));
         self.earlier.push(heard);
         if !asks {
@@ -160,9 +196,15 @@ impl Sweep {
         }
     }
 
+    /// There is nothing to ask for; what was asked for may have no answer yet.
     pub(crate) fn is_exhausted(&self) -> bool {
         let all_asked = self.heard.asked == self.heard.numbering.count;
         all_asked && self.lists.is_empty() && self.found.is_empty() && self.edges.is_empty()
+    }
+
+    /// Nothing that was asked can bring back more.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.unsettled.is_empty()
     }
 }
 
@@ -199,7 +241,7 @@ mod tests {
                     let inside = |number: &u64| (from..end).contains(number);
                     let left = objects.iter().copied().filter(own).filter(inside);
                     let part: Vec<u64> = left.clone().take(2).collect();
-                    sweep.listed(pg, &part, left.count() < 2);
+                    sweep.listed(pg, Epoch(1), &part, left.count() < 2);
                 }
                 Some((_, action)) => edges.push(action),
                 None => assert!(sweep.is_exhausted()),
@@ -209,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn every_object_is_ended_once_whenever_the_numbering_changes() {
+    fn every_object_is_zeroed_once_and_none_is_kept_whenever_the_numbering_changes() {
         let image = ImageId::new(PoolId(1), 1);
         let objects: Vec<u64> = (0..40).collect();
         let numberings = [3, 6, 4].map(|count| Numbering {
@@ -229,6 +271,10 @@ mod tests {
             }
             ended.extend(run(&mut sweep, numberings[2], &objects, 1000).0);
             ended.sort_unstable();
+            // What is removed may have come back.
+            if sweep.end == End::Removed {
+                ended.dedup();
+            }
             assert_eq!(ended, inside.collect::<Vec<u64>>(), "after {steps} steps");
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use trivet_core::keys::{self, Claim, OsdConfig, Pool};
+use trivet_core::keys::{self, Claim, History, Interval, OsdConfig, Pool};
 use trivet_core::kv::KeyValue;
 use trivet_core::map::encode;
 use trivet_core::message::{Action, Op};
@@ -42,9 +42,26 @@ fn claims(primary: u32, epoch: u64, active: bool) -> Notice {
             active,
             missing: 0,
         };
-        list.push((keys::claim(PgId::first(POOL, number)), encode(&claim)));
+        let pg = PgId::first(POOL, number);
+        list.push((keys::claim(pg), encode(&claim)));
+        list.push(history(pg, &[epoch]));
     }
     snapshot(list)
+}
+
+/// A history that names these epochs.
+fn history(pg: PgId, epochs: &[u64]) -> (String, Bytes) {
+    let intervals = epochs.iter().map(|&epoch| Interval {
+        epoch: Epoch(epoch),
+        acting: vec![OsdId(1)],
+        active: true,
+        of: None,
+    });
+    let history = History {
+        epoch: Epoch(*epochs.last().unwrap()),
+        intervals: intervals.collect(),
+    };
+    (keys::history(pg), encode(&history))
 }
 
 /// The metadata store holds these keys.

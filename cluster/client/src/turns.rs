@@ -11,6 +11,7 @@ use std::time::Duration;
 use trivet_core::pace::{Bounds, Pace};
 use trivet_core::{Now, PgId};
 
+use crate::job::Job;
 use crate::{Client, Effect, Ticket};
 
 /// Parts of one operation that are under way at once.
@@ -105,6 +106,13 @@ impl Client {
             job.stop();
         }
         self.conclude(id, out);
+    }
+
+    /// Whether a [`ImageOp::Purge`](crate::ImageOp::Purge) has removed what there was, and waits for PGs that are not clean.
+    #[must_use]
+    pub fn is_swept(&self, ticket: Ticket) -> bool {
+        let job = self.tickets.get(&ticket).and_then(|id| self.jobs.get(id));
+        job.is_some_and(Job::is_swept)
     }
 
     /// Since when nothing of an operation was answered, and a PG that it waits for; none if it waits for its turn.

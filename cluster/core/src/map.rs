@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
-use crate::ids::{ClientId, Numbering, ObjectId, OsdId, PgId, PoolId};
+use crate::ids::{ClientId, Epoch, Numbering, ObjectId, OsdId, PgId, PoolId};
 use crate::keys::{
     self, Claim, ClientState, Cluster, GatewayState, History, Leader, MonitorState, OsdConfig, OsdState, OsdStats,
     PgPlan, Plan, Pool, ScrubReport, ScrubRequest, Settings, TreeNode,
@@ -199,6 +199,16 @@ impl ClusterMap {
         });
         let heir = History::inherited(before.count, parents);
         (heir != History::default()).then_some(Cow::Owned(heir))
+    }
+
+    /// The first epoch that the PG's history names. When it began, its acting set had everything that counts of the time before:
+    /// what an OSD brings back from then counts no more. None while the PG may still get objects from others' epochs.
+    #[must_use]
+    pub fn complete_since(&self, pg: PgId) -> Option<Epoch> {
+        let intervals = &self.histories.get(&pg)?.value.intervals;
+        let own = intervals.iter().all(|interval| interval.of.is_none());
+        let first = intervals.first().filter(|first| own && first.active)?;
+        Some(first.epoch)
     }
 
     fn put(&mut self, kv: &KeyValue) {
@@ -478,6 +488,34 @@ mod tests {
                 (&[(1, 9), (2, 8)], 9),
             ),
         ]
+    }
+
+    #[test]
+    fn a_pg_is_complete_since_the_first_epoch_of_its_own_history() {
+        let pg = PgId::first(PoolId(1), 2);
+        let interval =
+            |epoch: u64, of: &str, active: bool| format!(r#"{{"epoch":{epoch},"acting":[1],"active":{active}{of}}}"#);
+        let earlier = r#","of":{"count":2,"number":0}"#;
+        let table = [
+            (vec![], None),
+            (vec![interval(4, "", true)], Some(4)),
+            (
+                vec![interval(4, "", true), interval(7, "", true), interval(8, "", false)],
+                Some(4),
+            ),
+            (vec![interval(4, "", false)], None),
+            (vec![interval(4, earlier, true), interval(5, "", true)], None),
+        ];
+        assert_eq!(ClusterMap::default().complete_since(pg), None);
+        for (intervals, expected) in table {
+            let history = format!(r#"{{"epoch":9,"intervals":[{}]}}"#, intervals.join(","));
+            let mut map = ClusterMap::default();
+            map.apply(&Notice::Snapshot {
+                revision: 5,
+                keys: vec![kv("pg/1/2/history", &history, 5)],
+            });
+            assert_eq!(map.complete_since(pg), expected.map(Epoch), "{history}");
+        }
     }
 
     #[test]

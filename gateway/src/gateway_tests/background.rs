@@ -273,6 +273,37 @@ fn many_purges_happen_a_few_at_a_time() {
 }
 
 #[test]
+fn removals_that_wait_for_clean_pgs_keep_no_others_from_making_room() {
+    let mut world = World::default();
+    let images: Vec<ImageId> = (0..9).map(|n| world.image(&format!("vm{n}"), OBJECT)).collect();
+    for n in 0..9 {
+        let conn = nbd(&mut world, &format!("vm{n}"));
+        world.send(conn, &write(0, OBJECT_SIZE, 0xaa));
+        assert_eq!(world.take(conn), good(0));
+        world.leave(conn);
+    }
+    world.histories(&[0, 1]);
+    for n in 0..9 {
+        assert_eq!(world.ask(remove(&format!("vm{n}"))), Ok(AdminAnswer::Done {}));
+    }
+    // Keys of use go after a while.
+    world.pass(Duration::from_secs(15));
+    assert!(images.iter().all(|&image| world.objects(image) == 0));
+    assert!(
+        images.iter().all(|&image| world.keys.contains_key(&purge_key(image))),
+        "an OSD that is away may bring back more"
+    );
+    let reasons = status(&mut world).reasons;
+    assert!(
+        !reasons.iter().any(|reason| reason.contains("the removal")),
+        "{reasons:?}"
+    );
+    world.histories(&[1]);
+    world.run();
+    assert!(images.iter().all(|&image| !world.keys.contains_key(&purge_key(image))));
+}
+
+#[test]
 fn writes_move_the_time_of_modification_within_ticks() {
     let (mut world, image) = written();
     let before = world.inode(image).mtime;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
 use trivet_api::{AdminAnswer, AdminCall, AdminError, AdminResult, CallId, ErrorKind, Status};
-use trivet_core::keys::{self, Claim, ClientState, GatewayState, OsdState, Pool};
+use trivet_core::keys::{self, Claim, ClientState, GatewayState, History, Interval, OsdState, Pool};
 use trivet_core::kv::{Change, Compare, Event, KeyValue, Notice, Revision, Txn, TxnOutcome};
 use trivet_core::map::encode;
 use trivet_core::mark::Mark;
@@ -167,6 +167,25 @@ impl World {
                 missing: 0,
             };
             self.commit(&[Change::put(keys::claim(PgId::first(POOL, number)), encode(&claim))]);
+        }
+        self.histories(&[1]);
+    }
+
+    /// The PGs have histories that name these epochs.
+    pub(super) fn histories(&mut self, epochs: &[u64]) {
+        let interval = |&epoch| Interval {
+            epoch: Epoch(epoch),
+            acting: vec![OSD],
+            active: true,
+            of: None,
+        };
+        let history = History {
+            epoch: Epoch(1),
+            intervals: epochs.iter().map(interval).collect(),
+        };
+        for number in 0..PGS {
+            let key = keys::history(PgId::first(POOL, number));
+            self.commit(&[Change::put(key, encode(&history))]);
         }
     }
 

@@ -97,9 +97,9 @@ mod some {
         GiveNumbersAgain,
     }
 
-    const CLIENTS: [trivet_client::Mutant; 6] = {
+    const CLIENTS: [trivet_client::Mutant; 7] = {
         use trivet_client::Mutant::{
-            AnswerEarly, AnsweredTooHigh, ForgetResend, NewIdOnResend, ReadSpliceWrong, SweepHalf,
+            AnswerEarly, AnsweredTooHigh, ForgetResend, NewIdOnResend, PurgeUnclean, ReadSpliceWrong, SweepHalf,
         };
         [
             NewIdOnResend,
@@ -108,6 +108,7 @@ mod some {
             AnswerEarly,
             AnsweredTooHigh,
             SweepHalf,
+            PurgeUnclean,
         ]
     };
     const MONITORS: [trivet_mon::Mutant; 2] = [trivet_mon::Mutant::PlanWithoutCompare, trivet_mon::Mutant::TwoLeaders];

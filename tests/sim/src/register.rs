@@ -241,7 +241,7 @@ impl History {
         op
     }
 
-    /// Sectors are about to be made zero: trimmed, zeroed, or their image purged.
+    /// Sectors are about to be made zero: trimmed, zeroed, or their image made empty.
     ///
     /// # Panics
     /// When the range is empty or beyond 1 GiB.

@@ -139,7 +139,7 @@ impl World {
         if !self.clients[0].is_ready() {
             return;
         }
-        for step in self.workload.purges() {
+        for step in self.workload.erasures() {
             self.submit(0, step);
         }
     }

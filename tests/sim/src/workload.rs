@@ -25,6 +25,8 @@ const HOT_FOR: u64 = 200;
 const BURST: u32 = 50;
 /// How long, in seconds, a deleted image is only read, as it is with users: nobody writes over what deletion left.
 const RESTS: (u64, u64) = (60, 400);
+/// Bytes that are made zero where a whole image becomes empty: no image is longer.
+const WHOLE: u64 = 1 << 60;
 /// Operations in 100 that go to the place that all clients are obsessed with.
 const OBSESSED: u64 = 80;
 
@@ -40,7 +42,7 @@ pub struct WorkloadOptions {
     /// How often: ranges made zero.
     pub zeroes: u64,
     /// How often: all of an image deleted.
-    pub purges: u64,
+    pub erasures: u64,
     /// Operations in 100 that go to a hot spot.
     pub hot: u64,
     /// Operations in 100 that are aligned to 4096 bytes.
@@ -60,7 +62,7 @@ impl WorkloadOptions {
             reads: 450,
             writes: 510,
             zeroes: 39,
-            purges: 1,
+            erasures: 1,
             hot: 50,
             aligned: 60,
             largest: MAX_SECTORS,
@@ -76,7 +78,7 @@ impl WorkloadOptions {
             reads: random.range(200..=700),
             writes: random.range(200..=700),
             zeroes: random.range(0..=50),
-            purges: random.range(0..=4),
+            erasures: random.range(0..=4),
             hot: random.range(0..=95),
             aligned: random.range(0..=100),
             largest: *random
@@ -274,10 +276,10 @@ impl Workload {
             reads,
             writes,
             zeroes,
-            purges,
+            erasures,
             ..
         } = self.options;
-        let kind = self.random.weighted(&[reads, writes, zeroes, purges]);
+        let kind = self.random.weighted(&[reads, writes, zeroes, erasures]);
         let (number, first, sectors) = self.place(now, kind > 0);
         let (image, size) = self.options.images[number];
         match kind {
@@ -287,7 +289,7 @@ impl Workload {
             2 => zero_range(image, first, sectors),
             _ => {
                 self.rest(number, now);
-                purge(image, size)
+                erase(image, size)
             }
         }
     }
@@ -358,11 +360,11 @@ impl Workload {
 
     /// Deletes everything.
     #[must_use]
-    pub fn purges(&self) -> Vec<Step> {
+    pub fn erasures(&self) -> Vec<Step> {
         self.options
             .images
             .iter()
-            .map(|&(image, size)| purge(image, size))
+            .map(|&(image, size)| erase(image, size))
             .collect()
     }
 
@@ -508,10 +510,11 @@ fn zero_range(image: ImageId, first: u64, sectors: u64) -> Step {
     }
 }
 
-fn purge(image: ImageId, size: u64) -> Step {
+/// Makes the whole image empty, while others use it: a sweep however small the image is.
+fn erase(image: ImageId, size: u64) -> Step {
     Step {
         image,
-        op: ImageOp::Purge,
+        op: ImageOp::Zero { offset: 0, len: WHOLE },
         action: Action::Zero,
         first: 0,
         sectors: sectors_of(size),
@@ -542,9 +545,10 @@ mod tests {
     /// First byte and length of an operation on an image of this size.
     fn extent(op: &ImageOp, size: u64) -> (u64, u64) {
         match op {
+            ImageOp::Zero { len: WHOLE, .. } => (0, size),
             ImageOp::Read { offset, len } | ImageOp::Zero { offset, len } => (*offset, *len),
             ImageOp::Write { offset, data } => (*offset, data.iter().map(|data| data.len() as u64).sum()),
-            ImageOp::Purge => (0, size),
+            ImageOp::Purge => panic!("nobody uses an image that is removed"),
         }
     }
 
@@ -591,7 +595,7 @@ mod tests {
                 step.action == Action::Read || !resting[number],
                 "{step:?} while it rests"
             );
-            if step.op == ImageOp::Purge {
+            if matches!(step.op, ImageOp::Zero { len: WHOLE, .. }) {
                 deleted += 1;
                 rested += usize::from(workload.rests(number, now + Duration::from_secs(59)));
             }
@@ -612,8 +616,9 @@ mod tests {
             kinds[match step.op {
                 ImageOp::Read { .. } => 0,
                 ImageOp::Write { .. } => 1,
+                ImageOp::Zero { len: WHOLE, .. } => 3,
                 ImageOp::Zero { .. } => 2,
-                ImageOp::Purge => 3,
+                ImageOp::Purge => panic!("nobody uses an image that is removed"),
             }] += 1;
             aligned += usize::from((step.first | step.sectors).is_multiple_of(8));
             blocks += usize::from(step.sectors == 8);

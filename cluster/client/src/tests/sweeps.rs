@@ -38,6 +38,7 @@ fn numbered(revision: u64, generation: u16, pg_count: u32, unserved: &[u32]) -> 
             number,
         };
         keys.push((keys::claim(pg), encode(&claim)));
+        keys.push(history(pg, &[1]));
     }
     let keys = keys.into_iter().map(|(key, value)| KeyValue {
         key,
@@ -299,4 +300,94 @@ fn whoever_waits_for_a_turn_asks_the_pgs_that_there_are_by_then() {
     scene.run();
     scene.done.sort_unstable();
     assert_eq!(scene.done, tickets);
+}
+
+/// The pool's four PGs act in an epoch, with a history each that names these.
+fn acting(revision: u64, epoch: u64, histories: [&[u64]; 4]) -> Notice {
+    let Notice::Snapshot { keys: mut list, .. } = claims(1, epoch, true) else {
+        unreachable!("the mirror begins with a snapshot");
+    };
+    for (number, epochs) in (0..).zip(histories) {
+        let (key, value) = history(PgId::first(POOL, number), epochs);
+        let kv = list.iter_mut().find(|kv| kv.key == key).unwrap();
+        kv.value = value;
+    }
+    list.iter_mut().for_each(|kv| kv.mod_revision = revision);
+    Notice::Snapshot { revision, keys: list }
+}
+
+/// A removal during epoch 5, by a client without or with a deliberate bug; PG 2 is not clean, for it has a history.
+fn removal_while_unclean(client: Client) -> Scene {
+    let mut scene = Scene::with(client, 0..20);
+    scene.act(|client, out| client.notice(Now(0), &acting(2, 5, [&[5], &[5], &[3, 5], &[5]]), out));
+    scene.submit(1, ImageOp::Purge);
+    scene.run();
+    assert!(scene.objects.is_empty(), "what there is goes at once");
+    scene
+}
+
+#[test]
+fn a_removal_is_over_when_nothing_can_come_back() {
+    let mut scene = removal_while_unclean(Client::new(ClientId(5)));
+    assert_eq!((scene.lists, scene.client.in_flight()), (4, 0));
+    assert!(scene.done.is_empty() && scene.client.is_swept(1));
+    assert_eq!(scene.client.waits(1), None, "it is not stuck");
+    // The PG becomes clean in the epoch in which it listed what it has: nothing is asked again.
+    scene.act(|client, out| client.notice(Now(0), &acting(3, 5, [&[5]; 4]), out));
+    assert_eq!((&scene.done[..], scene.lists), (&[1][..], 4));
+    assert!(!scene.client.is_swept(1));
+}
+
+#[test]
+fn what_an_osd_brings_back_after_a_removal_goes_too() {
+    let mut scene = removal_while_unclean(Client::new(ClientId(5)));
+    // In the next epoch somebody is heard who has more. Until that is clean, nobody needs to be asked.
+    let pg = PgId::first(POOL, 2);
+    let numbering = scene.client.map().numbering(POOL).unwrap();
+    let own = |number: &u64| {
+        ObjectId {
+            image: image(),
+            number: *number,
+        }
+        .pg(numbering)
+            == pg
+    };
+    let back: Vec<u64> = (0..20).filter(own).collect();
+    scene.objects.extend(&back);
+    scene.act(|client, out| client.notice(Now(0), &acting(3, 6, [&[5], &[5], &[3, 5, 6], &[5]]), out));
+    assert_eq!((scene.done.len(), scene.ops.len()), (0, 0));
+    scene.act(|client, out| client.notice(Now(0), &acting(4, 6, [&[5], &[5], &[6], &[5]]), out));
+    assert!(!scene.client.is_swept(1));
+    scene.run();
+    assert_eq!((&scene.done[..], scene.lists, scene.objects.len()), (&[1][..], 5, 0));
+    assert!(!back.is_empty());
+
+    let bug = Client::with_mutant(ClientId(5), Mutant::PurgeUnclean);
+    assert_eq!(removal_while_unclean(bug).done, [1], "the deliberate bug shows");
+}
+
+#[test]
+fn a_removal_asks_pgs_of_another_number_for_what_they_inherited() {
+    let mut scene = removal_while_unclean(Client::new(ClientId(5)));
+    scene.objects.extend([3, 4]);
+    scene.act(|client, out| client.notice(Now(0), &numbered(7, 1, 16, &[]), out));
+    scene.run();
+    assert_eq!((&scene.done[..], scene.lists, scene.objects.len()), (&[1][..], 20, 0));
+}
+
+#[test]
+fn a_list_counts_from_the_first_epoch_that_it_may_be_of() {
+    let mut scene = Scene::new([]);
+    scene.act(|client, out| client.notice(Now(0), &acting(2, 3, [&[2, 3]; 4]), out));
+    scene.submit(1, ImageOp::Purge);
+    // Asked in epoch 3 and, with the same identifiers, in epoch 4: the answers may be of the first.
+    scene.act(|client, out| client.notice(Now(0), &acting(3, 4, [&[2, 3, 4]; 4]), out));
+    let again = scene.ops.split_off(4);
+    assert_eq!(again.len(), 4);
+    scene.run();
+    assert!(scene.client.is_swept(1));
+    scene.act(|client, out| client.notice(Now(0), &acting(4, 4, [&[4]; 4]), out));
+    assert!(scene.done.is_empty());
+    scene.run();
+    assert_eq!((&scene.done[..], scene.lists), (&[1][..], 8));
 }
