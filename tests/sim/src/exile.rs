@@ -30,7 +30,7 @@ const TRIES: usize = 16;
 pub struct Exile {
     /// Where its OSDs are, the primary first.
     pub osds: Vec<Place>,
-    /// Where its client is.
+    /// Where its client, or a gateway, is.
     pub client: Place,
     /// The OSDs' leases end at once.
     pub ends_lease: bool,

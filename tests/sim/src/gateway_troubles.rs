@@ -102,6 +102,10 @@ impl World {
                 self.kill(place, down);
                 Some(down)
             }
+            Trouble::Relic => {
+                self.relic.is_wanted = true;
+                Some(Duration::ZERO)
+            }
             Trouble::UserCut => {
                 let lasts = random.duration(Duration::from_millis(10)..=LONGEST_CUT);
                 self.streams.cut(user, gateway, self.now + lasts);

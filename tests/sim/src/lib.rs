@@ -26,6 +26,7 @@ mod osds;
 mod owners;
 pub mod random;
 pub mod register;
+mod relic;
 mod restore;
 pub mod run;
 mod schedule;

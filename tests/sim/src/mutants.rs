@@ -137,6 +137,7 @@ mod some {
         let mutant = match mutant {
             // Only a gateway whose clock stood still does not notice itself that it was stopped.
             Mutant::Osd(trivet_osd::Mutant::ExecuteOutdated) => return vec![Trouble::PauseGateway, Trouble::GiveUp],
+            Mutant::Client(trivet_client::Mutant::PurgeUnclean) => return vec![Trouble::Relic, Trouble::WriteRemoved],
             Mutant::GiveNumbersAgain => return vec![Trouble::Restored],
             Mutant::Gateway(mutant) => mutant,
             _ => return Vec::new(),

@@ -173,6 +173,9 @@ troubles! {
     Resize "resize" 60 Gateway;
     /// A gateway that has just begun to cut off a file is killed, or cut off itself.
     Strand "strand-gateway" 60 Gateway;
+    /// A gateway that writes to a new file is cut off together with the primary: what they write is nowhere else. Others get the
+    /// OSD's PGs, and nothing is healed before it comes back.
+    Relic "relic" 60 Gateway;
 }
 
 impl Trouble {

@@ -358,6 +358,12 @@ impl Workload {
             .collect()
     }
 
+    /// Whether it works on this image.
+    #[must_use]
+    pub fn has(&self, image: ImageId) -> bool {
+        self.options.images.iter().any(|(own, _)| *own == image)
+    }
+
     /// Deletes everything.
     #[must_use]
     pub fn erasures(&self) -> Vec<Step> {

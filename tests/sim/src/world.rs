@@ -28,6 +28,7 @@ use crate::online::Online;
 use crate::osds::OsdSlot;
 use crate::random::Random;
 use crate::register::History;
+use crate::relic::Relic;
 use crate::schedule::Schedule;
 use crate::sized::Sized;
 use crate::strand::Truncations;
@@ -90,6 +91,7 @@ pub struct World {
     pub(crate) truncations: Truncations,
     /// The next call that changes names loses its connection between its execution and its answer.
     pub(crate) breaks_next_call: bool,
+    pub(crate) relic: Relic,
     /// When the last acknowledged change of a user began, by image.
     pub(crate) written: BTreeMap<ImageId, Now>,
     pub(crate) history: History,
@@ -132,6 +134,7 @@ impl World {
             sized: Sized::new(ImageId(0)),
             truncations: Truncations::default(),
             breaks_next_call: false,
+            relic: Relic::default(),
             written: BTreeMap::new(),
             monitors: (0..swarm.monitors).map(|_| MonitorSlot::default()).collect(),
             workload,
@@ -404,6 +407,9 @@ impl World {
             let brief = Brief(&message);
             self.trace
                 .line(self.now, format_args!("{sender:?} -> {receiver:?} sends {brief}"));
+        }
+        if self.relic.is_wanted && self.is_first_of_file(from, &message) {
+            self.leave_relic(to, from);
         }
         if let Some((when, connection)) = self.network.send(self.now, from, to) {
             let delivery = Delivery {

@@ -18,6 +18,8 @@ const FILES: u64 = 5;
 const DIRECTORIES: u64 = 2;
 /// Sectors of a write to a file, and where it begins, at most.
 const LARGEST: u64 = 64;
+/// How often files are removed, beside other operations, while one of them has left something on a disk that is cut off.
+const MANY: u64 = 200;
 /// A gateway that serves names knows all that happened until so many nanoseconds ago, by its own clock: it may be slow, and
 /// that of a virtual machine stands still while the machine does.
 const OLDEST: u64 = 3_100_000_000;
@@ -76,12 +78,13 @@ impl World {
 
     fn draw_names(&mut self, user: usize, dir: &Bytes) -> (TreeOp, NameCall) {
         let shared = self.tree.shared;
+        let removals = if self.relic.is_left(self.now) { MANY } else { 22 };
         let random = &mut self.users[user].random;
         let mut name = |kind: char, count| format!("{kind}{}", random.below(count));
         let (one, other, directory) = (name('f', FILES), name('f', FILES), name('d', DIRECTORIES));
         let at = |name: &String| -> Place { (shared, name.clone()) };
         let dir = dir.clone();
-        let kind = random.weighted(&[30, 8, 22, 15, 8, 10, 7, 4, 3]);
+        let kind = random.weighted(&[30, 8, removals, 15, 8, 10, 7, 4, 3]);
         let verifier = random.draw();
         let file = random.index(usize::from(u16::MAX));
         match (kind, self.tree.file(file)) {
