@@ -131,6 +131,21 @@ impl Extent {
             _ => Verdict::Start,
         }
     }
+
+    /// A change waits for the end of the truncation: those that come later and have bytes in common with it wait behind it.
+    fn keep_behind(&mut self, op: &ImageOp) {
+        if let Some(trimming) = &mut self.trimming {
+            trimming.from = trimming.from.min(start_of(op));
+        }
+    }
+}
+
+/// The first byte that an operation is about.
+fn start_of(op: &ImageOp) -> u64 {
+    match op {
+        ImageOp::Read { offset, .. } | ImageOp::Zero { offset, .. } | ImageOp::Write { offset, .. } => *offset,
+        ImageOp::Purge => 0,
+    }
 }
 
 /// The byte after the last that an operation is about.
@@ -372,19 +387,26 @@ impl Gateway {
 
     /// Begins the changes that may; those of an image that is gone must not bring its objects back.
     fn begin_waiting(&mut self, image: ImageId) {
-        let extent = self.namespace.inode(image).map(Extent::from);
+        let mut extent = self.namespace.inode(image).map(Extent::from);
         if extent.is_some() && !self.is_user(image) {
             return;
         }
         for (origin, op) in std::mem::take(&mut self.usage_of(image).waiting) {
             let grows = self.protocol_of(origin) == Some(Protocol::Nfs) || mutant!(self.options, WriteBeyondEnd);
-            match extent.map(|extent| (extent.judge(&op, grows), extent.cut)) {
-                None => self.refuse_io(origin, IoError::Damaged),
-                Some((Verdict::Fail(error), _)) => self.refuse_io(origin, error),
-                Some((Verdict::Wait, _)) => self.usage_of(image).waiting.push((origin, op)),
-                Some((Verdict::Start, cut)) => {
-                    *self.usage_of(image).running.entry(cut).or_default() += 1;
-                    self.start_io(origin, image, op, Some(cut));
+            let Some(extent) = &mut extent else {
+                self.refuse_io(origin, IoError::Damaged);
+                continue;
+            };
+            match extent.judge(&op, grows) {
+                Verdict::Fail(error) => self.refuse_io(origin, error),
+                Verdict::Wait => {
+                    extent.keep_behind(&op);
+                    self.usage_of(image).waiting.push((origin, op));
+                }
+                Verdict::Start => {
+                    *self.usage_of(image).running.entry(extent.cut).or_default() += 1;
+                    let cut = Some(extent.cut);
+                    self.start_io(origin, image, op, cut);
                 }
             }
         }

@@ -372,6 +372,50 @@ fn a_write_that_waits_for_its_key_when_the_image_goes_is_not_done() {
     assert_eq!((world.objects(image), usage(&world, image, OWN)), (0, None));
 }
 
+/// A client that turned to another connection, without an end that shows, has what it asks for there done last.
+#[test]
+fn what_a_truncation_put_off_is_done_before_what_comes_later() {
+    let mut world = World::default();
+    let image = world.image("f", 8192);
+    let mut nfs = Nfs::mount(&mut world);
+    let file = nfs.lookup(&mut world, "f");
+    nfs.done(&mut world, 7, &write_args(&file, 0, 4096, 0xaa));
+    rival_truncates(&mut world, image, 0);
+    nfs.call(&mut world, 7, &write_args(&file, 4096, 4096, 0xbb));
+    assert!(
+        world.take(nfs.conn).is_empty(),
+        "it waits for the end of the truncation"
+    );
+    rival_has_trimmed(&mut world, image);
+    let mut later = Nfs::mount(&mut world);
+    later.done(&mut world, 7, &write_args(&file, 4096, 4096, 0xcc));
+    world.pass(Duration::from_secs(2));
+    assert_eq!(statuses(&world.take(nfs.conn)).len(), 1, "both were answered");
+    assert_eq!(world.byte(image, 4096), 0xcc);
+}
+
+/// The later one ends before what is cut off, and would not have to wait by itself.
+#[test]
+fn what_has_bytes_in_common_with_a_write_that_was_put_off_waits_behind_it() {
+    let mut world = World::default();
+    let image = world.image("f", 12_288);
+    let mut nfs = Nfs::mount(&mut world);
+    let file = nfs.lookup(&mut world, "f");
+    nfs.done(&mut world, 7, &write_args(&file, 0, 4096, 0xaa));
+    rival_truncates(&mut world, image, 8192);
+    nfs.call(&mut world, 7, &write_args(&file, 4096, 8192, 0xbb));
+    let mut later = Nfs::mount(&mut world);
+    later.call(&mut world, 7, &write_args(&file, 4096, 4096, 0xcc));
+    assert!(world.take(later.conn).is_empty(), "it waits behind the other one");
+    later.done(&mut world, 7, &write_args(&file, 0, 4096, 0xdd));
+    rival_has_trimmed(&mut world, image);
+    world.run();
+    let answers = [nfs.conn, later.conn].map(|conn| statuses(&world.take(conn)).len());
+    assert_eq!(answers, [1, 1]);
+    let bytes = [0, 4096, 8192].map(|offset| world.byte(image, offset));
+    assert_eq!(bytes, [0xdd, 0xcc, 0xbb]);
+}
+
 #[test]
 fn what_was_put_off_is_not_begun_for_a_client_that_left() {
     let mut world = World::default();
@@ -381,13 +425,13 @@ fn what_was_put_off_is_not_begun_for_a_client_that_left() {
     nfs.done(&mut world, 7, &write_args(&file, 0, 4096, 0xaa));
     rival_truncates(&mut world, image, 0);
     nfs.call(&mut world, 7, &write_args(&file, 4096, 4096, 0xbb));
-    rival_has_trimmed(&mut world, image);
     assert!(
         world.take(nfs.conn).is_empty(),
-        "it waits for the next look at what was put off"
+        "it waits for the end of the truncation"
     );
     let before = world.ops();
     world.leave(nfs.conn);
+    rival_has_trimmed(&mut world, image);
     world.pass(Duration::from_secs(2));
     assert_eq!((world.ops(), world.byte(image, 4096)), (before, 0));
     assert_eq!(world.inode(image).size, 0);

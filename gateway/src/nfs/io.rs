@@ -46,10 +46,6 @@ pub(super) fn write(scene: &Scene<'_>, args: &WriteArgs) -> Result<Step, Denied>
     if count == 0 {
         return Ok(Step::Reply(written(scene, scene.wcc(file.id), 0)));
     }
-    // Data beyond the size would go with what a truncation still has to remove.
-    if file.inode.trimming.is_some_and(|trimming| end > trimming.from) {
-        return Ok(Step::Wait);
-    }
     let op = ImageOp::Write {
         offset: args.offset,
         data: vec![args.data.clone()],

@@ -56,7 +56,7 @@ pub struct NfsSession {
     peer: SocketAddr,
     connection: Connection,
     pending: HashMap<Ticket, Pending>,
-    /// Calls that wait for something else to end; they are tried again after every event.
+    /// Calls that are under way on another connection; they are tried again after every event.
     parked: Vec<Call>,
     /// WRITEs that came before a truncation, until that is known to take them.
     cut_off: Vec<(Pending, Written)>,
@@ -164,7 +164,6 @@ impl NfsSession {
                 let Call { ticket, .. } = call;
                 self.pending.insert(next, Pending { ticket, key, then });
             }
-            Ok(Step::Wait) => self.parked.push(call),
             Err(Denied::Status(status)) => {
                 let reply = request.fail(status);
                 self.answer(call.ticket, key, reply, out);

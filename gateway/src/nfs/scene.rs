@@ -37,8 +37,6 @@ pub(super) enum Step {
     Io(ImageId, ImageOp, Then),
     /// Change the tree of names, then go on.
     Change(Operation, Caller, Then),
-    /// Try again when something has happened: a truncation must be over first.
-    Wait,
 }
 
 /// What to do with the answer of a step.

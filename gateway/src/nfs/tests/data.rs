@@ -1,6 +1,5 @@
 //! Reading and writing: sizes, ends, times, failures, and truncations under way.
 
-use trivet_namespace::Attributes;
 use trivet_nfs::nfs3::{CommitArgs, ReadArgs, ReadOk, StableHow, WriteArgs, WriteOk};
 
 use super::*;
@@ -213,43 +212,6 @@ fn a_file_that_is_removed_meanwhile_is_stale() {
             assert!(gateway.asked.is_empty());
         }
     }
-}
-
-#[test]
-fn a_write_waits_for_a_truncation() {
-    let (mut gateway, root) = Gateway::open();
-    let file = file(&mut gateway, root, 100_000);
-    let id = gateway.namespace.resolve(b"f").unwrap();
-    let changes = Attributes {
-        size: Some(10),
-        ..Attributes::default()
-    };
-    let truncation = Operation::SetAttr {
-        id,
-        changes,
-        guard_ctime: None,
-    };
-    gateway.change(&truncation, Caller::root()).unwrap();
-    let trimming = gateway.namespace.inode(id).unwrap().trimming.unwrap();
-    // Within what is left it goes on.
-    let (ticket, _) = gateway.asks(&write(file, 6, b"1234"));
-    gateway.io_done(ticket, Ok(Vec::new()));
-    gateway.settle(0);
-    gateway.out.clear();
-    let request = write(file, 9, b"1234");
-    let bytes = gateway.request(&request);
-    gateway.send(0, &bytes).unwrap();
-    gateway.with(0, |session, desk, out| session.tick(desk, out)).unwrap();
-    assert!(gateway.asked.is_empty() && gateway.out.is_empty());
-    gateway
-        .change(&Operation::TrimDone { id, trimming }, Caller::root())
-        .unwrap();
-    gateway.with(0, |session, desk, out| session.tick(desk, out)).unwrap();
-    let (ticket, op) = gateway.io();
-    assert!(matches!(op, ImageOp::Write { offset: 9, .. }));
-    gateway.io_done(ticket, Ok(Vec::new()));
-    gateway.settle(0);
-    assert_eq!(written(gateway.reply(&request)).wcc.after.unwrap().size, 13);
 }
 
 #[test]
