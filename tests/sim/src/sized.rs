@@ -57,6 +57,16 @@ struct Open {
     asked: u32,
 }
 
+impl Open {
+    /// How often it may happen: a write as often as it is asked for, a call that changes names or sizes once.
+    fn most(self) -> u32 {
+        match self.change {
+            Change::Resize(_) => self.asked.min(1),
+            Change::Write { .. } => self.asked,
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Sized {
@@ -105,17 +115,14 @@ impl Sized {
         self.open.len()
     }
 
-    /// A change is asked for: a write once more, if it was before; a call that changes names or sizes happens once.
+    /// A change is asked for, maybe once more.
     pub fn ask(&mut self, number: u64) {
         if let Some(open) = self.open.get_mut(&number) {
-            open.asked += match open.change {
-                Change::Resize(_) if open.asked > 0 => 0,
-                _ => 1,
-            };
+            open.asked += 1;
         }
     }
 
-    /// One that was asked for was not done.
+    /// Whoever was asked last has not done it. What was asked before may have happened.
     pub fn put_off(&mut self, number: u64) {
         if let Some(open) = self.open.get_mut(&number) {
             open.asked = open.asked.saturating_sub(1);
@@ -205,7 +212,7 @@ impl Sized {
         while let Some(possible) = fresh.pop() {
             for (number, open) in &self.open {
                 let times = possible.done.get(number).copied().unwrap_or(0);
-                if times >= open.asked {
+                if times >= open.most() {
                     continue;
                 }
                 let mut next = possible.clone();
@@ -325,5 +332,29 @@ mod tests {
         let grown = asked(&mut file, |_| Change::Resize(3));
         file.end(grown).unwrap();
         assert!(file.read(2, Some(beyond)).is_err() && file.read(2, Some(0)).is_ok());
+    }
+
+    /// The first gateway that is asked cuts the file off and does not answer; the next one says that it has not done it.
+    #[test]
+    fn what_one_puts_off_another_may_have_done() {
+        let mut file = Sized::new(ImageId(1));
+        let cut = asked(&mut file, |_| Change::Resize(1));
+        let written = asked(&mut file, write(1, true));
+        file.ask(cut);
+        file.put_off(cut);
+        file.end(written).unwrap();
+        file.ask(cut);
+        file.end(cut).unwrap();
+        assert!(file.may_have(size_of(2)), "it was cut off before it was written");
+        file.read(1, Some(written)).unwrap();
+
+        let mut file = Sized::new(ImageId(1));
+        let cut = asked(&mut file, |_| Change::Resize(1));
+        file.put_off(cut);
+        let written = asked(&mut file, write(1, true));
+        file.end(written).unwrap();
+        file.ask(cut);
+        file.end(cut).unwrap();
+        assert!(!file.may_have(size_of(2)), "nobody had done it before");
     }
 }

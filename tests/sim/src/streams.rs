@@ -224,6 +224,10 @@ impl World {
             last: [self.now; 2],
         };
         self.streams.open.insert(id, stream);
+        self.trace.line(
+            self.now,
+            format_args!("user {user} opens connection {id} to gateway {gateway}"),
+        );
         self.pass(id, Side::Gateway, Segment::Open);
         id
     }
@@ -248,6 +252,8 @@ impl World {
 
     /// The user leaves a connection.
     pub(crate) fn user_leaves(&mut self, id: StreamId, how: Leave) {
+        self.trace
+            .line(self.now, format_args!("connection {id} is left by its user: {how:?}"));
         if let Some(stream) = self.streams.open.get_mut(&id) {
             stream.user_closed = true;
             self.leave(id, Side::Gateway, how);
@@ -413,7 +419,11 @@ impl World {
                 self.schedule.at(self.now + phase, Event::Probe(id));
             }
             Segment::Data(bytes) => stream.end.inbox.extend_from_slice(&bytes),
-            Segment::End | Segment::Reset => stream.end.ended = true,
+            Segment::End | Segment::Reset => {
+                stream.end.ended = true;
+                self.trace
+                    .line(self.now, format_args!("connection {id} ends at its gateway"));
+            }
             Segment::Accepted | Segment::Probe | Segment::Here => {}
         }
         self.poke(id);

@@ -171,6 +171,8 @@ impl World {
 
     fn sized_changed(&mut self, number: u64, since: Now) -> Result<(), String> {
         self.written(self.sized.image, since);
+        self.trace
+            .line(self.now, format_args!("change {number} of a file is done"));
         self.sized.end(number)
     }
 
@@ -206,7 +208,10 @@ impl World {
         if !is_certain {
             return Ok(());
         }
-        self.sized.read(block, values.first().copied())
+        let found = values.first().copied();
+        self.trace
+            .line(self.now, format_args!("block {block} of a file is {found:?}"));
+        self.sized.read(block, found)
     }
 
     /// At the end: why the tree is not as the file must be.
