@@ -15,6 +15,8 @@ use crate::session::Space;
 
 /// Images whose data is removed at the same time.
 const PURGES: usize = 4;
+/// Removals of which the metadata store is told at the same time: many may end at once.
+const ENDING: usize = 16;
 /// What failed is tried again after this time.
 const AGAIN: Duration = Duration::from_millis(500);
 /// What has not moved for so long is told.
@@ -27,6 +29,8 @@ const STUCK_SHOWN: usize = 3;
 enum Stage {
     /// The client removes it, under this ticket.
     Io(u64),
+    /// It is gone, for good.
+    Gone,
     /// The metadata store is asked, since then.
     Txn(Now),
     /// It could not be removed, at that time.
@@ -79,6 +83,7 @@ impl Gateway {
     /// Starts what is to be done and not under way.
     pub(crate) fn run_background(&mut self, out: &mut Vec<Effect>) {
         self.start_purges();
+        self.end_purges(out);
         self.end_trims_of_removed(out);
         let now = self.clock.now;
         let trims: Vec<_> = self.namespace.trims().collect();
@@ -106,10 +111,13 @@ impl Gateway {
         let in_use_too = mutant!(self.options, PurgeInUse);
         let purging = &mut self.background.purging;
         purging.retain(|_, stage| !stage.is_due(now));
-        // What waits for PGs to become clean keeps nobody from making room.
-        let is_swept = |stage: &&Stage| matches!(stage, Stage::Io(ticket) if self.client.is_swept(*ticket));
-        let swept = purging.values().filter(is_swept).count();
-        let room = (PURGES + swept).saturating_sub(purging.len());
+        // What waits for PGs to become clean, or is over, keeps nobody from making room.
+        let makes_room = |stage: &&Stage| match stage {
+            Stage::Io(ticket) => !self.client.is_swept(*ticket),
+            Stage::Txn(_) | Stage::Failed(..) => true,
+            Stage::Gone => false,
+        };
+        let room = PURGES.saturating_sub(purging.values().filter(makes_room).count());
         let purges = self.namespace.purges().map(|(id, _)| id);
         let next: Vec<ImageId> = purges
             .filter(|id| !purging.contains_key(id) && (in_use_too || !self.namespace.is_used(*id)))
@@ -195,10 +203,23 @@ impl Gateway {
                 self.background.purging.insert(image, Stage::Failed(error, now));
             }
             Ok(()) => {
-                self.background.purging.insert(image, Stage::Txn(now));
-                let operation = Operation::PurgeDone { id: image };
-                self.start_change(Origin::Purge(image), operation, Caller::root(), out);
+                self.background.purging.insert(image, Stage::Gone);
+                self.end_purges(out);
             }
+        }
+    }
+
+    /// Tells the metadata store of removals that are over.
+    fn end_purges(&mut self, out: &mut Vec<Effect>) {
+        let now = self.clock.now;
+        let purging = &self.background.purging;
+        let told = purging.values().filter(|stage| matches!(stage, Stage::Txn(_))).count();
+        let gone = purging.iter().filter(|(_, stage)| matches!(stage, Stage::Gone));
+        let next: Vec<ImageId> = gone.map(|(&id, _)| id).take(ENDING.saturating_sub(told)).collect();
+        for image in next {
+            self.background.purging.insert(image, Stage::Txn(now));
+            let operation = Operation::PurgeDone { id: image };
+            self.start_change(Origin::Purge(image), operation, Caller::root(), out);
         }
     }
 
@@ -237,6 +258,7 @@ impl Gateway {
                 let (_, pg) = self.client.waits(ticket).filter(|(since, _)| has_waited(*since))?;
                 Some(format!("waits for PG {pg}"))
             }
+            Stage::Gone => None,
             Stage::Txn(since) => has_waited(since).then(|| "waits for the metadata store".to_owned()),
             Stage::Failed(error, _) => Some(format!("fails: {error}")),
         }

@@ -37,6 +37,23 @@ pub(crate) struct Pending {
     sent: Option<Sent>,
 }
 
+/// Those that an operation was meant for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Epochs {
+    pub first: Epoch,
+    pub last: Epoch,
+}
+
+impl Epochs {
+    /// These and others.
+    pub(crate) fn and(self, other: Epochs) -> Epochs {
+        Epochs {
+            first: self.first.min(other.first),
+            last: self.last.max(other.last),
+        }
+    }
+}
+
 /// An OSD, and the epoch that an operation is meant for there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
@@ -130,9 +147,20 @@ impl Pending {
         self.action.object().filter(|_| self.action.is_mutation())
     }
 
-    /// Whoever executed it did so in this epoch or in a later one; none if it was not sent.
-    pub(crate) fn first_epoch(&self) -> Option<Epoch> {
-        self.sent.map(|sent| sent.first)
+    /// Whoever executed it did so in one of these epochs; none if it was not sent.
+    pub(crate) fn epochs(&self) -> Option<Epochs> {
+        self.sent.map(|sent| Epochs {
+            first: sent.first,
+            last: sent.to.epoch,
+        })
+    }
+
+    /// It is for another PG now: epochs of the one before say nothing of this one.
+    pub(crate) fn move_to(&mut self, pg: PgId) {
+        self.pg = pg;
+        if let Some(sent) = &mut self.sent {
+            sent.first = Epoch(0);
+        }
     }
 
     /// Whether this is the OSD that it was last sent to.

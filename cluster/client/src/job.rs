@@ -6,8 +6,9 @@ use bytes::Bytes;
 use trivet_core::kv::Revision;
 use trivet_core::map::ClusterMap;
 use trivet_core::message::Action;
-use trivet_core::{Epoch, ImageId, Now, Numbering, PgId, PoolId};
+use trivet_core::{ImageId, Now, Numbering, PgId, PoolId};
 
+use crate::dispatch::Epochs;
 use crate::split::{first_slice, payload, slices};
 use crate::stamps::Caller;
 use crate::sweep::Sweep;
@@ -214,18 +215,26 @@ impl Job {
         self.error.get_or_insert(error);
     }
 
-    /// A PG listed objects of the range that is being swept; see [`Sweep::listed`].
-    pub(crate) fn listed(&mut self, pg: PgId, epoch: Epoch, numbers: &[u64], complete: bool) {
+    /// A PG listed objects of the range that is being swept.
+    pub(crate) fn listed(&mut self, pg: PgId, numbers: &[u64], complete: bool) {
         self.answered += 1;
         if let Work::Sweep(sweep) = &mut self.work {
-            sweep.listed(pg, epoch, numbers, complete);
+            sweep.listed(pg, numbers, complete);
         }
     }
 
-    /// A removal looks what the PGs' histories say; whether that changed anything.
+    /// A PG executed a part in one of these epochs.
+    pub(crate) fn executed(&mut self, pg: PgId, epochs: Epochs) {
+        if let Work::Sweep(sweep) = &mut self.work {
+            sweep.executed(pg, epochs);
+        }
+    }
+
+    /// A removal that has nothing else to do looks what the PGs' histories say; whether that changed anything.
     pub(crate) fn settle(&mut self, map: &ClusterMap) -> bool {
+        let swept = self.is_swept();
         match &mut self.work {
-            Work::Sweep(sweep) if !sweep.is_settled() => sweep.settle(map),
+            Work::Sweep(sweep) if swept => sweep.settle(map),
             _ => false,
         }
     }

@@ -86,6 +86,9 @@ pub enum IoError {
     NoPool,
 }
 
+/// Removals that wait for clean PGs look at them this often: there may be many.
+const SETTLE_EVERY: Duration = Duration::from_secs(1);
+
 /// Names an operation of the caller.
 pub type Ticket = u64;
 
@@ -126,6 +129,10 @@ pub struct Client {
     /// See [`Client::knows_store`].
     store_is_known: bool,
     behind: Behind,
+    /// A PG may have become clean since removals were looked at.
+    histories_moved: bool,
+    /// When that was.
+    settled_at: Now,
 }
 
 impl Client {
@@ -144,6 +151,8 @@ impl Client {
             clocks: Clocks::default(),
             store_is_known: false,
             behind: Behind::default(),
+            histories_moved: false,
+            settled_at: Now(0),
         }
     }
 
@@ -333,13 +342,20 @@ impl Client {
         if relevant {
             self.renumber(now, out);
             self.dispatch_all(now, out);
-            self.settle_removals(now, out);
         }
+        self.histories_moved |= match notice {
+            Notice::Snapshot { .. } | Notice::Replaced { .. } => true,
+            Notice::Changes { events, .. } => events.iter().any(concerns_history),
+        };
         self.map_moved(now, out);
     }
 
     /// Removals go on, or end, for which PGs have become clean.
     fn settle_removals(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if !self.histories_moved || now.since(self.settled_at) < SETTLE_EVERY {
+            return;
+        }
+        (self.histories_moved, self.settled_at) = (false, now);
         let map = &self.dispatcher.map;
         let settled = self
             .jobs
@@ -366,7 +382,7 @@ impl Client {
                 continue;
             };
             match pending.action.object() {
-                Some(object) => pending.pg = map.pg_of(object).unwrap_or(pending.pg),
+                Some(object) => pending.move_to(map.pg_of(object).unwrap_or(pending.pg)),
                 None if map.pools.contains_key(&pending.pg.pool) => {
                     *dropped.entry(pending.job).or_default() += 1;
                     self.pending.remove(&sequence);
@@ -405,6 +421,7 @@ impl Client {
         self.dispatch_all(now, out);
         self.turns.tick(now);
         self.take_turns(now, out);
+        self.settle_removals(now, out);
         self.look_at_clocks(now, out);
     }
 
@@ -509,13 +526,14 @@ impl Client {
             return;
         };
         job.moved = now;
+        if result.is_ok() {
+            job.executed(pending.pg, pending.epochs().expect("what was answered was sent"));
+        }
         match result {
             Ok(OpValue::Changed | OpValue::Passed) => job.part_done(pending.part, Vec::new()),
             Ok(OpValue::Data(data)) => job.part_done(pending.part, data),
             Ok(OpValue::Objects(numbers)) => {
-                let epoch = pending.first_epoch().expect("what was answered was sent");
-                job.listed(pending.pg, epoch, &numbers, numbers.len() < LIST_LIMIT);
-                job.settle(&self.dispatcher.map);
+                job.listed(pending.pg, &numbers, numbers.len() < LIST_LIMIT);
             }
             Err(OpError::NoSpace) => job.part_failed(IoError::NoSpace),
             Err(OpError::Damaged | OpError::Malformed) => job.part_failed(IoError::Damaged),
@@ -527,16 +545,26 @@ impl Client {
                 | OpError::Overtaken,
             ) => unreachable!("an operation that was sent on has not ended"),
         }
+        job.settle(&self.dispatcher.map);
         self.advance(now, pending.job, out);
     }
 }
 
-fn concerns_pgs(event: &Event) -> bool {
-    let key = match event {
+fn key_of(event: &Event) -> &str {
+    match event {
         Event::Put(kv) => &kv.key,
         Event::Delete { key, .. } => key,
-    };
+    }
+}
+
+fn concerns_pgs(event: &Event) -> bool {
+    let key = key_of(event);
     key.starts_with(keys::PGS) || key.starts_with(keys::POOLS)
+}
+
+fn concerns_history(event: &Event) -> bool {
+    let key = key_of(event);
+    key.starts_with(keys::PGS) && key.ends_with("/history")
 }
 
 #[cfg(test)]

@@ -1,23 +1,25 @@
 //! A sweep in progress: it makes a range of an image empty, at the cost of what is there and not of what the range could
-//! hold. It asks every PG for the objects that it has in the range, and ends each of them once, also if the number of PGs
-//! changes meanwhile: an object that is made again is not of what it ends. Objects that are in the range in part only are
-//! zeroed without asking.
+//! hold. It asks every PG for the objects that it has in the range, and ends them. Objects that are in the range in part only
+//! are zeroed without asking.
 //!
 //! What it promises: of what was acknowledged before it began, nothing is left when it is over. What is written meanwhile
-//! may stay, object by object, as if it had been written after it.
+//! may stay, object by object, as if it had been written after it: each object is zeroed once, also if the number of PGs
+//! changes, for one that is made again is not of what it ends.
 //!
-//! A sweep that removes an image promises more: nothing comes back. What was written in part, and never acknowledged, may
-//! lie with OSDs that are away; while a PG is not clean it takes from them what they bring back. So such a sweep is over
-//! when each PG has listed what it has in an epoch at whose beginning it had everything that counts, as its history says
-//! then or later; what is older does not count any more.
+//! A sweep that removes an image has that for itself, and promises more: nothing comes back. What was written in part, and
+//! never acknowledged, may lie with OSDs that are away; while a PG is not clean it takes from them what they bring back, and
+//! a primary that has nothing of an object leaves nothing behind that would tell it otherwise. So such a sweep is over when
+//! each PG has done all that was asked of it, lists and removals, in the first epoch that its history names, then or later:
+//! what is older and comes back does not count any more. A PG whose history begins later is asked again.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
 use trivet_core::map::ClusterMap;
 use trivet_core::message::Action;
-use trivet_core::{Epoch, ImageId, Numbering, OBJECT_SIZE, ObjectId, PgId};
+use trivet_core::{ImageId, Numbering, OBJECT_SIZE, ObjectId, PgId};
 
+use crate::dispatch::Epochs;
 use crate::split::{Slice, first_slice};
 
 /// What becomes of the objects that are found.
@@ -42,8 +44,8 @@ pub(crate) struct Sweep {
     lists: VecDeque<(u32, u64)>,
     /// What PGs listed and is still to be ended.
     found: VecDeque<u64>,
-    /// Of what is removed: the PGs that have listed something and may bring back more, and the first epoch in which that was.
-    unsettled: BTreeMap<u32, Epoch>,
+    /// Of what is removed: the PGs that have done something and may bring back more, and in which epochs that was.
+    unsettled: BTreeMap<u32, Epochs>,
     heard: Heard,
     /// The same of earlier numberings.
     earlier: Vec<Heard>,
@@ -145,12 +147,16 @@ impl Sweep {
         object.pg(self.heard.numbering)
     }
 
-    /// A PG listed objects, ascending, in this epoch or later; `complete`: there are no more.
-    pub(crate) fn listed(&mut self, pg: PgId, epoch: Epoch, numbers: &[u64], complete: bool) {
+    /// A PG did something of it in one of these epochs.
+    pub(crate) fn executed(&mut self, pg: PgId, epochs: Epochs) {
         if self.end == End::Removed {
-            let first = self.unsettled.entry(pg.number).or_insert(epoch);
-            *first = epoch.min(*first);
+            let all = self.unsettled.entry(pg.number).or_insert(epochs);
+            *all = all.and(epochs);
         }
+    }
+
+    /// A PG listed objects, ascending; `complete`: there are no more.
+    pub(crate) fn listed(&mut self, pg: PgId, numbers: &[u64], complete: bool) {
         let next = numbers.last().map(|last| last.saturating_add(1));
         match next.filter(|next| !complete && *next < self.numbers.end) {
             Some(next) => {
@@ -166,26 +172,25 @@ impl Sweep {
             .extend(numbers.iter().copied().filter(|&number| !is_known(number)));
     }
 
-    /// Looks what the histories say of the PGs that have listed everything: those that became complete later are asked again.
-    /// Whether they say more than before.
+    /// Everything was done: looks what the histories say of the PGs. Whether they say more than before.
     pub(crate) fn settle(&mut self, map: &ClusterMap) -> bool {
         let before = self.unsettled.len();
-        while let Some((&number, &listed)) = self.unsettled.first_key_value() {
-            let complete = map.complete_since(self.pg(number)).filter(|&since| since >= listed);
-            let Some(since) = complete.filter(|_| !self.heard.below.contains_key(&number)) else {
-                break;
-            };
-            self.unsettled.remove(&number);
-            if since > listed {
-                self.heard.below.insert(number, self.numbers.start);
-                self.lists.push_back((number, self.numbers.start));
+        for (number, done) in std::mem::take(&mut self.unsettled) {
+            let all_in = |since| done.first == since && done.last == since;
+            match map.complete_since(self.pg(number)) {
+                Some(since) if all_in(since) => {}
+                Some(since) if since > done.first => {
+                    self.heard.below.insert(number, self.numbers.start);
+                    self.lists.push_back((number, self.numbers.start));
+                }
+                _ => drop(self.unsettled.insert(number, done)),
             }
         }
         self.unsettled.len() < before
     }
 
-    /// The objects fall into other PGs now: all of these are asked, but not for what the earlier ones have listed. `asks`
-    /// says whether they are; a deliberate bug takes what the earlier ones have not listed for nothing.
+    /// The objects fall into other PGs now: all of these are asked, where objects are zeroed not for what the earlier ones
+    /// have listed. `asks` says whether they are; a deliberate bug takes what the earlier ones have not listed for nothing.
     pub(crate) fn renumber(&mut self, numbering: Numbering, asks: bool) {
         self.lists.clear();
         self.unsettled.clear();
@@ -202,7 +207,7 @@ impl Sweep {
         all_asked && self.lists.is_empty() && self.found.is_empty() && self.edges.is_empty()
     }
 
-    /// Nothing that was asked can bring back more.
+    /// No PG that was asked can bring back more.
     pub(crate) fn is_settled(&self) -> bool {
         self.unsettled.is_empty()
     }
@@ -241,7 +246,7 @@ mod tests {
                     let inside = |number: &u64| (from..end).contains(number);
                     let left = objects.iter().copied().filter(own).filter(inside);
                     let part: Vec<u64> = left.clone().take(2).collect();
-                    sweep.listed(pg, Epoch(1), &part, left.count() < 2);
+                    sweep.listed(pg, &part, left.count() < 2);
                 }
                 Some((_, action)) => edges.push(action),
                 None => assert!(sweep.is_exhausted()),

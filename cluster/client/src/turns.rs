@@ -115,11 +115,12 @@ impl Client {
         job.is_some_and(Job::is_swept)
     }
 
-    /// Since when nothing of an operation was answered, and a PG that it waits for; none if it waits for its turn.
+    /// Since when nothing of an operation was answered, and a PG that it waits for; none if it waits for its turn, or for PGs to
+    /// become clean.
     #[must_use]
     pub fn waits(&self, ticket: Ticket) -> Option<(Now, PgId)> {
         let id = *self.tickets.get(&ticket)?;
-        let job = self.jobs.get(&id)?;
+        let job = self.jobs.get(&id).filter(|job| !job.is_swept())?;
         let pending = self.pending.values().find(|pending| pending.job == id)?;
         Some((job.moved, pending.pg))
     }

@@ -201,8 +201,9 @@ impl ClusterMap {
         (heir != History::default()).then_some(Cow::Owned(heir))
     }
 
-    /// The first epoch that the PG's history names. When it began, its acting set had everything that counts of the time before:
-    /// what an OSD brings back from then counts no more. None while the PG may still get objects from others' epochs.
+    /// The first epoch that the PG's history names. Of the time before nothing counts but what its members had or were known to
+    /// lack when it became active: what another OSD brings back counts no more. None while the PG may get objects of an earlier
+    /// generation.
     #[must_use]
     pub fn complete_since(&self, pg: PgId) -> Option<Epoch> {
         let intervals = &self.histories.get(&pg)?.value.intervals;

@@ -201,7 +201,8 @@ impl Gateway {
         let purges = self.namespace.purges().filter(|(id, _)| id.pool() == pool).count();
         (purges > 0).then(|| {
             conflict(format!(
-                "the data of {purges} removed images is still being deleted from pool {name}; try again in a moment"
+                "the data of {purges} removed images is still being deleted from pool {name}; try again in a moment, or when its \
+                 PGs are clean: until then OSDs may bring back more of it"
             ))
         })
     }

@@ -299,7 +299,7 @@ fn removals_that_wait_for_clean_pgs_keep_no_others_from_making_room() {
         "{reasons:?}"
     );
     world.histories(&[1]);
-    world.run();
+    world.pass(Duration::from_secs(2));
     assert!(images.iter().all(|&image| !world.keys.contains_key(&purge_key(image))));
 }
 
