@@ -372,20 +372,26 @@ fn a_write_that_waits_for_its_key_when_the_image_goes_is_not_done() {
     assert_eq!((world.objects(image), usage(&world, image, OWN)), (0, None));
 }
 
-/// A client that turned to another connection, without an end that shows, has what it asks for there done last.
-#[test]
-fn what_a_truncation_put_off_is_done_before_what_comes_later() {
+/// A file of this size that a rival cuts off, and a write of bytes 0xbb that waits for the end of that: where, and how long.
+fn put_off(size: u64, cut: u64, (offset, len): (u32, usize)) -> (World, ImageId, Nfs, Vec<u8>) {
     let mut world = World::default();
-    let image = world.image("f", 8192);
+    let image = world.image("f", size);
     let mut nfs = Nfs::mount(&mut world);
     let file = nfs.lookup(&mut world, "f");
     nfs.done(&mut world, 7, &write_args(&file, 0, 4096, 0xaa));
-    rival_truncates(&mut world, image, 0);
-    nfs.call(&mut world, 7, &write_args(&file, 4096, 4096, 0xbb));
+    rival_truncates(&mut world, image, cut);
+    nfs.call(&mut world, 7, &write_args(&file, offset, len, 0xbb));
     assert!(
         world.take(nfs.conn).is_empty(),
         "it waits for the end of the truncation"
     );
+    (world, image, nfs, file)
+}
+
+/// A client that turned to another connection, without an end that shows, has what it asks for there done last.
+#[test]
+fn what_a_truncation_put_off_is_done_before_what_comes_later() {
+    let (mut world, image, nfs, file) = put_off(8192, 0, (4096, 4096));
     rival_has_trimmed(&mut world, image);
     let mut later = Nfs::mount(&mut world);
     later.done(&mut world, 7, &write_args(&file, 4096, 4096, 0xcc));
@@ -397,13 +403,7 @@ fn what_a_truncation_put_off_is_done_before_what_comes_later() {
 /// The later one ends before what is cut off, and would not have to wait by itself.
 #[test]
 fn what_has_bytes_in_common_with_a_write_that_was_put_off_waits_behind_it() {
-    let mut world = World::default();
-    let image = world.image("f", 12_288);
-    let mut nfs = Nfs::mount(&mut world);
-    let file = nfs.lookup(&mut world, "f");
-    nfs.done(&mut world, 7, &write_args(&file, 0, 4096, 0xaa));
-    rival_truncates(&mut world, image, 8192);
-    nfs.call(&mut world, 7, &write_args(&file, 4096, 8192, 0xbb));
+    let (mut world, image, nfs, file) = put_off(12_288, 8192, (4096, 8192));
     let mut later = Nfs::mount(&mut world);
     later.call(&mut world, 7, &write_args(&file, 4096, 4096, 0xcc));
     assert!(world.take(later.conn).is_empty(), "it waits behind the other one");
@@ -418,17 +418,7 @@ fn what_has_bytes_in_common_with_a_write_that_was_put_off_waits_behind_it() {
 
 #[test]
 fn what_was_put_off_is_not_begun_for_a_client_that_left() {
-    let mut world = World::default();
-    let image = world.image("f", 8192);
-    let mut nfs = Nfs::mount(&mut world);
-    let file = nfs.lookup(&mut world, "f");
-    nfs.done(&mut world, 7, &write_args(&file, 0, 4096, 0xaa));
-    rival_truncates(&mut world, image, 0);
-    nfs.call(&mut world, 7, &write_args(&file, 4096, 4096, 0xbb));
-    assert!(
-        world.take(nfs.conn).is_empty(),
-        "it waits for the end of the truncation"
-    );
+    let (mut world, image, nfs, _) = put_off(8192, 0, (4096, 4096));
     let before = world.ops();
     world.leave(nfs.conn);
     rival_has_trimmed(&mut world, image);

@@ -51,7 +51,8 @@ impl World {
     pub(crate) fn leave_relic(&mut self, primary: Place, gateway: Place) {
         self.relic.is_wanted = false;
         let inside = self.truth.members.values().filter(|config| !config.value.out).count();
-        // Without another OSD that gets its PGs, these are clean at once. What the loss of a disk leaves is enough while nothing else is away.
+        // Without another OSD that gets its PGs, these are clean at once. While a disk is lost, what is left of its PGs is
+        // enough only if nothing else goes away.
         let quiet = self.nemesis.is_calm() || self.atlas.wants_calm(self.swarm.min_size);
         if self.phase != Phase::Safety || quiet || inside <= self.swarm.replicas {
             return;
