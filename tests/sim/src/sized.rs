@@ -4,7 +4,7 @@
 //! changes that must have happened before their answer to get there. What is read must be so in one of them, or in one to
 //! which the changes under way lead.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use trivet_core::{ImageId, OBJECT_SIZE};
 
@@ -207,9 +207,12 @@ impl Sized {
 
     /// All states to which the changes that are under way can lead.
     fn reachable(&self) -> BTreeSet<Possible> {
-        let mut all = self.possible.clone();
-        let mut fresh: Vec<Possible> = all.iter().cloned().collect();
-        while let Some(possible) = fresh.pop() {
+        let mut least = Least::default();
+        let mut fresh: VecDeque<Possible> = self.possible.iter().cloned().collect();
+        while let Some(possible) = fresh.pop_front() {
+            if !least.add(&possible) {
+                continue;
+            }
             for (number, open) in &self.open {
                 let times = possible.done.get(number).copied().unwrap_or(0);
                 if times >= open.most() {
@@ -218,14 +221,48 @@ impl Sized {
                 let mut next = possible.clone();
                 if apply(open.change, &mut next.file) {
                     next.done.insert(*number, times + 1);
-                    if all.insert(next.clone()) {
-                        fresh.push(next);
-                    }
+                    fresh.push_back(next);
                 }
             }
         }
-        all
+        least.into_states()
     }
+}
+
+/// States by their files and the changes that led there: of each, how often these happened at least. From a state that took
+/// a change more often nothing can happen that cannot from the one that took it less often, so the former is not kept: what
+/// is asked for thirty times would otherwise be thirty states, and four such changes a million.
+#[derive(Debug, Default)]
+struct Least(BTreeMap<(File, Vec<u64>), Vec<Vec<u32>>>);
+
+impl Least {
+    /// False if what can happen from it is known already.
+    fn add(&mut self, possible: &Possible) -> bool {
+        let (numbers, times): (Vec<u64>, Vec<u32>) = possible.done.iter().unzip();
+        let known = self.0.entry((possible.file.clone(), numbers)).or_default();
+        if known.iter().any(|known| is_no_more(known, &times)) {
+            return false;
+        }
+        known.retain(|known| !is_no_more(&times, known));
+        known.push(times);
+        true
+    }
+
+    fn into_states(self) -> BTreeSet<Possible> {
+        let states = self.0.into_iter().flat_map(|((file, numbers), all)| {
+            let state = move |times: Vec<u32>| Possible {
+                file: file.clone(),
+                done: numbers.iter().copied().zip(times).collect(),
+            };
+            all.into_iter().map(state)
+        });
+        states.collect()
+    }
+}
+
+/// Whether each of the same changes happened as often, or less often.
+fn is_no_more(these: &[u32], those: &[u32]) -> bool {
+    these.iter().zip(those).all(|(this, that)| this <= that)
 }
 
 /// Does it; false if it is refused.
@@ -332,6 +369,28 @@ mod tests {
         let grown = asked(&mut file, |_| Change::Resize(3));
         file.end(grown).unwrap();
         assert!(file.read(2, Some(beyond)).is_err() && file.read(2, Some(0)).is_ok());
+    }
+
+    #[test]
+    fn what_is_asked_for_again_and_again_is_few_states() {
+        let mut file = Sized::new(ImageId(1));
+        let numbers = [
+            asked(&mut file, write(0, true)),
+            asked(&mut file, write(0, true)),
+            asked(&mut file, write(5, true)),
+            asked(&mut file, |_| Change::Resize(2)),
+        ];
+        (0..100).for_each(|_| numbers.iter().for_each(|number| file.ask(*number)));
+        assert!(file.reachable().len() < 100, "{} states", file.reachable().len());
+        file.end(numbers[3]).unwrap();
+        file.end(numbers[2]).unwrap();
+        file.end(numbers[1]).unwrap();
+        for (block, found) in [(5, None), (0, Some(numbers[0]))] {
+            file.read(block, found).unwrap();
+        }
+        assert!(file.read(0, Some(numbers[1])).is_err(), "it happens no more");
+        file.end(numbers[0]).unwrap();
+        assert!(file.read(5, Some(numbers[2])).is_err(), "it was cut off");
     }
 
     /// The first gateway that is asked cuts the file off and does not answer; the next one says that it has not done it.
