@@ -137,16 +137,7 @@ impl Crew {
 impl Told {
     fn print(&self) {
         for (protocol, moves) in &self.moves {
-            println!(
-                "{}: {} operations, {} writes repeated at another gateway; left {} times because of silence, {} because the \
-                 connection broke, {} for no reason",
-                protocol.name(),
-                moves.operations(),
-                moves.repeats,
-                moves.silent,
-                moves.broken,
-                moves.whims
-            );
+            println!("{}: {moves}", protocol.name());
         }
         let sum = |of: fn(&Sizings) -> u64| -> u64 { self.sizings.iter().map(of).sum() };
         println!(

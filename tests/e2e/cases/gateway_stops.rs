@@ -236,16 +236,7 @@ fn report(moves: &[(Protocol, Moves)]) -> Result<Moves> {
     for protocol in PROTOCOLS {
         let of_it = moves.iter().filter(|(of, _)| *of == protocol);
         let sum = of_it.fold(Moves::default(), |sum, (_, moves)| sum.and(*moves));
-        println!(
-            "{}: {} operations, {} writes repeated; left {} times because of silence, {} because the connection broke, \
-             {} for no reason",
-            protocol.name(),
-            sum.operations(),
-            sum.repeats,
-            sum.silent,
-            sum.broken,
-            sum.whims
-        );
+        println!("{}: {sum}", protocol.name());
         ensure!(
             sum.repeats > 0 && sum.watched > 0,
             "{} proves nothing: {sum:?}",

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 /// The program NFS, version 3.
 pub const NFS: (u32, u32) = (100_003, 3);
@@ -225,12 +225,39 @@ pub fn status(results: &[u8]) -> Result<u32> {
     Ok(u32::from_be_bytes(*status))
 }
 
+/// `NFS3ERR_JUKEBOX`: not now, ask again later.
+pub const JUKEBOX: u32 = 10_008;
+
+/// An answer of [`JUKEBOX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Later;
+
+impl std::fmt::Display for Later {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("not now")
+    }
+}
+
+impl std::error::Error for Later {}
+
+/// Looks whether a READ or a WRITE was done.
+///
+/// # Errors
+/// [`Later`], and when it failed.
+pub fn ensure_done(results: &[u8]) -> Result<()> {
+    match status(results)? {
+        0 => Ok(()),
+        JUKEBOX => Err(Later.into()),
+        status => bail!("failed with status {status}"),
+    }
+}
+
 /// What READ brought.
 ///
 /// # Errors
 /// When it failed.
 pub fn read_data(results: &[u8]) -> Result<&[u8]> {
-    ensure!(status(results)? == 0, "READ failed with status {}", status(results)?);
+    ensure_done(results).context("a read")?;
     let attributes = if status(results.get(4..).context("a short answer")?)? == 0 {
         0
     } else {

@@ -101,8 +101,7 @@ impl Way {
             Self::Nfs(rpc, _) => {
                 rpc.set_patience(patience)?;
                 let (xid, results) = rpc.receive()?;
-                let status = rpc::status(&results)?;
-                ensure!(status == 0, "a write failed with status {status}");
+                rpc::ensure_done(&results).context("a write")?;
                 Ok(xid)
             }
         }
@@ -150,12 +149,17 @@ pub enum Loss {
     Silent,
     /// It ended.
     Broken,
+    /// The gateway cannot tell at present what it may serve, and says so.
+    Later,
 }
 
 impl Loss {
     /// What an error says of the connection; none if it is an answer that must not be.
     #[must_use]
     pub fn of(error: &anyhow::Error) -> Option<Self> {
+        if error.is::<rpc::Later>() {
+            return Some(Self::Later);
+        }
         let error = error.downcast_ref::<io::Error>()?;
         Some(match error.kind() {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => Self::Silent,
@@ -168,9 +172,10 @@ impl Loss {
 mod tests {
     use std::io::{Error, ErrorKind};
 
-    use anyhow::anyhow;
+    use anyhow::{Context, anyhow};
 
     use super::Loss;
+    use crate::rpc;
 
     #[test]
     fn tells_a_hang_an_end_and_a_refusal() {
@@ -178,5 +183,8 @@ mod tests {
         assert_eq!(of(ErrorKind::WouldBlock), Some(Loss::Silent));
         assert_eq!(of(ErrorKind::UnexpectedEof), Some(Loss::Broken));
         assert_eq!(Loss::of(&anyhow!("error 5")), None);
+        let answered = |status: u32| rpc::ensure_done(&status.to_be_bytes()).context("a write").unwrap_err();
+        assert_eq!(Loss::of(&answered(rpc::JUKEBOX)), Some(Loss::Later));
+        assert_eq!(Loss::of(&answered(5)), None);
     }
 }

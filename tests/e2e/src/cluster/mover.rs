@@ -1,7 +1,7 @@
 //! A client that turns to another gateway, as multipath and people do: when it has heard nothing for as long as its
-//! patience lasts, at once when its connection breaks, and now and then for no reason. There it sends again what was not
-//! answered, then newer data to the same places, and looks there again when the gateway that it left has let go of what
-//! it may still hold.
+//! patience lasts, at once when its connection breaks or it is told to come later, and now and then for no reason. There
+//! it sends again what was not answered, then newer data to the same places, and looks there again when the gateway that
+//! it left has let go of what it may still hold.
 //!
 //! It fails when an answer is an error, and when no gateway serves it for long. A sector that is not what it must be is
 //! noted, and the load goes on.
@@ -52,6 +52,8 @@ pub struct Moves {
     pub silent: u64,
     /// How often it left because its connection broke.
     pub broken: u64,
+    /// How often it left because it was told to come later.
+    pub later: u64,
     /// How often it left for no reason, with writes under way.
     pub whims: u64,
     /// Writes that were sent again.
@@ -69,6 +71,7 @@ impl Moves {
             read: self.read + other.read,
             silent: self.silent + other.silent,
             broken: self.broken + other.broken,
+            later: self.later + other.later,
             whims: self.whims + other.whims,
             repeats: self.repeats + other.repeats,
             watched: self.watched + other.watched,
@@ -79,6 +82,22 @@ impl Moves {
     #[must_use]
     pub fn operations(self) -> u64 {
         self.writes + self.read / READ
+    }
+}
+
+impl std::fmt::Display for Moves {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            out,
+            "{} operations, {} writes repeated at another gateway; left {} times because of silence, {} because the \
+             connection broke, {} to come later, {} for no reason",
+            self.operations(),
+            self.repeats,
+            self.silent,
+            self.broken,
+            self.later,
+            self.whims
+        )
     }
 }
 
@@ -184,6 +203,7 @@ impl Mover {
             match (Loss::of(&error), error.is::<Whim>()) {
                 (Some(Loss::Silent), _) => self.moves.silent += 1,
                 (Some(Loss::Broken), _) => self.moves.broken += 1,
+                (Some(Loss::Later), _) => self.moves.later += 1,
                 (None, true) => self.moves.whims += 1,
                 (None, false) => return Err(error.context(format!("{} {}", self.protocol.name(), self.name))),
             }

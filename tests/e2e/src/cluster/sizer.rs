@@ -37,8 +37,6 @@ const SERVED_WITHIN: Duration = Duration::from_secs(120);
 const STALE: Duration = Duration::from_secs(30);
 const PACE: Duration = Duration::from_millis(100);
 const AGAIN: Duration = Duration::from_millis(100);
-/// `NFS3ERR_JUKEBOX`: not now.
-const JUKEBOX: u32 = 10_008;
 
 /// What a client has done.
 #[derive(Clone, Copy, Debug, Default)]
@@ -168,7 +166,7 @@ impl Sizer {
                         pulse.beat(sent);
                         return Ok(results);
                     }
-                    JUKEBOX => "not now".to_owned(),
+                    rpc::JUKEBOX => "not now".to_owned(),
                     status => bail!("procedure {procedure} of {}: status {status}", self.name),
                 },
                 Err(error) => {
