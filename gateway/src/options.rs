@@ -50,12 +50,16 @@ pub enum Mutant {
     ForgetTimes,
     /// NBD clients may write beyond the end of an image that has become smaller.
     WriteBeyondEnd,
+    /// What was refused is refused again, though another gateway has done it since.
+    ReplayRefusals,
+    /// Changes that waited begin with a tick at which nothing else has come for a moment; what comes begins at once.
+    OvertakeWaiting,
 }
 
 #[cfg(feature = "mutants")]
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 19] = [
+    pub const ALL: [Mutant; 21] = [
         Mutant::BelievePresent,
         Mutant::ReadAfterStop,
         Mutant::SendForEnded,
@@ -75,6 +79,8 @@ impl Mutant {
         Mutant::KeepForEnded,
         Mutant::ForgetTimes,
         Mutant::WriteBeyondEnd,
+        Mutant::ReplayRefusals,
+        Mutant::OvertakeWaiting,
     ];
 }
 

@@ -204,8 +204,15 @@ impl Gateway {
         let now = self.clock.now;
         let usage = self.uses.images.entry(image).or_insert_with(|| Usage::new(now));
         usage.last = now;
+        let left_behind = match mutant!(self.options, OvertakeWaiting) {
+            true => std::mem::take(&mut usage.waiting),
+            false => Vec::new(),
+        };
         usage.waiting.push((origin, op));
         self.begin_waiting(image);
+        if !left_behind.is_empty() {
+            self.usage_of(image).waiting.splice(0..0, left_behind);
+        }
         if !self.usage_of(image).waiting.is_empty() {
             self.tend_use(image, out);
         }
@@ -363,6 +370,14 @@ impl Gateway {
             usage.paused = false;
             image
         }));
+        if mutant!(self.options, OvertakeWaiting) {
+            let now = self.clock.now;
+            let quiet = images
+                .iter()
+                .filter(|(_, usage)| now.since(usage.last) >= Duration::from_millis(300));
+            let quiet: Vec<ImageId> = quiet.map(|(&image, _)| image).collect();
+            quiet.into_iter().for_each(|image| self.begin_waiting(image));
+        }
         self.tend_stirred(out);
     }
 
@@ -377,7 +392,9 @@ impl Gateway {
         if !self.uses.images.contains_key(&image) {
             return;
         }
-        self.begin_waiting(image);
+        if !mutant!(self.options, OvertakeWaiting) {
+            self.begin_waiting(image);
+        }
         self.answer_opens(image, out);
         self.settle_key(image, out);
         if self.is_trimming(image) {

@@ -140,6 +140,36 @@ fn what_differs_is_another_call() {
     assert_eq!(results(&world.take(again.conn))[0].1[..4], words(&[0]));
 }
 
+/// The client did not hear of the refusal, and turned to another gateway when the name had become free, which made its file.
+#[test]
+fn what_was_refused_here_and_done_elsewhere_is_done() {
+    let mut world = World::default();
+    world.image("f", 512);
+    let mut nfs = Nfs::mount(&mut world);
+    let create = [entry(&nfs.root, "f"), words(&[1, 0, 0, 0, 0, 0, 0])].concat();
+    let xid = nfs.call(&mut world, CREATE, &create);
+    let refused = results(&world.take(nfs.conn));
+    assert_eq!(refused[0].1[..4], words(&[17]));
+    let mut elsewhere = another(&world);
+    let mut other = Nfs::mount(&mut elsewhere);
+    let remove = entry(&other.root, "f");
+    other.done(&mut elsewhere, REMOVE, &remove);
+    other.repeat(&mut elsewhere, xid, CREATE, &create);
+    let done = results(&elsewhere.take(other.conn));
+    assert_eq!(done[0].1[..4], words(&[0]));
+    // Until this gateway hears of it, nothing is known of the call but the refusal.
+    nfs.repeat(&mut world, xid, CREATE, &create);
+    assert_eq!(results(&world.take(nfs.conn)), refused);
+    (world.keys, world.revision) = (elsewhere.keys, elsewhere.revision);
+    world.snapshot();
+    let committed = world.committed;
+    for _ in 0..2 {
+        nfs.repeat(&mut world, xid, CREATE, &create);
+        assert_eq!(results(&world.take(nfs.conn)), done);
+    }
+    assert_eq!(world.committed, committed);
+}
+
 #[test]
 fn a_caller_has_a_bounded_number_of_replies() {
     let mut world = World::default();

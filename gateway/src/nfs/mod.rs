@@ -103,8 +103,20 @@ impl NfsSession {
         match key.map_or(Seen::New, |key| server.replies.borrow_mut().begin(key)) {
             Seen::New => self.execute(call, key, desk, out),
             Seen::InProgress => self.parked.push(call),
+            Seen::Answered(reply) if self.was_done_elsewhere(&call, &reply, desk) => {
+                let key = key.inspect(|key| server.replies.borrow_mut().begin_again(*key));
+                self.execute(call, key, desk, out);
+            }
             Seen::Answered(reply) => self.connection.reply(call.ticket, &Reply::Nfs(reply), out),
         }
+    }
+
+    /// Whether another gateway has done since what this one refused, whose client did not hear of that.
+    fn was_done_elsewhere(&self, call: &Call, reply: &nfs3::Reply, desk: &Desk<'_>) -> bool {
+        let is_refusal = reply.status().is_some();
+        is_refusal
+            && desk.namespace.reply(&self.key(call).id(&call.credentials)).is_some()
+            && !mutant!(desk.options, ReplayRefusals)
     }
 
     /// Answers a call of the MOUNT program that came at `since`. MOUNT has no word for *come later*: the call waits.

@@ -101,6 +101,12 @@ impl ReplyCache {
         }
     }
 
+    /// A call that was answered is in progress again.
+    pub(super) fn begin_again(&mut self, key: CallKey) {
+        self.calls.insert(key, None);
+        self.answered.retain(|answered| *answered != key);
+    }
+
     /// A call is answered.
     pub(super) fn finish(&mut self, key: CallKey, reply: Reply) {
         self.calls.insert(key, Some(reply));
@@ -138,6 +144,18 @@ mod tests {
 
     fn removed() -> Reply {
         Reply::Remove(Ok(WccData::default()))
+    }
+
+    #[test]
+    fn a_call_that_is_begun_again_is_kept_once() {
+        let mut cache = ReplyCache::default();
+        for _ in 0..2 {
+            cache.finish(key(1), removed());
+            cache.begin_again(key(1));
+            assert_eq!(cache.begin(key(1)), Seen::InProgress);
+        }
+        cache.finish(key(1), removed());
+        assert_eq!((cache.calls.len(), cache.answered.len()), (1, 1));
     }
 
     #[test]
