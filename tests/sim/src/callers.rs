@@ -51,19 +51,19 @@ impl World {
         }
         for index in 0..self.clients.len() {
             for ticket in self.clients[index].impatient(self.now) {
-                self.turn_away(index, ticket);
+                self.turn_away(index, ticket, HEARSAY);
             }
         }
     }
 
-    /// A caller leaves a client, and asks another one for the same, if there is one.
-    fn turn_away(&mut self, index: usize, ticket: u64) {
+    /// A caller leaves a client, which hears of it within some time, and asks another one for the same, if there is one.
+    pub(crate) fn turn_away(&mut self, index: usize, ticket: u64, hearsay: Duration) {
         let Some(other) = self.another_client(index) else {
             return;
         };
         let place = self.client_place(index);
         let life = self.processes[place].life;
-        let heard = self.now + self.random.duration(Duration::ZERO..=HEARSAY);
+        let heard = self.now + self.random.duration(Duration::ZERO..=hearsay);
         self.schedule.at(heard, Event::Left(place, life, ticket));
         let slot = &mut self.clients[index];
         let running = slot.leave(ticket);

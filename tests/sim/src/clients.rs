@@ -92,7 +92,7 @@ impl ClientSlot {
     }
 
     /// The tickets of operations that somebody waits for.
-    fn unanswered(&self) -> impl Iterator<Item = u64> + '_ {
+    pub(crate) fn unanswered(&self) -> impl Iterator<Item = u64> + '_ {
         let wanted = self.running.iter().filter(|(_, running)| !running.left);
         wanted.map(|(&ticket, _)| ticket)
     }

@@ -9,6 +9,7 @@ use trivet_core::message::{Action, Message, PeerBody};
 use trivet_core::{NodeId, Now, OsdId};
 
 use crate::exile::Exile;
+use crate::handover::Handover;
 use crate::network::Place;
 use crate::random::mix;
 use crate::streams::{Segment, Side, StreamId};
@@ -77,6 +78,8 @@ pub enum Event {
     Undo(Undo),
     /// OSDs are cut off from the others, with a client.
     Exile(Box<Exile>),
+    /// The callers of a client leave it, and a primary is killed.
+    Handover(Handover),
     /// Storm and calm take turns.
     Season,
     /// The world looks after itself.
@@ -208,6 +211,7 @@ impl Event {
             Event::User(..) => 28,
             Event::Probe(_) => 29,
             Event::Card(_) => 30,
+            Event::Handover(_) => 31,
         }
     }
 

@@ -9,11 +9,14 @@ use crate::network::Place;
 use crate::random::Random;
 use crate::streams::Leave;
 use crate::trouble::Trouble;
+use crate::users::UserSlot;
 use crate::users::operations::DEEPEST;
 use crate::world::World;
 
 /// Bytes are held up no longer: beyond it connections end.
 const LONGEST_CUT: Duration = Duration::from_secs(3);
+/// Who has lost a refusal asks again within this time: the name may have become free.
+const LONGEST_REFUSED: Duration = Duration::from_secs(6);
 /// A killed gateway is away for so long at most.
 const LONGEST_AWAY: Duration = Duration::from_secs(20);
 
@@ -62,17 +65,36 @@ impl World {
         let Notice::Changes { events, .. } = notice else {
             return;
         };
-        if !self.breaks_next_call {
-            return;
-        }
         let executed = events.iter().find_map(|event| match event {
             Change::Put(row) if row.key.starts_with(REPLIES) => caller_of(&row.key),
             _ => None,
         });
-        if let Some((user, path)) = executed.and_then(|user| Some((user, self.users.get(user)?.path_of_names()?))) {
+        let Some(user) = executed.filter(|user| self.breaks_next_call || self.refused == Some(*user)) else {
+            return;
+        };
+        let Some(path) = self.users.get(user).and_then(UserSlot::path_of_names) else {
+            return;
+        };
+        if self.refused == Some(user) {
+            self.refused = None;
+        } else {
             self.breaks_next_call = false;
-            self.user_gives_up(user, path, Leave::Reset);
         }
+        self.user_gives_up(user, path, Leave::Reset);
+    }
+
+    /// A change of names was refused: maybe the user's connection breaks before it hears of that. It asks again after a while,
+    /// somewhere, and that connection breaks, too, when the call was executed there.
+    pub(crate) fn loses_refusal(&mut self, user: usize, path: usize, number: u64) -> bool {
+        if !self.loses_next_refusal {
+            return false;
+        }
+        self.loses_next_refusal = false;
+        self.refused = Some(user);
+        self.user_gives_up(user, path, Leave::Reset);
+        let later = self.now + self.random.duration(Duration::ZERO..=LONGEST_REFUSED);
+        self.users[user].asks_not_before(number, later);
+        true
     }
 
     /// Makes trouble; says for how long, or that there was nobody to trouble.
@@ -110,6 +132,10 @@ impl World {
                 let lasts = random.duration(Duration::from_millis(10)..=LONGEST_CUT);
                 self.streams.cut(user, gateway, self.now + lasts);
                 Some(lasts)
+            }
+            Trouble::UserBreak if self.gateways.len() > 1 && random.one_in(3) => {
+                self.loses_next_refusal = true;
+                Some(Duration::ZERO)
             }
             Trouble::UserBreak if random.one_in(2) => {
                 self.breaks_next_call = true;

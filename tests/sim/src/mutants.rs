@@ -137,6 +137,7 @@ mod some {
         let mutant = match mutant {
             // Only a gateway whose clock stood still does not notice itself that it was stopped.
             Mutant::Osd(trivet_osd::Mutant::ExecuteOutdated) => return vec![Trouble::PauseGateway, Trouble::GiveUp],
+            Mutant::Osd(trivet_osd::Mutant::ForgetOvertaking) => return vec![Trouble::Handover],
             Mutant::Client(trivet_client::Mutant::PurgeUnclean) => return vec![Trouble::Relic, Trouble::WriteRemoved],
             Mutant::GiveNumbersAgain => return vec![Trouble::Restored],
             Mutant::Gateway(mutant) => mutant,
@@ -151,9 +152,11 @@ mod some {
             Gateway::NoGrace | Gateway::AgreeEarly | Gateway::GrowThoughCut | Gateway::WriteBeyondEnd => {
                 vec![Trouble::Resize]
             }
+            Gateway::OvertakeWaiting => vec![Trouble::Resize, Trouble::Unseen],
             Gateway::LeaveTrims => vec![Trouble::Resize, Trouble::Strand, Trouble::KillGateway],
             Gateway::ForgetTimes => vec![Trouble::KillGateway],
             Gateway::PlanAgain => vec![Trouble::Unknown],
+            Gateway::ReplayRefusals => vec![Trouble::UserBreak],
             Gateway::ForgetReplies => vec![Trouble::UserBreak],
             Gateway::OpenStale => vec![Trouble::WatchLate],
             Gateway::PurgeInUse | Gateway::WriteWithoutKey => Vec::new(),

@@ -31,7 +31,7 @@ pub struct Truncations {
 impl World {
     /// The metadata has changed: maybe there is a truncation that was not there before.
     pub(crate) fn look_for_truncation(&mut self, notice: &trivet_core::kv::Notice) {
-        if !self.swarm.has(Trouble::Strand) {
+        if !self.swarm.has(Trouble::Strand) && !self.swarm.has(Trouble::Unseen) {
             return;
         }
         self.truncations.names.apply(notice);
@@ -41,11 +41,16 @@ impl World {
         let Some(begun) = now.filter(|_| before.is_none()) else {
             return;
         };
-        if self.phase != Phase::Safety || self.nemesis.is_calm() || !self.random.one_in(TAKEN) {
+        let Some(place) = self.place_of(NodeId::Client(begun.by)) else {
+            return;
+        };
+        if self.phase != Phase::Safety || self.nemesis.is_calm() {
             return;
         }
-        if let Some(place) = self.place_of(NodeId::Client(begun.by)) {
+        if self.swarm.has(Trouble::Strand) && self.random.one_in(TAKEN) {
             self.strand(place);
+        } else {
+            self.hold_truncation(place);
         }
     }
 

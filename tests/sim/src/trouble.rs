@@ -176,6 +176,10 @@ troubles! {
     /// A gateway that writes to a new file is cut off together with the primary: what they write is nowhere else. Others get the
     /// OSD's PGs, and nothing is healed before it comes back.
     Relic "relic" 60 Gateway;
+    /// A client does not reach a primary, and its callers leave it unheard; the primary serves others, and is killed.
+    Handover "handover" 60 Process;
+    /// Users whose WRITEs wait for a truncation leave their connections without an end that shows, and come back.
+    Unseen "leave-unseen" 60 Gateway;
 }
 
 impl Trouble {

@@ -60,6 +60,10 @@ pub enum UserEvent {
     Connect(usize, u32),
     /// It looks at how long things take.
     Look,
+    /// It writes the last block of the file whose size changes.
+    Insist,
+    /// It leaves the connection on which it writes to the file whose size changes.
+    Leave,
     /// This operation on names, which it gave up, cannot happen any more.
     Forget(u64),
 }
@@ -198,11 +202,37 @@ impl UserSlot {
         pending.map(Pending::began).min()
     }
 
+    /// An operation without an answer is asked again from this time on.
+    pub(crate) fn asks_not_before(&mut self, number: u64, later: Now) {
+        if let Some(pending) = self.pending.get_mut(&number) {
+            pending.not_before = later;
+        }
+    }
+
     /// The connection on which an operation on names was asked for that is not answered.
     #[must_use]
     pub fn path_of_names(&self) -> Option<usize> {
         let names = self.pending.values().find(|pending| pending.tree.is_some());
         names.and_then(|pending| pending.path)
+    }
+
+    /// The connection on which it writes to the file whose size changes, if that is not answered.
+    #[must_use]
+    pub fn path_of_sized(&self) -> Option<usize> {
+        let mut pending = self.pending.values();
+        pending.find_map(|pending| pending.path.filter(|_| pending.writes_sized()))
+    }
+
+    /// Whether it writes to the file whose size changes, and has no answer.
+    #[must_use]
+    pub fn writes_sized(&self) -> bool {
+        self.pending.values().any(Pending::writes_sized)
+    }
+
+    /// Whether it works on the file whose size changes.
+    #[must_use]
+    pub fn resizes(&self) -> bool {
+        self.resizes
     }
 
     /// The numbers of the operations without an answer.
@@ -265,6 +295,8 @@ impl World {
         match event {
             UserEvent::Think => self.user_thinks(user),
             UserEvent::Connect(path, attempt) => self.user_dials(user, path, attempt),
+            UserEvent::Insist => self.insist(user),
+            UserEvent::Leave => self.leave_unseen(user),
             UserEvent::Forget(number) => self.user_forgot(user, number),
             UserEvent::Look => {
                 self.schedule.at(self.now + LOOK, Event::User(user, UserEvent::Look));

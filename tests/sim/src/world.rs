@@ -91,7 +91,13 @@ pub struct World {
     pub(crate) truncations: Truncations,
     /// The next call that changes names loses its connection between its execution and its answer.
     pub(crate) breaks_next_call: bool,
+    /// The next user whose change of names is refused does not hear of it.
+    pub(crate) loses_next_refusal: bool,
+    /// Who did not.
+    pub(crate) refused: Option<usize>,
     pub(crate) relic: Relic,
+    /// Users write one block of the sized file until then.
+    pub(crate) insists_until: Now,
     /// When the last acknowledged change of a user began, by image.
     pub(crate) written: BTreeMap<ImageId, Now>,
     pub(crate) history: History,
@@ -134,7 +140,10 @@ impl World {
             sized: Sized::new(ImageId(0)),
             truncations: Truncations::default(),
             breaks_next_call: false,
+            loses_next_refusal: false,
+            refused: None,
             relic: Relic::default(),
+            insists_until: Now(0),
             written: BTreeMap::new(),
             monitors: (0..swarm.monitors).map(|_| MonitorSlot::default()).collect(),
             workload,
@@ -350,6 +359,7 @@ impl World {
             Event::Strike(index) => self.strike(index),
             Event::Undo(undo) => self.undo(undo),
             Event::Exile(exile) => self.begin_exile(*exile),
+            Event::Handover(handover) => self.leave_for_good(handover),
             Event::Season => self.season(),
             Event::Arrive(id, to, segment) => self.arrive(id, to, segment),
             Event::Probe(id) => self.probe(id),

@@ -86,6 +86,14 @@ pub enum NameCall {
     },
 }
 
+impl NameCall {
+    /// Whether it changes names.
+    #[must_use]
+    pub fn changes(&self) -> bool {
+        !matches!(self, Self::Lookup { .. } | Self::GetAttr { .. } | Self::List { .. })
+    }
+}
+
 /// Of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attributes {

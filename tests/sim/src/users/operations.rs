@@ -12,6 +12,7 @@ use super::sizes::SizedOp;
 use crate::event::Event;
 use crate::register::OpRef;
 use crate::stamp;
+use crate::tree::model::OK;
 use crate::workload::{Action, Step};
 use crate::world::{Phase, World};
 
@@ -54,6 +55,18 @@ impl Pending {
     /// When it was begun, and where it is: image, sector, and how many bytes.
     pub(super) fn began(&self) -> (Now, (u64, u64, u64)) {
         (self.since, (self.place.0, self.place.1, self.bytes()))
+    }
+
+    /// Whether it writes to the file whose size changes.
+    pub(super) fn writes_sized(&self) -> bool {
+        self.sized.is_some() && matches!(self.ask, Ask::Write { .. })
+    }
+
+    /// Whether the answer refuses a change of names.
+    fn is_refused(&self, answer: &Result<Found, Refusal>) -> bool {
+        let is_refusal = matches!(answer, Ok(Found::Name(reply)) if reply.status != OK);
+        let changes = matches!(&self.ask, Ask::Name(call) if call.changes());
+        is_refusal && changes && self.tree.is_some()
     }
 
     /// How many bytes it is about.
@@ -236,6 +249,14 @@ impl World {
             // It is asked again with the next look.
             return self.user_waits(user, number);
         }
+        let is_refused = slot
+            .pending
+            .get(&number)
+            .is_some_and(|pending| pending.is_refused(&answer));
+        if is_refused && self.loses_refusal(user, path, number) {
+            return;
+        }
+        let slot = &mut self.users[user];
         let gateway = slot.paths[path].gateway;
         let protocol = slot.protocol;
         let Some(pending) = slot.pending.remove(&number) else {

@@ -89,14 +89,21 @@ impl World {
         if resizes {
             self.counts.add(Trouble::Resize);
         }
-        let (number, change) = self.sized.begin(|sequence| match resizes {
-            true => Change::Resize(blocks),
-            false => Change::Write {
-                block,
-                sequence,
-                grows: is_nfs,
-            },
-        });
+        if resizes {
+            self.user_changes_sized(user, block, |_| Change::Resize(blocks));
+        } else {
+            self.user_writes_sized(user, block);
+        }
+    }
+
+    /// A user of the file writes a block.
+    pub(crate) fn user_writes_sized(&mut self, user: usize, block: u64) {
+        let grows = self.users[user].protocol == Protocol::Nfs;
+        self.user_changes_sized(user, block, |sequence| Change::Write { block, sequence, grows });
+    }
+
+    fn user_changes_sized(&mut self, user: usize, block: u64, change: impl FnOnce(u64) -> Change) {
+        let (number, change) = self.sized.begin(change);
         self.trace
             .line(self.now, format_args!("user {user} begins {change:?} of a file"));
         let ask = self.ask_for(user, change);
