@@ -183,6 +183,7 @@ impl Gateway {
             return;
         };
         connection.gone = true;
+        connection.session.forsaken();
         connection.buffered = 0;
         connection.settle(self.clock.now, &mut self.memory);
         connection.attendance.late.clear();

@@ -82,12 +82,6 @@ impl Gateway {
 
     /// The same, as it is given.
     pub(crate) fn start(&mut self, change: Change, out: &mut Vec<Effect>) {
-        if let Operation::SetAttr { id, changes, .. } = &change.operation
-            && changes.mtime != SetTime::Keep
-        {
-            // What was written before counts no more.
-            self.background.touched.remove(id);
-        }
         if let Operation::Grow { id, cut, .. } = change.operation {
             let growth = self.changes.growths.entry(id).or_default();
             if !growth.under_way.is_empty() {
@@ -180,7 +174,8 @@ impl Gateway {
                     plan.txn.compare.push(Compare::Absent(keys::HALTED.to_owned()));
                 }
                 if let Some(call) = change.call.as_ref().filter(|_| !mutant!(self.options, ForgetReplies)) {
-                    self.namespace.sign_call(&mut plan.txn, call, &plan.outcome);
+                    self.namespace
+                        .sign_call(&mut plan.txn, call, &plan.outcome, context.now);
                 }
                 self.send_change(change, plan, out);
             }
@@ -270,6 +265,7 @@ impl Gateway {
             .partition(|(at, ..)| *at <= revision);
         self.changes.committed = rest;
         for (_, change, outcome) in Vec::from_iter::<Vec<_>>(seen) {
+            self.time_was_set(&change);
             self.applied(change, outcome, out);
         }
         self.look_for_traces(out);
@@ -284,6 +280,22 @@ impl Gateway {
             for change in std::mem::take(&mut self.changes.unregistered) {
                 self.plan_change(change, out);
             }
+        }
+    }
+
+    /// The mirror has a change that was just executed. If it set a file's time of modification, what was written before counts
+    /// no more.
+    fn time_was_set(&mut self, change: &Change) {
+        if let Operation::SetAttr { id, changes, .. } = &change.operation
+            && changes.mtime != SetTime::Keep
+            && let Some(inode) = self.namespace.inode(*id)
+            && self
+                .background
+                .touched
+                .get(id)
+                .is_some_and(|written| *written <= inode.ctime)
+        {
+            self.background.touched.remove(id);
         }
     }
 

@@ -750,9 +750,10 @@ impl Gateway {
                 operation,
                 caller,
                 call,
+                asked,
             } => {
                 if let Origin::Session(conn, ticket) = origin {
-                    self.changing.insert((conn, ticket), self.clock.now);
+                    self.changing.insert((conn, ticket), asked);
                 }
                 let change = Change {
                     origin,

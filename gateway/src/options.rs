@@ -52,6 +52,8 @@ pub enum Mutant {
     WriteBeyondEnd,
     /// What was refused is refused again, though another gateway has done it since.
     ReplayRefusals,
+    /// Who changes names where the tree is too old is told to come later, though another gateway may have done it.
+    TellLater,
     /// Changes that waited begin with a tick at which nothing else has come for a moment; what comes begins at once.
     OvertakeWaiting,
 }
@@ -59,7 +61,7 @@ pub enum Mutant {
 #[cfg(feature = "mutants")]
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 21] = [
+    pub const ALL: [Mutant; 22] = [
         Mutant::BelievePresent,
         Mutant::ReadAfterStop,
         Mutant::SendForEnded,
@@ -80,6 +82,7 @@ impl Mutant {
         Mutant::ForgetTimes,
         Mutant::WriteBeyondEnd,
         Mutant::ReplayRefusals,
+        Mutant::TellLater,
         Mutant::OvertakeWaiting,
     ];
 }

@@ -75,6 +75,9 @@ pub trait Session {
     /// As [`Session::receive`].
     fn tick(&mut self, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) -> Result<(), Ending>;
 
+    /// The client is gone: what has not been begun will not be.
+    fn forsaken(&mut self) {}
+
     /// Whether what it receives next may open something by its name: that waits while the mirror is too old.
     fn opens(&self) -> bool;
 
@@ -113,6 +116,8 @@ pub enum Request {
         caller: Caller,
         /// The client's call that it is, if that may come again at another gateway.
         call: Option<CallId>,
+        /// When the client asked for it.
+        asked: Now,
     },
     /// The image was written: its mtime moves soon (within about a second), without an answer.
     Touch {
@@ -166,15 +171,18 @@ impl Desk<'_> {
             operation,
             caller,
             call: None,
+            asked: self.now,
         })
     }
 
-    /// As [`Desk::change`], for a call that may come again at another gateway: it is executed once and answered the same.
-    pub fn change_once(&mut self, operation: Operation, caller: Caller, call: CallId) -> Ticket {
+    /// As [`Desk::change`], for a call that came at `asked` and may come again at another gateway: it is executed once and
+    /// answered the same.
+    pub fn change_once(&mut self, operation: Operation, caller: Caller, call: CallId, asked: Now) -> Ticket {
         self.leave(Request::Change {
             operation,
             caller,
             call: Some(call),
+            asked,
         })
     }
 

@@ -1,6 +1,6 @@
 //! What clients were answered whose calls changed names (`vfs/reply/<caller>/<call>`), so that a call that comes again, over
 //! whichever gateway, is answered as it was and not executed twice. The key is written in the transaction that the call
-//! was, and stays until the same caller has made many more changes.
+//! was, and stays for as long as its client may still ask again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,13 +9,18 @@ use serde::{Deserialize, Serialize};
 use trivet_core::ImageId;
 use trivet_core::kv::{Change, Compare, Revision, Txn};
 
-use crate::inode;
+use crate::inode::{self, Time};
 use crate::keys;
 use crate::mirror::Namespace;
 use crate::operation::Outcome;
 
-/// Replies kept of a caller.
+/// Replies kept of a caller, however old they are.
 const KEPT: usize = 64;
+/// Younger ones are kept beside them, seconds: the caller may be looking for another gateway for so long, while it makes
+/// other changes through a second connection.
+const YOUNG: i64 = 120;
+/// Replies kept of a caller at most: more than it can have under way on a few connections.
+const MOST: usize = 1024;
 /// Older ones that one transaction deletes.
 const MAX_OLD: usize = 4;
 
@@ -34,6 +39,9 @@ pub(crate) struct ReplyValue {
     /// The inode that was made or found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) node: Option<ImageId>,
+    /// When it was executed, seconds since 1970.
+    #[serde(default)]
+    pub(crate) at: i64,
 }
 
 /// One caller's calls.
@@ -76,8 +84,8 @@ impl Namespace {
         Some(value.node.map_or(Outcome::Done, Outcome::Node))
     }
 
-    /// Makes `txn` the execution of a call, which comes to `outcome`: it happens once, and is known afterwards.
-    pub fn sign_call(&self, txn: &mut Txn, id: &CallId, outcome: &Outcome) {
+    /// Makes `txn` the execution of a call at `now`, which comes to `outcome`: it happens once, and is known afterwards.
+    pub fn sign_call(&self, txn: &mut Txn, id: &CallId, outcome: &Outcome, now: Time) {
         let key = keys::reply(&id.caller, id.call);
         let node = if let Outcome::Node(node) = outcome {
             Some(*node)
@@ -85,13 +93,21 @@ impl Namespace {
             None
         };
         txn.compare.push(Compare::Absent(key.clone()));
-        txn.changes.push(Change::put(key, inode::encode(&ReplyValue { node })));
+        let at = now.sec;
+        txn.changes
+            .push(Change::put(key, inode::encode(&ReplyValue { node, at })));
         let Some(calls) = self.replies.0.get(&id.caller) else {
             return;
         };
-        let too_many = (calls.order.len() + 1).saturating_sub(KEPT).min(MAX_OLD);
-        let oldest = calls.order.iter().take(too_many);
+        let all = calls.order.len() + 1;
+        let is_young = |call: &u128| calls.replies[call].0.at.saturating_add(YOUNG) > at;
+        let oldest = calls
+            .order
+            .iter()
+            .take(all.saturating_sub(KEPT).min(MAX_OLD))
+            .enumerate();
+        let too_old = oldest.filter(|(older, (_, call))| all - older > MOST || !is_young(call));
         txn.changes
-            .extend(oldest.map(|&(_, call)| Change::Delete(keys::reply(&id.caller, call))));
+            .extend(too_old.map(|(_, (_, call))| Change::Delete(keys::reply(&id.caller, *call))));
     }
 }

@@ -268,6 +268,25 @@ fn an_explicit_time_wins_over_a_touch_on_its_way() {
     assert_eq!(world.inode(image).mtime.sec, 77);
 }
 
+/// Others go by the time of modification whether what they have read still holds.
+#[test]
+fn a_time_that_is_not_set_leaves_that_of_the_last_write() {
+    let mut world = World::default();
+    let image = world.image("vm", 8192);
+    let mut nfs = Nfs::mount(&mut world);
+    let file = nfs.lookup(&mut world, "vm");
+    world.pass(Duration::from_secs(2));
+    let (before, set) = (world.inode(image).mtime, set_mtime(&file, 77));
+    nfs.done(&mut world, 7, &write_args(&file, 0, 4096, 1));
+    // Guarded by another ctime than the file has.
+    let guarded = [&set[..set.len() - 4], &words(&[1, 5, 5])].concat();
+    nfs.call(&mut world, 2, &guarded);
+    assert_eq!(results(&world.take(nfs.conn))[0].1[..4], words(&[10_002]));
+    world.pass(Duration::from_secs(2));
+    let after = world.inode(image).mtime;
+    assert!(after > before && after.sec != 77);
+}
+
 #[test]
 fn a_touch_of_what_was_removed_is_forgotten() {
     let mut world = World::default();

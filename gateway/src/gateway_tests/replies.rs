@@ -6,7 +6,7 @@ use trivet_core::kv::Change;
 use trivet_core::map::encode;
 use trivet_namespace::{Inode, Operation, Trimming};
 
-use super::clients::{Nfs, opaque, results, words};
+use super::clients::{Nfs, opaque, results, set_mtime, words, write_args};
 use super::world::{RIVAL, World};
 
 const CREATE: u32 = 8;
@@ -170,31 +170,72 @@ fn what_was_refused_here_and_done_elsewhere_is_done() {
     assert_eq!(world.committed, committed);
 }
 
+/// What the tree says of a call, it says also when it is too old for everything else.
+#[test]
+fn what_was_done_is_answered_however_old_the_tree_is() {
+    let mut world = World::default();
+    world.image("vm", 512);
+    let mut nfs = Nfs::mount(&mut world);
+    let remove = entry(&nfs.root, "vm");
+    let xid = nfs.call(&mut world, REMOVE, &remove);
+    let mut late = another(&world);
+    let mut again = Nfs::mount(&mut late);
+    late.deaf = true;
+    late.pass(Duration::from_secs(10));
+    let make = [entry(&again.root, "dir"), words(&[0; 6])].concat();
+    again.call(&mut late, MKDIR, &make);
+    again.repeat(&mut late, xid, REMOVE, &remove);
+    assert_eq!(results(&late.take(again.conn)), results(&world.take(nfs.conn)));
+    // The other one waits, and is not begun when its client is gone.
+    late.leave(again.conn);
+    late.deaf = false;
+    late.pass(Duration::from_secs(3));
+    assert!(late.mirror().resolve(b"dir").is_err());
+    Nfs::mount(&mut late).done(&mut late, MKDIR, &make);
+}
+
+#[test]
+fn a_time_that_was_set_before_leaves_that_of_the_last_write() {
+    let mut world = World::default();
+    let image = world.image("vm", 8192);
+    let mut nfs = Nfs::mount(&mut world);
+    let set = set_mtime(&nfs.lookup(&mut world, "vm"), 77);
+    let xid = nfs.call(&mut world, SETATTR, &set);
+    assert_eq!(world.inode(image).mtime.sec, 77);
+    let mut world = another(&world);
+    let mut again = Nfs::mount(&mut world);
+    let file = again.lookup(&mut world, "vm");
+    again.done(&mut world, 7, &write_args(&file, 0, 4096, 1));
+    again.repeat(&mut world, xid, SETATTR, &set);
+    assert_eq!(results(&world.take(again.conn))[0].1[..4], words(&[0]));
+    world.pass(Duration::from_secs(2));
+    assert_ne!(world.inode(image).mtime.sec, 77);
+}
+
 #[test]
 fn a_caller_has_a_bounded_number_of_replies() {
     let mut world = World::default();
     let mut nfs = Nfs::mount(&mut world);
     let root = nfs.root.clone();
-    for n in 0..80 {
-        nfs.done(
-            &mut world,
-            MKDIR,
-            &[entry(&root, &n.to_string()), words(&[0; 6])].concat(),
-        );
-    }
     let replies = |world: &World| world.keys.keys().filter(|key| key.starts_with("vfs/reply/")).count();
+    let mut made = 0;
+    let mut make = |world: &mut World, nfs: &mut Nfs, count: usize| {
+        for _ in 0..count {
+            made += 1;
+            let entry = entry(&root, &made.to_string());
+            nfs.done(world, MKDIR, &[entry, words(&[0; 6])].concat());
+        }
+    };
+    // The client may still ask again for any of what it did a moment ago.
+    make(&mut world, &mut nfs, 80);
+    assert_eq!(replies(&world), 80);
+    // Later there are fewer with each change.
+    world.pass(Duration::from_secs(121));
+    make(&mut world, &mut nfs, 2);
+    assert_eq!(replies(&world), 80 - 2 * 3);
+    make(&mut world, &mut nfs, 8);
     assert_eq!(replies(&world), 64);
-    // More than there should be become fewer with each change.
-    let more: Vec<Change> = (0..6)
-        .map(|n| Change::put(format!("vfs/reply/192.0.2.1/{n:x}"), "{}"))
-        .collect();
-    world.commit(&more);
-    for n in 80..84 {
-        nfs.done(
-            &mut world,
-            MKDIR,
-            &[entry(&root, &n.to_string()), words(&[0; 6])].concat(),
-        );
-    }
-    assert_eq!(replies(&world), 64);
+    // There is an end to what is kept of a moment.
+    make(&mut world, &mut nfs, 1100);
+    assert_eq!(replies(&world), 1024);
 }

@@ -56,8 +56,9 @@ pub struct NfsSession {
     peer: SocketAddr,
     connection: Connection,
     pending: HashMap<Ticket, Pending>,
-    /// Calls that are under way on another connection; they are tried again after every event.
-    parked: Vec<Call>,
+    /// Calls that are under way on another connection, or change names and came while the tree was too old; they are tried
+    /// again after every event. And when they came.
+    parked: Vec<(Now, Call)>,
     /// WRITEs that came before a truncation, until that is known to take them.
     cut_off: Vec<(Pending, Written)>,
     /// Mounts that wait for a tree of names that is not too old, and since when.
@@ -93,30 +94,40 @@ impl NfsSession {
         }
     }
 
-    fn start_call(&mut self, call: Call, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
+    /// Begins a call that came at `since`.
+    fn start_call(&mut self, since: Now, call: Call, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
         let key = match &call.body {
-            Request::Mount(_) => return self.mount(desk.now, call, desk, out),
+            Request::Mount(_) => return self.mount(since, call, desk, out),
             Request::Nfs(request) if replies::is_cached(request) => Some(self.key(&call)),
             Request::Nfs(_) => None,
         };
+        // Whoever is told to come later comes with a new call, and another gateway may have executed this one.
+        let waits = key.is_some() && desk.is_stale() && !self.was_done(&call, desk);
+        if waits && !mutant!(desk.options, TellLater) {
+            return self.parked.push((since, call));
+        }
         let server = Rc::clone(&self.server);
         match key.map_or(Seen::New, |key| server.replies.borrow_mut().begin(key)) {
-            Seen::New => self.execute(call, key, desk, out),
-            Seen::InProgress => self.parked.push(call),
+            Seen::New => self.execute(since, call, key, desk, out),
+            Seen::InProgress => self.parked.push((since, call)),
             Seen::Answered(reply) if self.was_done_elsewhere(&call, &reply, desk) => {
                 let key = key.inspect(|key| server.replies.borrow_mut().begin_again(*key));
-                self.execute(call, key, desk, out);
+                self.execute(since, call, key, desk, out);
             }
             Seen::Answered(reply) => self.connection.reply(call.ticket, &Reply::Nfs(reply), out),
         }
     }
 
+    /// Whether any gateway has executed a call, as far as the tree says.
+    fn was_done(&self, call: &Call, desk: &Desk<'_>) -> bool {
+        let id = self.key(call).id(&call.credentials);
+        desk.namespace.reply(&id).is_some()
+    }
+
     /// Whether another gateway has done since what this one refused, whose client did not hear of that.
     fn was_done_elsewhere(&self, call: &Call, reply: &nfs3::Reply, desk: &Desk<'_>) -> bool {
         let is_refusal = reply.status().is_some();
-        is_refusal
-            && desk.namespace.reply(&self.key(call).id(&call.credentials)).is_some()
-            && !mutant!(desk.options, ReplayRefusals)
+        is_refusal && self.was_done(call, desk) && !mutant!(desk.options, ReplayRefusals)
     }
 
     /// Answers a call of the MOUNT program that came at `since`. MOUNT has no word for *come later*: the call waits.
@@ -144,7 +155,7 @@ impl NfsSession {
         }
     }
 
-    fn execute(&mut self, call: Call, key: Option<CallKey>, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
+    fn execute(&mut self, since: Now, call: Call, key: Option<CallKey>, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
         let Request::Nfs(request) = &call.body else {
             return;
         };
@@ -153,7 +164,7 @@ impl NfsSession {
         let mut scene = self.scene(&server, desk, &call.credentials);
         scene.is_repeat = id.as_ref().is_some_and(|id| desk.namespace.reply(id).is_some());
         let later = Err(Denied::Status(Status::Jukebox));
-        let step = if desk.is_stale() && rests_on_names(request) {
+        let step = if desk.is_stale() && rests_on_names(request) && !scene.is_repeat {
             later
         } else {
             match run(&scene, request) {
@@ -170,7 +181,7 @@ impl NfsSession {
             }
             Ok(Step::Change(operation, caller, then)) => {
                 let next = match id {
-                    Some(id) => desk.change_once(operation, caller, id),
+                    Some(id) => desk.change_once(operation, caller, id, since),
                     None => desk.change(operation, caller),
                 };
                 let Call { ticket, .. } = call;
@@ -222,8 +233,8 @@ impl NfsSession {
         for (pending, written) in std::mem::take(&mut self.cut_off) {
             self.written(pending, written, desk, out);
         }
-        for call in std::mem::take(&mut self.parked) {
-            self.start_call(call, desk, out);
+        for (since, call) in std::mem::take(&mut self.parked) {
+            self.start_call(since, call, desk, out);
         }
         for (since, call) in std::mem::take(&mut self.mounting) {
             self.mount(since, call, desk, out);
@@ -308,7 +319,9 @@ impl Session for NfsSession {
         let result = loop {
             let received = self.connection.receive(input, out, &mut calls);
             let was_full = !self.connection.has_room();
-            calls.drain(..).for_each(|call| self.start_call(call, desk, out));
+            calls
+                .drain(..)
+                .for_each(|call| self.start_call(desk.now, call, desk, out));
             // Calls answered at once have made room for more.
             if received.is_err() || !was_full || !self.connection.has_room() {
                 break received;
@@ -347,6 +360,11 @@ impl Session for NfsSession {
         }
         self.retry_parked(desk, out);
         Ok(())
+    }
+
+    fn forsaken(&mut self) {
+        self.parked.clear();
+        self.mounting.clear();
     }
 
     /// There are no opens: calls are judged one by one.

@@ -69,30 +69,34 @@ impl World {
             Change::Put(row) if row.key.starts_with(REPLIES) => caller_of(&row.key),
             _ => None,
         });
-        let Some(user) = executed.filter(|user| self.breaks_next_call || self.refused == Some(*user)) else {
+        let refused = self.refused.filter(|(user, _)| executed == Some(*user));
+        let Some(user) = executed.filter(|_| self.breaks_next_call || refused.is_some()) else {
             return;
         };
         let Some(path) = self.users.get(user).and_then(UserSlot::path_of_names) else {
             return;
         };
-        if self.refused == Some(user) {
+        self.user_gives_up(user, path, Leave::Reset);
+        if let Some((_, gateway)) = refused {
             self.refused = None;
+            self.users[user].turn_to(path, gateway);
         } else {
             self.breaks_next_call = false;
         }
-        self.user_gives_up(user, path, Leave::Reset);
     }
 
-    /// A change of names was refused: maybe the user's connection breaks before it hears of that. It asks again after a while,
-    /// somewhere, and that connection breaks, too, when the call was executed there.
+    /// A change of names was refused: maybe the user's connection breaks before it hears of that. It asks another gateway after
+    /// a while. When the call was executed there, that connection breaks, too, and it asks where it was refused.
     pub(crate) fn loses_refusal(&mut self, user: usize, path: usize, number: u64) -> bool {
         if !self.loses_next_refusal {
             return false;
         }
         self.loses_next_refusal = false;
-        self.refused = Some(user);
+        let gateway = self.users[user].gateway_of(path);
+        self.refused = Some((user, gateway));
         self.user_gives_up(user, path, Leave::Reset);
         let later = self.now + self.random.duration(Duration::ZERO..=LONGEST_REFUSED);
+        self.users[user].turn_to(path, (gateway + 1) % self.gateways.len());
         self.users[user].asks_not_before(number, later);
         true
     }

@@ -145,7 +145,7 @@ mod some {
         };
         match mutant {
             Gateway::BelievePresent | Gateway::PlanForAbsent => vec![Trouble::GiveUp],
-            Gateway::TrustOwnClock => vec![Trouble::PauseGateway],
+            Gateway::TrustOwnClock => vec![Trouble::PauseGateway, Trouble::GiveUp],
             Gateway::ReadAfterStop => vec![Trouble::GiveUp, Trouble::StopGateway],
             Gateway::SendForEnded | Gateway::KeepForEnded => vec![Trouble::UserBreak],
             Gateway::TrustLeases | Gateway::FenceWithoutBarrier => vec![Trouble::Resize, Trouble::Strand],
@@ -157,6 +157,7 @@ mod some {
             Gateway::ForgetTimes => vec![Trouble::KillGateway],
             Gateway::PlanAgain => vec![Trouble::Unknown],
             Gateway::ReplayRefusals => vec![Trouble::UserBreak],
+            Gateway::TellLater => vec![Trouble::UserBreak, Trouble::WatchLate],
             Gateway::ForgetReplies => vec![Trouble::UserBreak],
             Gateway::OpenStale => vec![Trouble::WatchLate],
             Gateway::PurgeInUse | Gateway::WriteWithoutKey => Vec::new(),

@@ -202,6 +202,18 @@ impl UserSlot {
         pending.map(Pending::began).min()
     }
 
+    /// Where one of its connections goes.
+    pub(crate) fn gateway_of(&self, path: usize) -> usize {
+        self.paths[path].gateway
+    }
+
+    /// Its next connection goes to this gateway, if it has no other.
+    pub(crate) fn turn_to(&mut self, path: usize, gateway: usize) {
+        if self.paths.len() == 1 {
+            self.paths[path].gateway = gateway;
+        }
+    }
+
     /// An operation without an answer is asked again from this time on.
     pub(crate) fn asks_not_before(&mut self, number: u64, later: Now) {
         if let Some(pending) = self.pending.get_mut(&number) {

@@ -93,8 +93,8 @@ pub struct World {
     pub(crate) breaks_next_call: bool,
     /// The next user whose change of names is refused does not hear of it.
     pub(crate) loses_next_refusal: bool,
-    /// Who did not.
-    pub(crate) refused: Option<usize>,
+    /// Who did not, and the gateway that refused.
+    pub(crate) refused: Option<(usize, usize)>,
     pub(crate) relic: Relic,
     /// Users write one block of the sized file until then.
     pub(crate) insists_until: Now,

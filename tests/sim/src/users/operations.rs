@@ -294,12 +294,15 @@ impl World {
     }
 
     fn user_waits(&mut self, user: usize, number: u64) {
-        if let Some(pending) = self.users[user].pending.get_mut(&number) {
-            // It was not done: asking again is no repetition.
+        let slot = &mut self.users[user];
+        if let Some(mut pending) = slot.pending.remove(&number) {
+            // It was not done: asking again is no repetition, and a call of its own, as Linux does it.
             (pending.path, pending.first, pending.elsewhere) = (None, None, false);
             if let Some(SizedOp::Change(number)) = pending.sized {
                 self.sized.put_off(number);
             }
+            slot.number += 1;
+            slot.pending.insert(slot.number, pending);
         }
     }
 
