@@ -33,6 +33,8 @@ pub(crate) struct Change {
     pub pool: Option<PoolId>,
     /// The client's call that it is, if that may come again at another gateway.
     pub call: Option<CallId>,
+    /// It sets a file's time of modification: when that was written last before, which counts again if this is not executed.
+    pub written: Option<Time>,
 }
 
 /// Growths of one file: one is under way, the others wait and are merged.
@@ -76,12 +78,18 @@ impl Gateway {
             caller,
             pool: None,
             call: None,
+            written: None,
         };
         self.start(change, out);
     }
 
     /// The same, as it is given.
-    pub(crate) fn start(&mut self, change: Change, out: &mut Vec<Effect>) {
+    pub(crate) fn start(&mut self, mut change: Change, out: &mut Vec<Effect>) {
+        if let Operation::SetAttr { id, changes, .. } = &change.operation
+            && changes.mtime != SetTime::Keep
+        {
+            change.written = self.background.touched.remove(id);
+        }
         if let Operation::Grow { id, cut, .. } = change.operation {
             let growth = self.changes.growths.entry(id).or_default();
             if !growth.under_way.is_empty() {
@@ -125,7 +133,7 @@ impl Gateway {
         self.work(out);
     }
 
-    fn plan_now(&mut self, change: Change, out: &mut Vec<Effect>) {
+    fn plan_now(&mut self, mut change: Change, out: &mut Vec<Effect>) {
         // What would be decided on are names of an earlier time.
         if self.client.map().halted.is_some() {
             return self.changes.held.push(change);
@@ -140,6 +148,9 @@ impl Gateway {
         }
         let known = change.call.as_ref().and_then(|call| self.namespace.reply(call));
         if let Some(outcome) = known.filter(|_| !mutant!(self.options, ForgetReplies)) {
+            // It was executed before.
+            self.write_counts_again(&change);
+            change.written = None;
             return match self.is_trimmed_by_another(&change, &outcome) {
                 true => self.changes.held.push(change),
                 false => self.applied(change, outcome, out),
@@ -265,7 +276,6 @@ impl Gateway {
             .partition(|(at, ..)| *at <= revision);
         self.changes.committed = rest;
         for (_, change, outcome) in Vec::from_iter::<Vec<_>>(seen) {
-            self.time_was_set(&change);
             self.applied(change, outcome, out);
         }
         self.look_for_traces(out);
@@ -280,22 +290,6 @@ impl Gateway {
             for change in std::mem::take(&mut self.changes.unregistered) {
                 self.plan_change(change, out);
             }
-        }
-    }
-
-    /// The mirror has a change that was just executed. If it set a file's time of modification, what was written before counts
-    /// no more.
-    fn time_was_set(&mut self, change: &Change) {
-        if let Operation::SetAttr { id, changes, .. } = &change.operation
-            && changes.mtime != SetTime::Keep
-            && let Some(inode) = self.namespace.inode(*id)
-            && self
-                .background
-                .touched
-                .get(id)
-                .is_some_and(|written| *written <= inode.ctime)
-        {
-            self.background.touched.remove(id);
         }
     }
 
@@ -326,8 +320,18 @@ impl Gateway {
         }
     }
 
+    /// A change that was to set the time of modification does not.
+    fn write_counts_again(&mut self, change: &Change) {
+        if let (Operation::SetAttr { id, .. }, Some(written)) = (&change.operation, change.written) {
+            self.background.touched.entry(*id).or_insert(written);
+        }
+    }
+
     /// Answers a change.
     pub(crate) fn finish_change(&mut self, change: &Change, result: Result<Outcome, NsError>, out: &mut Vec<Effect>) {
+        if result.is_err() {
+            self.write_counts_again(change);
+        }
         match change.origin {
             Origin::Numbers => self.numbers_reserved(&result, out),
             Origin::Purge(image) => self.purge_done(image),

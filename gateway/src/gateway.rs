@@ -761,6 +761,7 @@ impl Gateway {
                     caller,
                     pool: None,
                     call,
+                    written: None,
                 };
                 self.start(change, out);
             }

@@ -31,6 +31,7 @@ impl Gateway {
                     caller: Caller::root(),
                     pool,
                     call: None,
+                    written: None,
                 };
                 self.start(change, out);
             }

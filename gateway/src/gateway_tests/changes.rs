@@ -287,6 +287,23 @@ fn a_time_that_is_not_set_leaves_that_of_the_last_write() {
     assert!(after > before && after.sec != 77);
 }
 
+/// Ticks come between the mirror's news of the change and the gateway's knowing that it was its own.
+#[test]
+fn an_explicit_time_stays_that_was_set_without_an_answer() {
+    for executed in [false, true] {
+        let mut world = World::default();
+        let image = world.image("vm", 8192);
+        let mut nfs = Nfs::mount(&mut world);
+        let file = nfs.lookup(&mut world, "vm");
+        nfs.done(&mut world, 7, &write_args(&file, 0, 4096, 1));
+        (world.lose_txns, world.lose_outcomes) = (usize::from(!executed), usize::from(executed));
+        nfs.call(&mut world, 2, &set_mtime(&file, 77));
+        world.pass(Duration::from_secs(5));
+        assert_eq!(results(&world.take(nfs.conn))[0].1[..4], words(&[0]));
+        assert_eq!(world.inode(image).mtime.sec, 77, "executed {executed}");
+    }
+}
+
 #[test]
 fn a_touch_of_what_was_removed_is_forgotten() {
     let mut world = World::default();

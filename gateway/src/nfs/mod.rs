@@ -48,6 +48,9 @@ use scene::{Denied, Scene, Step, Then, Written};
 
 /// A record that has begun must be whole by then.
 const RECORD_DEADLINE: Duration = Duration::from_secs(120);
+/// Calls that change names wait so long for news of the metadata, then their connection ends: no client has given them up by
+/// then, and who still wants them sends them again, over another gateway perhaps.
+const WAITS: Duration = Duration::from_secs(30);
 
 /// One NFS client connection.
 #[derive(Debug)]
@@ -56,9 +59,10 @@ pub struct NfsSession {
     peer: SocketAddr,
     connection: Connection,
     pending: HashMap<Ticket, Pending>,
-    /// Calls that are under way on another connection, or change names and came while the tree was too old; they are tried
-    /// again after every event. And when they came.
+    /// Calls that are under way on another connection; they are tried again after every event. And when they came.
     parked: Vec<(Now, Call)>,
+    /// Calls that change names and wait for a tree that is not too old, and when they came.
+    waiting: Vec<(Now, Call)>,
     /// WRITEs that came before a truncation, until that is known to take them.
     cut_off: Vec<(Pending, Written)>,
     /// Mounts that wait for a tree of names that is not too old, and since when.
@@ -87,6 +91,7 @@ impl NfsSession {
             connection: Connection::new(Limits::default()),
             pending: HashMap::new(),
             parked: Vec::new(),
+            waiting: Vec::new(),
             cut_off: Vec::new(),
             mounting: Vec::new(),
             partial_since: None,
@@ -104,7 +109,7 @@ impl NfsSession {
         // Whoever is told to come later comes with a new call, and another gateway may have executed this one.
         let waits = key.is_some() && desk.is_stale() && !self.was_done(&call, desk);
         if waits && !mutant!(desk.options, TellLater) {
-            return self.parked.push((since, call));
+            return self.waiting.push((since, call));
         }
         let server = Rc::clone(&self.server);
         match key.map_or(Seen::New, |key| server.replies.borrow_mut().begin(key)) {
@@ -233,7 +238,11 @@ impl NfsSession {
         for (pending, written) in std::mem::take(&mut self.cut_off) {
             self.written(pending, written, desk, out);
         }
-        for (since, call) in std::mem::take(&mut self.parked) {
+        let mut calls = std::mem::take(&mut self.parked);
+        if !desk.is_stale() {
+            calls.append(&mut self.waiting);
+        }
+        for (since, call) in calls {
             self.start_call(since, call, desk, out);
         }
         for (since, call) in std::mem::take(&mut self.mounting) {
@@ -359,11 +368,20 @@ impl Session for NfsSession {
             return Err(Ending::Fault("a record is not whole after 120 s".to_owned()));
         }
         self.retry_parked(desk, out);
-        Ok(())
+        // What its client has given up since is not sent again.
+        let oldest = self.waiting.first().map(|(since, _)| *since);
+        match oldest.filter(|since| desk.now.since(*since) >= WAITS) {
+            Some(_) => Err(Ending::Fault(format!(
+                "no news of the metadata for {} s",
+                WAITS.as_secs()
+            ))),
+            None => Ok(()),
+        }
     }
 
     fn forsaken(&mut self) {
         self.parked.clear();
+        self.waiting.clear();
         self.mounting.clear();
     }
 
