@@ -22,6 +22,7 @@ use crate::background::Background;
 use crate::callers::Attendance;
 use crate::changes::{Change, Changes};
 use crate::cluster::Edits;
+use crate::confirm::Confirmations;
 use crate::fences::Fences;
 use crate::fresh::Freshness;
 use crate::iscsi::IscsiSession;
@@ -161,6 +162,7 @@ pub struct Gateway {
     pub(crate) changes: Changes,
     pub(crate) outcomes: Outcomes,
     pub(crate) uses: Uses,
+    pub(crate) confirmations: Confirmations,
     pub(crate) background: Background,
     pub(crate) calls: BTreeMap<u64, (AdminCall, CallId)>,
     /// Calls without an answer whose administrators have given up.
@@ -212,6 +214,7 @@ impl Gateway {
             changes: Changes::default(),
             outcomes: Outcomes::default(),
             uses: Uses::default(),
+            confirmations: Confirmations::default(),
             background: Background::default(),
             calls: BTreeMap::new(),
             forsaken_calls: BTreeSet::new(),
@@ -454,7 +457,8 @@ impl Gateway {
         let taken = self.fence_txn_ended(ticket, outcome, out)
             || self.edit_txn_ended(ticket, outcome, out)
             || self.outcome_txn_ended(ticket, outcome, out)
-            || self.use_txn_ended(ticket, outcome, out);
+            || self.use_txn_ended(ticket, outcome, out)
+            || self.confirm_txn_ended(ticket, outcome);
         if !taken {
             self.change_txn_ended(ticket, outcome, out);
         }
@@ -486,6 +490,7 @@ impl Gateway {
         self.from_client = effects;
         self.ask_outcomes(out);
         self.retry_changes(out);
+        self.confirm_again(out);
         self.retry_edits(out);
         self.end_forsaken();
         self.tend_waiting(out);
@@ -746,6 +751,7 @@ impl Gateway {
                 self.start_io(origin, image, op, None);
             }
             Request::Io { image, op } => self.change_bytes(origin, image, op, out),
+            Request::Confirm { call } => self.confirm(origin, call, out),
             Request::Change {
                 operation,
                 caller,

@@ -9,6 +9,7 @@ mod background;
 mod callers;
 mod changes;
 mod cluster;
+mod confirm;
 mod fences;
 pub mod fresh;
 pub mod gateway;

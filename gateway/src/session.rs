@@ -33,7 +33,7 @@ pub enum Finished {
     /// Of [`Desk::io`]: the data of a read, nothing for the others; and of a change the image's last truncation when it was
     /// begun, which may be one since it was asked for.
     Io(Result<Vec<Bytes>, IoError>, Option<Time>),
-    /// Of [`Desk::change`].
+    /// Of [`Desk::change`] and [`Desk::confirm`].
     Change(Result<Outcome, NsError>),
 }
 
@@ -119,6 +119,11 @@ pub enum Request {
         /// When the client asked for it.
         asked: Now,
     },
+    /// A client's call is to be refused.
+    Confirm {
+        /// Which.
+        call: CallId,
+    },
     /// The image was written: its mtime moves soon (within about a second), without an answer.
     Touch {
         /// Which image.
@@ -184,6 +189,11 @@ impl Desk<'_> {
             call: Some(call),
             asked,
         })
+    }
+
+    /// Asks whether a call may be refused: it may not, and the answer is an error, when any gateway has executed it.
+    pub fn confirm(&mut self, call: CallId) -> Ticket {
+        self.leave(Request::Confirm { call })
     }
 
     /// Notes that an image was written.

@@ -33,6 +33,17 @@ pub struct CallId {
     pub call: u128,
 }
 
+impl CallId {
+    /// A transaction that is committed if the call was not executed, and changes nothing.
+    #[must_use]
+    pub fn is_undone(&self) -> Txn {
+        Txn {
+            compare: vec![Compare::Absent(keys::reply(&self.caller, self.call))],
+            changes: Vec::new(),
+        }
+    }
+}
+
 /// The value of a `vfs/reply/` key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ReplyValue {

@@ -157,11 +157,16 @@ fn what_was_refused_here_and_done_elsewhere_is_done() {
     other.repeat(&mut elsewhere, xid, CREATE, &create);
     let done = results(&elsewhere.take(other.conn));
     assert_eq!(done[0].1[..4], words(&[0]));
-    // Until this gateway hears of it, nothing is known of the call but the refusal.
+    // As long as nobody has done it, the refusal is given again.
     nfs.repeat(&mut world, xid, CREATE, &create);
     assert_eq!(results(&world.take(nfs.conn)), refused);
+    // The metadata store knows of it before this gateway's mirror does.
     (world.keys, world.revision) = (elsewhere.keys, elsewhere.revision);
+    nfs.repeat(&mut world, xid, CREATE, &create);
+    assert!(world.take(nfs.conn).is_empty());
+    assert_eq!(std::mem::take(&mut world.closed).len(), 1);
     world.snapshot();
+    let nfs = Nfs::mount(&mut world);
     let committed = world.committed;
     for _ in 0..2 {
         nfs.repeat(&mut world, xid, CREATE, &create);

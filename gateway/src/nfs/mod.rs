@@ -30,7 +30,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
 use trivet_core::Now;
-use trivet_namespace::{Caller, NsError, Operation};
+use trivet_namespace::{CallId, Caller, NsError, Operation};
 use trivet_nfs::connection::{self, Call, Connection, Limits, Reply, Request};
 use trivet_nfs::mount::{self, MountStatus};
 use trivet_nfs::nfs3::{self, Status};
@@ -63,6 +63,7 @@ pub struct NfsSession {
     parked: Vec<(Now, Call)>,
     /// Calls that change names and wait for a tree that is not too old, and when they came.
     waiting: Vec<(Now, Call)>,
+    refused: HashMap<Ticket, Refused>,
     /// WRITEs that came before a truncation, until that is known to take them.
     cut_off: Vec<(Pending, Written)>,
     /// Mounts that wait for a tree of names that is not too old, and since when.
@@ -73,12 +74,29 @@ pub struct NfsSession {
     calls: Vec<Call>,
 }
 
+/// A call that changes names or sizes.
+#[derive(Clone, Debug)]
+struct Named {
+    /// As this gateway remembers it.
+    key: CallKey,
+    /// As all gateways know it.
+    id: CallId,
+}
+
 /// A call that waits for an answer of the desk.
 #[derive(Debug)]
 struct Pending {
     ticket: connection::Ticket,
-    key: Option<CallKey>,
+    named: Option<Named>,
     then: Then,
+}
+
+/// A refusal that waits for the metadata store's word that nobody has executed the call.
+#[derive(Debug)]
+struct Refused {
+    ticket: connection::Ticket,
+    key: CallKey,
+    reply: nfs3::Reply,
 }
 
 impl NfsSession {
@@ -90,6 +108,7 @@ impl NfsSession {
             peer,
             connection: Connection::new(Limits::default()),
             pending: HashMap::new(),
+            refused: HashMap::new(),
             parked: Vec::new(),
             waiting: Vec::new(),
             cut_off: Vec::new(),
@@ -101,38 +120,30 @@ impl NfsSession {
 
     /// Begins a call that came at `since`.
     fn start_call(&mut self, since: Now, call: Call, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
-        let key = match &call.body {
+        let named = match &call.body {
             Request::Mount(_) => return self.mount(since, call, desk, out),
-            Request::Nfs(request) if replies::is_cached(request) => Some(self.key(&call)),
-            Request::Nfs(_) => None,
+            Request::Nfs(request) if replies::is_cached(request) => self.named(&call),
+            Request::Nfs(_) => return self.execute(since, call, None, desk, out),
         };
         // Whoever is told to come later comes with a new call, and another gateway may have executed this one.
-        let waits = key.is_some() && desk.is_stale() && !self.was_done(&call, desk);
+        let waits = desk.is_stale() && !was_done(&named, desk);
         if waits && !mutant!(desk.options, TellLater) {
             return self.waiting.push((since, call));
         }
-        let server = Rc::clone(&self.server);
-        match key.map_or(Seen::New, |key| server.replies.borrow_mut().begin(key)) {
-            Seen::New => self.execute(since, call, key, desk, out),
+        let seen = self.server.replies.borrow_mut().begin(named.key);
+        match seen {
+            Seen::New => self.execute(since, call, Some(named), desk, out),
             Seen::InProgress => self.parked.push((since, call)),
-            Seen::Answered(reply) if self.was_done_elsewhere(&call, &reply, desk) => {
-                let key = key.inspect(|key| server.replies.borrow_mut().begin_again(*key));
-                self.execute(since, call, key, desk, out);
+            Seen::Answered(reply) if reply.status().is_some() && !mutant!(desk.options, ReplayRefusals) => {
+                // Another gateway may have done it since, for its client may not have heard of the refusal.
+                self.server.replies.borrow_mut().begin_again(named.key);
+                match was_done(&named, desk) {
+                    true => self.execute(since, call, Some(named), desk, out),
+                    false => self.answer(call.ticket, Some(named), reply, desk, out),
+                }
             }
             Seen::Answered(reply) => self.connection.reply(call.ticket, &Reply::Nfs(reply), out),
         }
-    }
-
-    /// Whether any gateway has executed a call, as far as the tree says.
-    fn was_done(&self, call: &Call, desk: &Desk<'_>) -> bool {
-        let id = self.key(call).id(&call.credentials);
-        desk.namespace.reply(&id).is_some()
-    }
-
-    /// Whether another gateway has done since what this one refused, whose client did not hear of that.
-    fn was_done_elsewhere(&self, call: &Call, reply: &nfs3::Reply, desk: &Desk<'_>) -> bool {
-        let is_refusal = reply.status().is_some();
-        is_refusal && self.was_done(call, desk) && !mutant!(desk.options, ReplayRefusals)
     }
 
     /// Answers a call of the MOUNT program that came at `since`. MOUNT has no word for *come later*: the call waits.
@@ -152,22 +163,23 @@ impl NfsSession {
         self.connection.reply(call.ticket, &Reply::Mount(reply), out);
     }
 
-    fn key(&self, call: &Call) -> CallKey {
-        CallKey {
+    fn named(&self, call: &Call) -> Named {
+        let key = CallKey {
             client: self.peer.ip(),
             xid: call.ticket.xid(),
             fingerprint: call.fingerprint,
-        }
+        };
+        let id = key.id(&call.credentials);
+        Named { key, id }
     }
 
-    fn execute(&mut self, since: Now, call: Call, key: Option<CallKey>, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
+    fn execute(&mut self, since: Now, call: Call, named: Option<Named>, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
         let Request::Nfs(request) = &call.body else {
             return;
         };
         let server = Rc::clone(&self.server);
-        let id = key.map(|key| key.id(&call.credentials));
         let mut scene = self.scene(&server, desk, &call.credentials);
-        scene.is_repeat = id.as_ref().is_some_and(|id| desk.namespace.reply(id).is_some());
+        scene.is_repeat = named.as_ref().is_some_and(|named| was_done(named, desk));
         let later = Err(Denied::Status(Status::Jukebox));
         let step = if desk.is_stale() && rests_on_names(request) && !scene.is_repeat {
             later
@@ -178,26 +190,26 @@ impl NfsSession {
             }
         };
         match step {
-            Ok(Step::Reply(reply)) => self.answer(call.ticket, key, reply, out),
+            Ok(Step::Reply(reply)) => self.answer(call.ticket, named, reply, desk, out),
             Ok(Step::Io(image, op, then)) => {
                 let next = desk.io(image, op);
                 let Call { ticket, .. } = call;
-                self.pending.insert(next, Pending { ticket, key, then });
+                self.pending.insert(next, Pending { ticket, named, then });
             }
             Ok(Step::Change(operation, caller, then)) => {
-                let next = match id {
-                    Some(id) => desk.change_once(operation, caller, id, since),
+                let next = match &named {
+                    Some(named) => desk.change_once(operation, caller, named.id.clone(), since),
                     None => desk.change(operation, caller),
                 };
                 let Call { ticket, .. } = call;
-                self.pending.insert(next, Pending { ticket, key, then });
+                self.pending.insert(next, Pending { ticket, named, then });
             }
             Err(Denied::Status(status)) => {
                 let reply = request.fail(status);
-                self.answer(call.ticket, key, reply, out);
+                self.answer(call.ticket, named, reply, desk, out);
             }
             Err(Denied::TooWeak) => {
-                self.abandon(key);
+                self.abandon(named.map(|named| named.key));
                 self.connection
                     .refuse(call.ticket, Refusal::Auth(AuthStat::TooWeak), out);
             }
@@ -218,14 +230,44 @@ impl NfsSession {
         }
     }
 
-    fn answer(&mut self, ticket: connection::Ticket, key: Option<CallKey>, reply: nfs3::Reply, out: &mut Vec<Bytes>) {
-        // A client that is told to come later must find the call undone then.
-        if reply.status() == Some(Status::Jukebox) {
-            self.abandon(key);
-        } else if let Some(key) = key {
-            self.server.replies.borrow_mut().finish(key, reply.clone());
+    /// Answers a call; a refusal of one that changes names when the metadata store has no trace of it.
+    fn answer(
+        &mut self,
+        ticket: connection::Ticket,
+        named: Option<Named>,
+        reply: nfs3::Reply,
+        desk: &mut Desk<'_>,
+        out: &mut Vec<Bytes>,
+    ) {
+        if let Some(named) = named {
+            let doubted = reply.status().is_some() && !was_done(&named, desk);
+            // A client that is told to come later must find the call undone then.
+            if reply.status() == Some(Status::Jukebox) {
+                self.abandon(Some(named.key));
+            } else if doubted && !mutant!(desk.options, ReplayRefusals) {
+                let key = named.key;
+                let asked = desk.confirm(named.id);
+                self.refused.insert(asked, Refused { ticket, key, reply });
+                return;
+            } else {
+                self.server.replies.borrow_mut().finish(named.key, reply.clone());
+            }
         }
         self.connection.reply(ticket, &Reply::Nfs(reply), out);
+    }
+
+    /// The metadata store was asked whether a call was executed that is to be refused. If it was, its client is sent away: the
+    /// mirror knows what to answer when it comes back.
+    fn refuse(&mut self, refused: Refused, result: &Finished, out: &mut Vec<Bytes>) -> Result<(), Ending> {
+        let Refused { ticket, key, reply } = refused;
+        if !matches!(result, Finished::Change(Ok(_))) {
+            self.abandon(Some(key));
+            let why = "a call that came again was executed by another gateway, of which this one does not know yet";
+            return Err(Ending::Fault(why.to_owned()));
+        }
+        self.server.replies.borrow_mut().finish(key, reply.clone());
+        self.connection.reply(ticket, &Reply::Nfs(reply), out);
+        Ok(())
     }
 
     fn abandon(&self, key: Option<CallKey>) {
@@ -308,14 +350,14 @@ impl NfsSession {
     }
 
     fn reply(&mut self, pending: Pending, result: Finished, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
-        let Pending { ticket, key, then } = pending;
+        let Pending { ticket, named, then } = pending;
         let server = Rc::clone(&self.server);
         let scene = self.scene(&server, desk, &Credentials::None);
         let reply = match result {
             Finished::Io(result, _) => conclude::io(&scene, then, result),
             Finished::Change(result) => conclude::change(&scene, then, result),
         };
-        self.answer(ticket, key, reply, out);
+        self.answer(ticket, named, reply, desk, out);
     }
 }
 
@@ -351,11 +393,12 @@ impl Session for NfsSession {
         desk: &mut Desk<'_>,
         out: &mut Vec<Bytes>,
     ) -> Result<(), Ending> {
-        let pending = self
-            .pending
-            .remove(&ticket)
-            .expect("the desk answers each request once");
-        self.conclude(pending, result, desk, out);
+        if let Some(refused) = self.refused.remove(&ticket) {
+            self.refuse(refused, &result, out)?;
+        } else {
+            let pending = self.pending.remove(&ticket);
+            self.conclude(pending.expect("the desk answers each request once"), result, desk, out);
+        }
         self.retry_parked(desk, out);
         Ok(())
     }
@@ -405,12 +448,18 @@ impl Session for NfsSession {
 impl Drop for NfsSession {
     /// Nobody is left to answer the calls under way: when they come again they are done again.
     fn drop(&mut self) {
-        let cut_off = self.cut_off.iter().map(|(pending, _)| pending);
-        self.pending
-            .values()
-            .chain(cut_off)
-            .for_each(|pending| self.abandon(pending.key));
+        let named = self.pending.values().filter_map(|pending| pending.named.as_ref());
+        let refused = self.refused.values().map(|refused| refused.key);
+        named
+            .map(|named| named.key)
+            .chain(refused)
+            .for_each(|key| self.abandon(Some(key)));
     }
+}
+
+/// Whether any gateway has executed a call, as far as the tree says.
+fn was_done(named: &Named, desk: &Desk<'_>) -> bool {
+    desk.namespace.reply(&named.id).is_some()
 }
 
 /// Whether the answer depends on what a name means: it must not come from a tree that is too old.

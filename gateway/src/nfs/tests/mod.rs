@@ -197,6 +197,9 @@ impl Gateway {
                     let wall = self.wall();
                     self.touched.insert(image, wall);
                 }
+                (ticket, Asked::Confirm { .. }) => {
+                    self.finish(session, ticket, Finished::Change(Ok(Outcome::Done)));
+                }
                 (_, Asked::Io { op, .. }) => panic!("{op:?}"),
             }
         }
