@@ -10,12 +10,14 @@ use crate::event::Event;
 use crate::network::Place;
 use crate::random::Random;
 use crate::workload::Writers;
-use crate::world::World;
+use crate::world::{Phase, World};
 
 /// The callers leave after this time, milliseconds.
 const LEAVE: (u64, u64) = (100, 500);
 /// The primary is killed so much later, milliseconds: another one serves before what the client has is too old.
 const KILLED: (u64, u64) = (100, 800);
+/// It is away for so long, milliseconds.
+const DOWN: (u64, u64) = (50, 15_000);
 /// The client hears of none of this for so long, nor does it reach the primary.
 const SILENCE: Duration = Duration::from_secs(4);
 
@@ -32,7 +34,7 @@ pub struct Handover {
 
 impl World {
     /// Everybody works on one object, whose primary a client does not reach; for how long that is a trouble.
-    pub(crate) fn hand_over(&mut self, down: Duration, random: &mut Random) -> Option<Duration> {
+    pub(crate) fn hand_over(&mut self, random: &mut Random) -> Option<Duration> {
         let client = random.index(self.clients.len());
         self.another_client(client)?;
         let (image, byte) = self
@@ -50,14 +52,17 @@ impl World {
             client,
             primary,
             killed: millis(KILLED),
-            down,
+            down: millis(DOWN),
         };
         self.schedule.at(self.now + leave, Event::Handover(handover));
-        Some(SILENCE.max(leave + handover.killed + down))
+        Some(SILENCE.max(leave + handover.killed + handover.down))
     }
 
     /// The callers leave.
     pub(crate) fn leave_for_good(&mut self, handover: Handover) {
+        if self.phase != Phase::Safety {
+            return;
+        }
         let Handover { client, primary, .. } = handover;
         let tickets: Vec<u64> = self.clients[client].unanswered().collect();
         for ticket in tickets {

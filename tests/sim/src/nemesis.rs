@@ -396,7 +396,7 @@ impl World {
             Trouble::Pause => return self.pause(osd, random),
             Trouble::PauseClient => return self.pause(client, random),
             Trouble::PauseMonitor => return self.pause(monitor, random),
-            Trouble::Handover => return self.hand_over(down, random),
+            Trouble::Handover => return self.hand_over(random),
             Trouble::Fence => return self.fence(client - self.osds.len()),
             _ => return None,
         }

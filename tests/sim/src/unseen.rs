@@ -63,7 +63,7 @@ impl World {
 
     /// A user whose change of the file has no answer leaves the connection that it asked on.
     pub(crate) fn leave_unseen(&mut self, user: usize) {
-        if let Some(path) = self.users[user].path_of_sized() {
+        if let Some(path) = self.users[user].path_of_sized().filter(|_| self.phase == Phase::Safety) {
             self.user_gives_up(user, path, Leave::Silence);
         }
     }
