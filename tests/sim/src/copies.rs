@@ -62,7 +62,12 @@ impl Copies {
         let answered = self.asked.range(before(0)..before(op.answered.max(op.settled)));
         let object = op.action.object();
         let answered = answered.filter(|(_, asked)| Some(asked.object) == object);
-        let over: Vec<OpId> = settled.chain(answered).map(|(&id, _)| id).collect();
+        // Between a change and the one that it names as the one before, all of the object were given up.
+        let given_up = self
+            .asked
+            .range(before(op.previous.saturating_add(1).min(op.id.sequence))..op.id);
+        let given_up = given_up.filter(|(_, asked)| Some(asked.object) == object && op.action.is_mutation());
+        let over: Vec<OpId> = settled.chain(answered).chain(given_up).map(|(&id, _)| id).collect();
         for id in over {
             self.asked.remove(&id);
         }
@@ -218,7 +223,7 @@ mod tests {
 
     #[test]
     fn what_was_answered_is_forgotten() {
-        let op = |sequence, settled| Op {
+        let op = |sequence, settled, previous| Op {
             id: OpId {
                 client: ClientId(1),
                 sequence,
@@ -227,7 +232,7 @@ mod tests {
             epoch: Epoch(1),
             settled,
             answered: 0,
-            previous: 0,
+            previous,
             stamp: trivet_core::Tick::default(),
             action: Action::Remove {
                 object: ObjectId {
@@ -237,12 +242,17 @@ mod tests {
             },
         };
         let mut copies = Copies::default();
-        copies.asks(&op(5, 5));
-        copies.asks(&op(6, 5));
-        assert_eq!(copies.asked.len(), 2);
-        copies.asks(&op(8, 6));
-        let left: Vec<u64> = copies.asked.keys().map(|id| id.sequence).collect();
-        assert_eq!(left, [6, 8]);
+        // Asked for, as of which settled ones and behind which one; what somebody waits for then.
+        for (sequence, settled, previous, left) in [
+            (5, 5, 0, &[5][..]),
+            (6, 5, 5, &[5, 6]),
+            (8, 6, 6, &[6, 8]),
+            (9, 6, 6, &[6, 9]),
+        ] {
+            copies.asks(&op(sequence, settled, previous));
+            let asked: Vec<u64> = copies.asked.keys().map(|id| id.sequence).collect();
+            assert_eq!(asked, left, "{sequence}");
+        }
         copies.is_gone(ClientId(1));
         assert!(copies.asked.is_empty());
     }
