@@ -24,7 +24,7 @@ impl Gateway {
     /// A client's call is refused if no gateway has executed it.
     pub(crate) fn confirm(&mut self, origin: Origin, call: CallId, out: &mut Vec<Effect>) {
         let ticket = self.number();
-        out.push(Effect::Txn(ticket, call.is_undone()));
+        out.push(Effect::Txn(ticket, call.ask_undone()));
         self.confirmations.asked.insert(ticket, (origin, call));
     }
 

@@ -4,8 +4,8 @@
 //! what its last commit is, with a linearizable read: once the mirror has that commit, it has everything that was committed
 //! before the question was *sent*, and is as old as the question. Beyond [`FRESH`] a name may mean another image
 //! by now, and the gateway opens none: connections that would wait for [`HOLD`] at most, NFS clients are told to come
-//! later. Their calls that change names or sizes wait instead, for 30 s: who is told to come later comes with another call, and does
-//! twice what another gateway has executed of the first. What is open goes on, for it rests on no name.
+//! later. Their calls that change names or sizes wait instead, for 30 s: who is told to come later comes with another
+//! call, and does twice what another gateway has executed of the first. What is open goes on, for it rests on no name.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -36,7 +36,7 @@ pub struct CallId {
 impl CallId {
     /// A transaction that is committed if the call was not executed, and changes nothing.
     #[must_use]
-    pub fn is_undone(&self) -> Txn {
+    pub fn ask_undone(&self) -> Txn {
         Txn {
             compare: vec![Compare::Absent(keys::reply(&self.caller, self.call))],
             changes: Vec::new(),

@@ -240,6 +240,14 @@ fn a_caller_has_a_bounded_number_of_replies() {
     assert_eq!(replies(&world), 80 - 2 * 3);
     make(&mut world, &mut nfs, 8);
     assert_eq!(replies(&world), 64);
+    // More than there should be become fewer: those without a time are old.
+    let more: Vec<Change> = (0..6)
+        .map(|n| Change::put(format!("vfs/reply/192.0.2.1/{n:x}"), "{}"))
+        .collect();
+    world.commit(&more);
+    world.pass(Duration::from_secs(121));
+    make(&mut world, &mut nfs, 4);
+    assert_eq!(replies(&world), 64);
     // There is an end to what is kept of a moment.
     make(&mut world, &mut nfs, 1100);
     assert_eq!(replies(&world), 1024);

@@ -87,7 +87,7 @@ pub(super) fn change(scene: &Scene<'_>, then: Then, result: Result<Outcome, NsEr
             Reply::Link(either(status, LinkWcc { attributes, dir_wcc }))
         }
         Then::Made { made, export, dir } => new_object(scene, made, (export, dir), result),
-        then @ (Then::Read { .. } | Then::Write(_)) => {
+        then @ (Then::Read { .. } | Then::Write(_) | Then::Refused(_)) => {
             panic!("{then:?} does not go on from a change")
         }
     }

@@ -63,7 +63,6 @@ pub struct NfsSession {
     parked: Vec<(Now, Call)>,
     /// Calls that change names and wait for a tree that is not too old, and when they came.
     waiting: Vec<(Now, Call)>,
-    refused: HashMap<Ticket, Refused>,
     /// WRITEs that came before a truncation, until that is known to take them.
     cut_off: Vec<(Pending, Written)>,
     /// Mounts that wait for a tree of names that is not too old, and since when.
@@ -91,14 +90,6 @@ struct Pending {
     then: Then,
 }
 
-/// A refusal that waits for the metadata store's word that nobody has executed the call.
-#[derive(Debug)]
-struct Refused {
-    ticket: connection::Ticket,
-    key: CallKey,
-    reply: nfs3::Reply,
-}
-
 impl NfsSession {
     /// A connection from `peer`.
     #[must_use]
@@ -108,7 +99,6 @@ impl NfsSession {
             peer,
             connection: Connection::new(Limits::default()),
             pending: HashMap::new(),
-            refused: HashMap::new(),
             parked: Vec::new(),
             waiting: Vec::new(),
             cut_off: Vec::new(),
@@ -209,7 +199,9 @@ impl NfsSession {
                 self.answer(call.ticket, named, reply, desk, out);
             }
             Err(Denied::TooWeak) => {
-                self.abandon(named.map(|named| named.key));
+                if let Some(named) = named {
+                    self.abandon(named.key);
+                }
                 self.connection
                     .refuse(call.ticket, Refusal::Auth(AuthStat::TooWeak), out);
             }
@@ -243,11 +235,11 @@ impl NfsSession {
             let doubted = reply.status().is_some() && !was_done(&named, desk);
             // A client that is told to come later must find the call undone then.
             if reply.status() == Some(Status::Jukebox) {
-                self.abandon(Some(named.key));
+                self.abandon(named.key);
             } else if doubted && !mutant!(desk.options, ReplayRefusals) {
-                let key = named.key;
-                let asked = desk.confirm(named.id);
-                self.refused.insert(asked, Refused { ticket, key, reply });
+                let asked = desk.confirm(named.id.clone());
+                let (named, then) = (Some(named), Then::Refused(Box::new(reply)));
+                self.pending.insert(asked, Pending { ticket, named, then });
                 return;
             } else {
                 self.server.replies.borrow_mut().finish(named.key, reply.clone());
@@ -258,22 +250,27 @@ impl NfsSession {
 
     /// The metadata store was asked whether a call was executed that is to be refused. If it was, its client is sent away: the
     /// mirror knows what to answer when it comes back.
-    fn refuse(&mut self, refused: Refused, result: &Finished, out: &mut Vec<Bytes>) -> Result<(), Ending> {
-        let Refused { ticket, key, reply } = refused;
+    fn refuse(&mut self, pending: Pending, result: &Finished, out: &mut Vec<Bytes>) -> Result<(), Ending> {
+        let Pending {
+            ticket,
+            named: Some(Named { key, .. }),
+            then: Then::Refused(reply),
+        } = pending
+        else {
+            unreachable!("the store is asked about calls that change names")
+        };
         if !matches!(result, Finished::Change(Ok(_))) {
-            self.abandon(Some(key));
+            self.abandon(key);
             let why = "a call that came again was executed by another gateway, of which this one does not know yet";
             return Err(Ending::Fault(why.to_owned()));
         }
-        self.server.replies.borrow_mut().finish(key, reply.clone());
-        self.connection.reply(ticket, &Reply::Nfs(reply), out);
+        self.server.replies.borrow_mut().finish(key, (*reply).clone());
+        self.connection.reply(ticket, &Reply::Nfs(*reply), out);
         Ok(())
     }
 
-    fn abandon(&self, key: Option<CallKey>) {
-        if let Some(key) = key {
-            self.server.replies.borrow_mut().abandon(key);
-        }
+    fn abandon(&self, key: CallKey) {
+        self.server.replies.borrow_mut().abandon(key);
     }
 
     fn retry_parked(&mut self, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
@@ -335,7 +332,13 @@ impl NfsSession {
     }
 
     /// Answers a call whose step has ended, unless there is another step to take.
-    fn conclude(&mut self, pending: Pending, result: Finished, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
+    fn conclude(
+        &mut self,
+        pending: Pending,
+        result: Finished,
+        desk: &mut Desk<'_>,
+        out: &mut Vec<Bytes>,
+    ) -> Result<(), Ending> {
         match (&pending.then, &result) {
             (Then::Write(written), Finished::Io(Ok(_), cut)) => {
                 let written = Written { cut: *cut, ..*written };
@@ -345,8 +348,10 @@ impl NfsSession {
                 let written = *written;
                 self.written(pending, written, desk, out);
             }
+            (Then::Refused(_), _) => return self.refuse(pending, &result, out),
             _ => self.reply(pending, result, desk, out),
         }
+        Ok(())
     }
 
     fn reply(&mut self, pending: Pending, result: Finished, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
@@ -393,12 +398,11 @@ impl Session for NfsSession {
         desk: &mut Desk<'_>,
         out: &mut Vec<Bytes>,
     ) -> Result<(), Ending> {
-        if let Some(refused) = self.refused.remove(&ticket) {
-            self.refuse(refused, &result, out)?;
-        } else {
-            let pending = self.pending.remove(&ticket);
-            self.conclude(pending.expect("the desk answers each request once"), result, desk, out);
-        }
+        let pending = self
+            .pending
+            .remove(&ticket)
+            .expect("the desk answers each request once");
+        self.conclude(pending, result, desk, out)?;
         self.retry_parked(desk, out);
         Ok(())
     }
@@ -449,11 +453,7 @@ impl Drop for NfsSession {
     /// Nobody is left to answer the calls under way: when they come again they are done again.
     fn drop(&mut self) {
         let named = self.pending.values().filter_map(|pending| pending.named.as_ref());
-        let refused = self.refused.values().map(|refused| refused.key);
-        named
-            .map(|named| named.key)
-            .chain(refused)
-            .for_each(|key| self.abandon(Some(key)));
+        named.for_each(|named| self.abandon(named.key));
     }
 }
 

@@ -60,6 +60,8 @@ pub(super) enum Then {
     Renamed { from: ImageId, to: ImageId },
     /// LINK.
     Linked { object: ImageId, dir: ImageId },
+    /// Any that changes names: it is refused so, if nobody has executed it.
+    Refused(Box<nfs3::Reply>),
 }
 
 /// What a WRITE writes.

@@ -112,7 +112,12 @@ impl World {
             .pick(&[Writers::All, Writers::Only(exiled), Writers::AllBut(exiled)])
             .unwrap_or(&Writers::All);
         let from = if random.one_in(3) { self.now + after } else { self.now };
-        let (image, byte) = self.workload.obsess(self.now, from, from + obsessed, writers);
+        self.obsess_from(from, obsessed, writers)
+    }
+
+    /// Everybody works on one object for so long, and these write it from then on.
+    pub(crate) fn obsess_from(&mut self, from: Now, lasts: Duration, writers: Writers) -> ObjectId {
+        let (image, byte) = self.workload.obsess(self.now, from, from + lasts, writers);
         let number = byte / OBJECT_SIZE as u64;
         ObjectId { image, number }
     }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use trivet_core::{NodeId, OBJECT_SIZE, ObjectId};
+use trivet_core::NodeId;
 
 use crate::event::Event;
 use crate::network::Place;
@@ -37,11 +37,8 @@ impl World {
     pub(crate) fn hand_over(&mut self, random: &mut Random) -> Option<Duration> {
         let client = random.index(self.clients.len());
         self.another_client(client)?;
-        let (image, byte) = self
-            .workload
-            .obsess(self.now, self.now, self.now + SILENCE, Writers::All);
-        let number = byte / OBJECT_SIZE as u64;
-        let pg = self.truth.pg_of(ObjectId { image, number })?;
+        let object = self.obsess_from(self.now, SILENCE, Writers::All);
+        let pg = self.truth.pg_of(object)?;
         let primary = self.truth.claims.get(&pg)?.value.primary;
         let primary = self.place_of(NodeId::Osd(primary))?;
         let place = self.client_place(client);

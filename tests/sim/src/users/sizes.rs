@@ -88,8 +88,6 @@ impl World {
         );
         if resizes {
             self.counts.add(Trouble::Resize);
-        }
-        if resizes {
             self.user_changes_sized(user, block, |_| Change::Resize(blocks));
         } else {
             self.user_writes_sized(user, block);
