@@ -24,7 +24,12 @@ use trivet_node::data::Fenced;
 
 use args::{Ask, Cli, Command};
 use client::Client;
+use mimalloc::MiMalloc;
 use roles::args::{GatewayArgs, MonArgs, OsdRole};
+
+/// Small writes take a tenth less time than with the allocator of glibc (decision 0011).
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     match Cli::try_parse() {
