@@ -54,7 +54,7 @@ pub enum Mutant {
     ReplayRefusals,
     /// Who changes names where the tree is too old is told to come later, though another gateway may have done it.
     TellLater,
-    /// Changes that waited begin with a tick at which nothing else has come for a moment; what comes begins at once.
+    /// Changes that waited begin with the next second; what comes begins at once.
     OvertakeWaiting,
 }
 

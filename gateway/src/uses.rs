@@ -371,12 +371,11 @@ impl Gateway {
             image
         }));
         if mutant!(self.options, OvertakeWaiting) {
-            let now = self.clock.now;
-            let quiet = images
-                .iter()
-                .filter(|(_, usage)| now.since(usage.last) >= Duration::from_millis(300));
-            let quiet: Vec<ImageId> = quiet.map(|(&image, _)| image).collect();
-            quiet.into_iter().for_each(|image| self.begin_waiting(image));
+            let all: Vec<ImageId> = images.keys().copied().collect();
+            let is_late = self.clock.now.0 % 1_000_000_000 < 100_000_000;
+            all.into_iter()
+                .filter(|_| is_late)
+                .for_each(|image| self.begin_waiting(image));
         }
         self.tend_stirred(out);
     }

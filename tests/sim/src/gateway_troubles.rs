@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use trivet_core::Now;
 use trivet_core::kv::{Event as Change, Notice};
 
 use crate::event::{Event, Undo};
@@ -27,6 +28,20 @@ const QUEUED: (Duration, Duration) = (Duration::from_secs(7), Duration::from_sec
 const BESIDE: u64 = 64 << 10;
 /// Bytes of the largest request.
 const LARGEST: u64 = 256 << 10;
+
+/// A gateway hears nothing of the metadata store for so long,
+const MISLED: Duration = Duration::from_secs(9);
+/// and after this time it knows that it is too old to tell anything about names.
+const HEARS_NOTHING: Duration = Duration::from_millis(3_200);
+
+/// A connection breaks between the execution of a call that changes names and its answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Break {
+    /// From this time on.
+    from: Now,
+    /// Its user asks this gateway again; else any.
+    turns_to: Option<usize>,
+}
 
 /// Keys of what callers were answered.
 const REPLIES: &str = "vfs/reply/";
@@ -70,18 +85,23 @@ impl World {
             _ => None,
         });
         let refused = self.refused.filter(|(user, _)| executed == Some(*user));
-        let Some(user) = executed.filter(|_| self.breaks_next_call || refused.is_some()) else {
+        let breaks = self.breaks_call.filter(|breaks| breaks.from <= self.now);
+        let Some(user) = executed.filter(|_| breaks.is_some() || refused.is_some()) else {
             return;
         };
         let Some(path) = self.users.get(user).and_then(UserSlot::path_of_names) else {
             return;
         };
         self.user_gives_up(user, path, Leave::Reset);
-        if let Some((_, gateway)) = refused {
-            self.refused = None;
+        let next = match refused {
+            Some((_, gateway)) => {
+                self.refused = None;
+                Some(gateway)
+            }
+            None => self.breaks_call.take().and_then(|breaks| breaks.turns_to),
+        };
+        if let Some(gateway) = next {
             self.users[user].turn_to(path, gateway);
-        } else {
-            self.breaks_next_call = false;
         }
     }
 
@@ -111,6 +131,9 @@ impl World {
         let user = random.index(self.users.len());
         match trouble {
             Trouble::StopGateway => self.pause(place, random),
+            Trouble::PauseGateway if self.swarm.has(Trouble::GiveUp) && random.one_in(2) => {
+                Some(self.will_be_forsaken(gateway, random))
+            }
             Trouble::PauseGateway => {
                 let lasts = self.pause_gateway(place, random)?;
                 let restarts = self.swarm.has(Trouble::Kill) && random.one_in(3);
@@ -141,10 +164,7 @@ impl World {
                 self.loses_next_refusal = true;
                 Some(Duration::ZERO)
             }
-            Trouble::UserBreak if random.one_in(2) => {
-                self.breaks_next_call = true;
-                Some(Duration::ZERO)
-            }
+            Trouble::UserBreak if random.one_in(2) => Some(self.break_call(gateway, random)),
             Trouble::UserBreak => {
                 let how = *random.pick(&[Leave::End, Leave::Reset, Leave::Silence])?;
                 let path = self.users[user].draw_path(random);
@@ -153,6 +173,23 @@ impl World {
             }
             _ => None,
         }
+    }
+
+    /// A connection will break when a call was executed; says for how long something is wrong. Maybe its user turns to this
+    /// gateway, which hears nothing of what was changed lately.
+    fn break_call(&mut self, gateway: usize, random: &mut Random) -> Duration {
+        let misleads = self.swarm.has(Trouble::WatchLate) && random.one_in(2);
+        if !misleads {
+            let (from, turns_to) = (self.now, None);
+            self.breaks_call = Some(Break { from, turns_to });
+            return Duration::ZERO;
+        }
+        let place = self.gateway_place(gateway);
+        let process = &mut self.processes[place];
+        process.watch_late = process.watch_late.max(self.now + MISLED);
+        let (from, turns_to) = (self.now + HEARS_NOTHING, Some(gateway));
+        self.breaks_call = Some(Break { from, turns_to });
+        MISLED
     }
 
     /// All OSDs begin anew meanwhile, and so do their clocks: a gateway that was paused has none to compare its own with.

@@ -14,6 +14,7 @@ mod counted;
 pub mod disk;
 mod event;
 mod exile;
+mod forsaken;
 mod gateway_troubles;
 mod gateways;
 mod handover;

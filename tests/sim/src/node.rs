@@ -133,6 +133,12 @@ impl Process {
         self.txns.clear();
     }
 
+    /// Its machine stood still from then until now: it does not know, and does not doubt its lease for that.
+    pub fn stood_still(&mut self, from: Now, now: Now) {
+        self.clock.stand(from, now);
+        self.kept = self.kept + now.since(from);
+    }
+
     /// Whether its lease may have run out, as far as it knows.
     #[must_use]
     pub fn doubts_lease(&self, now: Now, ttl: Duration) -> bool {

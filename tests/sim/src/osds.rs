@@ -364,7 +364,7 @@ impl World {
         process.paused = false;
         let stood = process.stands_since.take();
         if let Some(since) = stood {
-            process.clock.stand(since, self.now);
+            process.stood_still(since, self.now);
         }
         let backlog = std::mem::take(&mut process.backlog);
         self.trace.line(self.now, format_args!("place {place} goes on"));

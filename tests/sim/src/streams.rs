@@ -30,6 +30,8 @@ const FOUND_OUT: (Duration, Duration) = (Duration::from_secs(4), Duration::from_
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// What a network card has lost is sent again after this time (Linux: 200 ms at first).
 const SENT_AGAIN: Duration = Duration::from_millis(200);
+/// What came while a machine stood still may be held up on its last way for so long.
+const HELD_UP: Duration = Duration::from_millis(400);
 /// What came while a machine stood still may all be lost: users send it again within this time after it goes on.
 const SENT_ANEW: Duration = Duration::from_secs(1);
 /// Bytes of a piece that is cut further.
@@ -365,12 +367,15 @@ impl World {
     /// The machine of a gateway goes on after it stood still.
     pub(crate) fn cards_hand_on(&mut self, gateway: usize) {
         for id in self.streams.of_gateway(gateway) {
-            let mut when = self.now;
-            if self.streams.random.one_in(3) {
-                when = when + self.streams.random.duration(Duration::ZERO..=SENT_ANEW);
-                self.streams.card_loses(id);
-            }
-            self.schedule.at(when, Event::Card(id));
+            let later = match self.streams.random.index(3) {
+                0 => {
+                    self.streams.card_loses(id);
+                    self.streams.random.duration(Duration::ZERO..=SENT_ANEW)
+                }
+                1 => self.streams.random.duration(Duration::ZERO..=HELD_UP),
+                _ => Duration::ZERO,
+            };
+            self.schedule.at(self.now + later, Event::Card(id));
         }
     }
 
@@ -435,8 +440,10 @@ impl World {
         let Some(stream) = self.streams.open.get(&id).filter(|stream| !stream.end.closed) else {
             return;
         };
-        if self.processes[first + stream.gateway].stands_since.is_none() {
+        let gateway = stream.gateway;
+        if self.processes[first + gateway].stands_since.is_none() {
             self.pass(id, Side::User, Segment::Probe);
+            self.asked_for_user(gateway);
         }
         self.schedule.at(self.now + PROBE_EVERY, Event::Probe(id));
     }

@@ -158,7 +158,7 @@ troubles! {
     /// A gateway is stopped and goes on later; its clock goes on meanwhile.
     StopGateway "stop-gateway" 60 Gateway;
     /// The machine of a gateway is stopped, with its clock, and goes on later.
-    PauseGateway "pause-gateway" 60 Gateway;
+    PauseGateway "pause-gateway" 40 Gateway;
     /// A gateway is killed and replaced.
     KillGateway "kill-gateway" 80 Gateway;
     /// Nothing passes between a user and a gateway, for a moment.

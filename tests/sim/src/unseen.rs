@@ -14,8 +14,8 @@ use crate::trouble::Trouble;
 use crate::users::UserEvent;
 use crate::world::{Phase, World};
 
-/// How long the truncation lasts, milliseconds: those who left are back, and still count as there where they left.
-const LASTS: (u64, u64) = (1_000, 2_300);
+/// How long the truncation lasts, milliseconds: those who left are about to be back, and still count as there where they left.
+const LASTS: (u64, u64) = (1_500, 2_100);
 /// All gateways know of it by then.
 const KNOWN: Duration = Duration::from_millis(50);
 /// They leave after this time, milliseconds: something waits by then.
@@ -56,6 +56,7 @@ impl World {
         }
         let pause = Duration::from_millis(self.random.range(PAUSE.0..=PAUSE.1));
         self.schedule.at(self.now + pause, Event::User(user, UserEvent::Insist));
+        self.ask_again(user);
         if !self.users[user].writes_sized() && self.sized.under_way() < sized::DEEPEST {
             self.user_writes_sized(user, BLOCKS - 1);
         }
@@ -64,7 +65,9 @@ impl World {
     /// A user whose change of the file has no answer leaves the connection that it asked on.
     pub(crate) fn leave_unseen(&mut self, user: usize) {
         if let Some(path) = self.users[user].path_of_sized().filter(|_| self.phase == Phase::Safety) {
+            let gateway = self.users[user].gateway_of(path);
             self.user_gives_up(user, path, Leave::Silence);
+            self.users[user].turn_to(path, gateway);
         }
     }
 }

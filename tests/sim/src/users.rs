@@ -64,6 +64,8 @@ pub enum UserEvent {
     Insist,
     /// It leaves the connection on which it writes to the file whose size changes.
     Leave,
+    /// It leaves its connections to this gateway.
+    Forsake(usize),
     /// This operation on names, which it gave up, cannot happen any more.
     Forget(u64),
 }
@@ -207,6 +209,12 @@ impl UserSlot {
         self.paths[path].gateway
     }
 
+    /// Its connections to this gateway.
+    pub(crate) fn paths_to(&self, gateway: usize) -> Vec<usize> {
+        let all = 0..self.paths.len();
+        all.filter(|path| self.paths[*path].gateway == gateway).collect()
+    }
+
     /// Its next connection goes to this gateway, if it has no other.
     pub(crate) fn turn_to(&mut self, path: usize, gateway: usize) {
         if self.paths.len() == 1 {
@@ -309,6 +317,7 @@ impl World {
             UserEvent::Connect(path, attempt) => self.user_dials(user, path, attempt),
             UserEvent::Insist => self.insist(user),
             UserEvent::Leave => self.leave_unseen(user),
+            UserEvent::Forsake(gateway) => self.user_forsakes(user, gateway),
             UserEvent::Forget(number) => self.user_forgot(user, number),
             UserEvent::Look => {
                 self.schedule.at(self.now + LOOK, Event::User(user, UserEvent::Look));
@@ -481,7 +490,7 @@ impl World {
         self.ask_again(user);
     }
 
-    fn how_to_leave(&mut self, user: usize) -> Leave {
+    pub(crate) fn how_to_leave(&mut self, user: usize) -> Leave {
         let random = &mut self.users[user].random;
         *random
             .pick(&[Leave::End, Leave::Reset, Leave::Reset, Leave::Silence])

@@ -18,6 +18,8 @@ use crate::control::{Metadata, MonitorSlot};
 use crate::copies::Copies;
 use crate::event::{Brief, Delivery, Event, Life};
 use crate::exile::Ambush;
+use crate::forsaken::Forsaken;
+use crate::gateway_troubles::Break;
 use crate::gateways::GatewaySlot;
 use crate::kv::Kv;
 use crate::mutants::Mutant;
@@ -89,13 +91,14 @@ pub struct World {
     pub(crate) tree: TreeWatch,
     pub(crate) sized: Sized,
     pub(crate) truncations: Truncations,
-    /// The next call that changes names loses its connection between its execution and its answer.
-    pub(crate) breaks_next_call: bool,
+    /// A call that changes names loses its connection between its execution and its answer.
+    pub(crate) breaks_call: Option<Break>,
     /// The next user whose change of names is refused does not hear of it.
     pub(crate) loses_next_refusal: bool,
     /// Who did not, and the gateway that refused.
     pub(crate) refused: Option<(usize, usize)>,
     pub(crate) relic: Relic,
+    pub(crate) forsaken: Option<Forsaken>,
     /// Users write one block of the sized file until then.
     pub(crate) insists_until: Now,
     /// When the last acknowledged change of a user began, by image.
@@ -139,10 +142,11 @@ impl World {
             tree: TreeWatch::new(0, 0, ""),
             sized: Sized::new(ImageId(0)),
             truncations: Truncations::default(),
-            breaks_next_call: false,
+            breaks_call: None,
             loses_next_refusal: false,
             refused: None,
             relic: Relic::default(),
+            forsaken: None,
             insists_until: Now(0),
             written: BTreeMap::new(),
             monitors: (0..swarm.monitors).map(|_| MonitorSlot::default()).collect(),

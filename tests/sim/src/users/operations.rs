@@ -196,7 +196,7 @@ impl World {
     }
 
     /// What nobody was asked for, or nobody who is still there, is asked for on a connection that is.
-    pub(super) fn ask_again(&mut self, user: usize) {
+    pub(crate) fn ask_again(&mut self, user: usize) {
         let slot = &self.users[user];
         let unasked: Vec<u64> = slot
             .pending
