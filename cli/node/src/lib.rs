@@ -60,6 +60,7 @@ pub struct Started {
 
 /// Starts the data path: its sockets listen, its new disks are formatted.
 pub fn start(setup: Setup) -> anyhow::Result<Started> {
+    trivet_reactor::keep_freed_buffers();
     let (to_data, inbox) = mpsc::channel();
     let (control, from_data) = tokio::sync::mpsc::unbounded_channel();
     let (started, start) = mpsc::channel();

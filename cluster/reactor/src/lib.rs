@@ -32,6 +32,6 @@ mod waker;
 
 pub use disk::{BLOCK_SIZE, Disk, DiskBackend, DiskOp, OpenDisk};
 pub use event::{CloseReason, Config, ConnId, DiskToken, Event, ListenerToken};
-pub use memory::give_back_freed_buffers;
+pub use memory::{give_back_freed_buffers, keep_freed_buffers};
 pub use reactor::Reactor;
 pub use waker::Waker;
