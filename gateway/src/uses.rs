@@ -370,12 +370,9 @@ impl Gateway {
             usage.paused = false;
             image
         }));
-        if mutant!(self.options, OvertakeWaiting) {
+        if mutant!(self.options, OvertakeWaiting) && self.clock.now.0 % 1_000_000_000 < 100_000_000 {
             let all: Vec<ImageId> = images.keys().copied().collect();
-            let is_late = self.clock.now.0 % 1_000_000_000 < 100_000_000;
-            all.into_iter()
-                .filter(|_| is_late)
-                .for_each(|image| self.begin_waiting(image));
+            all.into_iter().for_each(|image| self.begin_waiting(image));
         }
         self.tend_stirred(out);
     }

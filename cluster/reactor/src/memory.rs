@@ -1,4 +1,5 @@
-//! Large buffers: where they begin, and what becomes of them when they are given back.
+//! Large buffers: where they begin, and what becomes of them when they are freed; that is up to mimalloc, the allocator of the
+//! program, and where there is another one it is not changed.
 
 use bytes::{Buf, BytesMut};
 
@@ -19,15 +20,14 @@ pub(crate) fn aligned_buffer(len: usize) -> BytesMut {
 }
 
 /// Lets the process keep the memory of what it freed for a while, 100 s in most cases: mimalloc gives it back after 10 s by
-/// default, and the kernel then has to find and clear fresh pages, and stops the other threads for a moment. Only in a
-/// program whose allocator is mimalloc; elsewhere it does nothing.
+/// default, and the kernel then has to find and clear fresh pages, and stops the other threads for a moment.
 pub fn keep_freed_buffers() {
     // SAFETY: takes two integers and sets one of the allocator's options.
     unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, KEPT_MILLIS) };
 }
 
 /// Gives the memory of freed buffers back to the system: for when much of it was used and will not be used again soon. Only
-/// what this thread has freed, and only in a program whose allocator is mimalloc; elsewhere it does nothing.
+/// what this thread has freed.
 pub fn give_back_freed_buffers() {
     // SAFETY: takes a flag and touches only what is free.
     unsafe { libmimalloc_sys::mi_collect(true) };
@@ -36,6 +36,15 @@ pub fn give_back_freed_buffers() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_option_is_the_one_that_is_meant() {
+        // SAFETY: takes an integer and reads one of the allocator's options.
+        let delay = || unsafe { libmimalloc_sys::mi_option_get(PURGE_DELAY) };
+        assert_eq!(delay(), 1000, "mimalloc's own delay, milliseconds");
+        keep_freed_buffers();
+        assert_eq!(delay(), KEPT_MILLIS);
+    }
 
     #[test]
     fn buffers_are_aligned_and_large_enough() {

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use trivet_core::Now;
+
 use crate::event::Event;
 use crate::random::Random;
 use crate::streams::Leave;
@@ -23,20 +25,24 @@ const ASKS: Duration = Duration::from_secs(1);
 pub(crate) struct Forsaken {
     gateway: usize,
     lasts: Duration,
+    /// Not later: a gateway that nobody uses asks for no user.
+    until: Now,
 }
 
 impl World {
     /// The machine of this gateway will be paused; says for how long that is a trouble. Its lease lives on.
     pub(crate) fn will_be_forsaken(&mut self, gateway: usize, random: &mut Random) -> Duration {
         let lasts = Duration::from_millis(random.range(LASTS.0..=LASTS.1));
-        self.forsaken = Some(Forsaken { gateway, lasts });
-        self.metadata.late_until = self.metadata.late_until.max(self.now + ASKS + lasts);
+        let until = self.now + ASKS;
+        self.forsaken = Some(Forsaken { gateway, lasts, until });
+        self.metadata.late_until = self.metadata.late_until.max(until + lasts);
         ASKS + lasts
     }
 
     /// The kernel of a gateway has just asked for a user: maybe its machine is paused now.
     pub(crate) fn asked_for_user(&mut self, gateway: usize) {
-        let due = self.forsaken.filter(|forsaken| forsaken.gateway == gateway);
+        let is_due = |forsaken: &Forsaken| forsaken.gateway == gateway && self.now <= forsaken.until;
+        let due = self.forsaken.filter(is_due);
         let Some(Forsaken { lasts, .. }) = due.filter(|_| self.phase == Phase::Safety) else {
             return;
         };

@@ -180,15 +180,19 @@ impl World {
     fn break_call(&mut self, gateway: usize, random: &mut Random) -> Duration {
         let misleads = self.swarm.has(Trouble::WatchLate) && random.one_in(2);
         if !misleads {
-            let (from, turns_to) = (self.now, None);
-            self.breaks_call = Some(Break { from, turns_to });
+            self.breaks_call = Some(Break {
+                from: self.now,
+                turns_to: None,
+            });
             return Duration::ZERO;
         }
         let place = self.gateway_place(gateway);
         let process = &mut self.processes[place];
         process.watch_late = process.watch_late.max(self.now + MISLED);
-        let (from, turns_to) = (self.now + HEARS_NOTHING, Some(gateway));
-        self.breaks_call = Some(Break { from, turns_to });
+        self.breaks_call = Some(Break {
+            from: self.now + HEARS_NOTHING,
+            turns_to: Some(gateway),
+        });
         MISLED
     }
 
