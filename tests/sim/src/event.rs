@@ -80,6 +80,8 @@ pub enum Event {
     Exile(Box<Exile>),
     /// The callers of a client leave it, and a primary is killed.
     Handover(Handover),
+    /// An image is emptied, and rests until then.
+    Empty(Now),
     /// Storm and calm take turns.
     Season,
     /// The world looks after itself.
@@ -212,6 +214,7 @@ impl Event {
             Event::Probe(_) => 29,
             Event::Card(_) => 30,
             Event::Handover(_) => 31,
+            Event::Empty(_) => 32,
         }
     }
 

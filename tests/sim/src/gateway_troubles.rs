@@ -131,8 +131,11 @@ impl World {
         let user = random.index(self.users.len());
         match trouble {
             Trouble::StopGateway => self.pause(place, random),
-            Trouble::PauseGateway if self.swarm.has(Trouble::GiveUp) && random.one_in(2) => {
-                Some(self.will_be_forsaken(gateway, random))
+            Trouble::PauseGateway if self.swarm.has(Trouble::GiveUp) && !random.one_in(3) => {
+                Some(match random.one_in(2) {
+                    true => self.will_be_forsaken(gateway, random),
+                    false => self.will_be_forsaken_with_queues(gateway, random),
+                })
             }
             Trouble::PauseGateway => {
                 let lasts = self.pause_gateway(place, random)?;
@@ -208,7 +211,8 @@ impl World {
     /// The machine of a gateway is paused, and its clock stands still.
     fn pause_gateway(&mut self, place: Place, random: &mut Random) -> Option<Duration> {
         if random.one_in(2) {
-            return Some(self.pause_with_queues(place, random));
+            let lasts = random.duration(QUEUED.0..=QUEUED.1);
+            return Some(self.pause_with_queues(place, lasts, random));
         }
         let lasts = self.pause(place, random)?;
         self.processes[place].stands_since = Some(self.now);
@@ -216,8 +220,7 @@ impl World {
     }
 
     /// The machine of a gateway is paused in a moment, and what the gateway sends to OSDs until then leaves it afterwards.
-    fn pause_with_queues(&mut self, place: Place, random: &mut Random) -> Duration {
-        let lasts = random.duration(QUEUED.0..=QUEUED.1);
+    pub(crate) fn pause_with_queues(&mut self, place: Place, lasts: Duration, random: &mut Random) -> Duration {
         let earlier = random.duration(Duration::from_millis(10)..=Duration::from_millis(500));
         self.delay_to_osds(place, lasts + earlier);
         self.undo_in(earlier, Undo::Queue(place, lasts));

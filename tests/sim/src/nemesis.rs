@@ -19,6 +19,9 @@ const CALM: (u64, u64) = (5, 60);
 /// No fault of the network or a disk lasts longer.
 const LONGEST: Duration = Duration::from_secs(60);
 
+/// An image is emptied so long after an OSD went down for maintenance, and rests until so long after its end.
+const EMPTIED: Duration = Duration::from_secs(2);
+
 /// One process in so many that are killed stays away for long.
 const LONG_AWAY: u64 = 5;
 
@@ -266,6 +269,10 @@ impl World {
         let meta = self.meta();
         let lasts = match trouble {
             Trouble::MetaCut => {
+                let left = self.gateway_at(place).filter(|_| self.swarm.has(Trouble::GiveUp));
+                if let Some(gateway) = left.filter(|_| random.one_in(2)) {
+                    return Some(self.forsake_cut_off(gateway, random));
+                }
                 let lasts = span(random, millis(100), LONGEST);
                 let both = [(place, meta), (meta, place)];
                 let cut = *random.pick(&[&both[..], &both[..1], &both[1..]])?;
@@ -429,6 +436,8 @@ impl World {
         self.heal_nothing(true);
         self.kill(osd, away);
         let lasts = away + random.duration(Duration::ZERO..=LONGEST / 2);
+        self.schedule
+            .at(self.now + EMPTIED, Event::Empty(self.now + lasts + EMPTIED));
         self.undo_in(lasts, Undo::NoRecovery);
         lasts
     }

@@ -66,6 +66,8 @@ pub enum UserEvent {
     Leave,
     /// It leaves its connections to this gateway.
     Forsake(usize),
+    /// As that, and it does not want what it has written to files beside its image.
+    Disown(usize),
     /// This operation on names, which it gave up, cannot happen any more.
     Forget(u64),
 }
@@ -249,6 +251,12 @@ impl UserSlot {
         self.pending.values().any(Pending::writes_sized)
     }
 
+    /// Writes to files beside its image that nobody was asked for, or nobody who is still there, are not asked for again.
+    pub(crate) fn drop_puts(&mut self) {
+        self.pending
+            .retain(|_, pending| pending.path.is_some() || !pending.is_put());
+    }
+
     /// Whether it works on the file whose size changes.
     #[must_use]
     pub fn resizes(&self) -> bool {
@@ -318,6 +326,7 @@ impl World {
             UserEvent::Insist => self.insist(user),
             UserEvent::Leave => self.leave_unseen(user),
             UserEvent::Forsake(gateway) => self.user_forsakes(user, gateway),
+            UserEvent::Disown(gateway) => self.user_disowns(user, gateway),
             UserEvent::Forget(number) => self.user_forgot(user, number),
             UserEvent::Look => {
                 self.schedule.at(self.now + LOOK, Event::User(user, UserEvent::Look));

@@ -27,6 +27,8 @@ const BURST: u32 = 50;
 const RESTS: (u64, u64) = (60, 400);
 /// Bytes that are made zero where a whole image becomes empty: no image is longer.
 const WHOLE: u64 = 1 << 60;
+/// The kind of operation that empties an image.
+const ERASURE: usize = 3;
 /// Operations in 100 that go to the place that all clients are obsessed with.
 const OBSESSED: u64 = 80;
 
@@ -154,6 +156,8 @@ pub struct Workload {
     /// Operations left of the burst.
     burst: u64,
     obsession: Option<Obsession>,
+    /// Some image is emptied next, and rests until then.
+    empties: Option<Now>,
 }
 
 /// For a while all clients work on one block.
@@ -209,6 +213,7 @@ impl Workload {
             hot: (0, 0),
             burst: 0,
             obsession: None,
+            empties: None,
         };
         workload.heat(Now(0));
         workload
@@ -255,6 +260,11 @@ impl Workload {
         self.obsession.is_some_and(|obsession| now < obsession.until)
     }
 
+    /// The next client that works empties an image, which rests until then, unless all others do.
+    pub fn empty_one(&mut self, until: Now) {
+        self.empties = Some(until);
+    }
+
     /// The next operation, of this client, which writes under this name.
     pub fn next(&mut self, now: Now, client: u32, writer: u32) -> Step {
         if let Some(obsession) = self.obsession.filter(|obsession| now < obsession.until)
@@ -279,7 +289,10 @@ impl Workload {
             erasures,
             ..
         } = self.options;
-        let kind = self.random.weighted(&[reads, writes, zeroes, erasures]);
+        let kind = match self.empties {
+            Some(_) => ERASURE,
+            None => self.random.weighted(&[reads, writes, zeroes, erasures]),
+        };
         let (number, first, sectors) = self.place(now, kind > 0);
         let (image, size) = self.options.images[number];
         match kind {
@@ -383,10 +396,12 @@ impl Workload {
     /// This image is deleted now: half of them are only read for a while, unless all others are.
     fn rest(&mut self, number: usize, now: Now) {
         let is_last = (0..self.resting.len()).all(|other| other == number || self.rests(other, now));
-        if is_last || self.random.one_in(2) {
+        let wanted = self.empties.take();
+        if is_last || wanted.is_none() && self.random.one_in(2) {
             return;
         }
-        self.resting[number] = now + Duration::from_secs(self.random.range(RESTS.0..=RESTS.1));
+        let any = Duration::from_secs(self.random.range(RESTS.0..=RESTS.1));
+        self.resting[number] = wanted.unwrap_or(now + any);
         if self.hot.0 == number {
             self.heat(now);
         }

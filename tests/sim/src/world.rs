@@ -364,6 +364,7 @@ impl World {
             Event::Undo(undo) => self.undo(undo),
             Event::Exile(exile) => self.begin_exile(*exile),
             Event::Handover(handover) => self.leave_for_good(handover),
+            Event::Empty(until) => self.workload.empty_one(until),
             Event::Season => self.season(),
             Event::Arrive(id, to, segment) => self.arrive(id, to, segment),
             Event::Probe(id) => self.probe(id),
@@ -422,8 +423,10 @@ impl World {
             self.trace
                 .line(self.now, format_args!("{sender:?} -> {receiver:?} sends {brief}"));
         }
-        if self.relic.is_wanted && self.is_first_of_file(from, &message) {
-            self.leave_relic(to, from);
+        if self.relic.is_wanted
+            && let Some(file) = self.begun_file(from, &message)
+        {
+            self.leave_relic(to, from, file);
         }
         if let Some((when, connection)) = self.network.send(self.now, from, to) {
             let delivery = Delivery {

@@ -18,7 +18,7 @@ const FILES: u64 = 5;
 const DIRECTORIES: u64 = 2;
 /// Sectors of a write to a file, and where it begins, at most.
 const LARGEST: u64 = 64;
-/// How often files are removed, beside other operations, while one of them has left something on a disk that is cut off.
+/// How often a file is removed, beside other operations, that has left something on a disk that is cut off.
 const MANY: u64 = 200;
 /// A gateway that serves names knows all that happened until so many nanoseconds ago, by its own clock: it may be slow, and
 /// that of a virtual machine stands still while the machine does.
@@ -78,10 +78,12 @@ impl World {
 
     fn draw_names(&mut self, user: usize, dir: &Bytes) -> (TreeOp, NameCall) {
         let shared = self.tree.shared;
-        let removals = if self.relic.is_left(self.now) { MANY } else { 22 };
+        let left = self.relic_name();
+        let removals = if left.is_some() { MANY } else { 22 };
         let random = &mut self.users[user].random;
         let mut name = |kind: char, count| format!("{kind}{}", random.below(count));
         let (one, other, directory) = (name('f', FILES), name('f', FILES), name('d', DIRECTORIES));
+        let one = left.unwrap_or(one);
         let at = |name: &String| -> Place { (shared, name.clone()) };
         let dir = dir.clone();
         let kind = random.weighted(&[30, 8, removals, 15, 8, 10, 7, 4, 3]);

@@ -57,6 +57,11 @@ impl Pending {
         (self.since, (self.place.0, self.place.1, self.bytes()))
     }
 
+    /// Whether it writes to a file beside its user's image.
+    pub(super) fn is_put(&self) -> bool {
+        matches!(self.ask, Ask::Put { .. })
+    }
+
     /// Whether it writes to the file whose size changes.
     pub(super) fn writes_sized(&self) -> bool {
         self.sized.is_some() && matches!(self.ask, Ask::Write { .. })
@@ -327,7 +332,7 @@ impl World {
         let allowed = match refusal {
             Refusal::NoSpace => self.may_fail(IoError::NoSpace, pending.action, pending.since),
             Refusal::Io => self.may_fail(IoError::Damaged, pending.action, pending.since),
-            Refusal::Gone => matches!(pending.ask, Ask::Put { .. }),
+            Refusal::Gone => pending.is_put(),
             Refusal::Later | Refusal::Other(_) => false,
         };
         if !allowed {
