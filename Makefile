@@ -29,11 +29,13 @@ test: ## everything that CI runs: check, unit, sim, e2e; ends with "N passed, N 
 	@tests/run check unit sim e2e
 
 check: ## formatting, clippy, the rules of the house
+	@tests/install build
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) test -q -p trivet-tidy
 
-unit: ## unit, golden, crash and fuzz tests, without real processes
+unit: ## unit, golden, crash and fuzz tests, and what talks to a real etcd
+	@tests/install test
 	$(CARGO) test -q --workspace --exclude trivet-e2e --exclude trivet-tidy
 
 sim: ## the whole cluster under faults, from seeds (N=300 SEED=1)
