@@ -27,6 +27,8 @@ impl Tree {
                     if is_ours(&path) {
                         folders.push(path);
                     }
+                // In a second working tree this is a file that names the first.
+                } else if path == Path::new(".git") {
                 } else if let Ok(text) = fs::read_to_string(root.join(&path)) {
                     files.insert(path.to_string_lossy().into_owned(), text);
                 }
