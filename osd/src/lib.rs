@@ -9,62 +9,32 @@
 //! repeated; damaged copies are repaired from good ones.
 //! What it does not do: choose who acts (the monitor's plan does), or move bytes (the runner does).
 
-mod callers;
-mod change;
-mod decide;
-mod full;
-mod heal;
-mod interview;
-mod inventory;
-mod lane;
-mod late;
-mod loss;
-mod mark;
+mod ctx;
 mod member;
+mod node;
 mod options;
-mod pg;
-mod ping;
-mod presence;
-mod promise;
-mod remember;
-mod repeat;
-mod scrub;
-mod serve;
-mod stray;
-mod tally;
-mod tombstone;
-mod usage;
-mod witness;
+mod primary;
+mod redundancy;
 
 use std::collections::BTreeMap;
 
-use hashbrown::HashMap;
 use trivet_core::disk::{DiskDone, DiskOp};
 use trivet_core::kv::{LeaseId, Notice, Txn, TxnOutcome};
-use trivet_core::map::ClusterMap;
-use trivet_core::message::{Message, OpDone, OpError, OpValue, Peer, PeerBody, WriteError};
-use trivet_core::pace::Pace;
-use trivet_core::{ClientId, Epoch, Epochs, NodeId, Now, ObjectId, OpId, OsdId, PgId, Tick, Version};
-use trivet_store::api::{ObjectInfo, Output, Reply, Request, StoreError, StoreStats, Ticket};
+use trivet_core::message::{Message, Peer, PeerBody, WriteError};
+use trivet_core::{NodeId, Now, ObjectId, OsdId, PgId, Version};
+use trivet_store::api::{ObjectInfo, Output, Reply, StoreError, StoreStats, Ticket};
 use trivet_store::{State, Store};
 
-use callers::Callers;
-use full::Full;
-use inventory::Inventory;
-use late::Recent;
-use mark::Recognition;
+use ctx::{Ctx, Target, TxnWait, Wait};
+use member::Member;
+use node::presence::Presence;
+use node::recognition::Recognition;
+use node::testimony::Testimony;
 #[cfg(feature = "mutants")]
 pub use options::Mutant;
 pub use options::Options;
-use options::mutant;
-use pg::Pg;
-pub use pg::PgStatus;
-use ping::Reach;
-use presence::{DiskWatch, Presence};
-use promise::Promises;
-use stray::Strays;
-use usage::Usage;
-use witness::Testimony;
+pub use primary::pg::PgStatus;
+use primary::pg::{Active, Pg, StartOver};
 
 /// Who this OSD is.
 #[derive(Clone, Debug)]
@@ -114,90 +84,18 @@ pub enum Effect {
     Txn(u64, Txn),
 }
 
-/// An object in an epoch of its PG: what answers must still be about when they arrive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Target {
-    pg: PgId,
-    epoch: Epoch,
-    object: ObjectId,
-}
-
-/// Who waits for an answer of the store.
-#[derive(Debug)]
-enum Wait {
-    /// A client reads.
-    Read(Target, OpId),
-    /// A unit that an operation changes in part, and for which attempt.
-    Merge(Target, OpId, u64, usize),
-    /// This OSD, as primary, writes.
-    OwnWrite(Target, Version),
-    /// A primary has this OSD write.
-    MemberWrite(OsdId, Target, Version),
-    /// A primary's epoch.
-    Fence(OsdId, PgId, Epoch),
-    /// A primary wants the whole object.
-    Fetch(OsdId, Target),
-    /// A primary wants it verified.
-    Scrub(OsdId, Target),
-    /// A primary has this OSD forget a tombstone.
-    Forget(OsdId, Target, Version),
-    /// This OSD must not have the PG any more.
-    Drop(PgId, Epoch),
-    /// A part of it goes.
-    Dropped,
-    Nobody,
-}
-
-/// What a metadata transaction was for.
-#[derive(Clone, Copy, Debug)]
-enum TxnWait {
-    Claim(PgId),
-    Activate(PgId),
-    Report(PgId),
-    Scrub(PgId),
-    Presence,
-    Halt,
-    Testimony,
-    Loss(OsdId),
-    Usage,
-}
-
 /// The OSD machine.
 pub struct Osd {
-    identity: Identity,
-    options: Options,
-    /// What this OSD's keys hang on.
-    lease: Option<LeaseId>,
+    ctx: Ctx,
     presence: Presence,
     recognition: Recognition,
     testimony: Testimony,
-    store: Store,
-    output: Output,
-    disk: DiskWatch,
-    map: ClusterMap,
-    /// The highest epoch accepted per PG, durable or on its way.
-    accepted: Epochs,
-    promises: Promises,
-    reach: Reach,
-    /// Members that had no room for what they lacked.
-    full: BTreeMap<OsdId, Full>,
-    callers: Callers,
-    recent: Recent,
-    pace: Pace,
+    /// Its part in PGs of which others are the primaries, too.
+    member: Member,
     /// The PGs that this OSD acts for, or tries to.
     pgs: BTreeMap<PgId, Pg>,
-    /// PGs whose objects are being dropped, in the epoch that said so.
-    dropping: BTreeMap<PgId, Epoch>,
-    /// How many listings were sent.
-    listings: u32,
-    strays: Strays,
-    inventory: Inventory,
-    usage: Usage,
-    waits: HashMap<Ticket, Wait>,
-    txns: BTreeMap<u64, TxnWait>,
-    next: u64,
+    /// The store and the metadata store were read.
     loaded: bool,
-    now: Now,
 }
 
 /// What one OSD has to tell about itself.
@@ -216,195 +114,201 @@ impl Osd {
     #[must_use]
     pub fn new(identity: Identity, options: Options, store: Store, output: Output) -> Osd {
         Osd {
-            identity,
-            options,
-            lease: None,
+            ctx: Ctx::new(identity, options, store, output),
             presence: Presence::default(),
             recognition: Recognition::default(),
             testimony: Testimony::default(),
-            store,
-            output,
-            disk: DiskWatch::default(),
-            map: ClusterMap::default(),
-            accepted: Epochs::default(),
-            promises: Promises::default(),
-            reach: Reach::default(),
-            full: BTreeMap::new(),
-            callers: Callers::default(),
-            recent: Recent::default(),
-            pace: Pace::new(heal::PACE),
+            member: Member::default(),
             pgs: BTreeMap::new(),
-            dropping: BTreeMap::new(),
-            listings: 0,
-            strays: Strays::default(),
-            inventory: Inventory::default(),
-            usage: Usage::default(),
-            waits: HashMap::new(),
-            txns: BTreeMap::new(),
-            next: 1,
             loaded: false,
-            now: Now(0),
         }
     }
 
     /// Its number.
     #[must_use]
     pub fn id(&self) -> OsdId {
-        self.identity.id
+        self.ctx.id()
     }
 
     /// The state of its store.
     #[must_use]
     pub fn state(&self) -> State {
-        self.store.state()
+        self.ctx.store.state()
     }
 
     /// What its store holds, for checks from outside.
     pub fn objects(&self) -> impl Iterator<Item = (ObjectId, ObjectInfo)> {
-        self.store.objects()
+        self.ctx.store.objects()
     }
 
     /// Its store, for checks from outside.
     #[must_use]
     pub fn store(&self) -> &Store {
-        &self.store
+        &self.ctx.store
     }
 
     /// Who acts for a PG with this OSD as primary, itself first; none unless it serves clients.
     #[must_use]
     pub fn acting(&self, pg: PgId) -> Option<&[OsdId]> {
-        let pg = self.pgs.get(&pg).filter(|pg| pg.phase == pg::Phase::Active)?;
-        Some(&pg.setting.acting)
+        let active = self.pgs.get(&pg)?.active()?;
+        Some(&active.acting)
     }
 
     /// For the administrator.
     #[must_use]
     pub fn status(&self) -> OsdStatus {
-        let pgs = self.pgs.iter().map(|(&id, pg)| pg.status(id)).collect();
         OsdStatus {
             id: self.id(),
-            store: self.store.stats(),
-            pgs,
+            store: self.ctx.store.stats(),
+            pgs: self.pgs.values().map(Pg::status).collect(),
         }
     }
 
     /// Takes one event. Messages that arrive before the store is open are dropped: their senders repeat them.
     pub fn step(&mut self, now: Now, event: Event, out: &mut Vec<Effect>) {
-        self.now = now;
-        let first = out.len();
+        self.ctx.now = now;
+        std::mem::swap(&mut self.ctx.effects, out);
         match event {
             Event::Disk(done) => {
-                self.disk.ended(now);
-                self.store.completed(done, &mut self.output);
+                self.presence.disk.ended(now);
+                self.ctx.store.completed(done, &mut self.ctx.output);
             }
-            Event::Notice(notice) => {
-                self.map.apply(&notice);
-                self.recognise_notice(&notice, out);
-                self.consider_all(out);
-            }
-            Event::Message(from, message) if self.is_ready() => self.message(from, message, out),
+            Event::Notice(notice) => self.notice(&notice),
+            Event::Message(from, message) if self.loaded => self.message(from, message),
             Event::Message(..) => {}
-            Event::Txn(ticket, outcome) => self.txn_ended(ticket, outcome, out),
-            Event::Lease(lease) => self.leased(lease, out),
-            Event::Lost { osd, gone } if self.is_ready() => self.lost(osd, gone, out),
+            Event::Txn(ticket, outcome) => self.txn_ended(ticket, outcome),
+            Event::Lease(lease) => self.leased(lease),
+            Event::Lost { osd, gone } if self.loaded => self.lost(osd, gone),
             Event::Lost { .. } => {}
-            Event::Tick => self.tick(out),
+            Event::Tick => self.tick(),
         }
-        self.settle(out);
-        self.date(&mut out[first..]);
+        self.settle();
+        std::mem::swap(&mut self.ctx.effects, out);
     }
 
     /// Ends a batch of steps: what was gathered goes to the disk.
     pub fn flush(&mut self, out: &mut Vec<Effect>) {
-        let first = out.len();
-        self.store.pump(&mut self.output);
-        self.settle(out);
-        self.date(&mut out[first..]);
-    }
-
-    /// Every answer to a client says what the clock is.
-    fn date(&self, out: &mut [Effect]) {
-        let tick = self.tick_now();
-        for effect in out {
-            if let Effect::Send(_, Message::OpDone(done)) = effect {
-                done.tick = tick;
-            }
-        }
-    }
-
-    fn is_ready(&self) -> bool {
-        self.loaded
+        std::mem::swap(&mut self.ctx.effects, out);
+        self.ctx.store.pump(&mut self.ctx.output);
+        self.settle();
+        std::mem::swap(&mut self.ctx.effects, out);
     }
 
     /// Hands on the store's answers and disk operations until there are no more.
-    fn settle(&mut self, out: &mut Vec<Effect>) {
-        if !self.loaded && self.map.revision > 0 && self.store.state() == State::Ready {
-            self.load(out);
+    fn settle(&mut self) {
+        if !self.loaded && self.ctx.map.revision > 0 && self.ctx.store.state() == State::Ready {
+            self.load();
         }
-        self.count_changes();
-        while !self.output.done.is_empty() {
-            for (ticket, result) in std::mem::take(&mut self.output.done) {
-                self.answered(ticket, result, out);
+        self.ctx.count_changes();
+        while !self.ctx.output.done.is_empty() {
+            for (ticket, result) in std::mem::take(&mut self.ctx.output.done) {
+                self.answered(ticket, result);
             }
         }
-        self.disk.began(self.output.disk.len(), self.now);
-        out.extend(self.output.disk.drain(..).map(Effect::Disk));
+        self.presence.disk.began(self.ctx.output.disk.len(), self.ctx.now);
+        let disk = self.ctx.output.disk.drain(..);
+        self.ctx.effects.extend(disk.map(Effect::Disk));
     }
 
     /// Takes over what the store remembers from before the restart.
-    fn load(&mut self, out: &mut Vec<Effect>) {
+    fn load(&mut self) {
         self.loaded = true;
-        self.accepted = self.store.accepted_epochs().collect();
-        if !mutant!(self.options, ForgetAtRestart) {
-            self.promises
-                .restarted(self.accepted.iter().map(|(pg, _)| pg), self.now);
-        }
-        self.count_copies();
-        self.begin_recognition(out);
-        self.register(out);
-        self.consider_all(out);
+        self.member.load(&self.ctx);
+        self.ctx.count_copies();
+        self.recognition.begin(&mut self.ctx, &self.member.accepted);
+        self.presence.register(&mut self.ctx);
+        self.consider_all();
     }
 
-    fn tick(&mut self, out: &mut Vec<Effect>) {
-        if !self.is_ready() {
+    /// The metadata store changed.
+    fn notice(&mut self, notice: &Notice) {
+        self.ctx.map.apply(notice);
+        if self.loaded {
+            if matches!(notice, Notice::Replaced { .. }) {
+                // Commits of the store before mean nothing in this one.
+                self.depose_all();
+                self.recognition.replaced(&mut self.ctx, &self.member.accepted);
+            }
+            self.recognition.recognise(&mut self.ctx);
+        }
+        self.consider_all();
+    }
+
+    /// The runner's lease came, went or was replaced.
+    fn leased(&mut self, lease: Option<LeaseId>) {
+        self.ctx.lease = lease;
+        self.presence.try_at_once();
+        if self.loaded {
+            self.presence.register(&mut self.ctx);
+        }
+    }
+
+    /// The connection to an OSD broke. `gone`: nobody listens at its address.
+    fn lost(&mut self, osd: OsdId, gone: bool) {
+        if gone && self.ctx.is_gone(osd) {
+            self.consider_all();
+        }
+    }
+
+    fn tick(&mut self) {
+        if !self.loaded {
             return;
         }
-        self.register(out);
-        if self.is_halted() {
-            self.recognise(out);
+        self.presence.register(&mut self.ctx);
+        if self.ctx.is_halted() {
+            self.recognition.recognise(&mut self.ctx);
         }
-        self.testify(out);
-        self.callers.forget_silent(self.now);
-        self.ping_all(out);
-        self.report_silent(out);
-        self.take_back();
-        self.consider_all(out);
-        self.repeat_fences(out);
-        self.report_all(out);
-        self.report_usage(out);
-        self.drop_strays(out);
-        let ids: Vec<PgId> = self.pgs.keys().copied().collect();
-        for id in ids {
-            self.repeat(id, out);
-            self.ask_others(id, out);
-            self.forget_due(id, out);
-            self.scrub_more(id, out);
+        self.testimony.testify(&mut self.ctx, &self.member.accepted);
+        self.ctx.clients.forget_silent(self.ctx.now);
+        self.ping_all();
+        self.ctx.report_silent();
+        self.ctx.take_back_members();
+        self.consider_all();
+        self.repeat_fences();
+        for pg in self.pgs.values_mut() {
+            pg.report_if_due(&mut self.ctx);
         }
-        let healing = self.pgs.values().any(|pg| !pg.healing.is_empty());
-        self.pace.tick(self.now, healing);
-        self.heal_in_background(out);
+        self.report_usage();
+        self.member.drop_strays(&mut self.ctx);
+        self.tick_pgs();
+        let healing = self.pgs.values().any(Pg::is_healing);
+        self.ctx.pace.tick(self.ctx.now, healing);
+        self.heal_in_background();
     }
 
-    fn message(&mut self, from: NodeId, message: Message, out: &mut Vec<Effect>) {
-        match (from, message) {
-            (NodeId::Client(client), Message::Op(op)) => self.client_op(client, op, out),
-            (NodeId::Client(_), Message::TickRequest { sent }) => {
-                let (tick, mark) = (self.tick_now(), self.store.mark());
-                out.push(Effect::Send(from, Message::Tick { sent, tick, mark }));
+    fn tick_pgs(&mut self) {
+        let ids: Vec<PgId> = self.pgs.keys().copied().collect();
+        for id in ids {
+            if let Some(pg) = self.pgs.get_mut(&id) {
+                pg.tick(&mut self.ctx);
             }
-            (NodeId::Osd(osd), Message::Peer(peer)) => self.peer(osd, peer, out),
-            (NodeId::Osd(osd), Message::Ping { sent, pgs }) => self.pinged(osd, sent, &pgs, out),
-            (NodeId::Osd(osd), Message::Pong { sent, free, refused }) => self.ponged(osd, sent, free, &refused, out),
+            self.look_at_concerns();
+        }
+    }
+
+    fn report_usage(&mut self) {
+        let pgs = &self.pgs;
+        let serves = |id: &PgId| pgs.get(id).is_some_and(|pg| pg.active().is_some());
+        self.ctx.forget_pgs(serves);
+        self.ctx.report_usage();
+    }
+
+    fn message(&mut self, from: NodeId, message: Message) {
+        match (from, message) {
+            (NodeId::Client(client), Message::Op(op)) => match self.pgs.get_mut(&op.pg).and_then(Pg::active_mut) {
+                Some(active) => {
+                    active.client_op(&mut self.ctx, client, op);
+                    self.look_at_concerns();
+                }
+                None => self.ctx.send_on(client, op.id),
+            },
+            (NodeId::Client(_), Message::TickRequest { sent }) => {
+                let (tick, mark) = (self.ctx.tick_now(), self.ctx.store.mark());
+                self.ctx.send(from, Message::Tick { sent, tick, mark });
+            }
+            (NodeId::Osd(osd), Message::Peer(peer)) => self.peer(osd, peer),
+            (NodeId::Osd(osd), Message::Ping { sent, pgs }) => self.member.pinged(&mut self.ctx, osd, sent, &pgs),
+            (NodeId::Osd(osd), Message::Pong { sent, free, refused }) => self.ponged(osd, sent, free, &refused),
             (
                 _,
                 Message::Op(_)
@@ -417,118 +321,133 @@ impl Osd {
         }
     }
 
-    fn peer(&mut self, from: OsdId, peer: Peer, out: &mut Vec<Effect>) {
+    /// A message of another OSD, or of this one: what a primary wants of a member, and what members answer.
+    fn peer(&mut self, from: OsdId, peer: Peer) {
         let Peer { pg, epoch, body } = peer;
         let target = |object| Target { pg, epoch, object };
+        let (member, ctx) = (&mut self.member, &mut self.ctx);
         match body {
-            PeerBody::Fence => self.fence(from, pg, epoch, out),
+            PeerBody::Fence => self.fence(from, pg, epoch),
+            PeerBody::Drop => self.member_drop(from, pg, epoch),
             PeerBody::Write {
                 object,
                 after,
                 mutation,
-            } => self.member_write(from, target(object), after, mutation, out),
-            PeerBody::Push { object, mutation } => self.member_push(from, target(object), mutation, out),
-            PeerBody::Fetch { object } => self.member_fetch(from, target(object), out),
-            PeerBody::Scrub { object } => self.member_scrub(from, target(object), out),
-            PeerBody::Forget { object, version } => self.member_forget(from, target(object), version, out),
-            PeerBody::Forgotten { object, version } => self.forgotten(from, target(object), version),
-            PeerBody::Drop => self.member_drop(from, pg, epoch, out),
-            PeerBody::Stray => self.stray(from, pg, epoch, out),
+            } => member.write(ctx, from, target(object), after, mutation),
+            PeerBody::Push { object, mutation } => member.push(ctx, from, target(object), mutation),
+            PeerBody::Fetch { object } => member.fetch(ctx, from, target(object)),
+            PeerBody::Scrub { object } => member.scrub(ctx, from, target(object)),
+            PeerBody::Forget { object, version } => member.forget(ctx, from, target(object), version),
             PeerBody::Listing {
                 part,
                 parts,
                 promise,
                 objects,
-            } => self.listing(from, pg, epoch, (part, parts), promise, objects, out),
-            PeerBody::Refused { accepted } => self.refused(pg, epoch, accepted, out),
+            } => self.listing(from, (pg, epoch), (part, parts), promise, objects),
+            PeerBody::Refused { accepted } => self.refused(pg, epoch, accepted),
+            PeerBody::Stray => self.stray(from, pg, epoch),
             PeerBody::Written {
                 object,
                 version,
                 result,
-            } => self.written(from, target(object), version, result, out),
-            PeerBody::Fetched { object, whole, damaged } => self.fetched(from, target(object), whole, damaged, out),
+            } => self.written(from, target(object), version, result),
+            PeerBody::Fetched { object, whole, damaged } => self.active_in(target(object), |active, ctx| {
+                active.fetched(ctx, from, object, whole, damaged);
+            }),
+            PeerBody::Forgotten { object, version } => self.active_in(target(object), |active, ctx| {
+                active.forgotten(ctx, from, object, version);
+            }),
             PeerBody::Scrubbed {
                 object,
                 version,
                 digest,
                 damaged,
-            } => self.scrubbed(from, target(object), (version, digest, damaged), out),
+            } => self.active_in(target(object), |active, ctx| {
+                active.scrubbed(ctx, from, object, (version, digest, damaged));
+            }),
         }
     }
 
     /// An answer of the store.
-    fn answered(&mut self, ticket: Ticket, result: Result<Reply, StoreError>, out: &mut Vec<Effect>) {
-        let Some(wait) = self.waits.remove(&ticket) else { return };
-        match wait {
-            Wait::Read(target, op) => self.read_done(target, op, result, out),
-            Wait::Merge(target, op, attempt, unit) => self.merge_read(target, op, (attempt, unit), result, out),
-            Wait::OwnWrite(target, version) => {
-                self.written(self.id(), target, version, write_result(&result), out);
-            }
+    fn answered(&mut self, ticket: Ticket, result: Result<Reply, StoreError>) {
+        let ctx = &mut self.ctx;
+        match ctx.take_wait(ticket) {
+            Wait::Read(target, op) => self.active_in(target, |active, ctx| {
+                active.read_done(ctx, target.object, op, result);
+            }),
+            Wait::Merge(target, op, attempt, unit) => self.active_in(target, |active, ctx| {
+                active.merge_read(ctx, target.object, op, (attempt, unit), result);
+            }),
+            Wait::OwnWrite(target, version) => self.written(self.id(), target, version, write_result(&result)),
             Wait::MemberWrite(from, target, version) => {
-                self.say_written(from, target, version, write_result(&result), out);
+                member::say_written(ctx, from, target, version, write_result(&result));
             }
-            Wait::Fence(from, pg, epoch) => self.fence_durable(from, pg, epoch, &result, out),
-            Wait::Fetch(from, target) => self.salvaged(from, target, result, out),
-            Wait::Scrub(from, target) => self.verified(from, target, &result, out),
-            Wait::Forget(from, target, version) => self.say_forgotten(from, target, version, &result, out),
-            Wait::Drop(pg, epoch) => self.may_drop(pg, epoch, &result),
-            Wait::Dropped => self.strays.dropped(),
+            Wait::Fence(from, pg, epoch) => self.member.fence_durable(ctx, from, (pg, epoch), &result),
+            Wait::Fetch(from, target) => member::salvaged(ctx, from, target, result),
+            Wait::Scrub(from, target) => member::verified(ctx, from, target, &result),
+            Wait::Forget(from, target, version) => member::say_forgotten(ctx, from, target, version, &result),
+            Wait::Drop(pg, epoch) => self.member.may_drop(ctx, (pg, epoch), &result),
+            Wait::Dropped => self.member.strays.dropped(),
             Wait::Nobody => {}
         }
     }
 
-    /// Asks the store; the answer comes back to `wait`.
-    fn ask(&mut self, request: Request, wait: Wait) {
-        let ticket = Ticket(self.next);
-        self.next += 1;
-        self.waits.insert(ticket, wait);
-        self.store.submit(ticket, request, &mut self.output);
-    }
-
-    fn run_txn(&mut self, txn: Txn, wait: TxnWait, out: &mut Vec<Effect>) {
-        let ticket = self.next;
-        self.next += 1;
-        self.txns.insert(ticket, wait);
-        out.push(Effect::Txn(ticket, txn));
-    }
-
-    fn txn_ended(&mut self, ticket: u64, outcome: TxnOutcome, out: &mut Vec<Effect>) {
-        match self.txns.remove(&ticket) {
-            Some(TxnWait::Claim(pg)) => self.claim_ended(pg, ticket, outcome, out),
-            Some(TxnWait::Activate(pg)) => self.activate_ended(pg, ticket, outcome, out),
-            Some(TxnWait::Report(pg)) => self.report_ended(pg, ticket, outcome),
-            Some(TxnWait::Scrub(pg)) => self.scrub_reported(pg, ticket, outcome),
-            Some(TxnWait::Presence) => self.presence.ended(ticket, outcome),
-            Some(TxnWait::Testimony) => self.testified(ticket, outcome, out),
-            Some(TxnWait::Halt) => self.recognition.ended(ticket),
-            Some(TxnWait::Loss(osd)) => self.loss_told(osd, outcome),
-            Some(TxnWait::Usage) => self.usage.ended(ticket, outcome, self.now),
-            None => {}
+    fn txn_ended(&mut self, ticket: u64, outcome: TxnOutcome) {
+        let ctx = &mut self.ctx;
+        match ctx.take_txn(ticket) {
+            TxnWait::Claim(pg) => self.with_pg(pg, |pg, ctx| pg.claim_ended(ctx, ticket, outcome)),
+            TxnWait::Activate(pg) => self.with_pg(pg, |pg, ctx| pg.activate_ended(ctx, ticket, outcome)),
+            TxnWait::Report(pg) => self.with_pg(pg, |pg, _| pg.report_ended(ticket, outcome)),
+            TxnWait::Scrub(pg) => self.with_pg(pg, |pg, _| pg.scrub_reported(ticket, outcome)),
+            TxnWait::Presence => self.presence.ended(ticket, outcome),
+            TxnWait::Testimony => self.testimony.ended(ctx, &self.member.accepted, ticket, outcome),
+            TxnWait::Halt => self.recognition.ended(ticket),
+            TxnWait::Loss(osd) => ctx.loss_told(osd, outcome),
+            TxnWait::Usage => ctx.usage.ended(ticket, outcome, ctx.now),
         }
     }
 
-    /// To another OSD, or to this one: its own answers come in by the same door.
-    #[expect(clippy::unused_self, reason = "reads as the other senders do")]
-    fn to_peer(&self, to: OsdId, pg: PgId, epoch: Epoch, body: PeerBody, out: &mut Vec<Effect>) {
-        out.push(Effect::Send(NodeId::Osd(to), Message::Peer(Peer { pg, epoch, body })));
+    /// Hands something to a PG, if this OSD still acts for it.
+    fn with_pg(&mut self, id: PgId, act: impl FnOnce(&mut Pg, &mut Ctx)) {
+        if let Some(pg) = self.pgs.get_mut(&id) {
+            act(pg, &mut self.ctx);
+            self.look_at_concerns();
+        }
     }
 
-    fn tell(&self, to: OsdId, target: Target, body: PeerBody, out: &mut Vec<Effect>) {
-        self.to_peer(to, target.pg, target.epoch, body, out);
+    /// Hands something to a PG that is active in the epoch that it is about. What is about another one is over.
+    fn active_in(&mut self, target: Target, act: impl FnOnce(&mut Active, &mut Ctx)) {
+        let pg = self.pgs.get_mut(&target.pg).and_then(Pg::active_mut);
+        if let Some(active) = pg.filter(|active| active.epoch == target.epoch) {
+            act(active, &mut self.ctx);
+            self.look_at_concerns();
+        }
     }
-}
 
-/// Answers a client; [`Osd::date`] says when.
-fn reply(client: ClientId, id: OpId, result: Result<OpValue, OpError>, out: &mut Vec<Effect>) {
-    let tick = Tick::default();
-    let done = Message::OpDone(OpDone { id, result, tick });
-    out.push(Effect::Send(NodeId::Client(client), done));
-}
+    /// A member (or this OSD's own store) has ended a mutation.
+    fn written(&mut self, from: OsdId, target: Target, version: Version, result: Result<(), WriteError>) {
+        let Some(pg) = self.pgs.get_mut(&target.pg).filter(|pg| pg.epoch == target.epoch) else {
+            return;
+        };
+        let Some(active) = pg.active_mut() else { return };
+        match active.written(&mut self.ctx, from, target.object, version, result) {
+            Ok(()) => {}
+            Err(StartOver) => pg.start_over(&mut self.ctx),
+        }
+        self.look_at_concerns();
+    }
 
-/// Sends a client on: it looks at its map and asks again.
-fn send_on(client: ClientId, op: OpId, out: &mut Vec<Effect>) {
-    reply(client, op, Err(OpError::NotPrimary), out);
+    /// Does what a PG found to be done beyond itself.
+    fn look_at_concerns(&mut self) {
+        for osd in std::mem::take(&mut self.ctx.concerns.no_room) {
+            if !self.pgs.values().any(|pg| pg.may_delete_on(osd)) {
+                self.ctx.leave_out(osd);
+            }
+        }
+        if self.ctx.concerns.healing {
+            self.heal_in_background();
+        }
+    }
 }
 
 fn write_result(result: &Result<Reply, StoreError>) -> Result<(), WriteError> {

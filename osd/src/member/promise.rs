@@ -8,7 +8,7 @@ use std::time::Duration;
 use trivet_core::message::{LEASE, LEASE_MARGIN, Promise};
 use trivet_core::{Now, OsdId, PgId, PoolId};
 
-/// See the module.
+/// What was promised, and to whom.
 #[derive(Debug, Default)]
 pub(crate) struct Promises {
     /// Of a pool's PGs it is not known what was promised: until here, anything may have been, before the restart or to

@@ -15,12 +15,12 @@ const LIMIT: usize = 65_536;
 /// A client that was not heard of for this long is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
-/// See the module.
+/// What is known of each client that was heard of lately.
 #[derive(Debug, Default)]
-pub(crate) struct Callers(BTreeMap<ClientId, Caller>);
+pub(crate) struct ClientTable(BTreeMap<ClientId, Client>);
 
 #[derive(Debug, Default)]
-struct Caller {
+struct Client {
     /// Everything below was answered.
     settled: u64,
     /// What ended without a trace, and how.
@@ -39,19 +39,19 @@ pub(crate) enum Known {
     Ended(Result<OpValue, OpError>),
 }
 
-impl Callers {
+impl ClientTable {
     /// An operation arrived, with what its client says is settled.
     pub(crate) fn heard(&mut self, op: OpId, settled: u64, now: Now) -> Known {
-        let caller = self.0.entry(op.client).or_default();
-        caller.heard = now;
-        if settled > caller.settled {
-            caller.settled = settled;
-            caller.ended = caller.ended.split_off(&settled);
+        let client = self.0.entry(op.client).or_default();
+        client.heard = now;
+        if settled > client.settled {
+            client.settled = settled;
+            client.ended = client.ended.split_off(&settled);
         }
-        if op.sequence < caller.settled {
+        if op.sequence < client.settled {
             return Known::Settled;
         }
-        match caller.ended.get(&op.sequence) {
+        match client.ended.get(&op.sequence) {
             Some(result) => Known::Ended(result.map(|()| OpValue::Changed)),
             None => Known::No,
         }
@@ -59,22 +59,22 @@ impl Callers {
 
     /// An operation ends without a trace. False if that cannot be remembered: it must not end, then.
     pub(crate) fn ends(&mut self, op: OpId, result: Result<(), OpError>) -> bool {
-        let caller = self.0.entry(op.client).or_default();
-        if caller.ended.len() >= LIMIT {
+        let client = self.0.entry(op.client).or_default();
+        if client.ended.len() >= LIMIT {
             return false;
         }
-        caller.ended.insert(op.sequence, result);
+        client.ended.insert(op.sequence, result);
         true
     }
 
     /// Below this, a client has all answers; 0 if nothing is known of it.
     pub(crate) fn settled(&self, client: ClientId) -> u64 {
-        self.0.get(&client).map_or(0, |caller| caller.settled)
+        self.0.get(&client).map_or(0, |client| client.settled)
     }
 
     /// Forgets clients that are gone.
     pub(crate) fn forget_silent(&mut self, now: Now) {
-        self.0.retain(|_, caller| now.since(caller.heard) < FORGOTTEN_AFTER);
+        self.0.retain(|_, client| now.since(client.heard) < FORGOTTEN_AFTER);
     }
 }
 
@@ -91,24 +91,24 @@ mod tests {
 
     #[test]
     fn late_copies_are_recognised() {
-        let mut callers = Callers::default();
-        assert_eq!(callers.heard(op(5), 5, Now(0)), Known::No);
-        assert!(callers.ends(op(5), Ok(())) && callers.ends(op(6), Err(OpError::NoSpace)));
+        let mut clients = ClientTable::default();
+        assert_eq!(clients.heard(op(5), 5, Now(0)), Known::No);
+        assert!(clients.ends(op(5), Ok(())) && clients.ends(op(6), Err(OpError::NoSpace)));
         // The answer may have been lost.
-        assert_eq!(callers.heard(op(5), 5, Now(0)), Known::Ended(Ok(OpValue::Changed)));
-        assert_eq!(callers.heard(op(6), 5, Now(0)), Known::Ended(Err(OpError::NoSpace)));
+        assert_eq!(clients.heard(op(5), 5, Now(0)), Known::Ended(Ok(OpValue::Changed)));
+        assert_eq!(clients.heard(op(6), 5, Now(0)), Known::Ended(Err(OpError::NoSpace)));
         // The client says that it was not.
-        assert_eq!(callers.heard(op(8), 7, Now(0)), Known::No);
-        assert_eq!(callers.heard(op(5), 5, Now(0)), Known::Settled);
-        assert_eq!(callers.0[&ClientId(1)].ended.len(), 0);
+        assert_eq!(clients.heard(op(8), 7, Now(0)), Known::No);
+        assert_eq!(clients.heard(op(5), 5, Now(0)), Known::Settled);
+        assert_eq!(clients.0[&ClientId(1)].ended.len(), 0);
     }
 
     #[test]
     fn memory_is_bounded() {
-        let mut callers = Callers::default();
-        (0..LIMIT as u64).for_each(|sequence| assert!(callers.ends(op(sequence), Ok(()))));
-        assert!(!callers.ends(op(LIMIT as u64), Ok(())));
-        callers.forget_silent(Now(0) + FORGOTTEN_AFTER);
-        assert!(callers.0.is_empty());
+        let mut clients = ClientTable::default();
+        (0..LIMIT as u64).for_each(|sequence| assert!(clients.ends(op(sequence), Ok(()))));
+        assert!(!clients.ends(op(LIMIT as u64), Ok(())));
+        clients.forget_silent(Now(0) + FORGOTTEN_AFTER);
+        assert!(clients.0.is_empty());
     }
 }

@@ -7,7 +7,7 @@ use trivet_core::kv::{Change, Compare, LeaseId, Txn, TxnOutcome};
 use trivet_core::map::encode;
 use trivet_core::{Now, OsdId};
 
-use crate::{Effect, Osd, TxnWait};
+use crate::ctx::{Ctx, TxnWait};
 
 /// A key that was not written is tried again after this time.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
@@ -23,9 +23,33 @@ pub(crate) struct Presence {
     /// The transaction under way, and what it writes.
     under_way: Option<(u64, Option<LeaseId>)>,
     tried_at: Option<Now>,
+    pub(crate) disk: DiskWatch,
 }
 
 impl Presence {
+    /// The lease came, went or was replaced: there is nothing to wait for.
+    pub(crate) fn try_at_once(&mut self) {
+        self.tried_at = None;
+    }
+
+    /// Writes the state key if it has to be there and is not; takes it back while the disk does not answer.
+    pub(crate) fn register(&mut self, ctx: &mut Ctx) {
+        let due = self.tried_at.is_none_or(|at| ctx.now.since(at) >= TRY_AGAIN);
+        let Some(lease) = ctx.lease.filter(|_| due && self.under_way.is_none()) else {
+            return;
+        };
+        let frozen = self.disk.is_frozen(ctx.now);
+        let there = ctx.is_present() && self.written == Some(lease);
+        let txn = match (frozen, there) {
+            (false, false) => come(ctx, lease),
+            (true, true) => go(ctx),
+            (false, true) | (true, false) => return,
+        };
+        let ticket = ctx.run_txn(txn, TxnWait::Presence);
+        self.tried_at = Some(ctx.now);
+        self.under_way = Some((ticket, (!frozen).then_some(lease)));
+    }
+
     pub(crate) fn ended(&mut self, ticket: u64, outcome: TxnOutcome) {
         if let Some((_, lease)) = self.under_way.take_if(|(t, _)| *t == ticket)
             && matches!(outcome, TxnOutcome::Committed(_))
@@ -61,66 +85,11 @@ impl DiskWatch {
     }
 }
 
-impl Osd {
-    /// The runner's lease came, went or was replaced.
-    pub(crate) fn leased(&mut self, lease: Option<LeaseId>, out: &mut Vec<Effect>) {
-        self.lease = lease;
-        self.presence.tried_at = None;
-        self.register(out);
-    }
-
+impl Ctx {
     /// Whether the metadata store shows this start of this OSD, as far as it is known here.
     pub(crate) fn is_present(&self) -> bool {
         let state = self.map.osds.get(&self.id());
         self.lease.is_some() && state.is_some_and(|state| state.value.boot == self.identity.boot)
-    }
-
-    /// Writes the state key if it has to be there and is not; takes it back while the disk does not answer.
-    pub(crate) fn register(&mut self, out: &mut Vec<Effect>) {
-        let due = self.presence.tried_at.is_none_or(|at| self.now.since(at) >= TRY_AGAIN);
-        let Some(lease) = self
-            .lease
-            .filter(|_| self.is_ready() && due && self.presence.under_way.is_none())
-        else {
-            return;
-        };
-        let frozen = self.disk.is_frozen(self.now);
-        let there = self.is_present() && self.presence.written == Some(lease);
-        let txn = match (frozen, there) {
-            (false, false) => self.come(lease),
-            (true, true) => self.go(),
-            (false, true) | (true, false) => return,
-        };
-        self.presence.tried_at = Some(self.now);
-        self.presence.under_way = Some((self.next, (!frozen).then_some(lease)));
-        self.run_txn(txn, TxnWait::Presence, out);
-    }
-
-    fn come(&self, lease: LeaseId) -> Txn {
-        let state = OsdState {
-            boot: self.identity.boot,
-            size: self.identity.size,
-            address: self.identity.address.clone(),
-        };
-        let change = Change::Put {
-            key: keys::osd_state(self.id()),
-            value: encode(&state),
-            lease: Some(lease),
-        };
-        // An OSD that was removed from the cluster must not come back.
-        Txn {
-            compare: vec![Compare::Exists(keys::osd_config(self.id()))],
-            changes: vec![change],
-        }
-    }
-
-    fn go(&self) -> Txn {
-        let key = keys::osd_state(self.id());
-        let revision = self.map.osds.get(&self.id()).map_or(0, |state| state.revision);
-        Txn {
-            compare: vec![Compare::ModRevision(key.clone(), revision)],
-            changes: vec![Change::Delete(key)],
-        }
     }
 
     /// Whether another OSD can be counted on: it shows in the metadata store and answers.
@@ -130,6 +99,35 @@ impl Osd {
         };
         let answers = || !self.reach.is_silent(osd, self.now) && !self.reach.is_gone(osd, state.value.boot);
         osd == self.id() || answers()
+    }
+}
+
+/// What shows this OSD in the metadata store.
+fn come(ctx: &Ctx, lease: LeaseId) -> Txn {
+    let state = OsdState {
+        boot: ctx.identity.boot,
+        size: ctx.identity.size,
+        address: ctx.identity.address.clone(),
+    };
+    let change = Change::Put {
+        key: keys::osd_state(ctx.id()),
+        value: encode(&state),
+        lease: Some(lease),
+    };
+    // An OSD that was removed from the cluster must not come back.
+    Txn {
+        compare: vec![Compare::Exists(keys::osd_config(ctx.id()))],
+        changes: vec![change],
+    }
+}
+
+/// What takes that back.
+fn go(ctx: &Ctx) -> Txn {
+    let key = keys::osd_state(ctx.id());
+    let revision = ctx.map.osds.get(&ctx.id()).map_or(0, |state| state.revision);
+    Txn {
+        compare: vec![Compare::ModRevision(key.clone(), revision)],
+        changes: vec![Change::Delete(key)],
     }
 }
 

@@ -14,11 +14,11 @@ use trivet_core::message::Action;
 use trivet_core::usage::{self, ImageUsage, ImagesUsage, PoolUsage, PoolsUsage};
 use trivet_core::{ImageId, Now, OsdId, PgId, PoolId};
 
-use crate::lane::Running;
+use crate::Osd;
+use crate::ctx::{Ctx, TxnWait};
+use crate::node::counters::{Kind, UsageCounters};
 use crate::options::mutant;
-use crate::pg::Phase;
-use crate::tally::{Kind, Tally};
-use crate::{Effect, Osd, TxnWait};
+use crate::primary::queue::Running;
 
 /// How often something is reported, if something changed.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -35,7 +35,7 @@ const PARTS_AT_ONCE: usize = 90;
 /// What the metadata store shows, and what it has to.
 #[derive(Debug, Default)]
 pub(crate) struct Usage {
-    pub(crate) tally: Tally,
+    pub(crate) counters: UsageCounters,
     /// The lease that reports hang on, while there are some.
     lease: Option<LeaseId>,
     /// When the next report may be made.
@@ -75,7 +75,7 @@ impl Usage {
         self.lease = Some(lease);
         self.next_at = now + FIRST_AFTER;
         self.pools_due = true;
-        self.due = (0..self.tally.parts()).collect();
+        self.due = (0..self.counters.parts()).collect();
         self.under_way = None;
     }
 
@@ -83,7 +83,7 @@ impl Usage {
     pub(crate) fn replaced(&mut self) {
         self.lease = None;
         self.pools_there = true;
-        self.there = (0..self.tally.parts()).collect();
+        self.there = (0..self.counters.parts()).collect();
     }
 
     /// The part whose turn it is.
@@ -124,11 +124,11 @@ impl Usage {
     }
 }
 
-impl Osd {
+impl Ctx {
     /// Counts what the store has, once it is open.
     pub(crate) fn count_copies(&mut self) {
         for (object, info) in self.store.objects() {
-            self.usage.tally.found_copy(object.image.pool(), info.present);
+            self.usage.counters.found_copy(object.image.pool(), info.present);
         }
     }
 
@@ -139,7 +139,7 @@ impl Osd {
             let pg = self.map.pg_of(changed.object);
             self.inventory.changed(pg, &changed);
             let pg = pg.filter(|_| !mutant!(self.options, CountOnce));
-            self.usage.tally.changed(pg, &changed, self.now);
+            self.usage.counters.changed(pg, &changed, self.now);
         }
         // The room is used again.
         self.output.changed = changes;
@@ -154,7 +154,7 @@ impl Osd {
             .collect();
         self.inventory.begin(id, objects.iter().map(|(object, _)| *object));
         let units = objects.into_iter().map(|(object, present)| (object.image, present));
-        self.usage.tally.begin(id, units, self.now);
+        self.usage.counters.begin(id, units, self.now);
     }
 
     /// Counts an operation that is answered now. Deletions of whole objects are not asked for by users of images.
@@ -166,27 +166,25 @@ impl Osd {
             Action::Remove { .. } | Action::List { .. } | Action::Barrier { .. } => return,
         };
         let took = self.now.since(running.since);
-        self.usage.tally.answered(object.image, kind, bytes, took, self.now);
+        self.usage.counters.answered(object.image, kind, bytes, took, self.now);
     }
 
     /// Stops counting PGs that this OSD serves no more.
-    fn forget_pgs(&mut self) {
-        let serves = |id: &PgId| self.pgs.get(id).is_some_and(|pg| pg.phase == Phase::Active);
-        self.inventory.keep(serves);
-        let gone: Vec<PgId> = self.usage.tally.pgs().filter(|id| !serves(id)).collect();
+    pub(crate) fn forget_pgs(&mut self, serves: impl Fn(&PgId) -> bool) {
+        self.inventory.keep(&serves);
+        let gone: Vec<PgId> = self.usage.counters.pgs().filter(|id| !serves(id)).collect();
         for id in gone {
             if mutant!(self.options, KeepCounting) {
                 continue;
             }
-            self.usage.tally.end(id, self.now);
+            self.usage.counters.end(id, self.now);
         }
     }
 
     /// Reports what is due, when it is time.
-    pub(crate) fn report_usage(&mut self, out: &mut Vec<Effect>) {
-        self.forget_pgs();
+    pub(crate) fn report_usage(&mut self) {
         let Some(lease) = self.lease.filter(|_| self.is_present()) else {
-            return self.take_back_usage(out);
+            return self.take_back_usage();
         };
         let now = self.now;
         let usage = &mut self.usage;
@@ -197,18 +195,18 @@ impl Osd {
             return;
         }
         usage.next_at = now + PERIOD;
-        usage.tally.forget_idle(now);
+        usage.counters.forget_idle(now);
         usage.end_doubts(now);
-        usage.pools_due |= usage.tally.take_pools_changed();
-        usage.due.append(&mut usage.tally.take_changed());
+        usage.pools_due |= usage.counters.take_pools_changed();
+        usage.due.append(&mut usage.counters.take_changed());
         let part = usage.next_part();
         if usage.pools_due || part.is_some() {
-            self.send_report(lease, part, out);
+            self.send_report(lease, part);
         }
     }
 
     /// While this OSD does not show that it is up, others serve its PGs, and count them.
-    fn take_back_usage(&mut self, out: &mut Vec<Effect>) {
+    fn take_back_usage(&mut self) {
         let (me, now) = (self.id(), self.now);
         let usage = &mut self.usage;
         let is_shown = usage.pools_there || !usage.there.is_empty();
@@ -224,16 +222,15 @@ impl Osd {
             changes: keys.map(Change::Delete).collect(),
         };
         usage.next_at = now + TRY_AGAIN;
-        self.run_report(About::TakeBack(parts), txn, out);
+        self.run_report(About::TakeBack(parts), txn);
     }
 
-    fn run_report(&mut self, about: About, txn: Txn, out: &mut Vec<Effect>) {
-        let ticket = self.next;
+    fn run_report(&mut self, about: About, txn: Txn) {
+        let ticket = self.run_txn(txn, TxnWait::Usage);
         self.usage.under_way = Some(Report { ticket, about });
-        self.run_txn(txn, TxnWait::Usage, out);
     }
 
-    fn send_report(&mut self, lease: LeaseId, part: Option<usize>, out: &mut Vec<Effect>) {
+    fn send_report(&mut self, lease: LeaseId, part: Option<usize>) {
         // A later start of this OSD has a state of its own.
         let state = self.map.osds.get(&self.id()).map_or(0, |state| state.revision);
         let compare = vec![Compare::ModRevision(keys::osd_state(self.id()), state)];
@@ -242,7 +239,7 @@ impl Osd {
         let mut changes = Vec::new();
         if pools {
             let value = encode(&PoolsUsage {
-                pools: self.usage.tally.pools(),
+                pools: self.usage.counters.pools(),
             });
             changes.push(on(lease, usage::pools(self.id()), value));
         }
@@ -254,13 +251,13 @@ impl Osd {
         if changes.is_empty() {
             return;
         }
-        self.run_report(About::Write { pools, part }, Txn { compare, changes }, out);
+        self.run_report(About::Write { pools, part }, Txn { compare, changes });
     }
 
     /// A part that is empty need not be there.
     fn part_change(&mut self, lease: LeaseId, part: usize) -> Option<Change> {
         let key = part_key(self.id(), part)?;
-        let images = self.usage.tally.part(part);
+        let images = self.usage.counters.part(part);
         if images.is_empty() {
             return self.usage.there.remove(&part).then_some(Change::Delete(key));
         }
@@ -268,17 +265,19 @@ impl Osd {
         let boot = self.identity.boot;
         Some(on(lease, key, encode(&ImagesUsage { boot, images })))
     }
+}
 
+impl Osd {
     /// What it counts of images, for checks from outside.
     #[must_use]
     pub fn image_usage(&self) -> std::collections::BTreeMap<ImageId, ImageUsage> {
-        self.usage.tally.all()
+        self.ctx.usage.counters.all()
     }
 
     /// What it counts of pools, for checks from outside.
     #[must_use]
     pub fn pool_usage(&self) -> std::collections::BTreeMap<PoolId, PoolUsage> {
-        self.usage.tally.pools()
+        self.ctx.usage.counters.pools()
     }
 }
 
@@ -304,7 +303,7 @@ mod tests {
         usage.begin(LeaseId(1), Now(0));
         (usage.pools_due, usage.due) = (false, BTreeSet::new());
         usage.replaced();
-        assert_eq!(usage.there.len(), usage.tally.parts(), "it may have any of them");
+        assert_eq!(usage.there.len(), usage.counters.parts(), "it may have any of them");
         assert!(usage.lease.is_none(), "the next report begins anew");
     }
 

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 use trivet_core::message::{OpError, STAMP_LIFE};
-use trivet_core::{ClientId, Now, ObjectId, PgId, Tick, UNITS_PER_OBJECT, UnitMask};
+use trivet_core::{ClientId, Now, ObjectId, Tick, UNITS_PER_OBJECT, UnitMask};
 
-use crate::lane::Running;
+use crate::ctx::Ctx;
 use crate::options::mutant;
-use crate::{Osd, Target};
+use crate::primary::pg::Active;
+use crate::primary::queue::Running;
 
 /// Who changed objects in the last [`STAMP_LIFE`], and when; of what is older, it may know or not.
 #[derive(Debug, Default)]
@@ -147,53 +148,43 @@ impl Recent {
     }
 }
 
-impl Osd {
-    /// This OSD's clock, as clients hear of it.
-    pub(crate) fn tick_now(&self) -> Tick {
-        Tick::of(self.identity.boot, self.now)
-    }
-
+impl Active {
     /// Orders a change after all that came to its units before, if it may be executed now.
     ///
     /// # Errors
     /// Why it must not be.
-    pub(crate) fn order(&mut self, target: Target, running: &Order) -> Result<(), OpError> {
-        let Order { client, stamp, units } = *running;
-        if !self.map.clients.contains_key(&client) && !mutant!(self.options, ExecuteForFenced) {
+    pub(crate) fn order(&self, ctx: &mut Ctx, object: ObjectId, order: &Order) -> Result<(), OpError> {
+        let Order { client, stamp, units } = *order;
+        if ctx.is_fenced(client) && !mutant!(ctx.options, ExecuteForFenced) {
             return Err(OpError::Unregistered);
         }
-        let age = stamp.age(self.tick_now());
-        if age > STAMP_LIFE && !mutant!(self.options, ExecuteOutdated) {
+        let age = stamp.age(ctx.tick_now());
+        if age > STAMP_LIFE && !mutant!(ctx.options, ExecuteOutdated) {
             return Err(OpError::Outdated);
         }
         let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
-        let since = Now(self.now.0.saturating_sub(age));
-        let object = target.object;
-        let overtaken = self.recent.is_overtaken(object, client, units, since);
+        let now = ctx.now;
+        let since = Now(now.0.saturating_sub(age));
+        let recent = &mut ctx.recent;
+        let overtaken = recent.is_overtaken(object, client, units, since);
         if overtaken {
-            self.recent.give_turn(object, client, units, self.now);
+            recent.give_turn(object, client, units, now);
         }
-        let overtaken = overtaken
-            || self.recent.is_anothers_turn(object, client, units, self.now)
-            || self.may_be_overtaken_before(target, since);
-        if overtaken && !mutant!(self.options, ExecuteOvertaken) {
+        // What other primaries executed since then is not known here: it may be as late as this OSD's own beginning.
+        let by_others = since <= self.active_since && !mutant!(ctx.options, ForgetOvertaking);
+        let overtaken = overtaken || recent.is_anothers_turn(object, client, units, now) || by_others;
+        if overtaken && !mutant!(ctx.options, ExecuteOvertaken) {
             return Err(OpError::Overtaken);
         }
-        self.recent.note(object, client, units, self.now);
+        recent.note(object, client, units, now);
         Ok(())
     }
 
-    /// What other primaries executed since then is not known here: it may be as late as this OSD's own beginning.
-    fn may_be_overtaken_before(&self, target: Target, since: Now) -> bool {
-        let active_since = self.pgs.get(&target.pg).map_or(self.now, |pg| pg.active_since);
-        since <= active_since && !mutant!(self.options, ForgetOvertaking)
-    }
-
     /// Whether a change of a client that is not registered any more has its version, and is not on all members yet.
-    pub(crate) fn runs_for_fenced(&self, id: PgId) -> bool {
-        let lanes = self.pgs.get(&id).into_iter().flat_map(|pg| pg.lanes.values());
-        let mut committing = lanes.flat_map(|lane| lane.running.iter().filter(|running| running.has_version()));
-        committing.any(|running| !self.map.clients.contains_key(&running.client))
+    pub(crate) fn runs_for_fenced(&self, ctx: &Ctx) -> bool {
+        let running = self.queues.values().flat_map(|queue| &queue.running);
+        let mut committing = running.filter(|running| running.has_version());
+        committing.any(|running| ctx.is_fenced(running.client))
     }
 }
 

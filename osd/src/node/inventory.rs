@@ -10,7 +10,7 @@ use std::ops::Range;
 use trivet_core::{ImageId, ObjectId, PgId};
 use trivet_store::api::Changed;
 
-/// See the module.
+/// The objects of each PG that this OSD serves.
 #[derive(Debug, Default)]
 pub(crate) struct Inventory {
     pgs: BTreeMap<PgId, BTreeSet<ObjectId>>,

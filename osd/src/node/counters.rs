@@ -1,8 +1,8 @@
 //! What the objects take of which this OSD is the primary, and the operations on them: per image and per pool, kept up to
 //! date with every change of the store, and without looking at all objects but when a PG becomes active.
 //!
-//! What it promises: the numbers of a PG are those of the objects that the store has, from [`Tally::begin`] to
-//! [`Tally::end`]; an image's and a pool's are the sums over such PGs. An operation costs one look into a hash table.
+//! What it promises: the numbers of a PG are those of the objects that the store has, from [`UsageCounters::begin`] to
+//! [`UsageCounters::end`]; an image's and a pool's are the sums over such PGs. An operation costs one look into a hash table.
 //! What it does not do: say anything about PGs of other primaries, but for how many copies of objects there are.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -104,9 +104,9 @@ struct Pool {
     copies: i64,
 }
 
-/// See the module.
+/// What this OSD counts.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct UsageCounters {
     /// The place of each image that is counted.
     places: HashMap<ImageId, usize>,
     /// Places never move; `IMAGES_PER_PART` of them are a part of what is reported.
@@ -120,7 +120,7 @@ pub(crate) struct Tally {
     pools_changed: bool,
 }
 
-impl Tally {
+impl UsageCounters {
     /// The store has a copy of an object of this pool.
     pub(crate) fn found_copy(&mut self, pool: PoolId, units: UnitMask) {
         self.add_copies(pool, Space::of(units).objects);
@@ -318,54 +318,54 @@ mod tests {
     }
 
     /// Bytes and objects of an image, and of the pool, and the pool's copies.
-    fn seen(tally: &Tally, image: ImageId) -> [u64; 5] {
-        let one = tally.all().get(&image).copied().unwrap_or_default();
-        let pool = tally.pools().get(&POOL).copied().unwrap_or_default();
+    fn seen(counters: &UsageCounters, image: ImageId) -> [u64; 5] {
+        let one = counters.all().get(&image).copied().unwrap_or_default();
+        let pool = counters.pools().get(&POOL).copied().unwrap_or_default();
         [one.used, one.objects, pool.used, pool.objects, pool.copies].map(|n| if n >= 4096 { n / 4096 } else { n })
     }
 
     #[test]
     fn only_pgs_of_this_primary_count() {
-        let mut tally = Tally::default();
+        let mut counters = UsageCounters::default();
         let (a, b, now) = (image(1), image(2), Now(0));
-        let changed = |tally: &mut Tally, of, image, before, after| {
-            tally.changed(of, &change(image, before, after), now);
+        let changed = |counters: &mut UsageCounters, of, image, before, after| {
+            counters.changed(of, &change(image, before, after), now);
         };
-        tally.found_copy(POOL, UnitMask(0b111));
-        tally.found_copy(POOL, UnitMask::EMPTY);
-        assert_eq!(seen(&tally, a), [0, 0, 0, 0, 1]);
-        changed(&mut tally, Some(pg(1)), a, 0, 0b1);
-        changed(&mut tally, None, a, 0, 0b1);
-        assert_eq!(seen(&tally, a), [0, 0, 0, 0, 3], "copies of other primaries");
+        counters.found_copy(POOL, UnitMask(0b111));
+        counters.found_copy(POOL, UnitMask::EMPTY);
+        assert_eq!(seen(&counters, a), [0, 0, 0, 0, 1]);
+        changed(&mut counters, Some(pg(1)), a, 0, 0b1);
+        changed(&mut counters, None, a, 0, 0b1);
+        assert_eq!(seen(&counters, a), [0, 0, 0, 0, 3], "copies of other primaries");
 
         let objects = [(a, UnitMask(0b11)), (b, UnitMask::EMPTY), (a, UnitMask(1))];
-        tally.begin(pg(1), objects.into_iter(), now);
-        assert_eq!(seen(&tally, a), [3, 2, 3, 2, 3]);
-        assert_eq!(tally.all().len(), 1, "a tombstone is nothing");
-        changed(&mut tally, Some(pg(1)), b, 0, 0b1111);
-        changed(&mut tally, Some(pg(1)), a, 0b11, 0b10);
-        changed(&mut tally, Some(pg(2)), a, 0, 0b11);
-        assert_eq!(seen(&tally, a), [2, 2, 6, 3, 5]);
-        tally.begin(pg(2), [(a, UnitMask(0b11))].into_iter(), now);
-        assert_eq!(seen(&tally, a), [4, 3, 8, 4, 5]);
+        counters.begin(pg(1), objects.into_iter(), now);
+        assert_eq!(seen(&counters, a), [3, 2, 3, 2, 3]);
+        assert_eq!(counters.all().len(), 1, "a tombstone is nothing");
+        changed(&mut counters, Some(pg(1)), b, 0, 0b1111);
+        changed(&mut counters, Some(pg(1)), a, 0b11, 0b10);
+        changed(&mut counters, Some(pg(2)), a, 0, 0b11);
+        assert_eq!(seen(&counters, a), [2, 2, 6, 3, 5]);
+        counters.begin(pg(2), [(a, UnitMask(0b11))].into_iter(), now);
+        assert_eq!(seen(&counters, a), [4, 3, 8, 4, 5]);
 
         // Served anew: what was counted before does not count twice.
-        tally.begin(pg(2), [(a, UnitMask(0b111))].into_iter(), now);
-        assert_eq!(seen(&tally, a), [5, 3, 9, 4, 5]);
-        tally.end(pg(1), now);
-        assert_eq!(seen(&tally, b), [0, 0, 3, 1, 5]);
-        changed(&mut tally, Some(pg(2)), a, 0b111, 0);
-        assert_eq!(seen(&tally, a), [0, 0, 0, 0, 4]);
+        counters.begin(pg(2), [(a, UnitMask(0b111))].into_iter(), now);
+        assert_eq!(seen(&counters, a), [5, 3, 9, 4, 5]);
+        counters.end(pg(1), now);
+        assert_eq!(seen(&counters, b), [0, 0, 3, 1, 5]);
+        changed(&mut counters, Some(pg(2)), a, 0b111, 0);
+        assert_eq!(seen(&counters, a), [0, 0, 0, 0, 4]);
     }
 
     #[test]
     fn operations_are_counted_by_kind() {
-        let mut tally = Tally::default();
+        let mut counters = UsageCounters::default();
         let took = Duration::from_micros(1500);
-        tally.answered(image(1), Kind::Read, 4096, took, Now(0));
-        tally.answered(image(1), Kind::Read, 1, took, Now(0));
-        tally.answered(image(1), Kind::Zero, 8192, took, Now(0));
-        let ops = tally.all()[&image(1)].ops;
+        counters.answered(image(1), Kind::Read, 4096, took, Now(0));
+        counters.answered(image(1), Kind::Read, 1, took, Now(0));
+        counters.answered(image(1), Kind::Zero, 8192, took, Now(0));
+        let ops = counters.all()[&image(1)].ops;
         assert_eq!(ops.read, OpCount::from([2, 4097, 3000]));
         assert_eq!(ops.write, OpCount::default());
         assert_eq!(ops.zero, OpCount::from([1, 8192, 1500]));
@@ -373,61 +373,63 @@ mod tests {
 
     #[test]
     fn parts_say_when_they_changed() {
-        let mut tally = Tally::default();
+        let mut counters = UsageCounters::default();
         let per_part = IMAGES_PER_PART as u64;
-        let op = |tally: &mut Tally, number| tally.answered(image(number), Kind::Write, 1, Duration::ZERO, Now(0));
-        (0..=per_part).for_each(|number| op(&mut tally, number));
-        assert_eq!((tally.parts(), tally.take_changed()), (2, BTreeSet::from([0, 1])));
-        assert_eq!((tally.part(0).len(), tally.part(1).len()), (IMAGES_PER_PART, 1));
-        assert_eq!(tally.take_changed(), BTreeSet::new());
-        op(&mut tally, per_part);
-        assert_eq!(tally.take_changed(), BTreeSet::from([1]));
+        let op = |counters: &mut UsageCounters, number| {
+            counters.answered(image(number), Kind::Write, 1, Duration::ZERO, Now(0))
+        };
+        (0..=per_part).for_each(|number| op(&mut counters, number));
+        assert_eq!((counters.parts(), counters.take_changed()), (2, BTreeSet::from([0, 1])));
+        assert_eq!((counters.part(0).len(), counters.part(1).len()), (IMAGES_PER_PART, 1));
+        assert_eq!(counters.take_changed(), BTreeSet::new());
+        op(&mut counters, per_part);
+        assert_eq!(counters.take_changed(), BTreeSet::from([1]));
         assert!(
-            !tally.take_pools_changed(),
+            !counters.take_pools_changed(),
             "operations are not part of what pools take"
         );
-        tally.found_copy(POOL, UnitMask(1));
-        assert!(tally.take_pools_changed() && !tally.take_pools_changed());
+        counters.found_copy(POOL, UnitMask(1));
+        assert!(counters.take_pools_changed() && !counters.take_pools_changed());
     }
 
     #[test]
     fn what_is_idle_and_empty_is_forgotten() {
-        let mut tally = Tally::default();
+        let mut counters = UsageCounters::default();
         let late = Now(0) + FORGOTTEN_AFTER;
-        tally.begin(pg(1), [(image(2), UnitMask(1))].into_iter(), Now(0));
-        tally.answered(image(1), Kind::Read, 1, Duration::ZERO, Now(0));
-        tally.answered(image(3), Kind::Read, 1, Duration::ZERO, Now(1));
-        tally.forget_idle(late);
-        let left: Vec<ImageId> = tally.all().into_keys().collect();
+        counters.begin(pg(1), [(image(2), UnitMask(1))].into_iter(), Now(0));
+        counters.answered(image(1), Kind::Read, 1, Duration::ZERO, Now(0));
+        counters.answered(image(3), Kind::Read, 1, Duration::ZERO, Now(1));
+        counters.forget_idle(late);
+        let left: Vec<ImageId> = counters.all().into_keys().collect();
         assert_eq!(left, [image(2), image(3)], "it has something, and is used");
-        tally.answered(image(4), Kind::Read, 1, Duration::ZERO, late);
+        counters.answered(image(4), Kind::Read, 1, Duration::ZERO, late);
         assert_eq!(
-            (tally.images.len(), tally.free.len()),
+            (counters.images.len(), counters.free.len()),
             (3, 0),
             "the place is used again"
         );
-        tally.changed(Some(pg(1)), &change(image(2), 1, 0), late);
-        tally.pools.entry(POOL).or_default().copies = 0;
-        tally.forget_idle(late);
-        assert!(tally.pools().is_empty());
+        counters.changed(Some(pg(1)), &change(image(2), 1, 0), late);
+        counters.pools.entry(POOL).or_default().copies = 0;
+        counters.forget_idle(late);
+        assert!(counters.pools().is_empty());
     }
 
     #[test]
     fn images_beyond_the_limit_count_for_their_pool_and_later_in_full() {
-        let mut tally = Tally::default();
+        let mut counters = UsageCounters::default();
         let count = MAX_IMAGES as u64;
         for number in 0..count {
-            tally.answered(image(number), Kind::Read, 1, Duration::ZERO, Now(0));
+            counters.answered(image(number), Kind::Read, 1, Duration::ZERO, Now(0));
         }
         let beyond = image(count);
-        tally.begin(pg(1), [(beyond, UnitMask(0b11))].into_iter(), Now(0));
-        tally.answered(beyond, Kind::Read, 1, Duration::ZERO, Now(0));
-        assert_eq!(seen(&tally, beyond)[..3], [0, 0, 2]);
+        counters.begin(pg(1), [(beyond, UnitMask(0b11))].into_iter(), Now(0));
+        counters.answered(beyond, Kind::Read, 1, Duration::ZERO, Now(0));
+        assert_eq!(seen(&counters, beyond)[..3], [0, 0, 2]);
         let late = Now(0) + FORGOTTEN_AFTER;
-        tally.forget_idle(late);
-        tally.changed(Some(pg(1)), &change(beyond, 0b11, 0b111), late);
-        assert_eq!(seen(&tally, beyond)[..3], [3, 1, 3]);
-        tally.end(pg(1), late);
-        assert_eq!(seen(&tally, beyond)[..3], [0, 0, 0]);
+        counters.forget_idle(late);
+        counters.changed(Some(pg(1)), &change(beyond, 0b11, 0b111), late);
+        assert_eq!(seen(&counters, beyond)[..3], [3, 1, 3]);
+        counters.end(pg(1), late);
+        assert_eq!(seen(&counters, beyond)[..3], [0, 0, 0]);
     }
 }

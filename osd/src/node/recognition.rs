@@ -12,26 +12,25 @@
 use std::time::Duration;
 
 use trivet_core::keys;
-use trivet_core::kv::{Change, Compare, Notice, Revision, Txn};
+use trivet_core::kv::{Change, Compare, Revision, Txn};
 use trivet_core::map::{ClusterMap, encode};
 use trivet_core::mark::{Halted, Mark};
 use trivet_core::{Epoch, Epochs, Now, PgId};
 use trivet_store::api::Request;
 
+use crate::ctx::{Ctx, TxnWait, Wait};
 use crate::options::mutant;
-use crate::{Effect, Osd, TxnWait, Wait};
 
 /// What was not written is tried again after this time.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// What this OSD knows the metadata store by.
 #[derive(Debug, Default)]
 pub(crate) struct Recognition {
     /// The latest mark that was seen.
     seen: Option<Mark>,
     /// What this OSD has, and the store must know of, as of when everything was read; none once that was compared.
     past: Option<Past>,
-    doubt: Option<Doubt>,
     /// The halt that a store had which took the place of another: it was in a backup.
     returned: Option<Revision>,
     tried_at: Option<Now>,
@@ -48,90 +47,59 @@ struct Past {
 
 /// Why the store cannot be the right one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Doubt {
+pub(crate) struct Doubt {
     reason: String,
     /// It is as this OSD has read it.
     same: Compare,
 }
 
 impl Recognition {
-    pub(crate) fn ended(&mut self, ticket: u64) {
-        self.under_way.take_if(|under_way| *under_way == ticket);
-    }
-}
-
-impl Osd {
-    /// Whether the metadata store is, or may be, another one than this OSD's data belongs to.
-    pub(crate) fn is_halted(&self) -> bool {
-        self.map.halted.is_some() || self.recognition.doubt.is_some()
-    }
-
     /// The store is open: what it remembers is to be compared.
-    pub(crate) fn begin_recognition(&mut self, out: &mut Vec<Effect>) {
-        self.recognition.seen = self.store.mark();
-        self.compare_past();
-        self.recognise(out);
+    pub(crate) fn begin(&mut self, ctx: &mut Ctx, accepted: &Epochs) {
+        self.seen = ctx.store.mark();
+        self.past = Some(Past::of(ctx, accepted));
+        self.recognise(ctx);
     }
 
-    /// The mirror has moved.
-    pub(crate) fn recognise_notice(&mut self, notice: &Notice, out: &mut Vec<Effect>) {
-        if !self.is_ready() {
-            return;
-        }
-        if matches!(notice, Notice::Replaced { .. }) {
-            // Commits of the store before mean nothing in this one.
-            let ids: Vec<PgId> = self.pgs.keys().copied().collect();
-            ids.into_iter().for_each(|id| self.depose(id, out));
-            self.compare_past();
-            self.recognition.returned = self.map.halted.as_ref().map(|halted| halted.revision);
-            self.usage.replaced();
-        }
-        self.recognise(out);
-    }
-
-    fn compare_past(&mut self) {
-        let numbers = self.store.objects().map(|(object, _)| object.image.number());
-        self.recognition.past = Some(Past {
-            epochs: self.accepted.clone(),
-            next_image: numbers.max().map_or(0, |number| number + 1),
-        });
+    /// Another metadata store, or another state of it, took the place of the one that was read.
+    pub(crate) fn replaced(&mut self, ctx: &mut Ctx, accepted: &Epochs) {
+        self.past = Some(Past::of(ctx, accepted));
+        self.returned = ctx.map.halted.as_ref().map(|halted| halted.revision);
+        ctx.usage.replaced();
     }
 
     /// Compares, and halts or takes note of the latest mark.
-    pub(crate) fn recognise(&mut self, out: &mut Vec<Effect>) {
-        let Recognition { seen, past, .. } = &self.recognition;
-        let of_mark = seen.and_then(|seen| older_mark(&self.map, seen));
-        let doubt = of_mark.or_else(|| past.as_ref().and_then(|past| unknown_past(&self.map, past)));
-        self.recognition.doubt = doubt.filter(|_| !mutant!(self.options, BelieveAnyStore));
-        if self.is_halted() {
-            return self.halt(out);
+    pub(crate) fn recognise(&mut self, ctx: &mut Ctx) {
+        let of_mark = self.seen.and_then(|seen| older_mark(&ctx.map, seen));
+        let doubt = of_mark.or_else(|| self.past.as_ref().and_then(|past| unknown_past(&ctx.map, past)));
+        ctx.doubt = doubt.filter(|_| !mutant!(ctx.options, BelieveAnyStore));
+        if ctx.is_halted() {
+            return self.halt(ctx);
         }
-        self.recognition.past = None;
-        self.keep_mark();
+        self.past = None;
+        self.keep_mark(ctx);
     }
 
     /// Remembers the latest mark.
-    fn keep_mark(&mut self) {
-        let Some(mark) = self.map.mark.as_ref().map(|mark| mark.value.latest()) else {
+    fn keep_mark(&mut self, ctx: &mut Ctx) {
+        let Some(mark) = ctx.map.mark.as_ref().map(|mark| mark.value.latest()) else {
             return;
         };
-        if self.recognition.seen.is_none_or(|seen| seen.count < mark.count) {
-            self.recognition.seen = Some(mark);
-            self.ask(Request::KeepMark { mark }, Wait::Nobody);
+        if self.seen.is_none_or(|seen| seen.count < mark.count) {
+            self.seen = Some(mark);
+            ctx.ask(Request::KeepMark { mark }, Wait::Nobody);
         }
     }
 
     /// Has everybody stand still, if the store is as this OSD has read it.
-    fn halt(&mut self, out: &mut Vec<Effect>) {
-        let now = self.now;
-        let recognition = &self.recognition;
-        let due = recognition.tried_at.is_none_or(|at| now.since(at) >= TRY_AGAIN);
-        if !due || recognition.under_way.is_some() {
+    fn halt(&mut self, ctx: &mut Ctx) {
+        let due = self.tried_at.is_none_or(|at| ctx.now.since(at) >= TRY_AGAIN);
+        if !due || self.under_way.is_some() {
             return;
         }
-        let (same, reason) = match (&self.map.halted, &recognition.doubt) {
+        let (same, reason) = match (&ctx.map.halted, &ctx.doubt) {
             // What was testified in it, and came back, says nothing of now.
-            (Some(halted), _) if recognition.returned == Some(halted.revision) => {
+            (Some(halted), _) if self.returned == Some(halted.revision) => {
                 let same = Compare::ModRevision(keys::HALTED.to_owned(), halted.revision);
                 (vec![same], halted.value.reason.clone())
             }
@@ -141,14 +109,27 @@ impl Osd {
             }
             _ => return,
         };
-        let halted = Halted { reason, by: self.id() };
-        self.recognition.tried_at = Some(now);
-        self.recognition.under_way = Some(self.next);
+        let by = ctx.id();
         let txn = Txn {
             compare: same,
-            changes: vec![Change::put(keys::HALTED, encode(&halted))],
+            changes: vec![Change::put(keys::HALTED, encode(&Halted { reason, by }))],
         };
-        self.run_txn(txn, TxnWait::Halt, out);
+        self.tried_at = Some(ctx.now);
+        self.under_way = Some(ctx.run_txn(txn, TxnWait::Halt));
+    }
+
+    pub(crate) fn ended(&mut self, ticket: u64) {
+        self.under_way.take_if(|under_way| *under_way == ticket);
+    }
+}
+
+impl Past {
+    fn of(ctx: &Ctx, accepted: &Epochs) -> Past {
+        let numbers = ctx.store.objects().map(|(object, _)| object.image.number());
+        Past {
+            epochs: accepted.clone(),
+            next_image: numbers.max().map_or(0, |number| number + 1),
+        }
     }
 }
 
@@ -230,7 +211,7 @@ mod tests {
     use bytes::Bytes;
     use trivet_core::PoolId;
     use trivet_core::keys::{History, Pool};
-    use trivet_core::kv::{KeyValue, Revision};
+    use trivet_core::kv::{KeyValue, Notice, Revision};
     use trivet_core::mark::Marks;
 
     const PG: PgId = PgId::first(PoolId(2), 1);

@@ -8,9 +8,11 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use trivet_core::message::{Action, Op, OpError};
 use trivet_core::mutation::{MAX_OPS, Mutation, Ops};
-use trivet_core::{ClientId, Epoch, Now, OpId, OsdId, Tick, UnitMask, Version};
+use trivet_core::{ClientId, Epoch, Now, ObjectId, OpId, OsdId, Tick, UnitMask, Version};
+use trivet_store::Store;
 
-use crate::change::leaves_nothing;
+use crate::primary::change::leaves_nothing;
+use crate::redundancy::copies::Gathered;
 
 /// One client operation that was admitted.
 #[derive(Debug)]
@@ -95,9 +97,8 @@ pub(crate) struct Healing {
     pub asked: Option<OsdId>,
     /// Sources not tried yet.
     pub sources: Vec<OsdId>,
-    /// What was gathered so far, and the units that are still wanting.
-    pub gathered: Option<Mutation>,
-    pub wanting: UnitMask,
+    /// What was gathered so far.
+    pub gathered: Gathered,
     /// Units of this OSD's own copy that cannot be read.
     pub own_damage: UnitMask,
     /// What is sent to those who lack it.
@@ -144,9 +145,9 @@ pub(crate) struct Removal {
     pub left: Vec<OpId>,
 }
 
-/// See the module.
+/// What runs on one object, and what waits.
 #[derive(Debug, Default)]
-pub(crate) struct Lane {
+pub(crate) struct ObjectQueue {
     /// The newest version given out.
     pub assigned: Version,
     /// The version that the next mutation rests on: the newest that was sent.
@@ -155,20 +156,32 @@ pub(crate) struct Lane {
     pub waiting: VecDeque<(ClientId, Op)>,
     pub held: Vec<Held>,
     pub healing: Option<Healing>,
-    /// What was executed in this lane, by client.
+    /// What was executed here, by client.
     pub executed: BTreeMap<ClientId, Executed>,
     /// Members that had no room for a mutation which others have.
     pub lacking: Vec<OsdId>,
     /// Members whose copy is damaged.
     pub damaged: Vec<OsdId>,
-    /// A mutation was acknowledged since the lane was made.
+    /// A mutation was acknowledged since the queue was made.
     pub acknowledged: bool,
-    /// If nothing of the object was there when the lane was made or last healed: the operations that its tombstone
+    /// If nothing of the object was there when the queue was made or last healed: the operations that its tombstone
     /// remembers.
     pub blank: Option<Vec<OpId>>,
 }
 
-impl Lane {
+impl ObjectQueue {
+    /// An empty one, of an object as the store knows it.
+    pub(crate) fn of(store: &Store, object: ObjectId) -> ObjectQueue {
+        let info = store.info(object);
+        let something = info.filter(|info| !info.tombstone);
+        ObjectQueue {
+            assigned: info.map_or(Version::NONE, |info| info.version),
+            chain: something.map_or(Version::NONE, |info| info.version),
+            blank: something.is_none().then(|| store.ops(object)),
+            ..ObjectQueue::default()
+        }
+    }
+
     /// Nothing is under way.
     pub(crate) fn is_idle(&self) -> bool {
         self.running.is_empty()
@@ -256,14 +269,49 @@ impl Lane {
         })
     }
 
-    /// Takes it out.
-    pub(crate) fn take_committing(&mut self, version: Version) -> Option<Running> {
+    /// The object's healing, which is under way.
+    pub(crate) fn healing(&mut self) -> &mut Healing {
+        self.healing.as_mut().expect("the object is being healed")
+    }
+
+    /// Takes out the mutation with this version, which is on its way.
+    pub(crate) fn take_committing(&mut self, version: Version) -> Running {
         let is_it = |running: &Running| match &running.stage {
             Stage::Committing(committing) => committing.mutation.version == version,
             Stage::Reading | Stage::Merging(_) => false,
         };
-        let index = self.running.iter().position(is_it)?;
-        Some(self.running.swap_remove(index))
+        let index = self.running.iter().position(is_it);
+        self.running.swap_remove(index.expect("the mutation is on its way"))
+    }
+
+    /// What is merged for a running operation; none if it is not running, or further.
+    pub(crate) fn merging(&mut self, op: OpId) -> Option<&mut Merging> {
+        match &mut self.running.iter_mut().find(|running| running.op.id == op)?.stage {
+            Stage::Merging(merging) => Some(merging),
+            Stage::Reading | Stage::Committing(_) => None,
+        }
+    }
+
+    /// An operation that runs.
+    pub(crate) fn get_running(&self, op: OpId) -> &Running {
+        &self.running[self.place(op)]
+    }
+
+    /// An operation that runs.
+    pub(crate) fn running_mut(&mut self, op: OpId) -> &mut Running {
+        let place = self.place(op);
+        &mut self.running[place]
+    }
+
+    /// Takes out an operation that runs.
+    pub(crate) fn take_running(&mut self, op: OpId) -> Running {
+        let place = self.place(op);
+        self.running.swap_remove(place)
+    }
+
+    fn place(&self, op: OpId) -> usize {
+        let place = self.running.iter().position(|running| running.op.id == op);
+        place.expect("it runs until it is taken out")
     }
 
     /// Whether this operation is here already.
@@ -339,11 +387,6 @@ impl Lane {
         })
     }
 
-    /// The operation with this id.
-    pub(crate) fn find(&self, id: OpId) -> Option<usize> {
-        self.running.iter().position(|r| r.op.id == id)
-    }
-
     /// Who waits for an answer, for sending the clients on.
     pub(crate) fn into_clients(self) -> Vec<(ClientId, OpId)> {
         let running = self.running.into_iter().map(|r| (r.client, r.op.id));
@@ -351,6 +394,12 @@ impl Lane {
         let held = self.held.into_iter().map(|held| (held.client, held.op));
         running.chain(waiting).chain(held).collect()
     }
+}
+
+/// The queue of an object on which something runs, or is about to.
+pub(crate) fn queue_of(queues: &mut BTreeMap<ObjectId, ObjectQueue>, object: ObjectId) -> &mut ObjectQueue {
+    let queue = queues.get_mut(&object);
+    queue.expect("a queue stays until nothing is in it")
 }
 
 /// The units that an operation must have for itself (mutations) or see settled (reads). Removing and zeroing need the
@@ -365,7 +414,7 @@ pub(crate) fn mask_of(action: &Action) -> UnitMask {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trivet_core::{Epoch, ImageId, ObjectId, PgId};
+    use trivet_core::{Epoch, ImageId, PgId};
 
     fn op(sequence: u64, action: Action) -> (ClientId, Op) {
         let client = ClientId(1);
@@ -439,10 +488,10 @@ mod tests {
             epoch: Epoch(1),
             counter: 7,
         };
-        let mut lane = Lane::default();
-        assert!(lane.is_settled(UnitMask(1), version));
-        lane.lacking.push(OsdId(2));
-        assert!(!lane.is_settled(UnitMask(1), version));
+        let mut queue = ObjectQueue::default();
+        assert!(queue.is_settled(UnitMask(1), version));
+        queue.lacking.push(OsdId(2));
+        assert!(!queue.is_settled(UnitMask(1), version));
     }
 
     #[test]
@@ -466,13 +515,13 @@ mod tests {
             (&[(5, 5, 0), (6, 6, 0), (7, 5, 6)], &[5, 6, 7]),
         ];
         for (ops, expected) in table {
-            let mut lane = Lane::default();
+            let mut queue = ObjectQueue::default();
             let mut known = Vec::new();
             for &(sequence, answered, previous) in ops {
                 let (_, mut op) = op(sequence, write(0));
                 (op.answered, op.previous) = (answered, previous);
-                known.push(lane.known_below(&op));
-                lane.executed.entry(op.id.client).or_default().note(&op);
+                known.push(queue.known_below(&op));
+                queue.executed.entry(op.id.client).or_default().note(&op);
             }
             assert_eq!(known, expected, "{ops:?}");
         }
@@ -480,20 +529,20 @@ mod tests {
 
     /// Which of the waiting operations start beside a running write of unit 0.
     fn startable(actions: Vec<Action>) -> Vec<u64> {
-        let mut lane = Lane::default();
+        let mut queue = ObjectQueue::default();
         let (client, first) = op(0, write(0));
-        lane.running.push(Running {
+        queue.running.push(Running {
             client,
             op: first,
             mask: UnitMask(1),
             since: Now(0),
             stage: Stage::Reading,
         });
-        lane.waiting = (1..).zip(actions).map(|(i, action)| op(i, action)).collect();
+        queue.waiting = (1..).zip(actions).map(|(i, action)| op(i, action)).collect();
         let mut started = Vec::new();
-        while let Some((client, op)) = lane.startable(|_| true).and_then(|index| lane.waiting.remove(index)) {
+        while let Some((client, op)) = queue.startable(|_| true).and_then(|index| queue.waiting.remove(index)) {
             started.push(op.id.sequence);
-            lane.running.push(Running {
+            queue.running.push(Running {
                 client,
                 mask: mask_of(&op.action),
                 op,

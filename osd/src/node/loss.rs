@@ -6,36 +6,38 @@ use trivet_core::OsdId;
 use trivet_core::keys;
 use trivet_core::kv::{Change, Compare, Revision, Txn, TxnOutcome};
 
-use crate::{Effect, Osd, TxnWait};
+use crate::ctx::{Ctx, TxnWait};
 
-impl Osd {
-    /// The connection to an OSD broke. `gone`: nobody listens at its address.
-    pub(crate) fn lost(&mut self, osd: OsdId, gone: bool, out: &mut Vec<Effect>) {
+impl Ctx {
+    /// Nobody listens at the address of another OSD any more. False if that says nothing.
+    pub(crate) fn is_gone(&mut self, osd: OsdId) -> bool {
         let Some(boot) = self.map.osds.get(&osd).map(|state| state.value.boot) else {
-            return;
+            return false;
         };
-        if gone && osd != self.id() {
-            self.reach.gone(osd, boot);
-            self.report_loss(osd, out);
-            self.consider_all(out);
+        if osd == self.id() {
+            return false;
         }
+        self.reach.gone(osd, boot);
+        self.report_loss(osd);
+        true
     }
 
     /// Tells of those who have been silent for a while. Whoever does not hear most, itself included, of those that it
     /// asks may itself be the one that is cut off, and tells nothing.
-    pub(crate) fn report_silent(&mut self, out: &mut Vec<Effect>) {
+    pub(crate) fn report_silent(&mut self) {
         let silent = self.reach.silent(self.now);
         if hears_most(self.reach.asked(), silent.len()) {
-            silent.into_iter().for_each(|osd| self.report_loss(osd, out));
+            silent.into_iter().for_each(|osd| self.report_loss(osd));
         }
     }
 
     /// Removes the key of an OSD: once for each of its starts, until it is heard again.
-    fn report_loss(&mut self, osd: OsdId, out: &mut Vec<Effect>) {
+    fn report_loss(&mut self, osd: OsdId) {
+        // Its key is gone already.
         let Some(state) = self.map.osds.get(&osd) else { return };
         let (boot, revision) = (state.value.boot, state.revision);
         if self.is_present() && self.reach.may_report(osd, boot) {
-            self.run_txn(removal(osd, revision), TxnWait::Loss(osd), out);
+            self.run_txn(removal(osd, revision), TxnWait::Loss(osd));
         }
     }
 
