@@ -240,11 +240,17 @@ impl Ctx {
     /// The objects of a PG that the store has, in no particular order; none if the PG is not of its pool's present
     /// generation.
     pub(crate) fn objects_of(&self, pg: PgId) -> impl Iterator<Item = (ObjectId, ObjectInfo)> + '_ {
-        let numbering = self.map.numbering(pg.pool);
-        let is_own = move |object: &ObjectId| numbering.is_some_and(|numbering| object.pg(numbering) == pg);
-        self.store
-            .objects()
-            .filter(move |(object, _)| object.image.pool() == pg.pool && is_own(object))
+        self.store.objects_of(pg)
+    }
+
+    /// The store learns how the PGs of each pool are numbered.
+    pub(crate) fn number_pgs(&mut self) {
+        for (&pool, config) in &self.map.pools {
+            let numbering = config.value.numbering();
+            if self.store.numbering(pool) != Some(numbering) {
+                self.store.renumber(pool, numbering);
+            }
+        }
     }
 
     /// The units of an object that are written.

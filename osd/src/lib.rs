@@ -213,6 +213,7 @@ impl Osd {
     /// Takes over what the store remembers from before the restart.
     fn load(&mut self) {
         self.loaded = true;
+        self.ctx.number_pgs();
         self.member.load(&self.ctx);
         self.ctx.count_copies();
         self.recognition.begin(&mut self.ctx, &self.member.accepted);
@@ -224,6 +225,7 @@ impl Osd {
     fn notice(&mut self, notice: &Notice) {
         self.ctx.map.apply(notice);
         if self.loaded {
+            self.ctx.number_pgs();
             if matches!(notice, Notice::Replaced { .. }) {
                 // Commits of the store before mean nothing in this one.
                 self.depose_all();

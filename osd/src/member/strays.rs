@@ -1,11 +1,9 @@
 //! Strays: objects of PGs in which this OSD has no part any more. It asks the primary whether they may go; the primary
 //! says so when the PG is clean without them.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use trivet_core::keys::History;
-use trivet_core::kv::Revision;
 use trivet_core::message::PeerBody;
 use trivet_core::mutation::{Mutation, Ops};
 use trivet_core::{Epoch, Now, ObjectId, OsdId, PgId, UnitMask, Version};
@@ -18,22 +16,14 @@ use crate::member::Member;
 /// How often this OSD looks for PGs in which it has no part.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// It looks through all of its objects that often, if nothing says that there are strays.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
-
 /// Objects that are dropped with one tick at most.
 const AT_ONCE: usize = 64;
 
-/// When this OSD looked for strays, and what it found.
+/// What is under way about strays.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Strays {
-    /// When it asked about them last, if there were any.
+    /// When it asked about them last.
     asked: Now,
-    /// When it looked through its objects last, and the latest plan at that time.
-    looked: Option<Now>,
-    plans: Option<Revision>,
-    /// There were objects of PGs whose up sets it is not in.
-    found: bool,
     /// Requests to the store that drop something and have no answer.
     under_way: usize,
 }
@@ -70,20 +60,9 @@ impl Member {
         }
     }
 
-    fn ask_about_strays(&mut self, ctx: &mut Ctx) {
-        let plans = ctx.map.plans.values().map(|plan| plan.revision).max();
-        let looked = self.strays.looked.is_some_and(|at| ctx.now.since(at) < LOOK_AGAIN);
-        if looked && self.strays.plans == plans && !self.strays.found {
-            return;
-        }
-        let strays = unplanned(ctx);
-        self.strays = Strays {
-            looked: Some(ctx.now),
-            plans,
-            found: !strays.is_empty(),
-            ..self.strays
-        };
-        for pg in strays.into_iter().filter(|pg| !self.dropping.contains_key(pg)) {
+    fn ask_about_strays(&self, ctx: &mut Ctx) {
+        let strays = unplanned(ctx).into_iter();
+        for pg in strays.filter(|pg| !self.dropping.contains_key(pg)) {
             let claim = ctx.map.claims.get(&pg).map(|claim| &claim.value);
             if let Some(claim) = claim.filter(|claim| claim.active && !has_part(ctx, pg)) {
                 let (primary, epoch) = (claim.primary, claim.epoch);
@@ -156,12 +135,10 @@ impl Osd {
 }
 
 /// The PGs of which this OSD has objects without being in their up sets.
-fn unplanned(ctx: &Ctx) -> BTreeSet<PgId> {
+fn unplanned(ctx: &Ctx) -> Vec<PgId> {
     let me = ctx.id();
-    let objects = ctx.store.objects();
-    let pgs: BTreeSet<PgId> = objects.filter_map(|(object, _)| ctx.map.pg_of(object)).collect();
     let is_planned = |pg: &PgId| ctx.map.plan_of(*pg).is_some_and(|plan| plan.osds.contains(&me));
-    pgs.into_iter().filter(|pg| !is_planned(pg)).collect()
+    ctx.store.pgs().filter(|pg| !is_planned(pg)).collect()
 }
 
 /// Whether this OSD is in the up set, or in a set that the history still needs.

@@ -5,19 +5,23 @@
 
 use hashbrown::HashTable;
 use trivet_core::mutation::Ops;
-use trivet_core::{ObjectId, UNITS_PER_OBJECT, UnitMask, Version};
+use trivet_core::{Numbering, ObjectId, PgId, PoolId, UNITS_PER_OBJECT, UnitMask, Version};
 
 use crate::api::ObjectInfo;
+use crate::groups::Groups;
 use crate::ops::Remembered;
 use crate::record::{NO_SLOT, WriteHead};
 
 /// Entries of one slab chunk; chunks never move.
 const CHUNK: usize = 4096;
 
+/// Of an entry whose pool's numbering is not known.
+const NO_PLACE: u32 = u32::MAX;
+
 /// Where the units of an object that are in the log are: blocks of the ring.
 pub type LogBlocks = [u32; UNITS_PER_OBJECT];
 
-/// One object. 208 bytes.
+/// One object. 216 bytes.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// Which object.
@@ -31,6 +35,8 @@ pub struct Entry {
     /// Those of them whose newest contents are in the log; the others are in the slot.
     pub in_log: UnitMask,
     slot: u32,
+    /// Its place in the list of its PG.
+    place: u32,
     /// It is in use.
     live: bool,
     /// It is deleted.
@@ -53,6 +59,7 @@ impl Entry {
             present: UnitMask::EMPTY,
             in_log: UnitMask::EMPTY,
             slot: NO_SLOT,
+            place: NO_PLACE,
             live: true,
             tombstone: false,
             dirty: false,
@@ -72,7 +79,7 @@ impl Entry {
 
     /// Changes everything but which lists the number is in.
     fn become_other(&mut self, mut other: Entry) {
-        (other.dirty, other.listed) = (self.dirty, self.listed);
+        (other.dirty, other.listed, other.place) = (self.dirty, self.listed, self.place);
         *self = other;
     }
 
@@ -171,6 +178,7 @@ pub struct Index {
     removed: Vec<ObjectId>,
     /// Operations that all objects remember.
     ops: usize,
+    groups: Groups,
 }
 
 /// One step of the fingerprint: a multiplication by odd constants, folded.
@@ -200,6 +208,7 @@ impl Index {
             logged: Vec::new(),
             removed: Vec::new(),
             ops: 0,
+            groups: Groups::default(),
         }
     }
 
@@ -290,7 +299,51 @@ impl Index {
         let (chunks, seed) = (&self.chunks, self.seed);
         let rehash = |&n: &u32| hash(seed, chunks[n as usize / CHUNK][n as usize % CHUNK].object);
         self.table.insert_unique(hash(seed, object), number, rehash);
+        self.add_to_group(number);
         number
+    }
+
+    fn add_to_group(&mut self, number: u32) {
+        let place = self.groups.add(self.raw(number).object, number);
+        self.raw_mut(number).place = place.unwrap_or(NO_PLACE);
+    }
+
+    fn remove_from_group(&mut self, number: u32) {
+        let Entry { object, place, .. } = *self.raw(number);
+        if place != NO_PLACE
+            && let Some(moved) = self.groups.remove(object, place)
+        {
+            self.raw_mut(moved).place = place;
+        }
+    }
+
+    /// How a pool's PGs are numbered, as far as this store knows.
+    pub fn numbering(&self, pool: PoolId) -> Option<Numbering> {
+        self.groups.numbering(pool)
+    }
+
+    /// The PGs of a pool are numbered so from now on.
+    pub fn renumber(&mut self, pool: PoolId, numbering: Numbering) {
+        self.groups.renumber(pool, numbering);
+        for number in 0..self.end() {
+            let is_there = self
+                .entry(number)
+                .is_some_and(|entry| entry.object.image.pool() == pool);
+            if is_there {
+                self.add_to_group(number);
+            }
+        }
+    }
+
+    /// The objects of a PG, in an order that only depends on what happened; none if the PG is of another numbering than the
+    /// pool's present one.
+    pub fn of_pg(&self, pg: PgId) -> impl Iterator<Item = &Entry> {
+        self.groups.entries(pg).iter().map(|&number| self.raw(number))
+    }
+
+    /// The PGs that have objects here, ascending.
+    pub fn pgs(&self) -> impl Iterator<Item = PgId> + '_ {
+        self.groups.pgs()
     }
 
     /// Forgets an object.
@@ -301,6 +354,7 @@ impl Index {
             return;
         };
         let number = found.remove().0;
+        self.remove_from_group(number);
         let entry = self.raw_mut(number);
         entry.live = false;
         entry.leave_log(UnitMask::ALL);
@@ -401,7 +455,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_small() {
-        assert!(size_of::<Entry>() <= 208, "{}", size_of::<Entry>());
+        assert!(size_of::<Entry>() <= 216, "{}", size_of::<Entry>());
     }
 
     #[test]
@@ -451,6 +505,46 @@ mod tests {
             entry.begin(&head(4, 9, false), &Ops::Exactly(vec![]))
         });
         assert_eq!((index.len(), index.end()), (5001, 10_000));
+    }
+
+    #[test]
+    fn each_pg_has_its_objects_whatever_comes_goes_and_is_renumbered() {
+        let pool = object(0).image.pool();
+        let mut index = Index::new(&[1; 16]);
+        let put = |index: &mut Index, numbers: std::ops::Range<u64>| {
+            for number in numbers {
+                index.change(object(number), |entry| {
+                    entry.begin(&head(number, 1, false), &Ops::Exactly(vec![]));
+                });
+            }
+        };
+        let check = |index: &Index, numbering: Numbering| {
+            let mut found = 0;
+            for pg in numbering.pgs(pool) {
+                let mut listed: Vec<ObjectId> = index.of_pg(pg).map(|entry| entry.object).collect();
+                listed.sort_unstable();
+                let all = index.iter().map(|entry| entry.object);
+                let mut expected: Vec<ObjectId> = all.filter(|object| object.pg(numbering) == pg).collect();
+                expected.sort_unstable();
+                assert_eq!(listed, expected, "{pg}");
+                assert_eq!(index.pgs().any(|other| other == pg), !listed.is_empty());
+                found += listed.len();
+            }
+            assert_eq!(found, index.len());
+        };
+        put(&mut index, 0..500);
+        let numbering = |generation, count| Numbering { generation, count };
+        assert!(index.numbering(pool).is_none() && index.pgs().next().is_none());
+        index.renumber(pool, numbering(0, 7));
+        check(&index, numbering(0, 7));
+        put(&mut index, 500..900);
+        (0..700).step_by(3).for_each(|number| index.remove(object(number)));
+        put(&mut index, 0..90);
+        check(&index, numbering(0, 7));
+        index.renumber(pool, numbering(1, 600));
+        (0..90).for_each(|number| index.remove(object(number)));
+        check(&index, numbering(1, 600));
+        assert_eq!(index.of_pg(PgId::first(pool, 1)).count(), 0, "of an earlier numbering");
     }
 
     #[test]

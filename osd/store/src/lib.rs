@@ -13,6 +13,7 @@ mod commit;
 mod cycle;
 mod disk;
 pub mod fuzz;
+mod groups;
 mod index;
 mod layout;
 mod mirror;

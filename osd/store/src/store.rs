@@ -2,7 +2,9 @@
 
 use trivet_core::disk::DiskDone;
 use trivet_core::mark::Mark;
-use trivet_core::{Epoch, Epochs, OBJECT_SIZE, ObjectId, OpId, OsdId, PgId, UNITS_PER_OBJECT, Version};
+use trivet_core::{
+    Epoch, Epochs, Numbering, OBJECT_SIZE, ObjectId, OpId, OsdId, PgId, PoolId, UNITS_PER_OBJECT, Version,
+};
 
 use crate::api::{ObjectInfo, Output, Reply, Request, StoreError, StoreStats, Ticket};
 use crate::commit::Commit;
@@ -208,6 +210,30 @@ impl Store {
             .into_iter()
             .flat_map(|live| live.index.iter())
             .map(|entry| (entry.object, entry.info()))
+    }
+
+    /// How the PGs of a pool are numbered, as far as this store was told.
+    pub fn numbering(&self, pool: PoolId) -> Option<Numbering> {
+        self.live()?.index.numbering(pool)
+    }
+
+    /// The PGs of a pool are numbered so from now on: looks through all objects, once. Nothing while the store is not ready.
+    pub fn renumber(&mut self, pool: PoolId, numbering: Numbering) {
+        if let Phase::Ready(live) = &mut self.phase {
+            live.index.renumber(pool, numbering);
+        }
+    }
+
+    /// The objects of a PG, tombstones included, in no particular order, at the cost of what there is of it. None if the PG
+    /// is not of the numbering that the store was told last.
+    pub fn objects_of(&self, pg: PgId) -> impl Iterator<Item = (ObjectId, ObjectInfo)> {
+        let entries = self.live().into_iter().flat_map(move |live| live.index.of_pg(pg));
+        entries.map(|entry| (entry.object, entry.info()))
+    }
+
+    /// The PGs of which there are objects, ascending: of pools whose numbering the store was told.
+    pub fn pgs(&self) -> impl Iterator<Item = PgId> {
+        self.live().into_iter().flat_map(|live| live.index.pgs())
     }
 
     /// The highest epoch that was accepted of each PG.
