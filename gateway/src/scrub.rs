@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use trivet_api::{AdminAnswer, AdminError, AdminResult, CallId, ErrorKind, ScrubAsked};
 use trivet_core::keys::{self, ScrubRequest};
-use trivet_core::kv::{Change, Compare, Event, Notice, Revision, Txn, TxnOutcome};
+use trivet_core::kv::{Change, Compare, News, Notice, Revision, Txn, TxnOutcome};
 use trivet_core::map::encode;
 
 use crate::gateway::{Effect, Gateway};
@@ -21,24 +21,15 @@ pub(crate) struct Scrubs {
 impl Scrubs {
     /// Takes in what the metadata store says, of which everything up to `known` is known.
     pub(crate) fn apply(&mut self, notice: &Notice, known: Revision) {
-        match notice {
-            Notice::Snapshot { revision, .. } if *revision < known => {}
-            Notice::Snapshot { keys, .. } | Notice::Replaced { keys, .. } => {
-                let last = keys.iter().find(|kv| kv.key == keys::SCRUB);
-                self.written = last.map(|kv| kv.mod_revision);
-            }
-            Notice::Changes { events, .. } => {
-                for event in events {
-                    match event {
-                        Event::Put(kv) if kv.key == keys::SCRUB && kv.mod_revision > known => {
-                            self.written = Some(kv.mod_revision);
-                        }
-                        Event::Delete { key, revision } if key == keys::SCRUB && *revision > known => {
-                            self.written = None;
-                        }
-                        Event::Put(_) | Event::Delete { .. } => {}
-                    }
+        for news in notice.news(known) {
+            match news {
+                News::All(keys) => {
+                    let last = keys.iter().find(|kv| kv.key == keys::SCRUB);
+                    self.written = last.map(|kv| kv.mod_revision);
                 }
+                News::Put(kv) if kv.key == keys::SCRUB => self.written = Some(kv.mod_revision),
+                News::Delete(keys::SCRUB) => self.written = None,
+                News::Put(_) | News::Delete(_) => {}
             }
         }
     }

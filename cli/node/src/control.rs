@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use trivet_control::{Administration, Clerk, http};
 use trivet_core::OsdId;
 use trivet_core::keys::{self, GatewayState, OsdStats};
-use trivet_core::kv::{LeaseId, Notice, Revision, Txn, TxnOutcome};
+use trivet_core::kv::{LeaseId, Revision, Txn, TxnOutcome};
 use trivet_core::map::encode;
 use trivet_meta::{Meta, MetaError, Watch};
 
@@ -247,8 +247,7 @@ async fn watch(
     seen: tokio::sync::watch::Sender<Revision>,
 ) {
     while let Some(notice) = changes.next().await {
-        let (Notice::Snapshot { revision, .. } | Notice::Changes { revision, .. } | Notice::Replaced { revision, .. }) =
-            notice;
+        let revision = notice.revision();
         let notice = Arc::new(notice);
         if let Some(clerk) = &clerk {
             clerk.notice(Arc::clone(&notice));

@@ -136,3 +136,94 @@ pub enum Notice {
         events: Vec<Event>,
     },
 }
+
+/// What a mirror has to do about a [`Notice`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News<'a> {
+    /// It holds these keys and no others.
+    All(&'a [KeyValue]),
+    /// A key was written.
+    Put(&'a KeyValue),
+    /// A key was removed.
+    Delete(&'a str),
+}
+
+impl Notice {
+    /// The last commit that it tells of.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        match self {
+            Notice::Snapshot { revision, .. }
+            | Notice::Replaced { revision, .. }
+            | Notice::Changes { revision, .. } => *revision,
+        }
+    }
+
+    /// What is new in it, in commit order, to a mirror that knows of everything up to `known`. What is older (a stale read, a
+    /// repeated change) is passed over, unless the store itself was replaced.
+    pub fn news(&self, known: Revision) -> impl Iterator<Item = News<'_>> {
+        let (all, events): (Option<&[KeyValue]>, &[Event]) = match self {
+            Notice::Snapshot { revision, .. } if *revision < known => (None, &[]),
+            Notice::Snapshot { keys, .. } | Notice::Replaced { keys, .. } => (Some(keys), &[]),
+            Notice::Changes { events, .. } => (None, events),
+        };
+        let changes = events.iter().filter_map(move |event| match event {
+            Event::Put(kv) => (kv.mod_revision > known).then_some(News::Put(kv)),
+            Event::Delete { key, revision } => (*revision > known).then_some(News::Delete(key)),
+        });
+        all.map(News::All).into_iter().chain(changes)
+    }
+
+    /// The last commit that a mirror knows of when it has taken this in, which knew of everything up to `known`.
+    #[must_use]
+    pub fn known_after(&self, known: Revision) -> Revision {
+        match self {
+            Notice::Replaced { revision, .. } => *revision,
+            Notice::Snapshot { revision, .. } | Notice::Changes { revision, .. } => known.max(*revision),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_older_is_no_news_unless_the_store_was_replaced() {
+        let kv = |mod_revision| KeyValue {
+            key: "a".to_owned(),
+            value: Bytes::new(),
+            mod_revision,
+        };
+        let keys = vec![kv(3)];
+        let snapshot = |revision| Notice::Snapshot {
+            revision,
+            keys: keys.clone(),
+        };
+        let replaced = Notice::Replaced {
+            revision: 4,
+            keys: keys.clone(),
+        };
+        let delete = |revision| Event::Delete {
+            key: "b".to_owned(),
+            revision,
+        };
+        let changes = Notice::Changes {
+            revision: 8,
+            events: vec![Event::Put(kv(5)), delete(6), Event::Put(kv(7)), delete(8)],
+        };
+        let (all, put) = (News::All(&keys), kv(7));
+        let table = [
+            (snapshot(4), 5, vec![], 5),
+            (snapshot(5), 5, vec![all], 5),
+            (snapshot(6), 5, vec![all], 6),
+            (replaced, 5, vec![all], 4),
+            (changes.clone(), 6, vec![News::Put(&put), News::Delete("b")], 8),
+            (changes, 9, vec![], 9),
+        ];
+        for (notice, known, news, after) in table {
+            assert_eq!(notice.news(known).collect::<Vec<_>>(), news, "{notice:?}");
+            assert_eq!(notice.known_after(known), after, "{notice:?}");
+        }
+    }
+}

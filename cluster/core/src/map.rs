@@ -14,7 +14,7 @@ use crate::keys::{
     self, Claim, ClientState, Cluster, GatewayState, History, Leader, MonitorState, OsdConfig, OsdState, OsdStats,
     PgPlan, Plan, Pool, ScrubReport, ScrubRequest, Settings, TreeNode,
 };
-use crate::kv::{Event, KeyValue, Notice, Revision};
+use crate::kv::{KeyValue, News, Notice, Revision};
 use crate::mark::{Halted, Marks};
 
 /// A value with the commit that wrote it.
@@ -103,28 +103,21 @@ impl ClusterMap {
     /// Takes in what the metadata store says. What is older than the mirror (a stale read, a repeated change) is
     /// passed over, unless the store itself was replaced.
     pub fn apply(&mut self, notice: &Notice) {
-        match notice {
-            Notice::Snapshot { revision, .. } if *revision < self.revision => {}
-            Notice::Snapshot { revision, keys } | Notice::Replaced { revision, keys } => {
-                let undecodable = self.undecodable;
-                *self = ClusterMap {
-                    revision: *revision,
-                    undecodable,
-                    ..ClusterMap::default()
-                };
-                keys.iter().for_each(|kv| self.put(kv));
-            }
-            Notice::Changes { revision, events } => {
-                for event in events {
-                    match event {
-                        Event::Put(kv) if kv.mod_revision > self.revision => self.put(kv),
-                        Event::Delete { key, revision } if *revision > self.revision => self.delete(key),
-                        Event::Put(_) | Event::Delete { .. } => {}
-                    }
+        let known = self.revision;
+        for news in notice.news(known) {
+            match news {
+                News::All(keys) => {
+                    *self = ClusterMap {
+                        undecodable: self.undecodable,
+                        ..ClusterMap::default()
+                    };
+                    keys.iter().for_each(|kv| self.put(kv));
                 }
-                self.revision = self.revision.max(*revision);
+                News::Put(kv) => self.put(kv),
+                News::Delete(key) => self.delete(key),
             }
         }
+        self.revision = notice.known_after(known);
     }
 
     /// Whether the OSD serves, as far as this mirror knows.
@@ -367,6 +360,7 @@ pub fn encode<T: serde::Serialize>(value: &T) -> Bytes {
 mod tests {
     use super::*;
     use crate::ids::Epoch;
+    use crate::kv::Event;
 
     fn kv(key: &str, value: &str, mod_revision: Revision) -> KeyValue {
         KeyValue {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Epoch, ImageId, OsdId, PoolId};
-use crate::kv::{Event, KeyValue, Notice, Revision};
+use crate::kv::{KeyValue, News, Notice, Revision};
 use crate::mark::Mark;
 
 /// Prefix of all of them.
@@ -129,20 +129,14 @@ enum Subject {
 impl Witnesses {
     /// Takes in what the metadata store says, of which everything up to `known` is known.
     pub fn apply(&mut self, notice: &Notice, known: Revision) {
-        match notice {
-            Notice::Snapshot { revision, .. } if *revision < known => {}
-            Notice::Snapshot { keys, .. } | Notice::Replaced { keys, .. } => {
-                *self = Witnesses::default();
-                keys.iter().for_each(|kv| self.put(kv));
-            }
-            Notice::Changes { events, .. } => {
-                for event in events {
-                    match event {
-                        Event::Put(kv) if kv.mod_revision > known => self.put(kv),
-                        Event::Delete { key, revision } if *revision > known => self.delete(key),
-                        Event::Put(_) | Event::Delete { .. } => {}
-                    }
+        for news in notice.news(known) {
+            match news {
+                News::All(keys) => {
+                    *self = Witnesses::default();
+                    keys.iter().for_each(|kv| self.put(kv));
                 }
+                News::Put(kv) => self.put(kv),
+                News::Delete(key) => self.delete(key),
             }
         }
     }
@@ -238,6 +232,7 @@ fn parse(key: &str) -> Option<Subject> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kv::Event;
     use crate::map::encode;
 
     fn kv(key: String, value: &impl Serialize) -> Event {

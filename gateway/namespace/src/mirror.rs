@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use trivet_core::ImageId;
-use trivet_core::kv::{Change, Compare, Event, KeyValue, Notice, Revision, Txn};
+use trivet_core::kv::{Change, Compare, Event, KeyValue, News, Notice, Revision, Txn};
 
 use crate::author::{Authors, DoneValue};
 use crate::directory::{Directory, Entry, Slot};
@@ -57,25 +57,18 @@ impl Namespace {
     /// Follows the store: first a snapshot of `vfs/`, then changes. What is older than the mirror (a stale read, a repeated
     /// change) is passed over, unless the store itself was replaced.
     pub fn apply(&mut self, notice: &Notice) {
-        match notice {
-            Notice::Snapshot { revision, .. } if *revision < self.revision => {}
-            Notice::Snapshot { revision, keys } | Notice::Replaced { revision, keys } => {
-                *self = Namespace {
-                    revision: *revision,
-                    ..Namespace::default()
-                };
-                keys.iter().for_each(|row| self.put(row));
-            }
-            Notice::Changes { revision, events } => {
-                let known = self.revision;
-                events.iter().for_each(|event| match event {
-                    Event::Put(row) if row.mod_revision > known => self.put(row),
-                    Event::Delete { key, revision } if *revision > known => self.delete(key),
-                    Event::Put(_) | Event::Delete { .. } => {}
-                });
-                self.revision = known.max(*revision);
+        let known = self.revision;
+        for news in notice.news(known) {
+            match news {
+                News::All(rows) => {
+                    *self = Namespace::default();
+                    rows.iter().for_each(|row| self.put(row));
+                }
+                News::Put(row) => self.put(row),
+                News::Delete(key) => self.delete(key),
             }
         }
+        self.revision = notice.known_after(known);
     }
 
     /// The commit as of which everything here is.

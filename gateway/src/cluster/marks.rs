@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use trivet_core::PoolId;
 use trivet_core::keys::{self, NEXT_POOL, POOLS, SETTINGS};
-use trivet_core::kv::{Compare, Event, KeyValue, Notice, Revision};
+use trivet_core::kv::{Compare, KeyValue, News, Notice, Revision};
 
 /// A pool with this key is being removed: no image may be made in it.
 pub(super) fn removing_key(pool: PoolId) -> String {
@@ -23,20 +23,14 @@ pub(crate) struct Marks {
 impl Marks {
     /// Takes in what the metadata store says, of which everything up to `known` is known.
     pub(crate) fn apply(&mut self, notice: &Notice, known: Revision) {
-        match notice {
-            Notice::Snapshot { revision, .. } if *revision < known => {}
-            Notice::Snapshot { keys, .. } | Notice::Replaced { keys, .. } => {
-                *self = Marks::default();
-                keys.iter().for_each(|kv| self.put(kv));
-            }
-            Notice::Changes { events, .. } => {
-                for event in events {
-                    match event {
-                        Event::Put(kv) if kv.mod_revision > known => self.put(kv),
-                        Event::Delete { key, revision } if *revision > known => self.delete(key),
-                        Event::Put(_) | Event::Delete { .. } => {}
-                    }
+        for news in notice.news(known) {
+            match news {
+                News::All(keys) => {
+                    *self = Marks::default();
+                    keys.iter().for_each(|kv| self.put(kv));
                 }
+                News::Put(kv) => self.put(kv),
+                News::Delete(key) => self.delete(key),
             }
         }
     }
@@ -106,6 +100,8 @@ fn pool_of(key: &str) -> Option<PoolId> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+
+    use trivet_core::kv::Event;
 
     use super::*;
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::de::DeserializeOwned;
-use trivet_core::kv::{Event, KeyValue, Notice, Revision};
+use trivet_core::kv::{KeyValue, News, Notice, Revision};
 use trivet_core::map::ClusterMap;
 use trivet_core::usage::{self, ImagesUsage, Ops, PoolUsage, PoolsUsage, Subject};
 use trivet_core::{ImageId, OsdId, PoolId};
@@ -44,17 +44,11 @@ pub(super) struct ImageSum {
 impl Usages {
     /// Takes in what the metadata store says, of which everything up to `known` is known.
     pub(super) fn apply(&mut self, notice: &Notice, known: Revision) {
-        match notice {
-            Notice::Snapshot { revision, .. } if *revision < known => {}
-            Notice::Snapshot { keys, .. } | Notice::Replaced { keys, .. } => self.replace(keys),
-            Notice::Changes { events, .. } => {
-                for event in events {
-                    match event {
-                        Event::Put(kv) if kv.mod_revision > known => self.put(kv),
-                        Event::Delete { key, revision } if *revision > known => self.delete(key),
-                        Event::Put(_) | Event::Delete { .. } => {}
-                    }
-                }
+        for news in notice.news(known) {
+            match news {
+                News::All(keys) => self.replace(keys),
+                News::Put(kv) => self.put(kv),
+                News::Delete(key) => self.delete(key),
             }
         }
     }
@@ -174,6 +168,8 @@ fn decode<T: DeserializeOwned>(kv: &KeyValue) -> Option<T> {
 mod tests {
     use bytes::Bytes;
     use trivet_core::usage::OpCount;
+
+    use trivet_core::kv::Event;
 
     use super::*;
 

@@ -272,12 +272,11 @@ impl World {
 
     /// A process hears what the metadata store says.
     pub(crate) fn notify(&mut self, place: Place, notice: &Notice) {
-        let (Notice::Snapshot { revision, .. } | Notice::Replaced { revision, .. } | Notice::Changes { revision, .. }) =
-            notice;
+        let revision = notice.revision();
         let process = &mut self.processes[place];
-        process.watch = Some(*revision);
+        process.watch = Some(revision);
         process.watching = false;
-        if *revision < self.kv.own_revision() {
+        if revision < self.kv.own_revision() {
             self.wake(place);
         }
         if let Some(index) = self.gateway_at(place) {
@@ -297,10 +296,7 @@ impl World {
             let slot = &mut self.monitors[index];
             if let Some(monitor) = &mut slot.machine {
                 monitor.notice(notice);
-                slot.knows = match notice {
-                    Notice::Replaced { revision, .. } => *revision,
-                    Notice::Snapshot { revision, .. } | Notice::Changes { revision, .. } => slot.knows.max(*revision),
-                };
+                slot.knows = notice.known_after(slot.knows);
             }
             self.monitor_next(place, index);
         }

@@ -146,9 +146,7 @@ fn changes_lead_from_any_remembered_state_to_the_last() {
         assert_eq!(kv.changes_since(revision).is_some(), remembered, "{revision}");
         assert_eq!(kv.snapshot_at(revision).is_some(), remembered, "{revision}");
     }
-    let stale: BTreeSet<Revision> = (0..2000)
-        .map(|_| revision_of(&kv.stale_snapshot(&mut random)))
-        .collect();
+    let stale: BTreeSet<Revision> = (0..2000).map(|_| kv.stale_snapshot(&mut random).revision()).collect();
     assert_eq!(
         (stale.first(), stale.last(), stale.len()),
         (Some(&200), Some(&300), 101)
@@ -162,14 +160,6 @@ fn changes_lead_from_any_remembered_state_to_the_last() {
             events: vec![]
         })
     );
-}
-
-fn revision_of(notice: &Notice) -> Revision {
-    match notice {
-        Notice::Snapshot { revision, .. } | Notice::Replaced { revision, .. } | Notice::Changes { revision, .. } => {
-            *revision
-        }
-    }
 }
 
 /// The mirror of a watch.
