@@ -47,7 +47,7 @@ impl Stage {
 /// Files whose times one transaction moves: no more, so that there is room for all that a transaction carries.
 const TOUCHES: usize = 64;
 
-/// See the module.
+/// What is left to do for removed, truncated and written files when no client waits for it.
 #[derive(Debug)]
 pub(crate) struct Background {
     /// When images were written; the tree of names does not know it yet.

@@ -46,7 +46,7 @@ struct Growth {
     waiting: Vec<Change>,
 }
 
-/// See the module.
+/// The changes of the tree of names that this gateway is about to make, or waits for.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     /// Transactions under way, by ticket.

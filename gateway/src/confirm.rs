@@ -11,7 +11,7 @@ use trivet_namespace::{CallId, NsError, Outcome};
 use crate::gateway::{Effect, Gateway, Origin};
 use crate::session::Finished;
 
-/// See the module.
+/// The refusals that wait for the metadata store to say that their call was executed nowhere.
 #[derive(Debug, Default)]
 pub(crate) struct Confirmations {
     /// Transactions under way, by ticket.

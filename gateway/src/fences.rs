@@ -36,7 +36,7 @@ struct Fence {
     progress: Progress,
 }
 
-/// See the module.
+/// This gateway's registration, and its fencing of gateways that are dead.
 #[derive(Debug, Default)]
 pub(crate) struct Fences {
     /// The transaction that registers this gateway.

@@ -151,7 +151,7 @@ struct Io {
     change: Option<Begun>,
 }
 
-/// See the module.
+/// A gateway: every session of its clients, the mirror of the tree of names, and the client of the OSDs.
 pub struct Gateway {
     pub(crate) id: ClientId,
     pub(crate) options: Options,

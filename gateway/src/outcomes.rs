@@ -24,7 +24,7 @@ pub(crate) struct Attempt {
     settled: Vec<u64>,
 }
 
-/// See the module.
+/// The numbers of this gateway's changes, and those whose outcome is not known yet.
 #[derive(Debug, Default)]
 pub(crate) struct Outcomes {
     /// Of this gateway's changes.

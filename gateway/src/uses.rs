@@ -58,7 +58,7 @@ struct Usage {
     beyond: u64,
 }
 
-/// See the module.
+/// The images whose bytes this gateway changes, how far their keys are, and what waits for that.
 #[derive(Debug, Default)]
 pub(crate) struct Uses {
     images: BTreeMap<ImageId, Usage>,

@@ -16,7 +16,7 @@ struct Held {
     caller: Caller,
 }
 
-/// See the module.
+/// The latest mark of any store, and the operations that are held because the present store is older.
 #[derive(Debug, Default)]
 pub(crate) struct Behind {
     /// The latest mark that any store had.

@@ -17,7 +17,7 @@ const WITNESSES: usize = 3;
 /// They are asked again after this time, if no answer has come.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
-/// See the module.
+/// What OSDs tell of this node's clock: whether it went on, and until when that is known.
 #[derive(Debug, Default)]
 pub(crate) struct Clocks {
     pace: Pace,

@@ -47,7 +47,7 @@ enum Work {
     Stopped,
 }
 
-/// See the module.
+/// One operation on an image, which becomes operations on its objects.
 #[derive(Debug)]
 pub(crate) struct Job {
     /// The caller's.

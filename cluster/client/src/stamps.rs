@@ -72,7 +72,7 @@ impl Presence {
     }
 }
 
-/// See the module.
+/// The latest ticks of every OSD's clock, and which of them are doubted.
 #[derive(Debug, Default)]
 pub(crate) struct Stamps {
     /// The ticks that came from each OSD, oldest first, and when they came.

@@ -31,7 +31,7 @@ enum End {
     Removed,
 }
 
-/// See the module.
+/// One operation that makes a range of an image empty: which PGs were asked, and which objects are left.
 #[derive(Debug)]
 pub(crate) struct Sweep {
     image: ImageId,

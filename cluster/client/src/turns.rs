@@ -25,7 +25,7 @@ pub(crate) const PACE: Bounds = Bounds {
 /// A part counts for this time.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// The operations that take turns, and how many of their parts are under way.
 #[derive(Debug)]
 pub(crate) struct Turns {
     pace: Pace,

@@ -63,7 +63,7 @@ impl Mutation {
     }
 }
 
-/// See the module.
+/// The mutations under way of every object.
 #[derive(Debug, Default)]
 pub(crate) struct Windows {
     /// Ascending by sequence; the first has no answer.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::ids::{Epoch, PgId};
 
-/// See the module.
+/// The highest accepted epoch of every PG of the latest generations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Epochs(BTreeMap<PgId, Epoch>);
 

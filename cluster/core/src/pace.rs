@@ -27,7 +27,7 @@ pub struct Bounds {
     pub idle: usize,
 }
 
-/// See the module.
+/// How many things of one kind may be done at the same time, as it turns out to be bearable.
 #[derive(Debug)]
 pub struct Pace {
     bounds: Bounds,

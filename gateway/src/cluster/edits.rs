@@ -59,7 +59,7 @@ struct Edit {
     then: Then,
 }
 
-/// See the module.
+/// The changes of administrators that are planned, running, or committed and not mirrored yet.
 #[derive(Debug, Default)]
 pub(crate) struct Edits {
     pub marks: Marks,

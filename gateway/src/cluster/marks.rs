@@ -12,7 +12,8 @@ pub(super) fn removing_key(pool: PoolId) -> String {
     format!("{}/removing", keys::pool(pool))
 }
 
-/// See the module.
+/// What administration has to know beside the cluster map: the commit of the settings, the next pool id, pools that are
+/// being removed.
 #[derive(Debug, Default)]
 pub(crate) struct Marks {
     settings: Option<Revision>,

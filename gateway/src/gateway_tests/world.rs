@@ -29,7 +29,7 @@ pub(super) const RIVAL: ClientId = ClientId(8);
 pub(super) const PGS: u32 = 2;
 pub(super) const OSD: OsdId = OsdId(1);
 
-/// See the module.
+/// A gateway under test with its metadata store, OSD and clients.
 pub(super) struct World {
     pub(super) gateway: Gateway,
     /// What administrators are shown.

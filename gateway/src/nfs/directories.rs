@@ -14,7 +14,7 @@ use super::attributes::attributes;
 use super::files::{made, target, without_size};
 use super::scene::{Denied, Made, Object, Scene, Step, Then};
 
-/// See the module's head.
+/// A cookie stays valid as long as anybody may use it, so the verifier never changes.
 const COOKIE_VERIFIER: Verifier = [0; 8];
 /// Cookies of the two names that every directory has; those of others are larger.
 const DOT: u64 = 1;

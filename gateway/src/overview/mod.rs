@@ -58,7 +58,7 @@ pub struct Inside {
     pub stuck: Vec<String>,
 }
 
-/// See the module.
+/// A mirror of the metadata, from which listings, sums and verdicts for administrators are made.
 pub struct Overview {
     /// Whose gateway's it is.
     id: ClientId,

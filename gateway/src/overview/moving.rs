@@ -8,7 +8,7 @@ use trivet_core::{Now, PgId};
 /// A PG that serves again within this time was changing hands: that takes up to a second, and is nobody's concern.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// See the module.
+/// Since when each PG that serves nobody has done so.
 #[derive(Debug, Default)]
 pub(super) struct Moving {
     /// Since when PGs do not serve, as far as anybody looked.

@@ -9,7 +9,7 @@ use trivet_core::Now;
 /// What is longer ago does not count.
 const WINDOW: Duration = Duration::from_secs(30);
 
-/// See the module.
+/// How many copies were missing at each of the last looks, from which follows how fast they are made.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     /// When so many were missing, oldest first.

@@ -11,7 +11,7 @@ use trivet_core::map::ClusterMap;
 use trivet_core::usage::{self, ImagesUsage, Ops, PoolUsage, PoolsUsage, Subject};
 use trivet_core::{ImageId, OsdId, PoolId};
 
-/// See the module.
+/// What OSDs report of pools and images, added up over all OSDs.
 #[derive(Debug, Default)]
 pub(super) struct Usages {
     pools: BTreeMap<OsdId, PoolsUsage>,

@@ -67,7 +67,7 @@ impl Open {
     }
 }
 
-/// See the module.
+/// The states that a file whose size changes may be in after all that was answered so far.
 #[derive(Debug)]
 pub struct Sized {
     /// Which file it is.

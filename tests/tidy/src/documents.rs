@@ -45,9 +45,22 @@ pub fn foreign_paths(tree: &Tree) -> Vec<String> {
     broken
 }
 
+/// No comment only sends its reader to the head of the file.
+pub fn riddles(tree: &Tree) -> Vec<String> {
+    let mut broken = Vec::new();
+    for (path, text) in tree.rust() {
+        let found = text.lines().enumerate().filter(|(_, line)| {
+            let comment = line.trim().strip_prefix("/// See the module");
+            comment.is_some_and(|rest| [".", "'s head."].contains(&rest))
+        });
+        broken.extend(found.map(|(at, _)| format!("{path}:{}", at + 1)));
+    }
+    broken
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{decisions, foreign_paths};
+    use super::{decisions, foreign_paths, riddles};
     use crate::tree::assert_rule;
 
     #[test]
@@ -60,6 +73,18 @@ mod tests {
                 ("docs/decisions/one-thread.md", good),
                 ("docs/decisions/0001-a.md", "One thread\n## What was measured\n"),
                 ("docs/decisions/0001-a.md", "# One thread\nIt costs.\n"),
+            ],
+        );
+    }
+
+    #[test]
+    fn finds_comments_that_say_nothing() {
+        assert_rule(
+            riddles,
+            &[("a.rs", "/// A thing. See the module.\nstruct A;")],
+            &[
+                ("a.rs", "/// See the module.\nstruct A;"),
+                ("a.rs", "    /// See the module's head.\n    fn a() {}"),
             ],
         );
     }

@@ -37,6 +37,7 @@ mod tests {
         ("crates say what they are", source::crate_heads),
         ("decisions have title and cost", documents::decisions),
         ("no path of somebody's machine", documents::foreign_paths),
+        ("comments say what a thing is", documents::riddles),
     ];
 
     #[test]

@@ -173,7 +173,7 @@ struct HubState {
     closed: bool,
 }
 
-/// See the module's head.
+/// The last revision, a short history, and the queues of all watches, behind one lock.
 pub(super) struct Hub {
     state: Mutex<HubState>,
 }

@@ -8,7 +8,7 @@ use trivet_core::kv::{Event, KeyValue, Notice, Revision};
 
 use crate::Range;
 
-/// See the module.
+/// How far a watch has delivered the store's changes, with the last key of them.
 pub(super) struct Delivered {
     /// Everything up to here was delivered, or is known to the reader.
     known: Option<Revision>,

@@ -5,7 +5,7 @@ use trivet_store::Request;
 
 use crate::Violation;
 
-/// See the module. Marks are asked for in rising order.
+/// The highest marks that the store was asked to keep, and that it said it has. Marks are asked for in rising order.
 #[derive(Clone, Copy, Default)]
 pub struct Marks {
     asked: u64,

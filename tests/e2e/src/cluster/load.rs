@@ -93,7 +93,7 @@ impl Client {
     /// Writes and reads until told to stop.
     ///
     /// # Errors
-    /// See the module's head.
+    /// Writes and reads until it is told to stop, at the next gateway whenever a connection breaks.
     pub fn run(&mut self, pulse: &Pulse, stop: &AtomicBool) -> Result<Tally> {
         while !stop.load(Ordering::Relaxed) {
             match self.session(pulse, stop) {

@@ -135,7 +135,7 @@ impl Worker for Mover {
     /// Writes, reads and moves.
     ///
     /// # Errors
-    /// See the module's head.
+    /// Writes and reads until it is told to stop, through one gateway after the other.
     fn work(&mut self, fronts: &Fronts, pulse: &Pulse, stop: &AtomicBool) -> Result<Self::Told> {
         Ok((self.protocol, self.run(fronts, pulse, stop)?))
     }

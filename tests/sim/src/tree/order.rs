@@ -78,7 +78,7 @@ struct Moment {
     trees: BTreeSet<Tree>,
 }
 
-/// See the module.
+/// The states that the tree may be in after all that was answered so far.
 #[derive(Debug)]
 pub struct Order {
     possible: BTreeSet<Possible>,
