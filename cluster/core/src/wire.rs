@@ -15,7 +15,7 @@ pub mod fuzz;
 
 pub use decode::decode;
 pub use encode::encode;
-pub use frame::{FORMAT, HEADER, Limits, MAGIC, MAX_FRAME, WireError, needed};
+pub use frame::{FORMAT, HEADER, Limits, MAGIC, MAX_FRAME, WireError, kinds, needed};
 
 #[cfg(doc)]
 use crate::message::Message;

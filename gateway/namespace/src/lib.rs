@@ -19,6 +19,7 @@ mod mirror;
 mod operation;
 mod plan;
 mod replies;
+mod specimens;
 #[cfg(test)]
 mod tests;
 mod users;
@@ -30,6 +31,8 @@ pub use inode::{Inode, Kind, Time, Trimming};
 pub use mirror::{Namespace, fuzz};
 pub use operation::{Attributes, Context, CreateHow, NsError, Numbers, Operation, Outcome, Plan, SetTime, Special};
 pub use replies::CallId;
+#[doc(hidden)]
+pub use specimens::specimens;
 pub use users::{Use, image_of};
 
 use trivet_core::ImageId;

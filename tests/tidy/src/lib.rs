@@ -9,19 +9,35 @@
 #[cfg(test)]
 mod documents;
 #[cfg(test)]
+mod fields;
+#[cfg(test)]
+mod keys;
+#[cfg(test)]
 mod layers;
+#[cfg(test)]
+mod layouts;
 #[cfg(test)]
 mod purity;
 #[cfg(test)]
+mod real;
+#[cfg(test)]
 mod rust_text;
+#[cfg(test)]
+mod samples;
 #[cfg(test)]
 mod source;
 #[cfg(test)]
+mod specimens;
+#[cfg(test)]
+mod table;
+#[cfg(test)]
 mod tree;
+#[cfg(test)]
+mod wire;
 
 #[cfg(test)]
 mod tests {
-    use super::{documents, layers, purity, source};
+    use super::{documents, keys, layers, layouts, purity, source, wire};
     use crate::tree::{Rule, Tree};
 
     const RULES: &[(&str, Rule)] = &[
@@ -38,6 +54,14 @@ mod tests {
         ("decisions have title and cost", documents::decisions),
         ("no path of somebody's machine", documents::foreign_paths),
         ("comments say what a thing is", documents::riddles),
+        ("messages are as documented", wire::messages),
+        ("fields of messages are as documented", wire::bodies),
+        ("codes of messages are as documented", wire::codes),
+        ("frames and greetings are as documented", layouts::wire),
+        ("the disk is as documented", layouts::disk),
+        ("keys are as documented", keys::patterns),
+        ("keys are all known", keys::sources),
+        ("inodes are as documented", keys::inode),
     ];
 
     #[test]

@@ -237,6 +237,13 @@ impl Header {
     }
 }
 
+/// Number and name of every kind of message, and whether it may have a payload: for who holds the document against them.
+#[doc(hidden)]
+pub fn kinds() -> impl Iterator<Item = (u8, String, bool)> {
+    let described = |kind: &Kind| (*kind as u8, format!("{kind:?}"), *kind.payload().end() > 0);
+    Kind::ALL.iter().map(described)
+}
+
 /// How many bytes, from the start of `input`, the next whole frame has as far as `input` tells: [`HEADER`] while the
 /// header is not complete, and also when it is not one that [`decode`](super::decode) would accept.
 #[must_use]
