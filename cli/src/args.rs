@@ -237,6 +237,9 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
 }
 
 #[cfg(test)]
+mod documented;
+
+#[cfg(test)]
 mod tests {
     use clap::CommandFactory;
 
