@@ -11,6 +11,8 @@ mod documents;
 #[cfg(test)]
 mod fields;
 #[cfg(test)]
+mod figures;
+#[cfg(test)]
 mod keys;
 #[cfg(test)]
 mod layers;
@@ -37,7 +39,7 @@ mod wire;
 
 #[cfg(test)]
 mod tests {
-    use super::{documents, keys, layers, layouts, purity, source, wire};
+    use super::{documents, figures, keys, layers, layouts, purity, source, wire};
     use crate::tree::{Rule, Tree};
 
     const RULES: &[(&str, Rule)] = &[
@@ -62,6 +64,8 @@ mod tests {
         ("keys are as documented", keys::patterns),
         ("keys are all known", keys::sources),
         ("inodes are as documented", keys::inode),
+        ("figures are as in the code", figures::figures),
+        ("kinds of trouble are counted", figures::troubles),
     ];
 
     #[test]
