@@ -19,6 +19,8 @@ mod layers;
 #[cfg(test)]
 mod layouts;
 #[cfg(test)]
+mod names;
+#[cfg(test)]
 mod purity;
 #[cfg(test)]
 mod real;
@@ -39,7 +41,7 @@ mod wire;
 
 #[cfg(test)]
 mod tests {
-    use super::{documents, figures, keys, layers, layouts, purity, source, wire};
+    use super::{documents, figures, keys, layers, layouts, names, purity, source, wire};
     use crate::tree::{Rule, Tree};
 
     const RULES: &[(&str, Rule)] = &[
@@ -64,6 +66,9 @@ mod tests {
         ("keys are as documented", keys::patterns),
         ("keys are all known", keys::sources),
         ("inodes are as documented", keys::inode),
+        ("documents name what there is", names::of_code),
+        ("links lead somewhere", names::links),
+        ("deliberate bugs are told", names::bugs),
         ("figures are as in the code", figures::figures),
         ("kinds of trouble are counted", figures::troubles),
     ];
