@@ -25,6 +25,8 @@ mod purity;
 #[cfg(test)]
 mod real;
 #[cfg(test)]
+mod routes;
+#[cfg(test)]
 mod rust_text;
 #[cfg(test)]
 mod samples;
@@ -41,7 +43,7 @@ mod wire;
 
 #[cfg(test)]
 mod tests {
-    use super::{documents, figures, keys, layers, layouts, names, purity, source, wire};
+    use super::{documents, figures, keys, layers, layouts, names, purity, routes, source, wire};
     use crate::tree::{Rule, Tree};
 
     const RULES: &[(&str, Rule)] = &[
@@ -69,6 +71,7 @@ mod tests {
         ("documents name what there is", names::of_code),
         ("links lead somewhere", names::links),
         ("deliberate bugs are told", names::bugs),
+        ("the admin API is as documented", routes::routes),
         ("figures are as in the code", figures::figures),
         ("kinds of trouble are counted", figures::troubles),
     ];
