@@ -34,7 +34,7 @@ use crate::opens::Opening;
 use crate::options::{Options, mutant};
 use crate::outcomes::Outcomes;
 use crate::scrub::Scrubs;
-use crate::session::{Desk, Ending, Finished, InFlight, Request, Session, Space, Ticket};
+use crate::session::{Ending, Finished, InFlight, Request, Session, SessionContext, Space, Ticket};
 use crate::status::OsdReport;
 use crate::stops::Shown;
 use crate::uses::{Begun, Uses};
@@ -323,8 +323,8 @@ impl Gateway {
             gone: false,
         };
         self.connections.insert(conn, connection);
-        self.with_session(conn, out, |session, desk, bytes| {
-            session.start(desk, bytes);
+        self.with_session(conn, out, |session, context, bytes| {
+            session.start(context, bytes);
             Ok(())
         });
         self.work(out);
@@ -354,7 +354,9 @@ impl Gateway {
         let connection = self.connections.get_mut(&conn);
         let fresh = connection.map_or(0, |c| c.attendance.receives(input.len(), quiet));
         if !self.holds(conn, out) && !self.is_opening(conn) {
-            self.with_session(conn, out, |session, desk, bytes| session.receive(input, desk, bytes));
+            self.with_session(conn, out, |session, context, bytes| {
+                session.receive(input, context, bytes)
+            });
         }
         if let Some(connection) = self.connections.get_mut(&conn) {
             connection.attendance.received(input.len(), fresh, quiet);
@@ -411,7 +413,7 @@ impl Gateway {
         self.namespace.apply(notice);
         let known = self.client.map().revision;
         self.scrubs.apply(notice, known);
-        self.edits.marks.apply(notice, known);
+        self.edits.admin_keys.apply(notice, known);
         self.edits.witnesses.apply(notice, known);
         let mut effects = std::mem::take(&mut self.from_client);
         self.client.notice(clock.now, notice, &mut effects);
@@ -521,7 +523,7 @@ impl Gateway {
         let mut conns: Vec<ConnKey> = told.map(|(&conn, _)| conn).collect();
         conns.sort_unstable();
         for conn in conns {
-            self.with_session(conn, out, |session, desk, bytes| session.tick(desk, bytes));
+            self.with_session(conn, out, |session, context, bytes| session.tick(context, bytes));
         }
         let gone = self.connections.iter().filter(|(_, c)| c.gone).map(|(&conn, _)| conn);
         let kept = mutant!(self.options, KeepForEnded);
@@ -629,8 +631,8 @@ impl Gateway {
                 }
                 continue;
             };
-            self.with_session(conn, out, |session, desk, bytes| {
-                session.finished(ticket, finished, desk, bytes)
+            self.with_session(conn, out, |session, context, bytes| {
+                session.finished(ticket, finished, context, bytes)
             });
             if self
                 .connections
@@ -698,7 +700,7 @@ impl Gateway {
         &mut self,
         conn: ConnKey,
         out: &mut Vec<Effect>,
-        call: impl FnOnce(&mut dyn Session, &mut Desk<'_>, &mut Vec<Bytes>) -> Result<(), Ending>,
+        call: impl FnOnce(&mut dyn Session, &mut SessionContext<'_>, &mut Vec<Bytes>) -> Result<(), Ending>,
     ) {
         let space = self.space();
         let is_over = self.is_over();
@@ -706,7 +708,7 @@ impl Gateway {
             return;
         };
         let mut bytes = Vec::new();
-        let mut desk = Desk {
+        let mut context = SessionContext {
             now: self.clock.now,
             wall: self.clock.wall,
             namespace: &self.namespace,
@@ -718,7 +720,7 @@ impl Gateway {
             requests: &mut self.requests,
             next_ticket: &mut self.next,
         };
-        let result = call(connection.session.as_mut(), &mut desk, &mut bytes);
+        let result = call(connection.session.as_mut(), &mut context, &mut bytes);
         let was_gone = connection.gone;
         connection.settle(self.clock.now, &mut self.memory);
         self.note_open(conn);

@@ -1,4 +1,4 @@
-//! iSCSI sessions: [`trivet_iscsi`]'s connection on one side, the desk on the other.
+//! iSCSI sessions: [`trivet_iscsi`]'s connection on one side, the context on the other.
 //!
 //! Every image is LUN 0 of a target named after its path, `/` written as `:`. Images whose paths cannot be told apart that
 //! way, or are no iSCSI names, are no targets. A removed image's unit is gone: its commands fail. Writes are durable when they
@@ -16,7 +16,7 @@ use trivet_core::{ImageId, Now};
 use trivet_iscsi::{Action, BackendError, BackendOp, Connection, Tag, TargetInfo, Targets, Unit};
 use trivet_namespace::{Kind, Namespace};
 
-use crate::session::{Desk, Ending, Finished, InFlight, Session, Ticket};
+use crate::session::{Ending, Finished, InFlight, Session, SessionContext, Ticket};
 
 /// What every target's name begins with.
 const NAME: &str = "iqn.2026-11.io.trivet:";
@@ -59,13 +59,18 @@ impl IscsiSession {
     }
 
     /// Takes input and does what the connection asks for, until it asks for nothing more.
-    fn advance(&mut self, input: &mut BytesMut, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) -> Result<(), Ending> {
+    fn advance(
+        &mut self,
+        input: &mut BytesMut,
+        context: &mut SessionContext<'_>,
+        out: &mut Vec<Bytes>,
+    ) -> Result<(), Ending> {
         loop {
-            let tree = Tree::new(desk, self.cluster);
+            let tree = Tree::new(context, self.cluster);
             let result = self
                 .connection
-                .receive(millis(desk.now), input, &tree, out, &mut self.actions);
-            let admitted = self.act(desk, out);
+                .receive(millis(context.now), input, &tree, out, &mut self.actions);
+            let admitted = self.act(context, out);
             result.map_err(|reason| Ending::Fault(reason.to_string()))?;
             if !admitted {
                 return self.check_finished();
@@ -74,12 +79,12 @@ impl IscsiSession {
     }
 
     /// Takes the actions; whether the connection was admitted, and takes input again.
-    fn act(&mut self, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) -> bool {
+    fn act(&mut self, context: &mut SessionContext<'_>, out: &mut Vec<Bytes>) -> bool {
         let mut admitted = false;
         while !self.actions.is_empty() {
             for action in std::mem::take(&mut self.actions) {
                 match action {
-                    Action::Io { tag, image, op } => self.submit(tag, ImageId(image), op, desk, out),
+                    Action::Io { tag, image, op } => self.submit(tag, ImageId(image), op, context, out),
                     Action::Established { .. } => {
                         self.connection.admit(out);
                         admitted = true;
@@ -91,16 +96,23 @@ impl IscsiSession {
         admitted
     }
 
-    fn submit(&mut self, tag: Tag, image: ImageId, op: BackendOp, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
+    fn submit(
+        &mut self,
+        tag: Tag,
+        image: ImageId,
+        op: BackendOp,
+        context: &mut SessionContext<'_>,
+        out: &mut Vec<Bytes>,
+    ) {
         let Some(op) = operation(op) else {
-            return self.answer(tag, Ok(Vec::new()), desk, out);
+            return self.answer(tag, Ok(Vec::new()), context, out);
         };
         // A command was checked when it came; its data may have come after the image became smaller.
-        if let Err(error) = check_end(&op, Tree::new(desk, self.cluster).size(image)) {
-            return self.answer(tag, Err(error), desk, out);
+        if let Err(error) = check_end(&op, Tree::new(context, self.cluster).size(image)) {
+            return self.answer(tag, Err(error), context, out);
         }
         let changes = !matches!(op, ImageOp::Read { .. });
-        let ticket = desk.io(image, op);
+        let ticket = context.io(image, op);
         self.pending.insert(ticket, Waiting { tag, image, changes });
     }
 
@@ -108,10 +120,10 @@ impl IscsiSession {
         &mut self,
         tag: Tag,
         result: Result<Vec<Bytes>, BackendError>,
-        desk: &mut Desk<'_>,
+        context: &mut SessionContext<'_>,
         out: &mut Vec<Bytes>,
     ) {
-        let tree = Tree::new(desk, self.cluster);
+        let tree = Tree::new(context, self.cluster);
         self.connection.finished(tag, result, &tree, out, &mut self.actions);
     }
 
@@ -126,37 +138,42 @@ impl IscsiSession {
 }
 
 impl Session for IscsiSession {
-    fn start(&mut self, _: &mut Desk<'_>, _: &mut Vec<Bytes>) {}
+    fn start(&mut self, _: &mut SessionContext<'_>, _: &mut Vec<Bytes>) {}
 
-    fn receive(&mut self, input: &mut BytesMut, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) -> Result<(), Ending> {
-        self.advance(input, desk, out)
+    fn receive(
+        &mut self,
+        input: &mut BytesMut,
+        context: &mut SessionContext<'_>,
+        out: &mut Vec<Bytes>,
+    ) -> Result<(), Ending> {
+        self.advance(input, context, out)
     }
 
     fn finished(
         &mut self,
         ticket: Ticket,
         result: Finished,
-        desk: &mut Desk<'_>,
+        context: &mut SessionContext<'_>,
         out: &mut Vec<Bytes>,
     ) -> Result<(), Ending> {
         let waiting = self
             .pending
             .remove(&ticket)
-            .expect("the desk answers each request once");
+            .expect("the context answers each request once");
         let Finished::Io(result, _) = result else {
             panic!("iSCSI sessions change no names");
         };
         if waiting.changes && result.is_ok() {
-            desk.touch(waiting.image);
+            context.touch(waiting.image);
         }
-        self.answer(waiting.tag, result.map_err(scsi_error), desk, out);
-        self.act(desk, out);
+        self.answer(waiting.tag, result.map_err(scsi_error), context, out);
+        self.act(context, out);
         self.check_finished()
     }
 
-    fn tick(&mut self, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) -> Result<(), Ending> {
+    fn tick(&mut self, context: &mut SessionContext<'_>, out: &mut Vec<Bytes>) -> Result<(), Ending> {
         self.connection
-            .tick(millis(desk.now), out)
+            .tick(millis(context.now), out)
             .map_err(|reason| Ending::Fault(reason.to_string()))
     }
 
@@ -231,10 +248,10 @@ struct Tree<'a> {
 }
 
 impl<'a> Tree<'a> {
-    fn new(desk: &Desk<'a>, cluster: u64) -> Tree<'a> {
+    fn new(context: &SessionContext<'a>, cluster: u64) -> Tree<'a> {
         Tree {
-            namespace: desk.namespace,
-            local: desk.local,
+            namespace: context.namespace,
+            local: context.local,
             cluster,
         }
     }
@@ -333,8 +350,8 @@ mod tests {
             gateway
         }
 
-        fn with<R>(&mut self, act: impl FnOnce(&mut IscsiSession, &mut Desk<'_>, &mut Vec<Bytes>) -> R) -> R {
-            let mut desk = Desk {
+        fn with<R>(&mut self, act: impl FnOnce(&mut IscsiSession, &mut SessionContext<'_>, &mut Vec<Bytes>) -> R) -> R {
+            let mut context = SessionContext {
                 now: Now(0),
                 wall: Time::default(),
                 namespace: &self.namespace,
@@ -346,16 +363,16 @@ mod tests {
                 requests: &mut self.asked,
                 next_ticket: &mut self.next_ticket,
             };
-            act(&mut self.session, &mut desk, &mut self.out)
+            act(&mut self.session, &mut context, &mut self.out)
         }
 
         fn send(&mut self, bytes: &[u8]) -> Result<(), Ending> {
             let mut input = BytesMut::from(bytes);
-            self.with(|session, desk, out| session.receive(&mut input, desk, out))
+            self.with(|session, context, out| session.receive(&mut input, context, out))
         }
 
         fn finish(&mut self, ticket: Ticket, result: Result<Vec<Bytes>, IoError>) -> Result<(), Ending> {
-            self.with(|session, desk, out| session.finished(ticket, Finished::Io(result, None), desk, out))
+            self.with(|session, context, out| session.finished(ticket, Finished::Io(result, None), context, out))
         }
 
         fn asks(&mut self) -> (Ticket, ImageOp) {

@@ -1,4 +1,4 @@
-//! NBD sessions: [`trivet_nbd`]'s connection on one side, the desk on the other.
+//! NBD sessions: [`trivet_nbd`]'s connection on one side, the context on the other.
 //!
 //! Every image is an export; its name is its path in the tree, without a leading slash. The session answers what needs
 //! no storage by itself: writes are durable when they are answered, so a flush has nothing left to do, and FUA
@@ -20,7 +20,7 @@ use trivet_namespace::{Kind, Namespace};
 use trivet_nbd::{Command, Connection, Export, Exports, Handle, Limits, NbdError, Request};
 
 use crate::options::mutant;
-use crate::session::{Desk, Ending, Finished, InFlight, Session, Ticket};
+use crate::session::{Ending, Finished, InFlight, Session, SessionContext, Ticket};
 
 /// The handshake must be over by then.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
@@ -59,16 +59,16 @@ impl NbdSession {
         }
     }
 
-    fn submit(&mut self, request: Request, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
+    fn submit(&mut self, request: Request, context: &mut SessionContext<'_>, out: &mut Vec<Bytes>) {
         let Request {
             handle,
             export,
             command,
         } = request;
         let image = ImageId(export);
-        let size = Tree(desk.namespace).size(image);
+        let size = Tree(context.namespace).size(image);
         let size = size.map(|size| {
-            if mutant!(desk.options, WriteBeyondEnd) {
+            if mutant!(context.options, WriteBeyondEnd) {
                 u64::MAX
             } else {
                 size
@@ -84,33 +84,40 @@ impl NbdSession {
             return;
         };
         let changes = !matches!(op, ImageOp::Read { .. });
-        let ticket = desk.io(image, op);
+        let ticket = context.io(image, op);
         self.pending.insert(ticket, Waiting { handle, image, changes });
     }
 
     /// `Err` once the client has left and everything is answered.
-    fn check_finished(&mut self, desk: &mut Desk<'_>) -> Result<(), Ending> {
+    fn check_finished(&mut self, context: &mut SessionContext<'_>) -> Result<(), Ending> {
         if !self.connection.is_finished() {
             return Ok(());
         }
-        self.touch.flush(desk);
+        self.touch.flush(context);
         Err(Ending::Graceful)
     }
 }
 
 impl Session for NbdSession {
-    fn start(&mut self, _: &mut Desk<'_>, out: &mut Vec<Bytes>) {
+    fn start(&mut self, _: &mut SessionContext<'_>, out: &mut Vec<Bytes>) {
         self.connection.start(out);
     }
 
-    fn receive(&mut self, input: &mut BytesMut, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) -> Result<(), Ending> {
+    fn receive(
+        &mut self,
+        input: &mut BytesMut,
+        context: &mut SessionContext<'_>,
+        out: &mut Vec<Bytes>,
+    ) -> Result<(), Ending> {
         let mut requests = std::mem::take(&mut self.requests);
         let result = loop {
             let received = self
                 .connection
-                .receive(input, &Tree(desk.namespace), out, &mut requests);
+                .receive(input, &Tree(context.namespace), out, &mut requests);
             let was_full = self.connection.is_full();
-            requests.drain(..).for_each(|request| self.submit(request, desk, out));
+            requests
+                .drain(..)
+                .for_each(|request| self.submit(request, context, out));
             // Requests answered at once have made room for more.
             if received.is_err() || !was_full || self.connection.is_full() {
                 break received;
@@ -118,35 +125,35 @@ impl Session for NbdSession {
         };
         self.requests = requests;
         result.map_err(|reason| Ending::Fault(reason.to_string()))?;
-        self.check_finished(desk)
+        self.check_finished(context)
     }
 
     fn finished(
         &mut self,
         ticket: Ticket,
         result: Finished,
-        desk: &mut Desk<'_>,
+        context: &mut SessionContext<'_>,
         out: &mut Vec<Bytes>,
     ) -> Result<(), Ending> {
         let waiting = self
             .pending
             .remove(&ticket)
-            .expect("the desk answers each request once");
+            .expect("the context answers each request once");
         let Finished::Io(result, _) = result else {
             panic!("NBD sessions change no names");
         };
         if waiting.changes && result.is_ok() {
-            self.touch.written(waiting.image, desk);
+            self.touch.written(waiting.image, context);
         }
         self.connection.reply(waiting.handle, result.map_err(nbd_error), out);
-        self.check_finished(desk)
+        self.check_finished(context)
     }
 
-    fn tick(&mut self, desk: &mut Desk<'_>, _: &mut Vec<Bytes>) -> Result<(), Ending> {
-        if self.connection.export().is_none() && desk.now.since(self.accepted) >= HANDSHAKE_DEADLINE {
+    fn tick(&mut self, context: &mut SessionContext<'_>, _: &mut Vec<Bytes>) -> Result<(), Ending> {
+        if self.connection.export().is_none() && context.now.since(self.accepted) >= HANDSHAKE_DEADLINE {
             return Err(Ending::Fault("handshake: not over after 10 s".to_owned()));
         }
-        self.touch.flush(desk);
+        self.touch.flush(context);
         Ok(())
     }
 
@@ -221,17 +228,17 @@ struct Touch {
 }
 
 impl Touch {
-    fn written(&mut self, image: ImageId, desk: &mut Desk<'_>) {
+    fn written(&mut self, image: ImageId, context: &mut SessionContext<'_>) {
         self.dirty = Some(image);
-        if self.last.is_none_or(|last| desk.now.since(last) >= TOUCH_EVERY) {
-            self.flush(desk);
+        if self.last.is_none_or(|last| context.now.since(last) >= TOUCH_EVERY) {
+            self.flush(context);
         }
     }
 
-    fn flush(&mut self, desk: &mut Desk<'_>) {
+    fn flush(&mut self, context: &mut SessionContext<'_>) {
         if let Some(image) = self.dirty.take() {
-            desk.touch(image);
-            self.last = Some(desk.now);
+            context.touch(image);
+            self.last = Some(context.now);
         }
     }
 }
@@ -314,8 +321,8 @@ mod tests {
             gateway
         }
 
-        fn with<R>(&mut self, act: impl FnOnce(&mut NbdSession, &mut Desk<'_>, &mut Vec<Bytes>) -> R) -> R {
-            let mut desk = Desk {
+        fn with<R>(&mut self, act: impl FnOnce(&mut NbdSession, &mut SessionContext<'_>, &mut Vec<Bytes>) -> R) -> R {
+            let mut context = SessionContext {
                 now: self.now,
                 wall: Time::default(),
                 namespace: &self.namespace,
@@ -327,12 +334,12 @@ mod tests {
                 requests: &mut self.asked,
                 next_ticket: &mut self.next_ticket,
             };
-            act(&mut self.session, &mut desk, &mut self.out)
+            act(&mut self.session, &mut context, &mut self.out)
         }
 
         fn send(&mut self, bytes: &[u8]) -> Result<(), Ending> {
             let mut input = BytesMut::from(bytes);
-            self.with(|session, desk, out| session.receive(&mut input, desk, out))
+            self.with(|session, context, out| session.receive(&mut input, context, out))
         }
 
         /// Sends a request and takes what it asks of the storage.
@@ -348,7 +355,7 @@ mod tests {
         }
 
         fn finish(&mut self, ticket: Ticket, result: Result<Vec<Bytes>, IoError>) -> Result<(), Ending> {
-            self.with(|session, desk, out| session.finished(ticket, Finished::Io(result, None), desk, out))
+            self.with(|session, context, out| session.finished(ticket, Finished::Io(result, None), context, out))
         }
 
         fn sent(&mut self) -> Vec<u8> {
@@ -511,7 +518,7 @@ mod tests {
             let mut gateway = opened;
             for (nanos, fine) in [(9_999_999_999, true), (10_000_000_000, fine)] {
                 gateway.now = Now(nanos);
-                let result = gateway.with(|session, desk, out| session.tick(desk, out));
+                let result = gateway.with(|session, context, out| session.tick(context, out));
                 assert_eq!(result.is_ok(), fine);
             }
         }

@@ -1,6 +1,6 @@
 //! What the gateway and its three protocol servers say to each other.
 //!
-//! A session is one client connection: bytes in, bytes out, and requests that it leaves at the [`Desk`].
+//! A session is one client connection: bytes in, bytes out, and requests that it leaves at the [`SessionContext`].
 //! Every request is answered once, by [`Session::finished`], in any order. Sessions own no sockets, clocks
 //! or threads.
 
@@ -30,10 +30,10 @@ pub enum Ending {
 /// The answer to a request.
 #[derive(Clone, Debug)]
 pub enum Finished {
-    /// Of [`Desk::io`]: the data of a read, nothing for the others; and of a change the image's last truncation when it was
+    /// Of [`SessionContext::io`]: the data of a read, nothing for the others; and of a change the image's last truncation when it was
     /// begun, which may be one since it was asked for.
     Io(Result<Vec<Bytes>, IoError>, Option<Time>),
-    /// Of [`Desk::change`] and [`Desk::confirm`].
+    /// Of [`SessionContext::change`] and [`SessionContext::confirm`].
     Change(Result<Outcome, NsError>),
 }
 
@@ -49,13 +49,18 @@ pub struct InFlight {
 /// One client connection of any protocol.
 pub trait Session {
     /// Sends what the server says first.
-    fn start(&mut self, desk: &mut Desk<'_>, out: &mut Vec<Bytes>);
+    fn start(&mut self, context: &mut SessionContext<'_>, out: &mut Vec<Bytes>);
 
     /// Consumes what it can of `input`; what is left comes again with more behind it.
     ///
     /// # Errors
     /// The connection is to be closed, after what is in `out` has been sent.
-    fn receive(&mut self, input: &mut BytesMut, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) -> Result<(), Ending>;
+    fn receive(
+        &mut self,
+        input: &mut BytesMut,
+        context: &mut SessionContext<'_>,
+        out: &mut Vec<Bytes>,
+    ) -> Result<(), Ending>;
 
     /// Takes the answer to one request.
     ///
@@ -65,7 +70,7 @@ pub trait Session {
         &mut self,
         ticket: Ticket,
         result: Finished,
-        desk: &mut Desk<'_>,
+        context: &mut SessionContext<'_>,
         out: &mut Vec<Bytes>,
     ) -> Result<(), Ending>;
 
@@ -73,7 +78,7 @@ pub trait Session {
     ///
     /// # Errors
     /// As [`Session::receive`].
-    fn tick(&mut self, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) -> Result<(), Ending>;
+    fn tick(&mut self, context: &mut SessionContext<'_>, out: &mut Vec<Bytes>) -> Result<(), Ending>;
 
     /// The client is gone: what has not been begun will not be.
     fn forsaken(&mut self) {}
@@ -98,7 +103,7 @@ pub trait Session {
     }
 }
 
-/// A request that a session left at the desk.
+/// A request that a session left at the context.
 #[derive(Clone, Debug)]
 pub enum Request {
     /// An operation on an image's bytes.
@@ -131,8 +136,8 @@ pub enum Request {
     },
 }
 
-/// What a session may use while it handles an event.
-pub struct Desk<'a> {
+/// What surrounds a session while it handles an event: the time, the tree, and where it leaves its requests.
+pub struct SessionContext<'a> {
     /// Monotonic time.
     pub now: Now,
     /// Wall-clock time.
@@ -141,11 +146,11 @@ pub struct Desk<'a> {
     pub namespace: &'a Namespace,
     /// Where the server's iSCSI portal can be reached by this client (the address it connected to).
     pub local: std::net::SocketAddr,
-    /// Answers [`Desk::space`].
+    /// Answers [`SessionContext::space`].
     pub(crate) space: Space,
-    /// Answers [`Desk::modified`].
+    /// Answers [`SessionContext::modified`].
     pub(crate) touched: &'a std::collections::BTreeMap<ImageId, Time>,
-    /// Answers [`Desk::is_stale`] and [`Desk::was_served`].
+    /// Answers [`SessionContext::is_stale`] and [`SessionContext::was_served`].
     pub(crate) freshness: &'a Freshness,
     /// How the gateway behaves.
     pub(crate) options: Options,
@@ -164,7 +169,7 @@ pub struct Space {
     pub free: u64,
 }
 
-impl Desk<'_> {
+impl SessionContext<'_> {
     /// Asks for an operation on an image's bytes. Ranges are the session's to check.
     pub fn io(&mut self, image: ImageId, op: ImageOp) -> Ticket {
         self.leave(Request::Io { image, op })
@@ -180,7 +185,7 @@ impl Desk<'_> {
         })
     }
 
-    /// As [`Desk::change`], for a call that came at `asked` and may come again at another gateway: it is executed once and
+    /// As [`SessionContext::change`], for a call that came at `asked` and may come again at another gateway: it is executed once and
     /// answered the same.
     pub fn change_once(&mut self, operation: Operation, caller: Caller, call: CallId, asked: Now) -> Ticket {
         self.leave(Request::Change {

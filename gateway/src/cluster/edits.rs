@@ -10,8 +10,8 @@ use trivet_core::keys;
 use trivet_core::kv::{Change, Compare, Revision, Txn, TxnOutcome};
 use trivet_core::witness::Witnesses;
 
+use super::admin_keys::AdminKeys;
 use super::conflict;
-use super::marks::Marks;
 use crate::callers::Wish;
 use crate::gateway::{Effect, Gateway};
 
@@ -62,7 +62,7 @@ struct Edit {
 /// The changes of administrators that are planned, running, or committed and not mirrored yet.
 #[derive(Debug, Default)]
 pub(crate) struct Edits {
-    pub marks: Marks,
+    pub admin_keys: AdminKeys,
     pub witnesses: Witnesses,
     /// Transactions under way, by ticket.
     running: BTreeMap<u64, Edit>,
@@ -130,7 +130,7 @@ impl Gateway {
         if new != *old {
             changes.push(Change::put(keys::SETTINGS, trivet_core::map::encode(&new)));
         }
-        Planned::whole(vec![self.edits.marks.same_settings()], changes)
+        Planned::whole(vec![self.edits.admin_keys.same_settings()], changes)
     }
 
     /// A transaction has ended; false if it was not about such a change.

@@ -4,17 +4,17 @@
 //! Every change is one transaction (removing a pool takes two) that compares the revisions of what it was decided on, see
 //! [`edits`]. Nothing here moves data: monitors plan on what is written, OSDs follow.
 
+mod admin_keys;
 mod adopt;
 mod edits;
-mod marks;
 mod osds;
 mod pools;
 mod space;
 mod tree;
 mod unwell;
 
+pub(crate) use admin_keys::AdminKeys;
 pub(crate) use edits::Edits;
-pub(crate) use marks::Marks;
 pub(crate) use osds::no_osd;
 pub(crate) use pools::{NO_POOL, find_pool};
 pub(crate) use space::Disks;

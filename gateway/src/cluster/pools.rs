@@ -12,8 +12,8 @@ use trivet_core::kv::{Change, Compare};
 use trivet_core::map::{ClusterMap, Versioned, encode};
 use trivet_core::{Numbering, OsdId, PoolId};
 
+use super::admin_keys::removing_key;
 use super::edits::{Planned, Then};
-use super::marks::removing_key;
 use super::tree::{Places, level_exists};
 use super::{conflict, listed, not_found};
 use crate::gateway::Gateway;
@@ -56,7 +56,7 @@ impl Gateway {
 
     /// Whether images can be made in the pool.
     pub(crate) fn takes_images(&self, pool: PoolId) -> bool {
-        self.client.map().pools.contains_key(&pool) && self.edits.marks.removing(pool).is_none()
+        self.client.map().pools.contains_key(&pool) && self.edits.admin_keys.removing(pool).is_none()
     }
 
     /// What a transaction that puts a file into a pool has to compare.
@@ -100,7 +100,7 @@ impl Gateway {
             ..Pool::default()
         };
         let mut planned = Planned::whole(
-            vec![self.edits.marks.same_next_pool(), Compare::Absent(keys::pool(id))],
+            vec![self.edits.admin_keys.same_next_pool(), Compare::Absent(keys::pool(id))],
             vec![
                 Change::put(keys::pool(id), encode(&pool)),
                 Change::put(keys::NEXT_POOL, encode(&(u32::from(id.0) + 1))),
@@ -116,7 +116,7 @@ impl Gateway {
         let last = self.client.map().pools.keys().last();
         let next = last
             .map_or(1, |id| u32::from(id.0) + 1)
-            .max(self.edits.marks.next_pool());
+            .max(self.edits.admin_keys.next_pool());
         u16::try_from(next)
             .map(PoolId)
             .map_err(|_| AdminError::new(ErrorKind::NoSpace, "all 65535 pool ids have been used"))
@@ -159,7 +159,7 @@ impl Gateway {
         let mark = removing_key(id);
         let same_pool = Compare::ModRevision(keys::pool(id), pool.revision);
         let in_the_way = self.in_the_way(name, id);
-        let Some(marked) = self.edits.marks.removing(id) else {
+        let Some(marked) = self.edits.admin_keys.removing(id) else {
             if let Some(error) = in_the_way {
                 return Err(error);
             }
@@ -176,9 +176,9 @@ impl Gateway {
             planned.then = Then::Fail(error);
             return Ok(planned);
         }
-        planned.txn.compare.push(self.edits.marks.same_next_pool());
+        planned.txn.compare.push(self.edits.admin_keys.same_next_pool());
         planned.txn.changes.push(Change::Delete(keys::pool(id)));
-        let next = (u32::from(id.0) + 1).max(self.edits.marks.next_pool());
+        let next = (u32::from(id.0) + 1).max(self.edits.admin_keys.next_pool());
         planned.txn.changes.push(Change::put(keys::NEXT_POOL, encode(&next)));
         Ok(planned)
     }

@@ -8,8 +8,8 @@ use trivet_core::kv::{Change, Compare, Txn};
 use trivet_core::map::{ClusterMap, encode};
 use trivet_core::{OsdId, PoolId};
 
+use super::admin_keys::same;
 use super::edits::Planned;
-use super::marks::same;
 use super::{conflict, listed, not_found};
 use crate::gateway::Gateway;
 

@@ -7,7 +7,7 @@ use trivet_nfs::nfs3::{
     properties,
 };
 
-use super::scene::{Denied, Object, Scene, Step, Then};
+use super::call_context::{CallContext, Denied, Object, Step, Then};
 
 /// Bytes: transfers of whole units need no read before the write.
 const TRANSFER_MULTIPLE: u32 = 4096;
@@ -18,19 +18,21 @@ const MAX_FILES: u64 = 1 << 48;
 /// Nanoseconds in a second.
 const SECOND: u32 = 1_000_000_000;
 
-pub(super) fn get(scene: &Scene<'_>, handle: &Handle) -> Result<Step, Denied> {
-    let object = scene.open(handle)?;
-    Ok(Step::Reply(Reply::GetAttr(Ok(scene.fattr3(object.id, object.inode)))))
+pub(super) fn get(call_context: &CallContext<'_>, handle: &Handle) -> Result<Step, Denied> {
+    let object = call_context.open(handle)?;
+    Ok(Step::Reply(Reply::GetAttr(Ok(
+        call_context.fattr3(object.id, object.inode)
+    ))))
 }
 
-pub(super) fn set(scene: &Scene<'_>, args: &SetAttrArgs) -> Result<Step, Denied> {
-    let object = scene.open_to_change(&args.object)?;
+pub(super) fn set(call_context: &CallContext<'_>, args: &SetAttrArgs) -> Result<Step, Denied> {
+    let object = call_context.open_to_change(&args.object)?;
     let changes = attributes(&args.attributes)?;
     // The client's guard is the ctime that it was shown.
     if args
         .guard
-        .is_some_and(|guard| guard != scene.fattr3(object.id, object.inode).ctime)
-        && !scene.is_repeat
+        .is_some_and(|guard| guard != call_context.fattr3(object.id, object.inode).ctime)
+        && !call_context.is_repeat
     {
         return Err(Status::NotSync.into());
     }
@@ -82,8 +84,8 @@ fn set_time(set: nfs3::SetTime) -> Result<SetTime, Denied> {
     }
 }
 
-pub(super) fn access(scene: &Scene<'_>, args: &AccessArgs) -> Result<Step, Denied> {
-    let object = scene.open(&args.object)?;
+pub(super) fn access(call_context: &CallContext<'_>, args: &AccessArgs) -> Result<Step, Denied> {
+    let object = call_context.open(&args.object)?;
     let allowed = if object.inode.is_dir() {
         of_directory(&object)
     } else {
@@ -91,7 +93,7 @@ pub(super) fn access(scene: &Scene<'_>, args: &AccessArgs) -> Result<Step, Denie
     };
     let changes = access::MODIFY | access::EXTEND | access::DELETE;
     let possible = if object.export.read_only { !changes } else { u32::MAX };
-    let attributes = Some(scene.fattr3(object.id, object.inode));
+    let attributes = Some(call_context.fattr3(object.id, object.inode));
     let access = allowed & possible & args.access;
     Ok(Step::Reply(Reply::Access(Ok(AccessOk { attributes, access }))))
 }
@@ -116,11 +118,11 @@ fn bits(object: &Object<'_>, wanted: Access, bits: u32) -> u32 {
     if object.may(wanted) { bits } else { 0 }
 }
 
-pub(super) fn fs_stat(scene: &Scene<'_>, handle: &Handle) -> Result<Step, Denied> {
-    let object = scene.open(handle)?;
-    let (total, free) = (scene.space.total, scene.space.free);
+pub(super) fn fs_stat(call_context: &CallContext<'_>, handle: &Handle) -> Result<Step, Denied> {
+    let object = call_context.open(handle)?;
+    let (total, free) = (call_context.space.total, call_context.space.free);
     Ok(Step::Reply(Reply::FsStat(Ok(FsStatOk {
-        attributes: Some(scene.fattr3(object.id, object.inode)),
+        attributes: Some(call_context.fattr3(object.id, object.inode)),
         total_bytes: total,
         free_bytes: free,
         available_bytes: free,
@@ -131,10 +133,10 @@ pub(super) fn fs_stat(scene: &Scene<'_>, handle: &Handle) -> Result<Step, Denied
     }))))
 }
 
-pub(super) fn fs_info(scene: &Scene<'_>, handle: &Handle) -> Result<Step, Denied> {
-    let object = scene.open(handle)?;
+pub(super) fn fs_info(call_context: &CallContext<'_>, handle: &Handle) -> Result<Step, Denied> {
+    let object = call_context.open(handle)?;
     Ok(Step::Reply(Reply::FsInfo(Ok(FsInfoOk {
-        attributes: Some(scene.fattr3(object.id, object.inode)),
+        attributes: Some(call_context.fattr3(object.id, object.inode)),
         read_max: MAX_TRANSFER,
         read_preferred: MAX_TRANSFER,
         read_multiple: TRANSFER_MULTIPLE,
@@ -151,10 +153,10 @@ pub(super) fn fs_info(scene: &Scene<'_>, handle: &Handle) -> Result<Step, Denied
     }))))
 }
 
-pub(super) fn path_conf(scene: &Scene<'_>, handle: &Handle) -> Result<Step, Denied> {
-    let object = scene.open(handle)?;
+pub(super) fn path_conf(call_context: &CallContext<'_>, handle: &Handle) -> Result<Step, Denied> {
+    let object = call_context.open(handle)?;
     Ok(Step::Reply(Reply::PathConf(Ok(PathConfOk {
-        attributes: Some(scene.fattr3(object.id, object.inode)),
+        attributes: Some(call_context.fattr3(object.id, object.inode)),
         link_max: MAX_LINKS,
         name_max: u32::try_from(MAX_NAME).expect("255"),
         no_trunc: true,

@@ -6,30 +6,30 @@ use trivet_core::ImageId;
 use trivet_namespace::{NsError, Outcome};
 use trivet_nfs::nfs3::{CreateOk, Failure, LinkWcc, ReadOk, RenameWcc, Reply, Status, WccData};
 
+use super::call_context::{CallContext, Made, Then, Written, io_status, modify, ns_status};
 use super::io::written;
-use super::scene::{Made, Scene, Then, Written, io_status, modify, ns_status};
 
 /// After reading or writing data.
 ///
 /// # Panics
 /// If `then` does not go on from data.
-pub(super) fn io(scene: &Scene<'_>, then: Then, result: Result<Vec<Bytes>, IoError>) -> Reply {
+pub(super) fn io(call_context: &CallContext<'_>, then: Then, result: Result<Vec<Bytes>, IoError>) -> Reply {
     match then {
-        Then::Read { file, eof } => read(scene, file, eof, result.map_err(io_status)),
+        Then::Read { file, eof } => read(call_context, file, eof, result.map_err(io_status)),
         Then::Write(Written { file, count, .. }) => {
             let wcc = if result.is_ok() {
-                written_now(scene, file)
+                written_now(call_context, file)
             } else {
-                scene.wcc(file)
+                call_context.wcc(file)
             };
-            write(scene, wcc, count, result.map(|_| ()).map_err(io_status))
+            write(call_context, wcc, count, result.map(|_| ()).map_err(io_status))
         }
         then => panic!("{then:?} does not go on from data"),
     }
 }
 
-fn read(scene: &Scene<'_>, file: ImageId, eof: bool, result: Result<Vec<Bytes>, Status>) -> Reply {
-    let attributes = scene.attributes(file);
+fn read(call_context: &CallContext<'_>, file: ImageId, eof: bool, result: Result<Vec<Bytes>, Status>) -> Reply {
+    let attributes = call_context.attributes(file);
     // The data of a file that is gone may have been gone too when it was read.
     let data = if attributes.is_some() {
         result
@@ -43,14 +43,14 @@ fn read(scene: &Scene<'_>, file: ImageId, eof: bool, result: Result<Vec<Bytes>, 
 }
 
 /// After writing data and, where necessary, moving the size.
-fn write(scene: &Scene<'_>, wcc: WccData, count: u32, result: Result<(), Status>) -> Reply {
+fn write(call_context: &CallContext<'_>, wcc: WccData, count: u32, result: Result<(), Status>) -> Reply {
     let result = if wcc.after.is_some() {
         result
     } else {
         Err(Status::Stale)
     };
     match result {
-        Ok(()) => written(scene, wcc, count),
+        Ok(()) => written(call_context, wcc, count),
         Err(status) => Reply::Write(Err(Failure {
             status,
             attributes: wcc,
@@ -59,11 +59,11 @@ fn write(scene: &Scene<'_>, wcc: WccData, count: u32, result: Result<(), Status>
 }
 
 /// A file that was written in place: the gateway moves its time to this instant after the call.
-fn written_now(scene: &Scene<'_>, file: ImageId) -> WccData {
-    let mut wcc = scene.wcc(file);
+fn written_now(call_context: &CallContext<'_>, file: ImageId) -> WccData {
+    let mut wcc = call_context.wcc(file);
     wcc.after
         .iter_mut()
-        .for_each(|attributes| modify(attributes, scene.wall));
+        .for_each(|attributes| modify(attributes, call_context.wall));
     wcc
 }
 
@@ -71,22 +71,24 @@ fn written_now(scene: &Scene<'_>, file: ImageId) -> WccData {
 ///
 /// # Panics
 /// If `then` does not go on from a change.
-pub(super) fn change(scene: &Scene<'_>, then: Then, result: Result<Outcome, NsError>) -> Reply {
+pub(super) fn change(call_context: &CallContext<'_>, then: Then, result: Result<Outcome, NsError>) -> Reply {
     let status = result.as_ref().err().map(ns_status);
     match then {
-        Then::Grow(Written { file, count, .. }) => write(scene, scene.wcc(file), count, status.map_or(Ok(()), Err)),
-        Then::SetAttr { object } => Reply::SetAttr(either(status, scene.wcc(object))),
-        Then::Removed { dir } => Reply::Remove(either(status, scene.wcc(dir))),
-        Then::DirRemoved { dir } => Reply::RemoveDir(either(status, scene.wcc(dir))),
+        Then::Grow(Written { file, count, .. }) => {
+            write(call_context, call_context.wcc(file), count, status.map_or(Ok(()), Err))
+        }
+        Then::SetAttr { object } => Reply::SetAttr(either(status, call_context.wcc(object))),
+        Then::Removed { dir } => Reply::Remove(either(status, call_context.wcc(dir))),
+        Then::DirRemoved { dir } => Reply::RemoveDir(either(status, call_context.wcc(dir))),
         Then::Renamed { from, to } => {
-            let (from_dir, to_dir) = (scene.wcc(from), scene.wcc(to));
+            let (from_dir, to_dir) = (call_context.wcc(from), call_context.wcc(to));
             Reply::Rename(either(status, RenameWcc { from_dir, to_dir }))
         }
         Then::Linked { object, dir } => {
-            let (attributes, dir_wcc) = (scene.attributes(object), scene.wcc(dir));
+            let (attributes, dir_wcc) = (call_context.attributes(object), call_context.wcc(dir));
             Reply::Link(either(status, LinkWcc { attributes, dir_wcc }))
         }
-        Then::Made { made, export, dir } => new_object(scene, made, (export, dir), result),
+        Then::Made { made, export, dir } => new_object(call_context, made, (export, dir), result),
         then @ (Then::Read { .. } | Then::Write(_) | Then::Refused(_)) => {
             panic!("{then:?} does not go on from a change")
         }
@@ -101,8 +103,13 @@ fn either<T>(status: Option<Status>, attributes: T) -> Result<T, Failure<T>> {
     }
 }
 
-fn new_object(scene: &Scene<'_>, made: Made, (export, dir): (u32, ImageId), result: Result<Outcome, NsError>) -> Reply {
-    let dir_wcc = scene.wcc(dir);
+fn new_object(
+    call_context: &CallContext<'_>,
+    made: Made,
+    (export, dir): (u32, ImageId),
+    result: Result<Outcome, NsError>,
+) -> Reply {
+    let dir_wcc = call_context.wcc(dir);
     let outcome = match result {
         Ok(outcome) => {
             let id = if let Outcome::Node(id) = outcome {
@@ -111,9 +118,9 @@ fn new_object(scene: &Scene<'_>, made: Made, (export, dir): (u32, ImageId), resu
                 None
             };
             // It may be gone again already.
-            let found = id.and_then(|id| Some((id, scene.namespace.inode(id)?)));
-            let object = found.map(|(id, inode)| scene.handle(export, id, inode));
-            let attributes = found.map(|(id, inode)| scene.fattr3(id, inode));
+            let found = id.and_then(|id| Some((id, call_context.namespace.inode(id)?)));
+            let object = found.map(|(id, inode)| call_context.handle(export, id, inode));
+            let attributes = found.map(|(id, inode)| call_context.fattr3(id, inode));
             Ok(CreateOk {
                 object,
                 attributes,

@@ -11,8 +11,8 @@ use trivet_nfs::nfs3::{
 };
 
 use super::attributes::attributes;
+use super::call_context::{CallContext, Denied, Made, Object, Step, Then};
 use super::files::{made, target, without_size};
-use super::scene::{Denied, Made, Object, Scene, Step, Then};
 
 /// A cookie stays valid as long as anybody may use it, so the verifier never changes.
 const COOKIE_VERIFIER: Verifier = [0; 8];
@@ -22,8 +22,8 @@ const DOT_DOT: u64 = 2;
 /// Bytes of a listing, whatever the client asks for.
 const MAX_LISTING: u32 = 128 * 1024;
 
-pub(super) fn make(scene: &Scene<'_>, args: &MakeDirArgs) -> Result<Step, Denied> {
-    let (dir, name) = target(scene, &args.target)?;
+pub(super) fn make(call_context: &CallContext<'_>, args: &MakeDirArgs) -> Result<Step, Denied> {
+    let (dir, name) = target(call_context, &args.target)?;
     let attributes = attributes(&without_size(args.attributes))?;
     let operation = Operation::MakeDir {
         parent: dir.id,
@@ -33,39 +33,39 @@ pub(super) fn make(scene: &Scene<'_>, args: &MakeDirArgs) -> Result<Step, Denied
     Ok(made(Made::Dir, dir, operation))
 }
 
-pub(super) fn remove(scene: &Scene<'_>, args: &DirOpArgs) -> Result<Step, Denied> {
-    let (dir, name) = target(scene, args)?;
+pub(super) fn remove(call_context: &CallContext<'_>, args: &DirOpArgs) -> Result<Step, Denied> {
+    let (dir, name) = target(call_context, args)?;
     let operation = Operation::RemoveDir { parent: dir.id, name };
     Ok(Step::Change(operation, dir.caller, Then::DirRemoved { dir: dir.id }))
 }
 
-pub(super) fn read(scene: &Scene<'_>, args: &ReadDirArgs) -> Result<Step, Denied> {
-    let dir = scene.open(&args.dir)?.directory()?;
+pub(super) fn read(call_context: &CallContext<'_>, args: &ReadDirArgs) -> Result<Step, Denied> {
+    let dir = call_context.open(&args.dir)?.directory()?;
     if !dir.may_or_owns(Access::READ) {
         return Err(Status::Access.into());
     }
     let count = args.count.min(MAX_LISTING);
-    let mut listing = ReadDirBuilder::new(count, scene.attributes(dir.id), COOKIE_VERIFIER);
-    let eof = walk(scene, &dir, args.cookie, |id, name, cookie| {
+    let mut listing = ReadDirBuilder::new(count, call_context.attributes(dir.id), COOKIE_VERIFIER);
+    let eof = walk(call_context, &dir, args.cookie, |id, name, cookie| {
         listing.push(id.0, name, cookie)
     });
     Ok(Step::Reply(Reply::ReadDir(listing.finish(eof).map_err(Failure::from))))
 }
 
-pub(super) fn read_plus(scene: &Scene<'_>, args: &ReadDirPlusArgs) -> Result<Step, Denied> {
-    let dir = scene.open(&args.dir)?.directory()?;
+pub(super) fn read_plus(call_context: &CallContext<'_>, args: &ReadDirPlusArgs) -> Result<Step, Denied> {
+    let dir = call_context.open(&args.dir)?.directory()?;
     if !dir.may_or_owns(Access::READ) {
         return Err(Status::Access.into());
     }
     let (dir_count, max_count) = (args.dir_count, args.max_count.min(MAX_LISTING));
-    let attributes = scene.attributes(dir.id);
+    let attributes = call_context.attributes(dir.id);
     let mut listing = ReadDirPlusBuilder::new(dir_count, max_count, attributes, COOKIE_VERIFIER);
     // Without the right to look names up there are no handles to be had.
     let reachable = dir.may(Access::EXECUTE);
-    let eof = walk(scene, &dir, args.cookie, |id, name, cookie| {
-        let inode = scene.namespace.inode(id).filter(|_| reachable);
-        let attributes = inode.map(|inode| scene.fattr3(id, inode));
-        let handle = inode.map(|inode| scene.handle(dir.export.id, id, inode));
+    let eof = walk(call_context, &dir, args.cookie, |id, name, cookie| {
+        let inode = call_context.namespace.inode(id).filter(|_| reachable);
+        let attributes = inode.map(|inode| call_context.fattr3(id, inode));
+        let handle = inode.map(|inode| call_context.handle(dir.export.id, id, inode));
         listing.push(id.0, name, cookie, &attributes, handle.as_ref())
     });
     Ok(Step::Reply(Reply::ReadDirPlus(
@@ -74,18 +74,23 @@ pub(super) fn read_plus(scene: &Scene<'_>, args: &ReadDirPlusArgs) -> Result<Ste
 }
 
 /// Gives the entries behind `cookie` until one is refused; whether all were taken.
-fn walk(scene: &Scene<'_>, dir: &Object<'_>, cookie: u64, mut push: impl FnMut(ImageId, &[u8], u64) -> bool) -> bool {
+fn walk(
+    call_context: &CallContext<'_>,
+    dir: &Object<'_>,
+    cookie: u64,
+    mut push: impl FnMut(ImageId, &[u8], u64) -> bool,
+) -> bool {
     (cookie >= DOT || push(dir.id, b".", DOT))
-        && (cookie >= DOT_DOT || push(parent(scene, dir), b"..", DOT_DOT))
-        && scene
+        && (cookie >= DOT_DOT || push(parent(call_context, dir), b"..", DOT_DOT))
+        && call_context
             .namespace
             .entries(dir.id, cookie.max(DOT_DOT))
             .all(|entry| push(entry.id, entry.name, entry.cookie))
 }
 
 /// The directory above; an export's root is its own.
-fn parent(scene: &Scene<'_>, dir: &Object<'_>) -> ImageId {
-    let is_root = scene.namespace.resolve(dir.export.subtree.as_bytes()) == Ok(dir.id);
+fn parent(call_context: &CallContext<'_>, dir: &Object<'_>) -> ImageId {
+    let is_root = call_context.namespace.resolve(dir.export.subtree.as_bytes()) == Ok(dir.id);
     if is_root {
         dir.id
     } else {

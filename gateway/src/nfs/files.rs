@@ -9,43 +9,43 @@ use trivet_nfs::nfs3::{
 };
 
 use super::attributes::attributes;
-use super::scene::{Denied, Made, Object, Scene, Step, Then};
+use super::call_context::{CallContext, Denied, Made, Object, Step, Then};
 
-pub(super) fn lookup(scene: &Scene<'_>, args: &DirOpArgs) -> Result<Step, Denied> {
-    let dir = scene.open(&args.dir)?.directory()?;
+pub(super) fn lookup(call_context: &CallContext<'_>, args: &DirOpArgs) -> Result<Step, Denied> {
+    let dir = call_context.open(&args.dir)?.directory()?;
     if !dir.may(Access::EXECUTE) {
         return Err(Status::Access.into());
     }
-    let id = find(scene, &dir, &args.name)?;
-    let inode = scene.namespace.inode(id).ok_or(Status::Stale)?;
+    let id = find(call_context, &dir, &args.name)?;
+    let inode = call_context.namespace.inode(id).ok_or(Status::Stale)?;
     Ok(Step::Reply(Reply::Lookup(Ok(LookupOk {
-        object: scene.handle(dir.export.id, id, inode),
-        attributes: scene.attributes(id),
-        dir_attributes: scene.attributes(dir.id),
+        object: call_context.handle(dir.export.id, id, inode),
+        attributes: call_context.attributes(id),
+        dir_attributes: call_context.attributes(dir.id),
     }))))
 }
 
 /// As the tree says, but nothing is above an export's root.
-fn find(scene: &Scene<'_>, dir: &Object<'_>, name: &[u8]) -> Result<ImageId, Denied> {
-    if name == b".." && scene.namespace.resolve(dir.export.subtree.as_bytes()) == Ok(dir.id) {
+fn find(call_context: &CallContext<'_>, dir: &Object<'_>, name: &[u8]) -> Result<ImageId, Denied> {
+    if name == b".." && call_context.namespace.resolve(dir.export.subtree.as_bytes()) == Ok(dir.id) {
         return Ok(dir.id);
     }
-    Ok(scene.namespace.lookup(dir.id, name)?)
+    Ok(call_context.namespace.lookup(dir.id, name)?)
 }
 
-pub(super) fn read_link(scene: &Scene<'_>, handle: &Handle) -> Result<Step, Denied> {
-    let object = scene.open(handle)?;
+pub(super) fn read_link(call_context: &CallContext<'_>, handle: &Handle) -> Result<Step, Denied> {
+    let object = call_context.open(handle)?;
     let target = object.inode.target.as_deref().ok_or(Status::Invalid)?;
     let path = Bytes::copy_from_slice(target);
     Ok(Step::Reply(Reply::ReadLink(Ok(ReadLinkOk {
-        attributes: scene.attributes(object.id),
+        attributes: call_context.attributes(object.id),
         path,
     }))))
 }
 
 /// The directory, to be changed, and the name.
-pub(super) fn target<'a>(scene: &Scene<'a>, args: &DirOpArgs) -> Result<(Object<'a>, Vec<u8>), Denied> {
-    let dir = scene.open_to_change(&args.dir)?.directory()?;
+pub(super) fn target<'a>(call_context: &CallContext<'a>, args: &DirOpArgs) -> Result<(Object<'a>, Vec<u8>), Denied> {
+    let dir = call_context.open_to_change(&args.dir)?.directory()?;
     Ok((dir, args.name.to_vec()))
 }
 
@@ -58,8 +58,8 @@ pub(super) fn made(made: Made, dir: Object<'_>, operation: Operation) -> Step {
     Step::Change(operation, dir.caller, then)
 }
 
-pub(super) fn create(scene: &Scene<'_>, args: &CreateArgs) -> Result<Step, Denied> {
-    let (dir, name) = target(scene, &args.target)?;
+pub(super) fn create(call_context: &CallContext<'_>, args: &CreateArgs) -> Result<Step, Denied> {
+    let (dir, name) = target(call_context, &args.target)?;
     let (how, attributes) = match &args.how {
         nfs3::CreateHow::Unchecked(sattr) => (CreateHow::Unchecked, attributes(sattr)?),
         nfs3::CreateHow::Guarded(sattr) => (CreateHow::Guarded, attributes(sattr)?),
@@ -77,8 +77,8 @@ pub(super) fn create(scene: &Scene<'_>, args: &CreateArgs) -> Result<Step, Denie
     Ok(made(Made::File, dir, operation))
 }
 
-pub(super) fn symlink(scene: &Scene<'_>, args: &SymlinkArgs) -> Result<Step, Denied> {
-    let (dir, name) = target(scene, &args.target)?;
+pub(super) fn symlink(call_context: &CallContext<'_>, args: &SymlinkArgs) -> Result<Step, Denied> {
+    let (dir, name) = target(call_context, &args.target)?;
     let attributes = attributes(&without_size(args.attributes))?;
     let operation = Operation::Symlink {
         parent: dir.id,
@@ -89,8 +89,8 @@ pub(super) fn symlink(scene: &Scene<'_>, args: &SymlinkArgs) -> Result<Step, Den
     Ok(made(Made::Symlink, dir, operation))
 }
 
-pub(super) fn make_node(scene: &Scene<'_>, args: &MakeNodeArgs) -> Result<Step, Denied> {
-    let (dir, name) = target(scene, &args.target)?;
+pub(super) fn make_node(call_context: &CallContext<'_>, args: &MakeNodeArgs) -> Result<Step, Denied> {
+    let (dir, name) = target(call_context, &args.target)?;
     let (special, sattr) = match args.what {
         MakeNode::Character(sattr, device) => (Special::Char(device.major, device.minor), sattr),
         MakeNode::Block(sattr, device) => (Special::Block(device.major, device.minor), sattr),
@@ -113,15 +113,15 @@ pub(super) fn without_size(sattr: Sattr3) -> Sattr3 {
     Sattr3 { size: None, ..sattr }
 }
 
-pub(super) fn remove(scene: &Scene<'_>, args: &DirOpArgs) -> Result<Step, Denied> {
-    let (dir, name) = target(scene, args)?;
+pub(super) fn remove(call_context: &CallContext<'_>, args: &DirOpArgs) -> Result<Step, Denied> {
+    let (dir, name) = target(call_context, args)?;
     let operation = Operation::Remove { parent: dir.id, name };
     Ok(Step::Change(operation, dir.caller, Then::Removed { dir: dir.id }))
 }
 
-pub(super) fn rename(scene: &Scene<'_>, args: &RenameArgs) -> Result<Step, Denied> {
-    let (from, from_name) = target(scene, &args.from)?;
-    let (to, to_name) = target(scene, &args.to)?;
+pub(super) fn rename(call_context: &CallContext<'_>, args: &RenameArgs) -> Result<Step, Denied> {
+    let (from, from_name) = target(call_context, &args.from)?;
+    let (to, to_name) = target(call_context, &args.to)?;
     if from.export.id != to.export.id {
         return Err(Status::CrossDevice.into());
     }
@@ -141,9 +141,9 @@ pub(super) fn rename(scene: &Scene<'_>, args: &RenameArgs) -> Result<Step, Denie
     ))
 }
 
-pub(super) fn link(scene: &Scene<'_>, args: &LinkArgs) -> Result<Step, Denied> {
-    let object = scene.open_to_change(&args.file)?;
-    let (dir, name) = target(scene, &args.link)?;
+pub(super) fn link(call_context: &CallContext<'_>, args: &LinkArgs) -> Result<Step, Denied> {
+    let object = call_context.open_to_change(&args.file)?;
+    let (dir, name) = target(call_context, &args.link)?;
     if object.export.id != dir.export.id {
         return Err(Status::CrossDevice.into());
     }

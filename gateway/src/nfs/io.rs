@@ -8,10 +8,10 @@ use trivet_namespace::{Access, Inode, MAX_SIZE, Time};
 use trivet_nfs::connection::MAX_TRANSFER;
 use trivet_nfs::nfs3::{CommitArgs, CommitOk, ReadArgs, ReadOk, Reply, StableHow, Status, WccData, WriteArgs, WriteOk};
 
-use super::scene::{Denied, Scene, Step, Then, Written};
+use super::call_context::{CallContext, Denied, Step, Then, Written};
 
-pub(super) fn read(scene: &Scene<'_>, args: &ReadArgs) -> Result<Step, Denied> {
-    let file = scene.open(&args.file)?.file()?;
+pub(super) fn read(call_context: &CallContext<'_>, args: &ReadArgs) -> Result<Step, Denied> {
+    let file = call_context.open(&args.file)?.file()?;
     // Whoever may execute a file must be able to read it (section 4.4).
     if !file.may_or_owns(Access::READ) && !file.may(Access::EXECUTE) {
         return Err(Status::Access.into());
@@ -20,7 +20,7 @@ pub(super) fn read(scene: &Scene<'_>, args: &ReadArgs) -> Result<Step, Denied> {
     let len = left.min(u64::from(args.count.min(MAX_TRANSFER)));
     let eof = len == left;
     if len == 0 {
-        let attributes = scene.attributes(file.id);
+        let attributes = call_context.attributes(file.id);
         return Ok(Step::Reply(Reply::Read(Ok(ReadOk {
             attributes,
             eof,
@@ -34,8 +34,8 @@ pub(super) fn read(scene: &Scene<'_>, args: &ReadArgs) -> Result<Step, Denied> {
     Ok(Step::Io(file.id, op, Then::Read { file: file.id, eof }))
 }
 
-pub(super) fn write(scene: &Scene<'_>, args: &WriteArgs) -> Result<Step, Denied> {
-    let file = scene.open_to_change(&args.file)?.file()?;
+pub(super) fn write(call_context: &CallContext<'_>, args: &WriteArgs) -> Result<Step, Denied> {
+    let file = call_context.open_to_change(&args.file)?.file()?;
     if !file.may_or_owns(Access::WRITE) {
         return Err(Status::Access.into());
     }
@@ -44,7 +44,7 @@ pub(super) fn write(scene: &Scene<'_>, args: &WriteArgs) -> Result<Step, Denied>
     let end = args.offset.checked_add(u64::from(count)).filter(|end| *end <= MAX_SIZE);
     let end = end.ok_or(Status::FileTooBig)?;
     if count == 0 {
-        return Ok(Step::Reply(written(scene, scene.wcc(file.id), 0)));
+        return Ok(Step::Reply(written(call_context, call_context.wcc(file.id), 0)));
     }
     let op = ImageOp::Write {
         offset: args.offset,
@@ -87,8 +87,8 @@ pub(super) fn next(inode: &Inode, written: &Written) -> Next {
 }
 
 /// The reply to a WRITE of `count` bytes.
-pub(super) fn written(scene: &Scene<'_>, wcc: WccData, count: u32) -> Reply {
-    let verifier = scene.server.verifier();
+pub(super) fn written(call_context: &CallContext<'_>, wcc: WccData, count: u32) -> Reply {
+    let verifier = call_context.server.verifier();
     Reply::Write(Ok(WriteOk {
         wcc,
         count,
@@ -97,11 +97,11 @@ pub(super) fn written(scene: &Scene<'_>, wcc: WccData, count: u32) -> Reply {
     }))
 }
 
-pub(super) fn commit(scene: &Scene<'_>, args: &CommitArgs) -> Result<Step, Denied> {
-    let file = scene.open_to_change(&args.file)?.file()?;
-    let verifier = scene.server.verifier();
+pub(super) fn commit(call_context: &CallContext<'_>, args: &CommitArgs) -> Result<Step, Denied> {
+    let file = call_context.open_to_change(&args.file)?.file()?;
+    let verifier = call_context.server.verifier();
     Ok(Step::Reply(Reply::Commit(Ok(CommitOk {
-        wcc: scene.wcc(file.id),
+        wcc: call_context.wcc(file.id),
         verifier,
     }))))
 }

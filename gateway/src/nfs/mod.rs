@@ -1,15 +1,16 @@
-//! NFSv3 sessions: [`trivet_nfs`]'s connection on one side, the desk on the other.
+//! NFSv3 sessions: [`trivet_nfs`]'s connection on one side, the context on the other.
 //!
 //! Every call is judged on the tree of names as it is when the call comes: the handle's seal, the export's client
 //! list, the credentials, the mode. What needs no storage and no change of the tree is answered at once, so
 //! GETATTR and its like never wait behind data. Calls that change names are answered from the cache of replies
 //! when they come again.
 //!
-//! A session keeps no open files and no locks. It relies on the desk for two things: a change is answered when the
-//! tree that the desk shows contains it, and requests are answered even if the connection is gone by then, so that
+//! A session keeps no open files and no locks. It relies on the context for two things: a change is answered when the
+//! tree that the context shows contains it, and requests are answered even if the connection is gone by then, so that
 //! the cache of replies learns of them.
 
 mod attributes;
+mod call_context;
 mod conclude;
 mod directories;
 mod exports;
@@ -18,7 +19,6 @@ mod handles;
 mod io;
 mod mounts;
 mod replies;
-mod scene;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -41,10 +41,10 @@ pub use server::{NfsServer, Settings};
 
 use crate::fresh::HOLD;
 use crate::options::mutant;
-use crate::session::{Desk, Ending, Finished, InFlight, Session, Ticket};
+use crate::session::{Ending, Finished, InFlight, Session, SessionContext, Ticket};
+use call_context::{CallContext, Denied, Step, Then, Written};
 use io::Next;
 use replies::{CallKey, Seen};
-use scene::{Denied, Scene, Step, Then, Written};
 
 /// A record that has begun must be whole by then.
 const RECORD_DEADLINE: Duration = Duration::from_secs(120);
@@ -82,7 +82,7 @@ struct Named {
     id: CallId,
 }
 
-/// A call that waits for an answer of the desk.
+/// A call that waits for an answer of the context.
 #[derive(Debug)]
 struct Pending {
     ticket: connection::Ticket,
@@ -109,27 +109,27 @@ impl NfsSession {
     }
 
     /// Begins a call that came at `since`.
-    fn start_call(&mut self, since: Now, call: Call, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
+    fn start_call(&mut self, since: Now, call: Call, context: &mut SessionContext<'_>, out: &mut Vec<Bytes>) {
         let named = match &call.body {
-            Request::Mount(_) => return self.mount(since, call, desk, out),
+            Request::Mount(_) => return self.mount(since, call, context, out),
             Request::Nfs(request) if replies::is_cached(request) => self.named(&call),
-            Request::Nfs(_) => return self.execute(since, call, None, desk, out),
+            Request::Nfs(_) => return self.execute(since, call, None, context, out),
         };
         // Whoever is told to come later comes with a new call, and another gateway may have executed this one.
-        let waits = desk.is_stale() && !was_done(&named, desk);
-        if waits && !mutant!(desk.options, TellLater) {
+        let waits = context.is_stale() && !was_done(&named, context);
+        if waits && !mutant!(context.options, TellLater) {
             return self.waiting.push((since, call));
         }
         let seen = self.server.replies.borrow_mut().begin(named.key);
         match seen {
-            Seen::New => self.execute(since, call, Some(named), desk, out),
+            Seen::New => self.execute(since, call, Some(named), context, out),
             Seen::InProgress => self.parked.push((since, call)),
-            Seen::Answered(reply) if reply.status().is_some() && !mutant!(desk.options, ReplayRefusals) => {
+            Seen::Answered(reply) if reply.status().is_some() && !mutant!(context.options, ReplayRefusals) => {
                 // Another gateway may have done it since, for its client may not have heard of the refusal.
                 self.server.replies.borrow_mut().begin_again(named.key);
-                match was_done(&named, desk) {
-                    true => self.execute(since, call, Some(named), desk, out),
-                    false => self.answer(call.ticket, Some(named), reply, desk, out),
+                match was_done(&named, context) {
+                    true => self.execute(since, call, Some(named), context, out),
+                    false => self.answer(call.ticket, Some(named), reply, context, out),
                 }
             }
             Seen::Answered(reply) => self.connection.reply(call.ticket, &Reply::Nfs(reply), out),
@@ -137,10 +137,10 @@ impl NfsSession {
     }
 
     /// Answers a call of the MOUNT program that came at `since`. MOUNT has no word for *come later*: the call waits.
-    fn mount(&mut self, since: Now, call: Call, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
+    fn mount(&mut self, since: Now, call: Call, context: &mut SessionContext<'_>, out: &mut Vec<Bytes>) {
         let Request::Mount(request) = &call.body else { return };
-        let unsure = desk.is_stale() && matches!(request, mount::Request::Mount(_));
-        if unsure && desk.now.since(since) < HOLD {
+        let unsure = context.is_stale() && matches!(request, mount::Request::Mount(_));
+        if unsure && context.now.since(since) < HOLD {
             self.mounting.push((since, call));
             return;
         }
@@ -148,7 +148,7 @@ impl NfsSession {
         let reply = if unsure {
             mount::Reply::Mount(Err(MountStatus::ServerFault))
         } else {
-            mounts::answer(&self.scene(&server, desk, &call.credentials), request)
+            mounts::answer(&self.call_context(&server, context, &call.credentials), request)
         };
         self.connection.reply(call.ticket, &Reply::Mount(reply), out);
     }
@@ -163,40 +163,47 @@ impl NfsSession {
         Named { key, id }
     }
 
-    fn execute(&mut self, since: Now, call: Call, named: Option<Named>, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
+    fn execute(
+        &mut self,
+        since: Now,
+        call: Call,
+        named: Option<Named>,
+        context: &mut SessionContext<'_>,
+        out: &mut Vec<Bytes>,
+    ) {
         let Request::Nfs(request) = &call.body else {
             return;
         };
         let server = Rc::clone(&self.server);
-        let mut scene = self.scene(&server, desk, &call.credentials);
-        scene.is_repeat = named.as_ref().is_some_and(|named| was_done(named, desk));
+        let mut call_context = self.call_context(&server, context, &call.credentials);
+        call_context.is_repeat = named.as_ref().is_some_and(|named| was_done(named, context));
         let later = Err(Denied::Status(Status::Jukebox));
-        let step = if desk.is_stale() && rests_on_names(request) && !scene.is_repeat {
+        let step = if context.is_stale() && rests_on_names(request) && !call_context.is_repeat {
             later
         } else {
-            match run(&scene, request) {
-                Ok(Step::Io(image, ..)) if desk.is_stale() && !desk.was_served(image) => later,
+            match run(&call_context, request) {
+                Ok(Step::Io(image, ..)) if context.is_stale() && !context.was_served(image) => later,
                 step => step,
             }
         };
         match step {
-            Ok(Step::Reply(reply)) => self.answer(call.ticket, named, reply, desk, out),
+            Ok(Step::Reply(reply)) => self.answer(call.ticket, named, reply, context, out),
             Ok(Step::Io(image, op, then)) => {
-                let next = desk.io(image, op);
+                let next = context.io(image, op);
                 let Call { ticket, .. } = call;
                 self.pending.insert(next, Pending { ticket, named, then });
             }
             Ok(Step::Change(operation, caller, then)) => {
                 let next = match &named {
-                    Some(named) => desk.change_once(operation, caller, named.id.clone(), since),
-                    None => desk.change(operation, caller),
+                    Some(named) => context.change_once(operation, caller, named.id.clone(), since),
+                    None => context.change(operation, caller),
                 };
                 let Call { ticket, .. } = call;
                 self.pending.insert(next, Pending { ticket, named, then });
             }
             Err(Denied::Status(status)) => {
                 let reply = request.fail(status);
-                self.answer(call.ticket, named, reply, desk, out);
+                self.answer(call.ticket, named, reply, context, out);
             }
             Err(Denied::TooWeak) => {
                 if let Some(named) = named {
@@ -208,9 +215,14 @@ impl NfsSession {
         }
     }
 
-    fn scene<'a>(&self, server: &'a NfsServer, desk: &Desk<'a>, credentials: &'a Credentials) -> Scene<'a> {
-        let (namespace, touched, wall, space) = (desk.namespace, desk.touched, desk.wall, desk.space());
-        Scene {
+    fn call_context<'a>(
+        &self,
+        server: &'a NfsServer,
+        context: &SessionContext<'a>,
+        credentials: &'a Credentials,
+    ) -> CallContext<'a> {
+        let (namespace, touched, wall, space) = (context.namespace, context.touched, context.wall, context.space());
+        CallContext {
             server,
             namespace,
             touched,
@@ -228,16 +240,16 @@ impl NfsSession {
         ticket: connection::Ticket,
         named: Option<Named>,
         reply: nfs3::Reply,
-        desk: &mut Desk<'_>,
+        context: &mut SessionContext<'_>,
         out: &mut Vec<Bytes>,
     ) {
         if let Some(named) = named {
-            let doubted = reply.status().is_some() && !was_done(&named, desk);
+            let doubted = reply.status().is_some() && !was_done(&named, context);
             // A client that is told to come later must find the call undone then.
             if reply.status() == Some(Status::Jukebox) {
                 self.abandon(named.key);
-            } else if doubted && !mutant!(desk.options, ReplayRefusals) {
-                let asked = desk.confirm(named.id.clone());
+            } else if doubted && !mutant!(context.options, ReplayRefusals) {
+                let asked = context.confirm(named.id.clone());
                 let (named, then) = (Some(named), Then::Refused(Box::new(reply)));
                 self.pending.insert(asked, Pending { ticket, named, then });
                 return;
@@ -273,29 +285,29 @@ impl NfsSession {
         self.server.replies.borrow_mut().abandon(key);
     }
 
-    fn retry_parked(&mut self, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
+    fn retry_parked(&mut self, context: &mut SessionContext<'_>, out: &mut Vec<Bytes>) {
         for (pending, written) in std::mem::take(&mut self.cut_off) {
-            self.written(pending, written, desk, out);
+            self.written(pending, written, context, out);
         }
         let mut calls = std::mem::take(&mut self.parked);
-        if !desk.is_stale() {
+        if !context.is_stale() {
             calls.append(&mut self.waiting);
         }
         for (since, call) in calls {
-            self.start_call(since, call, desk, out);
+            self.start_call(since, call, context, out);
         }
         for (since, call) in std::mem::take(&mut self.mounting) {
-            self.mount(since, call, desk, out);
+            self.mount(since, call, context, out);
         }
     }
 
     /// A WRITE's data is durable: takes its next step.
-    fn written(&mut self, pending: Pending, written: Written, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
-        let Some(inode) = desk.namespace.inode(written.file) else {
-            return self.reply_written(pending, written, desk, out);
+    fn written(&mut self, pending: Pending, written: Written, context: &mut SessionContext<'_>, out: &mut Vec<Bytes>) {
+        let Some(inode) = context.namespace.inode(written.file) else {
+            return self.reply_written(pending, written, context, out);
         };
         let next = match io::next(inode, &written) {
-            Next::Done | Next::Wait if mutant!(desk.options, GrowThoughCut) && written.end > inode.size => {
+            Next::Done | Next::Wait if mutant!(context.options, GrowThoughCut) && written.end > inode.size => {
                 Next::Grow(inode.cut)
             }
             next => next,
@@ -305,28 +317,34 @@ impl NfsSession {
                 let operation = Operation::Grow {
                     id: written.file,
                     size: written.end,
-                    mtime: desk.wall,
+                    mtime: context.wall,
                     cut,
                 };
-                let next = desk.change(operation, Caller::root());
+                let next = context.change(operation, Caller::root());
                 let then = Then::Grow(Written { cut, ..written });
                 self.pending.insert(next, Pending { then, ..pending });
             }
             Next::Done => {
-                desk.touch(written.file);
-                self.reply_written(pending, written, desk, out);
+                context.touch(written.file);
+                self.reply_written(pending, written, context, out);
             }
             // What is there of that truncation behind it is none of its concern.
             Next::Wait => self.cut_off.push((pending, Written { cut: None, ..written })),
         }
     }
 
-    fn reply_written(&mut self, pending: Pending, written: Written, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
+    fn reply_written(
+        &mut self,
+        pending: Pending,
+        written: Written,
+        context: &mut SessionContext<'_>,
+        out: &mut Vec<Bytes>,
+    ) {
         let then = Then::Write(written);
         self.reply(
             Pending { then, ..pending },
             Finished::Io(Ok(Vec::new()), None),
-            desk,
+            context,
             out,
         );
     }
@@ -336,40 +354,45 @@ impl NfsSession {
         &mut self,
         pending: Pending,
         result: Finished,
-        desk: &mut Desk<'_>,
+        context: &mut SessionContext<'_>,
         out: &mut Vec<Bytes>,
     ) -> Result<(), Ending> {
         match (&pending.then, &result) {
             (Then::Write(written), Finished::Io(Ok(_), cut)) => {
                 let written = Written { cut: *cut, ..*written };
-                self.written(pending, written, desk, out);
+                self.written(pending, written, context, out);
             }
             (Then::Grow(written), Finished::Change(Err(NsError::Cut))) => {
                 let written = *written;
-                self.written(pending, written, desk, out);
+                self.written(pending, written, context, out);
             }
             (Then::Refused(_), _) => return self.refuse(pending, &result, out),
-            _ => self.reply(pending, result, desk, out),
+            _ => self.reply(pending, result, context, out),
         }
         Ok(())
     }
 
-    fn reply(&mut self, pending: Pending, result: Finished, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) {
+    fn reply(&mut self, pending: Pending, result: Finished, context: &mut SessionContext<'_>, out: &mut Vec<Bytes>) {
         let Pending { ticket, named, then } = pending;
         let server = Rc::clone(&self.server);
-        let scene = self.scene(&server, desk, &Credentials::None);
+        let call_context = self.call_context(&server, context, &Credentials::None);
         let reply = match result {
-            Finished::Io(result, _) => conclude::io(&scene, then, result),
-            Finished::Change(result) => conclude::change(&scene, then, result),
+            Finished::Io(result, _) => conclude::io(&call_context, then, result),
+            Finished::Change(result) => conclude::change(&call_context, then, result),
         };
-        self.answer(ticket, named, reply, desk, out);
+        self.answer(ticket, named, reply, context, out);
     }
 }
 
 impl Session for NfsSession {
-    fn start(&mut self, _: &mut Desk<'_>, _: &mut Vec<Bytes>) {}
+    fn start(&mut self, _: &mut SessionContext<'_>, _: &mut Vec<Bytes>) {}
 
-    fn receive(&mut self, input: &mut BytesMut, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) -> Result<(), Ending> {
+    fn receive(
+        &mut self,
+        input: &mut BytesMut,
+        context: &mut SessionContext<'_>,
+        out: &mut Vec<Bytes>,
+    ) -> Result<(), Ending> {
         let before = input.len();
         let mut calls = std::mem::take(&mut self.calls);
         let result = loop {
@@ -377,7 +400,7 @@ impl Session for NfsSession {
             let was_full = !self.connection.has_room();
             calls
                 .drain(..)
-                .for_each(|call| self.start_call(desk.now, call, desk, out));
+                .for_each(|call| self.start_call(context.now, call, context, out));
             // Calls answered at once have made room for more.
             if received.is_err() || !was_full || !self.connection.has_room() {
                 break received;
@@ -386,7 +409,7 @@ impl Session for NfsSession {
         self.calls = calls;
         let is_partial = self.connection.has_room() && (!input.is_empty() || self.connection.collected() > 0);
         let moved = input.len() < before;
-        let since = self.partial_since.filter(|_| !moved).unwrap_or(desk.now);
+        let since = self.partial_since.filter(|_| !moved).unwrap_or(context.now);
         self.partial_since = is_partial.then_some(since);
         result.map_err(|reason| Ending::Fault(reason.to_string()))
     }
@@ -395,29 +418,29 @@ impl Session for NfsSession {
         &mut self,
         ticket: Ticket,
         result: Finished,
-        desk: &mut Desk<'_>,
+        context: &mut SessionContext<'_>,
         out: &mut Vec<Bytes>,
     ) -> Result<(), Ending> {
         let pending = self
             .pending
             .remove(&ticket)
-            .expect("the desk answers each request once");
-        self.conclude(pending, result, desk, out)?;
-        self.retry_parked(desk, out);
+            .expect("the context answers each request once");
+        self.conclude(pending, result, context, out)?;
+        self.retry_parked(context, out);
         Ok(())
     }
 
-    fn tick(&mut self, desk: &mut Desk<'_>, out: &mut Vec<Bytes>) -> Result<(), Ending> {
+    fn tick(&mut self, context: &mut SessionContext<'_>, out: &mut Vec<Bytes>) -> Result<(), Ending> {
         if self
             .partial_since
-            .is_some_and(|since| desk.now.since(since) >= RECORD_DEADLINE)
+            .is_some_and(|since| context.now.since(since) >= RECORD_DEADLINE)
         {
             return Err(Ending::Fault("a record is not whole after 120 s".to_owned()));
         }
-        self.retry_parked(desk, out);
+        self.retry_parked(context, out);
         // What its client has given up since is not sent again.
         let oldest = self.waiting.first().map(|(since, _)| *since);
-        match oldest.filter(|since| desk.now.since(*since) >= WAITS) {
+        match oldest.filter(|since| context.now.since(*since) >= WAITS) {
             Some(_) => Err(Ending::Fault(format!(
                 "no news of the metadata for {} s",
                 WAITS.as_secs()
@@ -458,8 +481,8 @@ impl Drop for NfsSession {
 }
 
 /// Whether any gateway has executed a call, as far as the tree says.
-fn was_done(named: &Named, desk: &Desk<'_>) -> bool {
-    desk.namespace.reply(&named.id).is_some()
+fn was_done(named: &Named, context: &SessionContext<'_>) -> bool {
+    context.namespace.reply(&named.id).is_some()
 }
 
 /// Whether the answer depends on what a name means: it must not come from a tree that is too old.
@@ -479,28 +502,28 @@ fn rests_on_names(request: &nfs3::Request) -> bool {
 }
 
 /// One procedure.
-fn run(scene: &Scene<'_>, request: &nfs3::Request) -> Result<Step, Denied> {
+fn run(call_context: &CallContext<'_>, request: &nfs3::Request) -> Result<Step, Denied> {
     match request {
-        nfs3::Request::GetAttr(handle) => attributes::get(scene, handle),
-        nfs3::Request::SetAttr(args) => attributes::set(scene, args),
-        nfs3::Request::Lookup(args) => files::lookup(scene, args),
-        nfs3::Request::Access(args) => attributes::access(scene, args),
-        nfs3::Request::ReadLink(handle) => files::read_link(scene, handle),
-        nfs3::Request::Read(args) => io::read(scene, args),
-        nfs3::Request::Write(args) => io::write(scene, args),
-        nfs3::Request::Create(args) => files::create(scene, args),
-        nfs3::Request::MakeDir(args) => directories::make(scene, args),
-        nfs3::Request::Symlink(args) => files::symlink(scene, args),
-        nfs3::Request::MakeNode(args) => files::make_node(scene, args),
-        nfs3::Request::Remove(args) => files::remove(scene, args),
-        nfs3::Request::RemoveDir(args) => directories::remove(scene, args),
-        nfs3::Request::Rename(args) => files::rename(scene, args),
-        nfs3::Request::Link(args) => files::link(scene, args),
-        nfs3::Request::ReadDir(args) => directories::read(scene, args),
-        nfs3::Request::ReadDirPlus(args) => directories::read_plus(scene, args),
-        nfs3::Request::FsStat(handle) => attributes::fs_stat(scene, handle),
-        nfs3::Request::FsInfo(handle) => attributes::fs_info(scene, handle),
-        nfs3::Request::PathConf(handle) => attributes::path_conf(scene, handle),
-        nfs3::Request::Commit(args) => io::commit(scene, args),
+        nfs3::Request::GetAttr(handle) => attributes::get(call_context, handle),
+        nfs3::Request::SetAttr(args) => attributes::set(call_context, args),
+        nfs3::Request::Lookup(args) => files::lookup(call_context, args),
+        nfs3::Request::Access(args) => attributes::access(call_context, args),
+        nfs3::Request::ReadLink(handle) => files::read_link(call_context, handle),
+        nfs3::Request::Read(args) => io::read(call_context, args),
+        nfs3::Request::Write(args) => io::write(call_context, args),
+        nfs3::Request::Create(args) => files::create(call_context, args),
+        nfs3::Request::MakeDir(args) => directories::make(call_context, args),
+        nfs3::Request::Symlink(args) => files::symlink(call_context, args),
+        nfs3::Request::MakeNode(args) => files::make_node(call_context, args),
+        nfs3::Request::Remove(args) => files::remove(call_context, args),
+        nfs3::Request::RemoveDir(args) => directories::remove(call_context, args),
+        nfs3::Request::Rename(args) => files::rename(call_context, args),
+        nfs3::Request::Link(args) => files::link(call_context, args),
+        nfs3::Request::ReadDir(args) => directories::read(call_context, args),
+        nfs3::Request::ReadDirPlus(args) => directories::read_plus(call_context, args),
+        nfs3::Request::FsStat(handle) => attributes::fs_stat(call_context, handle),
+        nfs3::Request::FsInfo(handle) => attributes::fs_info(call_context, handle),
+        nfs3::Request::PathConf(handle) => attributes::path_conf(call_context, handle),
+        nfs3::Request::Commit(args) => io::commit(call_context, args),
     }
 }

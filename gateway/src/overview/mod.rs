@@ -29,7 +29,7 @@ use trivet_namespace::Namespace;
 
 pub(crate) use pgs::pg_name;
 
-use crate::cluster::{Disks, Marks};
+use crate::cluster::{AdminKeys, Disks};
 use crate::gateway::Clock;
 use crate::status::OsdReport;
 use moving::Moving;
@@ -65,7 +65,7 @@ pub struct Overview {
     map: ClusterMap,
     namespace: Namespace,
     usages: Usages,
-    marks: Marks,
+    admin_keys: AdminKeys,
     progress: Progress,
     moving: Moving,
     now: Now,
@@ -83,7 +83,7 @@ impl Overview {
             map: ClusterMap::default(),
             namespace: Namespace::default(),
             usages: Usages::default(),
-            marks: Marks::default(),
+            admin_keys: AdminKeys::default(),
             progress: Progress::default(),
             moving: Moving::default(),
             now: Now(0),
@@ -96,7 +96,7 @@ impl Overview {
     pub fn notice(&mut self, notice: &Notice) {
         let known = self.map.revision;
         self.usages.apply(notice, known);
-        self.marks.apply(notice, known);
+        self.admin_keys.apply(notice, known);
         self.namespace.apply(notice);
         self.map.apply(notice);
     }

@@ -55,7 +55,7 @@ impl Overview {
             raw_used: usage.map(|usage| usage.copies.saturating_mul(OBJECT_SIZE as u64)),
             ops: usage.map(|_| OpTotals::from(self.usages.pool_ops(id))),
             max_avail: self.disks().pool_space(id).free,
-            removing: self.marks.removing(id).is_some(),
+            removing: self.admin_keys.removing(id).is_some(),
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! One batch is in flight at a time, so a batch in the log proves that all before it were durable. The index
 //! changes, and answers are given, only when the flush has completed. What a request may do is decided when
-//! it is submitted, against the *outlook*: the object as it will be when everything queued is durable.
+//! it is submitted, against the *projected* object: as it will be when everything queued is durable.
 
 use std::collections::VecDeque;
 
@@ -34,8 +34,8 @@ const QUIET: u32 = 16;
 pub struct Commit {
     queue: VecDeque<Pending>,
     flying: Option<Flying>,
-    /// The outlook of every object that a queued or flying request changes.
-    outlooks: HashMap<ObjectId, Outlook, BuildMixer>,
+    /// Every object as it will be that a queued or flying request changes.
+    projected: HashMap<ObjectId, Projected, BuildMixer>,
     /// Epochs that wait.
     epochs: usize,
     /// Operations that may be remembered when everything queued is durable, beyond those that are.
@@ -81,7 +81,7 @@ struct Flying {
 
 /// An object as it will be.
 #[derive(Clone, Copy, Debug, Default)]
-struct Outlook {
+struct Projected {
     exists: bool,
     version: Version,
     present: UnitMask,
@@ -110,44 +110,49 @@ impl Commit {
         });
     }
 
-    fn expect(&mut self, object: ObjectId, outlook: Outlook) {
-        self.outlooks.insert(
+    fn expect(&mut self, object: ObjectId, projected: Projected) {
+        self.projected.insert(
             object,
-            Outlook {
-                waiting: outlook.waiting + 1,
-                ..outlook
+            Projected {
+                waiting: projected.waiting + 1,
+                ..projected
             },
         );
     }
 
     fn fulfil(&mut self, object: ObjectId) {
-        let outlook = self.outlooks.get_mut(&object).expect("queued requests have an outlook");
-        outlook.waiting -= 1;
-        if outlook.waiting == 0 {
-            self.outlooks.remove(&object);
+        let projected = self
+            .projected
+            .get_mut(&object)
+            .expect("a queued request has its object here");
+        projected.waiting -= 1;
+        if projected.waiting == 0 {
+            self.projected.remove(&object);
         }
     }
 }
 
 impl Live {
-    fn outlook(&self, object: ObjectId) -> Outlook {
-        if let Some(outlook) = self.commit.outlooks.get(&object) {
-            return *outlook;
+    fn projected(&self, object: ObjectId) -> Projected {
+        if let Some(projected) = self.commit.projected.get(&object) {
+            return *projected;
         }
-        self.index.get(object).map_or_else(Outlook::default, |entry| Outlook {
-            exists: true,
-            version: entry.version,
-            present: entry.present,
-            slot: entry.slot(),
-            tombstone: entry.tombstone,
-            waiting: 0,
-        })
+        self.index
+            .get(object)
+            .map_or_else(Projected::default, |entry| Projected {
+                exists: true,
+                version: entry.version,
+                present: entry.present,
+                slot: entry.slot(),
+                tombstone: entry.tombstone,
+                waiting: 0,
+            })
     }
 
     /// The version that the object will have, and whether there will be nothing of it.
     pub fn latest(&self, object: ObjectId) -> (Version, bool) {
-        let outlook = self.outlook(object);
-        (outlook.version, !outlook.exists || outlook.tombstone)
+        let projected = self.projected(object);
+        (projected.version, !projected.exists || projected.tombstone)
     }
 
     /// Queues a write, or refuses it at once. One that `replaces` may have the version that is there.
@@ -168,7 +173,7 @@ impl Live {
             mutation.patches.iter().all(|patch| patch.verify(object)),
             "sums do not match"
         );
-        let before = self.outlook(object);
+        let before = self.projected(object);
         match self.admit(object, &mutation, replaces, &before) {
             Ok((slot, slot_units)) => {
                 let head = WriteHead::of(object, &mutation, replaces, slot);
@@ -184,7 +189,7 @@ impl Live {
         object: ObjectId,
         mutation: &Mutation,
         replaces: bool,
-        before: &Outlook,
+        before: &Projected,
     ) -> Result<(Option<u32>, UnitMask), StoreError> {
         let same_is_fine = replaces || mutant!(self.options, EqualVersionOverwrites);
         if mutation.version < before.version || mutation.version == before.version && !same_is_fine {
@@ -195,7 +200,7 @@ impl Live {
             });
         }
         let kept = if mutation.tombstone { 0 } else { TOMBSTONE_RESERVE };
-        let entries = self.index.len() + self.commit.outlooks.len();
+        let entries = self.index.len() + self.commit.projected.len();
         if !before.exists && entries + kept >= self.layout.max_entries() {
             return Err(StoreError::NoSpace);
         }
@@ -223,7 +228,7 @@ impl Live {
     /// New objects that there is room for, in slots and in the index. None if the operations that one may remember
     /// have none.
     pub fn room(&self) -> usize {
-        let entries = self.index.len() + self.commit.outlooks.len() + TOMBSTONE_RESERVE;
+        let entries = self.index.len() + self.commit.projected.len() + TOMBSTONE_RESERVE;
         if self.index.ops() + self.commit.ops + MAX_OPS > self.layout.max_ops() {
             return 0;
         }
@@ -233,7 +238,7 @@ impl Live {
     }
 
     /// Whether a checkpoint has room for the operations that will be remembered. A list that does not grow always fits.
-    fn has_room_for_ops(&self, object: ObjectId, change: &Ops, before: &Outlook) -> bool {
+    fn has_room_for_ops(&self, object: ObjectId, change: &Ops, before: &Projected) -> bool {
         if self.index.ops() + self.commit.ops + ops::growth(change) <= self.layout.max_ops() {
             return true;
         }
@@ -250,7 +255,7 @@ impl Live {
         ticket: Ticket,
         head: WriteHead,
         mutation: Mutation,
-        before: Outlook,
+        before: Projected,
         slot_units: UnitMask,
     ) {
         let WriteHead { object, slot, .. } = head;
@@ -259,7 +264,7 @@ impl Live {
         }
         let present = present_after(&mutation, &before);
         let Mutation { version, tombstone, .. } = mutation;
-        let after = Outlook {
+        let after = Projected {
             exists: true,
             version,
             present,
@@ -313,15 +318,15 @@ impl Live {
 
     /// Queues the end of a tombstone, if there may be one.
     pub fn submit_forget(&mut self, ticket: Ticket, object: ObjectId, version: Version, out: &mut Output) {
-        let before = self.outlook(object);
+        let before = self.projected(object);
         let matches = before.tombstone && before.version == version;
         if before.waiting == 0 && !matches {
             return out.done.push((ticket, Ok(Reply::Forgotten)));
         }
         let after = if matches {
-            Outlook {
+            Projected {
                 waiting: before.waiting,
-                ..Outlook::default()
+                ..Projected::default()
             }
         } else {
             before
@@ -526,7 +531,7 @@ fn is_well_formed(mutation: &Mutation) -> bool {
     patches_are && ops_are && (!mutation.tombstone || mutation.zero == UnitMask::ALL && mutation.patches.is_empty())
 }
 
-fn present_after(mutation: &Mutation, before: &Outlook) -> UnitMask {
+fn present_after(mutation: &Mutation, before: &Projected) -> UnitMask {
     let kept = before.present.minus(mutation.zero);
     mutation
         .patches

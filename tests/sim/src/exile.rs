@@ -16,7 +16,7 @@ use crate::trouble::Trouble;
 use crate::workload::Writers;
 use crate::world::{POOL, Phase, World};
 
-/// An interview that took so long had to wait for somebody: what members promised meanwhile is nearly over.
+/// Peering that took so long had to wait for somebody: what members promised meanwhile is nearly over.
 const SLOW_INTERVIEW: Duration = Duration::from_millis(300);
 /// Between the beginning of an exile and the next ambush at least.
 const BETWEEN: Duration = Duration::from_secs(20);

@@ -66,7 +66,7 @@ fn a_write_beyond_the_end_moves_the_size_before_it_is_answered() {
         (4, StableHow::FileSync, *b"verifier")
     );
     let after = ok.wcc.after.unwrap();
-    assert_eq!((after.size, after.mtime), (14, scene::time(wall)));
+    assert_eq!((after.size, after.mtime), (14, call_context::time(wall)));
     assert_eq!(gateway.attributes(file), Ok(after));
 }
 
@@ -81,7 +81,7 @@ fn a_write_within_the_file_moves_its_time_at_once() {
     assert!(matches!(gateway.asked[..], [(_, Asked::Touch { .. })]));
     gateway.settle(0);
     assert_eq!(gateway.attributes(file), Ok(after));
-    assert_eq!(after.mtime, scene::time(gateway.wall()));
+    assert_eq!(after.mtime, call_context::time(gateway.wall()));
 }
 
 #[test]
@@ -235,19 +235,23 @@ fn records_that_stall_and_garbage_end_the_session() {
     let bytes = gateway.request(&Request::GetAttr(root));
     let mut input = BytesMut::from(&bytes[..50]);
     gateway
-        .with(0, |session, desk, out| session.receive(&mut input, desk, out))
+        .with(0, |session, context, out| session.receive(&mut input, context, out))
         .unwrap();
     assert_eq!(gateway.sessions[0].hint(), bytes.len() - 50);
     for (seconds, fine) in [(119, true), (120, false)] {
         gateway.now = Now(seconds * 1_000_000_000);
-        let result = gateway.with(0, |session, desk, out| session.tick(desk, out));
+        let result = gateway.with(0, |session, context, out| session.tick(context, out));
         assert_eq!(result.is_ok(), fine);
     }
     input.extend_from_slice(&bytes[50..]);
     gateway
-        .with(0, |session, desk, out| session.receive(&mut input, desk, out))
+        .with(0, |session, context, out| session.receive(&mut input, context, out))
         .unwrap();
-    assert!(gateway.with(0, |session, desk, out| session.tick(desk, out)).is_ok());
+    assert!(
+        gateway
+            .with(0, |session, context, out| session.tick(context, out))
+            .is_ok()
+    );
     let fault = gateway.send(0, &[0xff; 8]).unwrap_err();
     assert!(fault.to_string().starts_with("a record of 2147483647 bytes"), "{fault}");
 }

@@ -119,9 +119,13 @@ impl Gateway {
         }
     }
 
-    fn with<R>(&mut self, session: usize, act: impl FnOnce(&mut NfsSession, &mut Desk<'_>, &mut Vec<Bytes>) -> R) -> R {
+    fn with<R>(
+        &mut self,
+        session: usize,
+        act: impl FnOnce(&mut NfsSession, &mut SessionContext<'_>, &mut Vec<Bytes>) -> R,
+    ) -> R {
         let wall = self.wall();
-        let mut desk = Desk {
+        let mut context = SessionContext {
             now: self.now,
             wall,
             namespace: &self.namespace,
@@ -133,12 +137,14 @@ impl Gateway {
             requests: &mut self.asked,
             next_ticket: &mut self.next_ticket,
         };
-        act(&mut self.sessions[session], &mut desk, &mut self.out)
+        act(&mut self.sessions[session], &mut context, &mut self.out)
     }
 
     fn send(&mut self, session: usize, bytes: &[u8]) -> Result<(), Ending> {
         let mut input = BytesMut::from(bytes);
-        self.with(session, |session, desk, out| session.receive(&mut input, desk, out))
+        self.with(session, |session, context, out| {
+            session.receive(&mut input, context, out)
+        })
     }
 
     fn call(&mut self, program: u32, procedure: u32, encode: impl FnOnce(&mut Writer)) -> Vec<u8> {
@@ -219,8 +225,8 @@ impl Gateway {
     }
 
     fn finish(&mut self, session: usize, ticket: Ticket, result: Finished) {
-        self.with(session, |session, desk, out| {
-            session.finished(ticket, result, desk, out)
+        self.with(session, |session, context, out| {
+            session.finished(ticket, result, context, out)
         })
         .unwrap();
     }

@@ -228,7 +228,9 @@ fn a_call_that_comes_twice_is_done_once() {
     assert_eq!(gateway.asked.len(), 1);
     gateway.settle(0);
     assert_eq!(gateway.reply(&request).unwrap().status(), None);
-    gateway.with(1, |session, desk, out| session.tick(desk, out)).unwrap();
+    gateway
+        .with(1, |session, context, out| session.tick(context, out))
+        .unwrap();
     assert_eq!(gateway.reply(&request).unwrap().status(), None);
     // And after it was answered.
     gateway.send(1, &bytes).unwrap();

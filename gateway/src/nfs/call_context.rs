@@ -15,7 +15,7 @@ use super::server::NfsServer;
 use crate::session::Space;
 
 /// The surroundings of one call.
-pub(super) struct Scene<'a> {
+pub(super) struct CallContext<'a> {
     pub(super) server: &'a NfsServer,
     pub(super) namespace: &'a Namespace,
     /// When files were written, where the tree does not know it yet.
@@ -114,7 +114,7 @@ pub(super) struct Object<'a> {
     pub(super) caller: Caller,
 }
 
-impl<'a> Scene<'a> {
+impl<'a> CallContext<'a> {
     /// The object of a handle, and who calls. The export's client list is checked every time.
     pub(super) fn open(&self, handle: &Handle) -> Result<Object<'a>, Denied> {
         let Target { export, id, generation } = self.server.sealer().open(handle).ok_or(Status::BadHandle)?;
@@ -133,7 +133,7 @@ impl<'a> Scene<'a> {
         })
     }
 
-    /// As [`Scene::open`], for an object that is to be changed.
+    /// As [`CallContext::open`], for an object that is to be changed.
     pub(super) fn open_to_change(&self, handle: &Handle) -> Result<Object<'a>, Denied> {
         let object = self.open(handle)?;
         if object.export.read_only {

@@ -15,19 +15,19 @@ pub(super) fn removing_key(pool: PoolId) -> String {
 /// What administration has to know beside the cluster map: the commit of the settings, the next pool id, pools that are
 /// being removed.
 #[derive(Debug, Default)]
-pub(crate) struct Marks {
+pub(crate) struct AdminKeys {
     settings: Option<Revision>,
     next_pool: Option<(u32, Revision)>,
     removing: BTreeMap<PoolId, Revision>,
 }
 
-impl Marks {
+impl AdminKeys {
     /// Takes in what the metadata store says, of which everything up to `known` is known.
     pub(crate) fn apply(&mut self, notice: &Notice, known: Revision) {
         for news in notice.news(known) {
             match news {
                 News::All(keys) => {
-                    *self = Marks::default();
+                    *self = AdminKeys::default();
                     keys.iter().for_each(|kv| self.put(kv));
                 }
                 News::Put(kv) => self.put(kv),
@@ -116,16 +116,16 @@ mod tests {
 
     #[test]
     fn the_mirror_follows_and_what_is_old_is_passed_over() {
-        let mut marks = Marks::default();
+        let mut admin_keys = AdminKeys::default();
         let pool = PoolId(3);
         let keys = vec![
             kv(NEXT_POOL, "4", 5),
             kv(SETTINGS, "{}", 6),
             kv("pool/3/removing", "{}", 7),
         ];
-        marks.apply(&Notice::Snapshot { revision: 7, keys }, 0);
-        assert_eq!((marks.next_pool(), marks.removing(pool)), (4, Some(7)));
-        assert_eq!(marks.same_settings(), Compare::ModRevision(SETTINGS.into(), 6));
+        admin_keys.apply(&Notice::Snapshot { revision: 7, keys }, 0);
+        assert_eq!((admin_keys.next_pool(), admin_keys.removing(pool)), (4, Some(7)));
+        assert_eq!(admin_keys.same_settings(), Compare::ModRevision(SETTINGS.into(), 6));
         let gone = |revision| Notice::Changes {
             revision,
             events: vec![Event::Delete {
@@ -133,13 +133,13 @@ mod tests {
                 revision,
             }],
         };
-        marks.apply(&gone(6), 7);
-        assert_eq!(marks.removing(pool), Some(7), "an old event");
-        marks.apply(&gone(8), 7);
-        assert_eq!(marks.removing(pool), None);
+        admin_keys.apply(&gone(6), 7);
+        assert_eq!(admin_keys.removing(pool), Some(7), "an old event");
+        admin_keys.apply(&gone(8), 7);
+        assert_eq!(admin_keys.removing(pool), None);
         let keys = Vec::new();
-        marks.apply(&Notice::Snapshot { revision: 9, keys }, 8);
-        assert_eq!(marks.next_pool(), 0);
-        assert_eq!(marks.same_next_pool(), Compare::Absent(NEXT_POOL.into()));
+        admin_keys.apply(&Notice::Snapshot { revision: 9, keys }, 8);
+        assert_eq!(admin_keys.next_pool(), 0);
+        assert_eq!(admin_keys.same_next_pool(), Compare::Absent(NEXT_POOL.into()));
     }
 }
