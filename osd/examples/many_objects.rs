@@ -300,7 +300,7 @@ fn main() {
         }
     });
     world.measure("a tick", |world| world.step(Event::Tick));
-    world.measure("start of a scrub of all PGs", |world| {
+    world.measure("start of a scrub", |world| {
         let request = ScrubRequest { number: 1, at: 0 };
         world.put(keys::SCRUB, encode(&request));
         world.step(Event::Tick);

@@ -102,6 +102,8 @@ pub(crate) struct Ctx {
     pub inventory: Inventory,
     pub usage: Usage,
     pub concerns: Concerns,
+    /// With this tick some PG began a scrub.
+    pub scrub_began: bool,
     pub now: Now,
     /// What goes out with this step.
     pub effects: Vec<Effect>,
@@ -128,6 +130,7 @@ impl Ctx {
             inventory: Inventory::default(),
             usage: Usage::default(),
             concerns: Concerns::default(),
+            scrub_began: false,
             now: Now(0),
             effects: Vec::new(),
             waits: HashMap::new(),

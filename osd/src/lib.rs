@@ -279,6 +279,7 @@ impl Osd {
     }
 
     fn tick_pgs(&mut self) {
+        self.ctx.scrub_began = false;
         let ids: Vec<PgId> = self.pgs.keys().copied().collect();
         for id in ids {
             if let Some(pg) = self.pgs.get_mut(&id) {

@@ -89,11 +89,12 @@ impl Scrub {
 
 impl Active {
     /// Starts a scrub that is due, and goes on with one that is under way: while the whole up set takes part, for a copy
-    /// that is away was not compared.
+    /// that is away was not compared. With each tick one PG starts at most: it sorts its objects, and everybody waits.
     pub(crate) fn scrub_more(&mut self, ctx: &mut Ctx) {
         if let Some(scrub) = &mut self.scrubs.under_way {
             scrub.budget = PER_TICK;
-        } else if let Some(number) = self.scrub_due(ctx) {
+        } else if let Some(number) = self.scrub_due(ctx).filter(|_| !ctx.scrub_began) {
+            ctx.scrub_began = true;
             let objects = ctx.objects_of(self.id).map(|(object, _)| object);
             self.scrubs.under_way = Some(Scrub::of(objects.collect(), number));
         } else {
