@@ -530,6 +530,21 @@ fn failures_are_one_line() {
 }
 
 #[test]
+fn a_log_level_that_is_none_ends_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trivet"));
+    command
+        .env("TRIVET_LOG", "info,trivet_osd=loud")
+        .arg("up")
+        .arg("--data")
+        .arg(&data);
+    let line = failure(&command.output().unwrap());
+    assert!(line.contains("TRIVET_LOG: \"loud\" is no level"), "{line}");
+    assert!(!data.exists(), "nothing was begun");
+}
+
+#[test]
 fn nobody_there_is_said_with_the_address() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let api = format!("http://{}", free.local_addr().unwrap());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch::Receiver;
@@ -43,6 +44,18 @@ pub struct GatewayDuty {
     pub http: std::net::TcpListener,
     /// For people.
     pub name: String,
+}
+
+/// Has SIGHUP, which comes when the terminal closes, end nothing from now on. There is nothing to read anew either.
+pub fn outlive_terminal(runtime: &Runtime) -> anyhow::Result<()> {
+    let _inside = runtime.enter();
+    let mut hangups = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
+    runtime.spawn(async move {
+        while hangups.recv().await.is_some() {
+            tracing::info!("SIGHUP changes nothing: there is nothing to read anew; SIGTERM stops the process");
+        }
+    });
+    Ok(())
 }
 
 /// SIGTERM and SIGINT.
@@ -254,5 +267,21 @@ async fn watch(
         }
         data.tell(Tell::Notice(notice));
         seen.send_replace(revision);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::*;
+
+    #[test]
+    fn a_terminal_that_closes_ends_nothing() {
+        let runtime = crate::runtime().unwrap();
+        outlive_terminal(&runtime).unwrap();
+        kill_process(getpid(), Signal::HUP).unwrap();
+        drop(runtime);
+        kill_process(getpid(), Signal::HUP).unwrap();
     }
 }

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use tokio::sync::oneshot;
 use trivet_api::{AdminCall, AdminResult, CallId, ErrorKind};
 use trivet_control::{AdminReceiver, AdminReply, Counters, Request, channel};
@@ -23,9 +22,8 @@ use trivet_reactor::{ConnId, ListenerToken, Reactor};
 use super::channel::{Ask, Role};
 use super::cluster::{ClusterId, random};
 use super::data::{FrontHandles, FrontSetup};
-use super::log;
 use super::output::Output;
-use super::ready;
+use super::{listening, log, ready};
 
 /// A client that does not take its answers is not read from beyond this many bytes of them.
 const MAX_QUEUED: usize = 16 << 20;
@@ -111,9 +109,8 @@ impl Front {
     ) -> anyhow::Result<(Front, FrontHandles)> {
         let mut doors = HashMap::new();
         for (token, (protocol, flag, address)) in (1..).map(ListenerToken).zip(setup.doors) {
-            let address = reactor
-                .listen(address, token)
-                .with_context(|| format!("{flag} {address}: cannot listen there; is another server running?"))?;
+            let listens = reactor.listen(address, token);
+            let address = listens.map_err(|error| listening::refused(flag, address, &error))?;
             doors.insert(token, (protocol, address));
         }
         let waker = reactor.waker();

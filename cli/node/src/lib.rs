@@ -8,10 +8,12 @@ pub mod channel;
 pub mod cluster;
 pub mod control;
 pub mod data;
+mod descriptors;
 mod fresh;
 mod front;
 pub mod leases;
 mod links;
+mod listening;
 pub mod log;
 pub mod monitor;
 pub mod osds;
@@ -29,11 +31,21 @@ use trivet_meta::Meta;
 
 use control::Duties;
 use data::{Handles, Setup};
+use log::Log;
+
+/// Begins the process of a role: with its log, as many descriptors as it may have, and the control plane's threads. From
+/// here on it outlives its terminal.
+pub fn begin() -> anyhow::Result<(Log, Runtime)> {
+    let log = Log::to_stderr()?;
+    descriptors::raise_limit();
+    let runtime = runtime()?;
+    control::outlive_terminal(&runtime)?;
+    Ok((log, runtime))
+}
 
 /// Listens for the admin API.
 pub fn listen_http(at: SocketAddr) -> anyhow::Result<TcpListener> {
-    let http = TcpListener::bind(at)
-        .with_context(|| format!("--http {at}: cannot listen there; is another trivet running?"))?;
+    let http = TcpListener::bind(at).map_err(|error| listening::refused("--http", at, &error))?;
     http.set_nonblocking(true)?;
     Ok(http)
 }

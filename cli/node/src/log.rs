@@ -3,13 +3,16 @@
 //! Whoever says something neither waits nor fails: a disk that is full, a reader that is gone or one that hangs costs lines,
 //! never service. Lines that were lost are counted, and when lines can be written again, one says how many.
 
-use std::io::{self, Write};
+mod filter;
+
+use std::env;
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines that wait for a reader that is slow; what comes beyond them is lost.
@@ -40,15 +43,19 @@ pub struct Log {
 
 impl Log {
     /// The log goes to stderr from now on; `TRIVET_LOG` says how much of it.
+    ///
+    /// # Errors
+    /// When it says nothing that can be understood, or no thread can be started.
     pub fn to_stderr() -> anyhow::Result<Log> {
+        let filter = filter::from_env()?;
         let (jobs, asked) = sync_channel(QUEUE);
         std::thread::Builder::new()
             .name("log".into())
             .spawn(move || write_all(&asked, &mut io::stderr(), &LOST, tell_lost))?;
         let lines = Lines { jobs, lost: &LOST };
-        let filter = EnvFilter::try_from_env("TRIVET_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
         tracing_subscriber::fmt()
             .with_env_filter(filter)
+            .with_ansi(is_coloured(io::stderr().is_terminal(), env::var_os("NO_COLOR")))
             .with_writer(Arc::new(lines.clone()))
             // It would go to stderr, and end the process if that is gone.
             .log_internal_errors(false)
@@ -71,6 +78,11 @@ impl Drop for Log {
         // A reader that hangs does not keep the process from ending.
         let _ = written.recv_timeout(end.saturating_duration_since(Instant::now()));
     }
+}
+
+/// Colours are for people who look at a terminal and want them (no-color.org).
+fn is_coloured(terminal: bool, no_color: Option<OsString>) -> bool {
+    terminal && no_color.is_none_or(|value| value.is_empty())
 }
 
 fn tell_lost(lines: u64) {
@@ -185,6 +197,23 @@ mod tests {
         });
         assert_eq!(told.into_inner(), [2]);
         assert_eq!(disk.written, b"one\ntwfour\nfive\n");
+    }
+
+    #[test]
+    fn colours_are_for_terminals() {
+        for (terminal, no_color, coloured) in [
+            (true, None, true),
+            (true, Some(""), true),
+            (true, Some("1"), false),
+            (false, None, false),
+            (false, Some(""), false),
+        ] {
+            assert_eq!(
+                is_coloured(terminal, no_color.map(OsString::from)),
+                coloured,
+                "{no_color:?}"
+            );
+        }
     }
 
     #[test]

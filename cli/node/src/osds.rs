@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 use trivet_api::{AdminAnswer, AdminError, ErrorKind};
@@ -19,12 +19,13 @@ use trivet_core::message::Message;
 use trivet_core::{NodeId, Now, OsdId};
 use trivet_gateway::status::OsdReport;
 use trivet_osd::{Effect, Event, Identity, Osd};
-use trivet_reactor::{DiskOp, DiskToken, Event as ReactorEvent, OpenDisk, Reactor};
+use trivet_reactor::{DiskBackend, DiskOp, DiskToken, Event as ReactorEvent, OpenDisk, Reactor};
 use trivet_store::{Format, Options, State, Store};
 
 use super::channel::{Ask, Role};
 use super::cluster::{ClusterId, random};
 use super::links::{Links, Loss};
+use super::listening;
 use super::output::Output;
 
 /// The kernel has let go of a killed process's disks by then.
@@ -93,6 +94,8 @@ pub struct Osds {
     effects: Vec<Effect>,
     /// Why OSDs ended that nobody stopped.
     failures: Vec<String>,
+    /// The log says that io_uring is not to be had.
+    told_of_pool: bool,
 }
 
 impl Osds {
@@ -110,7 +113,7 @@ impl Osds {
             }
             let address = disk.listen.map(|address| {
                 let listens = links.listen(reactor, disk.osd, address);
-                let listens = listens.with_context(|| format!("--listen {address}: cannot listen there"))?;
+                let listens = listens.map_err(|error| listening::refused("--listen", address, &error))?;
                 found_at(listens, disk.advertise)
             });
             let address = address.transpose()?;
@@ -139,6 +142,7 @@ impl Osds {
             is_replaced: false,
             effects: Vec::new(),
             failures: Vec::new(),
+            told_of_pool: false,
         })
     }
 
@@ -184,6 +188,7 @@ impl Osds {
             }
             Err(error) => return self.failed(osd, &error.to_string(), out),
         };
+        self.tell_backend(disk.backend);
         let machine = self.machine(osd, boot, disk.size);
         let Some(slot) = self.slots.get_mut(&osd) else { return };
         slot.busy_since = None;
@@ -205,6 +210,17 @@ impl Osds {
                 keys: self.mirror.values().cloned().collect(),
             };
             self.step(now, osd, Event::Notice(snapshot), out);
+        }
+    }
+
+    /// Says once that disks are slower than they could be.
+    fn tell_backend(&mut self, backend: DiskBackend) {
+        if backend == DiskBackend::Pool && !self.told_of_pool {
+            self.told_of_pool = true;
+            tracing::warn!(
+                "io_uring is not to be had, so threads drive the disks, which is slower: see kernel.io_uring_disabled, \
+                 and what a container's seccomp profile forbids"
+            );
         }
     }
 

@@ -6,8 +6,6 @@ use trivet_gateway::metrics::Protocol;
 use trivet_node::cluster::{self, host};
 use trivet_node::control::{Duties, GatewayDuty};
 use trivet_node::data::{FrontSetup, Setup};
-use trivet_node::log::Log;
-use trivet_node::runtime;
 
 use crate::roles::args::{Door, GatewayArgs, required};
 
@@ -16,9 +14,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs a gateway until SIGTERM or SIGINT.
 pub fn run(args: &GatewayArgs) -> anyhow::Result<()> {
-    let _log = Log::to_stderr()?;
+    let (_log, runtime) = trivet_node::begin()?;
     let http = trivet_node::listen_http(args.http)?;
-    let runtime = runtime()?;
     let store = runtime.block_on(cluster::open(required(&args.meta)?))?;
     let cluster = runtime.block_on(cluster::ensure(&store))?;
     let doors = [

@@ -6,15 +6,14 @@ use anyhow::anyhow;
 use trivet_node::cluster::{self, host, random};
 use trivet_node::control::{Signals, WIND_DOWN};
 use trivet_node::leases::Held;
-use trivet_node::log::Log;
-use trivet_node::{monitor, ready, runtime};
+use trivet_node::{monitor, ready};
 
 use crate::roles::args::{MonArgs, required};
 
 /// Runs a monitor until SIGTERM or SIGINT.
 pub fn run(args: &MonArgs) -> anyhow::Result<()> {
-    let _log = Log::to_stderr()?;
-    runtime()?.block_on(async {
+    let (_log, runtime) = trivet_node::begin()?;
+    runtime.block_on(async {
         let store = cluster::open(required(&args.meta)?).await?;
         cluster::ensure(&store).await?;
         let mut signals = Signals::new()?;

@@ -12,7 +12,6 @@ use trivet_meta::Meta;
 use trivet_node::cluster::{self, ClusterId, host, random};
 use trivet_node::control::Duties;
 use trivet_node::data::Setup;
-use trivet_node::log::Log;
 use trivet_node::osds::{self, Disk};
 use trivet_node::runtime;
 use trivet_reactor::{Config, Reactor};
@@ -113,8 +112,7 @@ async fn put(store: &Arc<dyn Meta>, osd: OsdId, config: &OsdConfig, compare: Com
 
 /// Runs the OSD until SIGTERM or SIGINT, or until its disk fails.
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
-    let _log = Log::to_stderr()?;
-    let runtime = runtime()?;
+    let (_log, runtime) = trivet_node::begin()?;
     let store = runtime.block_on(cluster::open(&args.meta.url))?;
     let cluster = runtime.block_on(cluster::find(&store))?;
     let cluster = cluster.with_context(|| format!("there is no cluster at {}; is --meta right?", args.meta.url))?;

@@ -11,8 +11,6 @@ use trivet_gateway::metrics::Protocol;
 use trivet_node::cluster::{self, host};
 use trivet_node::control::{Duties, GatewayDuty};
 use trivet_node::data::{FrontSetup, Setup};
-use trivet_node::log::Log;
-use trivet_node::{listen_http, runtime};
 
 use crate::args::UpArgs;
 use banner::{Addresses, banner};
@@ -25,10 +23,9 @@ const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Runs the cluster until SIGTERM or SIGINT.
 pub fn run(args: &UpArgs) -> anyhow::Result<()> {
-    let _log = Log::to_stderr()?;
+    let (_log, runtime) = trivet_node::begin()?;
     let folder = Folder::open(&args.data)?;
-    let http = listen_http(args.http)?;
-    let runtime = runtime()?;
+    let http = trivet_node::listen_http(args.http)?;
     let store = match &args.meta {
         Some(url) => runtime.block_on(cluster::open(url))?,
         None => folder.open_store()?,

@@ -296,6 +296,19 @@ pub fn http_at(port: u16, path: &str) -> Result<String> {
 }
 
 #[test]
+fn a_terminal_that_closes_ends_nothing() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let server = cluster.start()?;
+    server.hang_up()?;
+    server.hang_up()?;
+    assert!(http(&server, "/readyz")?.starts_with("HTTP/1.1 200"));
+    let log = server.log.clone();
+    server.stop()?;
+    assert!(!log.with("SIGHUP").is_empty(), "{:#?}", log.lines());
+    Ok(())
+}
+
+#[test]
 fn sigterm_under_load_stops_in_time_and_keeps_everything() -> Result<()> {
     let cluster = Cluster::alone()?;
     let server = cluster.start()?;
