@@ -1,8 +1,8 @@
 //! The command line, as clap reads it. Others script against it: names and defaults are a contract.
 
 pub mod cluster;
+pub mod front;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -12,6 +12,7 @@ use trivet_meta::MetaUrl;
 use crate::roles::args::{GatewayArgs, MonArgs, OsdRole};
 use crate::size::parse_size;
 use cluster::{MetaCommand, OsdManage, PgCommand, PoolCommand, SettingsArgs};
+use front::FrontArgs;
 
 /// OSDs that one process runs at most.
 const MAX_OSDS: i64 = 64;
@@ -157,7 +158,7 @@ pub enum OsdCommand {
     Manage(OsdManage),
 }
 
-/// Of `trivet up`.
+/// Of `trivet up`. What the cluster is made of is given for a new one; one that is there keeps what it has.
 #[derive(Clone, Debug, Args)]
 pub struct UpArgs {
     /// The folder that holds everything; made when it is not there
@@ -166,58 +167,17 @@ pub struct UpArgs {
     /// The metadata store, if it is not to be a file in the folder: etcd://HOST:PORT[,HOST:PORT..]/PREFIX
     #[arg(long, value_name = "META")]
     pub meta: Option<MetaUrl>,
-    /// OSDs, each one file in the folder
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=MAX_OSDS))]
-    pub osds: u32,
-    /// Size of each OSD
-    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = parse_size, allow_hyphen_values = true)]
-    pub osd_size: u64,
-    /// Copies of every object, each on another OSD
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=MAX_OSDS))]
-    pub replicas: u32,
-    /// Where NBD listens
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10809", value_parser = address)]
-    pub nbd: SocketAddr,
-    /// Where iSCSI listens
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:3260", value_parser = address)]
-    pub iscsi: SocketAddr,
-    /// Where NFS and MOUNT listen
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:2049", value_parser = address)]
-    pub nfs: SocketAddr,
-    /// Where the admin API listens
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8090", value_parser = address)]
-    pub http: SocketAddr,
-    /// Memory for clients' data: requests under way and answers that were not taken
-    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = memory)]
-    pub memory: usize,
-}
-
-impl UpArgs {
-    /// What no single argument shows.
-    pub fn check(&self) -> anyhow::Result<()> {
-        anyhow::ensure!(
-            self.replicas <= self.osds,
-            "--replicas {}: there are only {} OSDs; give more --osds or fewer --replicas",
-            self.replicas,
-            self.osds
-        );
-        Ok(())
-    }
-}
-
-/// The least that lets a client send the largest message.
-const MIN_MEMORY: usize = 64 << 20;
-
-/// A budget for clients' data, bytes.
-pub fn memory(text: &str) -> Result<usize, String> {
-    let bytes = usize::try_from(parse_size(text)?).map_err(|_| format!("{text}: more than there can be"))?;
-    if bytes < MIN_MEMORY {
-        return Err(format!(
-            "{text}: too little; at least {} MiB are needed",
-            MIN_MEMORY >> 20
-        ));
-    }
-    Ok(bytes)
+    /// OSDs of a new cluster, each one file in the folder [default: 3]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MAX_OSDS))]
+    pub osds: Option<u32>,
+    /// Size of each OSD of a new cluster [default: 4G]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, allow_hyphen_values = true)]
+    pub osd_size: Option<u64>,
+    /// Copies of every object of a new cluster, each on another OSD [default: 2]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MAX_OSDS))]
+    pub replicas: Option<u32>,
+    #[command(flatten)]
+    pub front: FrontArgs,
 }
 
 fn name(text: &str) -> Result<String, String> {
@@ -227,12 +187,6 @@ fn name(text: &str) -> Result<String, String> {
 /// An OSD's number.
 pub fn osd(text: &str) -> Result<u32, String> {
     let hint = |_| format!("bad OSD number {text:?}: `trivet osd ls` shows the numbers");
-    text.parse().map_err(hint)
-}
-
-/// An address to listen on.
-pub fn address(text: &str) -> Result<SocketAddr, String> {
-    let hint = |_| format!("bad address {text:?}: write it as 127.0.0.1:10809 or [::1]:10809");
     text.parse().map_err(hint)
 }
 
@@ -261,19 +215,34 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    #[test]
-    fn up_has_the_defaults_of_the_contract() {
-        let args = up("trivet up --data d");
-        assert_eq!((args.osds, args.osd_size, args.replicas), (3, 4 << 30, 2));
-        let listeners = [args.nbd, args.iscsi, args.nfs, args.http].map(|a| a.to_string());
-        let contract = ["127.0.0.1:10809", "127.0.0.1:3260", "127.0.0.1:2049", "127.0.0.1:8090"];
-        assert_eq!(listeners, contract);
+    fn gateway(line: &str) -> GatewayArgs {
+        match parse(line).unwrap().command {
+            Command::Gateway(args) => args,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
-    fn more_replicas_than_osds_are_refused() {
-        assert!(up("trivet up --data d --osds 3 --replicas 3").check().is_ok());
-        assert!(up("trivet up --data d --osds 1").check().is_err());
+    fn gateways_have_the_defaults_of_the_contract() {
+        let contract = ["127.0.0.1:10809", "127.0.0.1:3260", "127.0.0.1:2049"];
+        for front in [
+            up("trivet up --data d").front,
+            gateway("trivet gateway --meta etcd://h:1/x").front,
+        ] {
+            let doors: Vec<String> = front.doors().iter().map(|(.., at)| at.to_string()).collect();
+            assert_eq!(doors, contract);
+            assert_eq!(
+                (front.http.to_string().as_str(), front.memory),
+                ("127.0.0.1:8090", 256 << 20)
+            );
+        }
+    }
+
+    #[test]
+    fn every_door_of_up_can_be_off() {
+        let front = up("trivet up --data d --nbd off --iscsi 127.0.0.1:1 --nfs off").front;
+        assert_eq!(front.doors().len(), 1);
+        assert!(parse("trivet up --data d --http off").is_err());
     }
 
     #[test]

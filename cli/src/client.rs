@@ -3,8 +3,8 @@
 use std::env;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
-use trivet_api::ErrorBody;
+use anyhow::{Context, anyhow};
+use trivet_api::{AdminError, ErrorBody, ErrorKind};
 use ureq::Agent;
 use ureq::http::{Request, StatusCode};
 
@@ -29,7 +29,8 @@ impl Client {
         let given = api.or_else(|| env::var(API_VARIABLE).ok().filter(|url| !url.is_empty()));
         let base = given.unwrap_or_else(|| DEFAULT_API.to_owned());
         if !base.starts_with("http://") {
-            bail!("bad API address {base:?}: write it like {DEFAULT_API}");
+            let why = format!("bad API address {base:?}: write it like {DEFAULT_API}");
+            return Err(AdminError::invalid(why).into());
         }
         // No proxy and no redirects: the address is meant as it stands.
         let config = Agent::config_builder()
@@ -67,14 +68,20 @@ impl Client {
 
     fn unreachable(&self, error: &ureq::Error) -> anyhow::Error {
         let base = &self.base;
-        anyhow!(
+        let kind = match error {
+            // It may have been carried out.
+            ureq::Error::Timeout(_) => ErrorKind::Timeout,
+            _ => ErrorKind::Unavailable,
+        };
+        let why = format!(
             "no answer from the admin API at {base}: {error}; is `trivet up` running? --api or {API_VARIABLE} name another address"
-        )
+        );
+        AdminError::new(kind, why).into()
     }
 
     fn refused(&self, status: StatusCode, text: &str) -> anyhow::Error {
         match serde_json::from_str::<ErrorBody>(text) {
-            Ok(body) => anyhow!("{}", body.error.message),
+            Ok(body) => body.error.into(),
             Err(_) => anyhow!(
                 "{} answers with {status}, and not like Trivet's admin API; check --api and {API_VARIABLE}",
                 self.base

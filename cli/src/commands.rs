@@ -9,7 +9,7 @@ use trivet_api::{CreateImage, PatchImage};
 
 use crate::args::{Ask, ImageCommand, OsdCommand};
 use crate::client::{Client, encode_path};
-use crate::{render, scrub};
+use crate::{render, scrub, terminal};
 
 /// What a command that was carried out has to say.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl View {
     fn show(self, answer: &str) -> anyhow::Result<String> {
         Ok(match self {
             View::Image => render::image(&read(answer)?),
-            View::Images => render::images(&read(answer)?),
+            View::Images => render::images(&read(answer)?, terminal::columns()),
             View::Status => render::status(&read(answer)?),
             View::Osds => render::osds(&read(answer)?),
             View::OsdDf => render::osd_df(&read(answer)?),

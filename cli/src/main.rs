@@ -1,25 +1,25 @@
 //! The one binary `trivet`: `up` runs the cluster, everything else asks its admin API over HTTP.
 //!
 //! Promises: what goes wrong is one line on stderr, `trivet: ...`, and exit code 1 (a usage error may show clap's
-//! explanation instead); results go to stdout, as a table or with `--json` as the API's JSON.
+//! explanation instead); results go to stdout, as a table or with `--json` as the API's JSON, and so do failures to stderr.
 
 mod args;
 mod client;
 mod commands;
+mod failure;
 mod render;
 mod roles;
 mod scrub;
 mod size;
+mod terminal;
 mod up;
 
-use std::error::Error;
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use clap::Parser;
-use clap::error::{ContextKind, ErrorKind};
 use trivet_node::data::Fenced;
 
 use args::{Ask, Cli, Command};
@@ -32,30 +32,29 @@ use roles::args::{GatewayArgs, MonArgs, OsdRole};
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
-    match Cli::try_parse() {
-        Ok(cli) => match run(cli) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) if error.is::<Fenced>() => begin_anew(&error),
-            Err(error) => fail(&format!("{error:#}")),
-        },
-        Err(error) => usage(&error),
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return failure::usage(&error),
+    };
+    let json = cli.json;
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Fenced>() => begin_anew(&error),
+        Err(error) => failure::tell(json, &error),
     }
 }
 
 /// The same command takes the place of this process.
 fn begin_anew(why: &anyhow::Error) -> ExitCode {
-    fail(&why.to_string());
+    failure::say(&why.to_string());
     let mut command = std::process::Command::new("/proc/self/exe");
     let error = command.args(std::env::args_os().skip(1)).exec();
-    fail(&format!("cannot begin anew: {error}"))
+    failure::say(&format!("cannot begin anew: {error}"))
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
-        Command::Up(args) => {
-            args.check()?;
-            up::run(&args)
-        }
+        Command::Up(args) => up::run(&args),
         Command::Osd(OsdRole::Format(args)) => roles::osd::format(&args),
         Command::Osd(OsdRole::Run(args)) => roles::osd::run(&args),
         Command::Mon(MonArgs { list: Some(_), .. }) => ask(cli.api, &Ask::Mons, cli.json),
@@ -81,30 +80,5 @@ fn print(text: &str) -> anyhow::Result<()> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("cannot write to stdout"),
         _ => Ok(()),
-    }
-}
-
-/// One line on stderr whatever the text holds.
-fn fail(text: &str) -> ExitCode {
-    let line = render::one_line(text);
-    // With stderr gone there is nobody left to tell.
-    let _ = writeln!(io::stderr(), "trivet: {line}");
-    ExitCode::FAILURE
-}
-
-/// What clap did not accept: help and version are no errors, a bad value gets one line, the rest clap explains.
-fn usage(error: &clap::Error) -> ExitCode {
-    if let (ErrorKind::ValueValidation, Some(why)) = (error.kind(), error.source()) {
-        return match error.get(ContextKind::InvalidArg) {
-            Some(argument) => fail(&format!("{argument}: {why}")),
-            None => fail(&why.to_string()),
-        };
-    }
-    // As above.
-    let _ = error.print();
-    if error.use_stderr() {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
     }
 }

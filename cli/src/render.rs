@@ -16,6 +16,10 @@ use crate::size::human_size;
 const LAST_DATE: u64 = 253_402_300_799;
 /// Seconds of a day.
 const DAY: u64 = 86_400;
+/// Between columns.
+const GAP: &str = "  ";
+/// Characters of a name that are shown however narrow the terminal is.
+const LEAST_NAME: usize = 16;
 
 /// The text with control characters written out: one line, and no orders to the terminal.
 pub fn one_line(text: &str) -> String {
@@ -30,22 +34,52 @@ pub fn one_line(text: &str) -> String {
     line
 }
 
-/// Rows of cells, the columns as wide as their widest; the flags say which are right-aligned.
-fn table(header: &[(&str, bool)], rows: &[Vec<String>]) -> String {
+/// The titles of columns; the flags say which are right-aligned.
+type Header<'a> = [(&'a str, bool)];
+
+/// Rows of cells, the columns as wide as their widest.
+fn table(header: &Header, rows: &[Vec<String>]) -> String {
+    let widths = widths(header, rows);
     let titles: Vec<String> = header.iter().map(|(title, _)| (*title).to_owned()).collect();
-    let all: Vec<&Vec<String>> = std::iter::once(&titles).chain(rows).collect();
-    let width = |column: usize| all.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<usize> = (0..header.len()).filter_map(width).collect();
     let mut text = String::new();
-    for row in all {
+    for row in std::iter::once(&titles).chain(rows) {
         let cells = row.iter().zip(header).zip(&widths);
         let cells: Vec<String> = cells
             .map(|((cell, (_, right)), width)| pad(cell, *right, *width))
             .collect();
-        text.push_str(cells.join("  ").trim_end());
+        text.push_str(cells.join(GAP).trim_end());
         text.push('\n');
     }
     text
+}
+
+fn widths(header: &Header, rows: &[Vec<String>]) -> Vec<usize> {
+    let width = |text: &str| text.chars().count();
+    let widest = |column: usize| rows.iter().map(|row| width(&row[column])).max().unwrap_or(0);
+    let columns = header.iter().enumerate();
+    columns.map(|(at, (title, _))| width(title).max(widest(at))).collect()
+}
+
+/// Has the first column leave room for the others in so many columns of a terminal.
+fn fit_first(header: &Header, rows: &mut [Vec<String>], columns: usize) {
+    let others = widths(header, rows).into_iter().skip(1);
+    let taken: usize = others.map(|width| width + GAP.len()).sum();
+    let room = columns.saturating_sub(taken).max(LEAST_NAME);
+    for cell in rows.iter_mut().filter_map(|row| row.first_mut()) {
+        *cell = without_middle(cell, room);
+    }
+}
+
+/// The text with as many characters as there is room for; names often differ at their ends.
+fn without_middle(text: &str, room: usize) -> String {
+    let length = text.chars().count();
+    if length <= room {
+        return text.to_owned();
+    }
+    let tail = room.saturating_sub(1) / 2;
+    let head = room.saturating_sub(1) - tail;
+    let start = text.chars().take(head);
+    start.chain(['…']).chain(text.chars().skip(length - tail)).collect()
 }
 
 fn pad(cell: &str, right: bool, width: usize) -> String {
@@ -68,14 +102,18 @@ fn pairs<const N: usize>(pairs: [(&str, Option<String>); N]) -> String {
     text
 }
 
-/// `trivet image ls`.
-pub fn images(list: &ImageList) -> String {
+/// `trivet image ls`; on a terminal with so many columns, a long name is told by its ends.
+pub fn images(list: &ImageList, columns: Option<usize>) -> String {
+    let header = [("NAME", false), ("SIZE", true), ("USED", true), ("ID", true)];
     let row = |image: &ImageInfo| {
         let used = image.used.map_or_else(|| "-".to_owned(), human_size);
         vec![one_line(&image.path), human_size(image.size), used, image.id.clone()]
     };
-    let rows: Vec<_> = list.images.iter().map(row).collect();
-    table(&[("NAME", false), ("SIZE", true), ("USED", true), ("ID", true)], &rows)
+    let mut rows: Vec<_> = list.images.iter().map(row).collect();
+    if let Some(columns) = columns {
+        fit_first(&header, &mut rows, columns);
+    }
+    table(&header, &rows)
 }
 
 /// `trivet image info`, and what the changes print.
@@ -178,8 +216,27 @@ NAME         SIZE     USED             ID
 demo      1.0 GiB  1.5 KiB  1000000000001
 vms/a\\nb    512 B        -              2
 ";
-        assert_eq!(images(&list), text);
-        assert_eq!(images(&ImageList::default()), "NAME  SIZE  USED  ID\n");
+        assert_eq!(images(&list, None), text);
+        assert_eq!(images(&list, Some(80)), text);
+        assert_eq!(images(&ImageList::default(), None), "NAME  SIZE  USED  ID\n");
+    }
+
+    #[test]
+    fn a_long_name_fits_a_terminal_and_is_whole_elsewhere() {
+        let long = format!("vms/{}.old", "ü".repeat(300));
+        let list = ImageList {
+            images: vec![ImageInfo::new(&long, "1000000000001", 1 << 30)],
+        };
+        assert!(images(&list, None).contains(&long));
+        for (columns, width) in [(100, 100), (60, 60), (10, LEAST_NAME + 30)] {
+            let text = images(&list, Some(columns));
+            let widest = text.lines().map(|line| line.chars().count()).max();
+            assert_eq!(widest, Some(width), "{text}");
+            assert!(text.contains("\nvms/ü") && text.contains("ü.old "), "{text}");
+        }
+        for (room, text) in [(5, "abcde"), (4, "ab…e"), (3, "a…e"), (1, "…"), (0, "…")] {
+            assert_eq!(without_middle("abcde", room), text);
+        }
     }
 
     #[test]

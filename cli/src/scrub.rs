@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
-use trivet_api::{Scrub, ScrubAsked, Status};
+use trivet_api::{Scrub, ScrubAsked, Status, counted};
 
 use crate::client::Client;
 use crate::commands::{Answer, read};
@@ -39,7 +39,12 @@ fn answer(scrub: &Scrub, json: bool) -> anyhow::Result<Answer> {
         render::scrub(scrub)
     };
     let Scrub { inconsistent, lost, .. } = scrub;
-    let problem = format!("the scrub found {inconsistent} objects whose copies differ, {lost} without a good copy");
+    let differ = counted(
+        *inconsistent,
+        "object whose copies differ",
+        "objects whose copies differ",
+    );
+    let problem = format!("the scrub found {differ}, {lost} without a good copy");
     Ok(Answer {
         text: text + "\n",
         problem: (*inconsistent > 0 || *lost > 0).then_some(problem),

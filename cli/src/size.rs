@@ -18,6 +18,11 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
             "bad size {text:?}: {why}; write it like 512, 64K, 1.5G or 4GiB"
         ))
     };
+    match text.chars().next() {
+        Some('-') => return bad("sizes are not negative"),
+        Some('+') => return bad("sizes have no sign"),
+        _ => {}
+    }
     let end = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(text.len());
@@ -119,8 +124,10 @@ mod tests {
             ("1.G", "not a number"),
             ("1.2.3G", "not a number"),
             ("0.0000000009313225746E", "not a number"),
-            ("-1", "no unit"),
-            ("+1", "no unit"),
+            ("-1", "not negative"),
+            ("-5G", "not negative"),
+            ("-", "not negative"),
+            ("+1", "no sign"),
             ("1 G", "no unit"),
             ("12Q", "no unit"),
             ("1KB", "no unit"),

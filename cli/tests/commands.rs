@@ -520,13 +520,56 @@ fn failures_are_one_line() {
             &["up", "--data", "d", "--osd-size", "big"],
             "--osd-size <SIZE>: bad size",
         ),
-        (&["up", "--data", "d", "--osds", "1"], "--replicas 2"),
+        (
+            &["up", "--data", "d", "--osds", "1"],
+            "--replicas 2: there is only 1 OSD;",
+        ),
         (&["--api", "https://127.0.0.1", "status"], "bad API address"),
     ];
     for (arguments, part) in table {
         let line = failure(&trivet(&server.api, arguments));
         assert!(line.contains(part), "{arguments:?}: {line}");
     }
+}
+
+#[test]
+fn with_json_failures_are_json_too() {
+    let server = start();
+    let table: [(&[&str], &str, &str); 5] = [
+        (
+            &["image", "info", "none", "--json"],
+            "not_found",
+            "cannot show image none: ",
+        ),
+        (
+            &["--json", "image", "create", "a", "--size", "-1"],
+            "invalid",
+            "not negative",
+        ),
+        (&["--json", "frobnicate"], "invalid", "unrecognized subcommand"),
+        (&["--json", "--api", "ftp://x", "status"], "invalid", "bad API address"),
+        (
+            &["up", "--json", "--data", "d", "--osds", "1"],
+            "internal",
+            "only 1 OSD",
+        ),
+    ];
+    for (arguments, kind, part) in table {
+        let output = trivet(&server.api, arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(output.stdout.is_empty(), "{output:?}");
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        let error = &serde_json::from_str::<Value>(&text).unwrap()["error"];
+        let message = error["message"].as_str().unwrap();
+        assert!(
+            error["kind"] == kind && message.contains(part),
+            "{arguments:?}: {error}"
+        );
+    }
+    let absent = trivet("http://127.0.0.1:1", &["--json", "status"]);
+    let error: Value = serde_json::from_slice(&absent.stderr).unwrap();
+    assert_eq!(error["error"]["kind"], "unavailable");
 }
 
 #[test]

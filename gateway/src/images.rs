@@ -5,7 +5,7 @@ use trivet_core::{ImageId, PoolId};
 use trivet_namespace::{Caller, Kind, NsError, Operation, Outcome};
 
 use crate::changes::Change;
-use crate::cluster::NO_POOL;
+use crate::cluster::{NO_POOL, runs_elsewhere};
 use crate::gateway::{Effect, Gateway, Origin};
 
 impl Gateway {
@@ -16,10 +16,8 @@ impl Gateway {
             | AdminCall::ImageRemove { .. }
             | AdminCall::ImageRename { .. }
             | AdminCall::ImageResize { .. } => self.image_operation(&call),
-            _ => Err(AdminError::new(
-                ErrorKind::Unavailable,
-                "this gateway does not run OSDs; ask the one that does",
-            )),
+            AdminCall::OsdStop { osd } | AdminCall::OsdStart { osd } => Err(runs_elsewhere(self.client.map(), *osd)),
+            _ => Err(AdminError::new(ErrorKind::Internal, "this is not a change")),
         };
         match wanted {
             Ok((operation, pool)) => {

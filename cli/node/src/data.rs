@@ -294,10 +294,10 @@ impl Data {
     fn calls(&mut self, clock: Clock) {
         while let Some(request) = self.front.as_mut().and_then(Front::next_request) {
             match request {
-                Request::Change(AdminCall::OsdStop { osd }, reply) => {
+                Request::Change(AdminCall::OsdStop { osd }, reply) if self.osds.has(OsdId(osd)) => {
                     self.osds.stop(OsdId(osd), reply, output!(self));
                 }
-                Request::Change(AdminCall::OsdStart { osd }, reply) => {
+                Request::Change(AdminCall::OsdStart { osd }, reply) if self.osds.has(OsdId(osd)) => {
                     self.osds.start(OsdId(osd), reply, &self.control);
                 }
                 request => {

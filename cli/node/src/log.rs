@@ -14,6 +14,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::MakeWriter;
+use trivet_api::counted;
 
 /// Lines that wait for a reader that is slow; what comes beyond them is lost.
 const QUEUE: usize = 4096;
@@ -86,7 +87,8 @@ fn is_coloured(terminal: bool, no_color: Option<OsString>) -> bool {
 }
 
 fn tell_lost(lines: u64) {
-    tracing::warn!("{lines} lines of the log could not be written");
+    let lines = counted(lines, "line", "lines");
+    tracing::warn!("{lines} of the log could not be written");
 }
 
 /// Takes lines to the thread.

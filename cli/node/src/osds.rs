@@ -445,52 +445,37 @@ impl Osds {
         }
     }
 
-    /// An administrator stops an OSD.
+    /// An administrator stops an OSD of this process.
     pub fn stop(&mut self, osd: OsdId, reply: AdminReply, out: &mut Output<'_>) {
-        let problem = match self.slots.get_mut(&osd) {
-            None => (
-                ErrorKind::NotFound,
-                format!("no OSD {osd}; 'trivet osd ls' lists what there is"),
-            ),
-            Some(Slot {
+        let Some(slot) = self.slots.get_mut(&osd) else { return };
+        let problem = match slot {
+            Slot {
                 life: Life::Running(running),
                 waiting: waiting @ None,
                 ..
-            }) if running.is_open => {
+            } if running.is_open => {
                 *waiting = Some(reply);
                 return self.close(osd, out);
             }
-            Some(Slot {
+            Slot {
                 life: Life::Stopped, ..
-            }) => (ErrorKind::Conflict, format!("OSD {osd} is stopped already")),
-            Some(_) => (
-                ErrorKind::Conflict,
-                format!("OSD {osd} is just being started or stopped; try again"),
-            ),
+            } => format!("OSD {osd} is stopped already"),
+            _ => format!("OSD {osd} is just being started or stopped; try again"),
         };
-        let _ = reply.send(Err(AdminError::new(problem.0, problem.1)));
+        let _ = reply.send(Err(AdminError::new(ErrorKind::Conflict, problem)));
     }
 
-    /// An administrator starts an OSD.
+    /// An administrator starts an OSD of this process.
     pub fn start(&mut self, osd: OsdId, reply: AdminReply, control: &UnboundedSender<Ask>) {
-        let problem = match self.slots.get_mut(&osd) {
-            None => (
-                ErrorKind::NotFound,
-                format!("no OSD {osd}; 'trivet osd ls' lists what there is"),
-            ),
-            Some(Slot {
-                life: life @ Life::Stopped,
-                waiting,
-                ..
-            }) => {
-                *life = Life::Starting;
-                *waiting = Some(reply);
-                let _ = control.send(Ask::Lease(osd));
-                return;
-            }
-            Some(_) => (ErrorKind::Conflict, format!("OSD {osd} runs already")),
-        };
-        let _ = reply.send(Err(AdminError::new(problem.0, problem.1)));
+        let Some(slot) = self.slots.get_mut(&osd) else { return };
+        if !matches!(slot.life, Life::Stopped) {
+            let error = AdminError::new(ErrorKind::Conflict, format!("OSD {osd} runs already"));
+            let _ = reply.send(Err(error));
+            return;
+        }
+        slot.life = Life::Starting;
+        slot.waiting = Some(reply);
+        let _ = control.send(Ask::Lease(osd));
     }
 
     /// What the OSDs have to report; of those that are stopped, what they said last.

@@ -1,6 +1,6 @@
 //! How the cluster is, in words.
 
-use trivet_api::{Health, PgCounts, Recovery, Scrub, ScrubAsked, Status};
+use trivet_api::{Health, PgCounts, Recovery, Scrub, ScrubAsked, Status, counted};
 
 use super::{duration, one_line, pairs};
 use crate::size::human_size;
@@ -78,11 +78,12 @@ pub fn scrub(scrub: &Scrub) -> String {
     }
     let numbers = [scrub.objects, scrub.repaired, scrub.inconsistent, scrub.lost];
     let [objects, repaired, inconsistent, lost] = numbers.map(thousands);
+    let noun = if scrub.objects == 1 { "object" } else { "objects" };
     format!(
-        "{} of {} PGs, {objects} objects compared, {repaired} repaired, {inconsistent} inconsistent, {lost} lost \
+        "{} of {}, {objects} {noun} compared, {repaired} repaired, {inconsistent} inconsistent, {lost} lost \
          (asked {} ago)",
         scrub.done,
-        scrub.pgs,
+        counted(scrub.pgs, "PG", "PGs"),
         duration(scrub.age_s)
     )
 }

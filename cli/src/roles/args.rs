@@ -7,7 +7,8 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use trivet_meta::MetaUrl;
 
-use crate::args::{OsdCommand, address, memory, osd};
+use crate::args::front::{FrontArgs, address};
+use crate::args::{OsdCommand, osd};
 use crate::size::parse_size;
 
 /// `trivet osd`: an OSD's process, or a question about OSDs.
@@ -69,21 +70,8 @@ pub struct GatewayArgs {
     pub list: Option<ListCommand>,
     #[command(flatten)]
     pub meta: Option<Meta>,
-    /// Where NBD listens, or 'off'
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10809", value_parser = door)]
-    pub nbd: Door,
-    /// Where iSCSI listens, or 'off'
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:3260", value_parser = door)]
-    pub iscsi: Door,
-    /// Where NFS and MOUNT listen, or 'off'
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:2049", value_parser = door)]
-    pub nfs: Door,
-    /// Where the admin API listens
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8090", value_parser = address)]
-    pub http: SocketAddr,
-    /// Memory for clients' data: requests under way and answers that were not taken
-    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = memory)]
-    pub memory: usize,
+    #[command(flatten)]
+    pub front: FrontArgs,
     /// What 'trivet gateway ls' calls it [default: this machine's name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
@@ -125,17 +113,6 @@ pub struct Meta {
 pub fn required(meta: &Option<Meta>) -> anyhow::Result<&MetaUrl> {
     let meta = meta.as_ref().context("give --meta META, or 'ls'")?;
     Ok(&meta.url)
-}
-
-/// Where a protocol is spoken, if it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Door(pub Option<SocketAddr>);
-
-fn door(text: &str) -> Result<Door, String> {
-    match text {
-        "off" => Ok(Door(None)),
-        text => address(text).map(|at| Door(Some(at))),
-    }
 }
 
 /// A name in the placement tree: part of a key.

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use trivet_gateway::metrics::Protocol;
 use trivet_node::cluster::{self, host};
 use trivet_node::control::{Duties, GatewayDuty};
 use trivet_node::data::{FrontSetup, Setup};
 
-use crate::roles::args::{Door, GatewayArgs, required};
+use crate::roles::args::{GatewayArgs, required};
 
 /// It serves after this time even if some PGs cannot be served: their clients wait.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -15,23 +14,17 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Runs a gateway until SIGTERM or SIGINT.
 pub fn run(args: &GatewayArgs) -> anyhow::Result<()> {
     let (_log, runtime) = trivet_node::begin()?;
-    let http = trivet_node::listen_http(args.http)?;
+    let http = trivet_node::listen_http(args.front.http)?;
     let store = runtime.block_on(cluster::open(required(&args.meta)?))?;
     let cluster = runtime.block_on(cluster::ensure(&store))?;
-    let doors = [
-        (Protocol::Nbd, "--nbd", args.nbd),
-        (Protocol::Iscsi, "--iscsi", args.iscsi),
-        (Protocol::Nfs, "--nfs", args.nfs),
-    ];
-    let open = |(protocol, flag, Door(at))| Option::map(at, |at| (protocol, flag, at));
     let mut started = trivet_node::start(Setup {
         cluster,
         front: Some(FrontSetup {
-            doors: doors.into_iter().filter_map(open).collect(),
+            doors: args.front.doors(),
             demo: false,
             patience: PATIENCE,
             banner: String::new(),
-            memory: args.memory,
+            memory: args.front.memory,
         }),
         disks: Vec::new(),
         distributed: true,

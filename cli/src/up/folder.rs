@@ -37,6 +37,11 @@ pub struct Folder {
 }
 
 impl Folder {
+    /// Whether there is a metadata store in a folder, and so a cluster, as far as can be seen from outside.
+    pub fn has_store(path: &Path) -> bool {
+        path.join(META).exists()
+    }
+
     /// Makes the folder if it is not there, and locks it.
     pub fn open(path: &Path) -> anyhow::Result<Folder> {
         let made = !path.exists();

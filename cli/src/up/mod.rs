@@ -2,19 +2,20 @@
 
 mod banner;
 mod folder;
+mod makeup;
 mod startup;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use trivet_gateway::metrics::Protocol;
 use trivet_node::cluster::{self, host};
 use trivet_node::control::{Duties, GatewayDuty};
 use trivet_node::data::{FrontSetup, Setup};
 
 use crate::args::UpArgs;
-use banner::{Addresses, banner};
+use banner::banner;
 use folder::Folder;
+use makeup::Makeup;
 
 /// The server says `ready` after this time even if some PGs cannot be served.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -23,9 +24,13 @@ const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Runs the cluster until SIGTERM or SIGINT.
 pub fn run(args: &UpArgs) -> anyhow::Result<()> {
+    if args.meta.is_none() && !Folder::has_store(&args.data) {
+        // Before a folder is made for what cannot be.
+        Makeup::wanted(args)?;
+    }
     let (_log, runtime) = trivet_node::begin()?;
     let folder = Folder::open(&args.data)?;
-    let http = trivet_node::listen_http(args.http)?;
+    let http = trivet_node::listen_http(args.front.http)?;
     let store = match &args.meta {
         Some(url) => runtime.block_on(cluster::open(url))?,
         None => folder.open_store()?,
@@ -50,21 +55,11 @@ pub fn run(args: &UpArgs) -> anyhow::Result<()> {
 }
 
 fn front(args: &UpArgs, new: bool) -> FrontSetup {
-    let addresses = Addresses {
-        nbd: args.nbd,
-        iscsi: args.iscsi,
-        nfs: args.nfs,
-        http: args.http,
-    };
     FrontSetup {
-        doors: vec![
-            (Protocol::Nbd, "--nbd", args.nbd),
-            (Protocol::Iscsi, "--iscsi", args.iscsi),
-            (Protocol::Nfs, "--nfs", args.nfs),
-        ],
+        doors: args.front.doors(),
         demo: new,
         patience: PATIENCE,
-        banner: banner(&addresses),
-        memory: args.memory,
+        banner: banner(&args.front),
+        memory: args.front.memory,
     }
 }

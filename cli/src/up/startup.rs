@@ -11,12 +11,9 @@ use trivet_meta::Meta;
 use trivet_node::cluster::{ClusterId, wall};
 
 use super::folder::Folder;
+use super::makeup::{self, Makeup};
 use crate::args::UpArgs;
 
-/// The smallest OSD: log and checkpoint areas take their part, and something must be left.
-const MIN_OSD: u64 = 256 << 20;
-/// OSD files are multiples of this.
-const OSD_GRAIN: u64 = 1 << 20;
 /// The pool that `trivet up` makes.
 const POOL: PoolId = PoolId(1);
 /// PGs of that pool.
@@ -34,7 +31,7 @@ pub struct Plan {
     replicas: usize,
 }
 
-/// Reads what is there; if nothing is, plans what the arguments ask for.
+/// Reads what is there, which the arguments must not contradict; if nothing is, plans what they ask for.
 pub fn plan(
     args: &UpArgs,
     folder: &Folder,
@@ -51,12 +48,10 @@ pub fn plan(
         let cluster = ClusterId::parse(cluster)?;
         // In a metadata store that others share, OSDs may be theirs.
         let ours = |osd: OsdId| args.meta.is_none() || folder.disk(osd).exists();
-        let osds = map
-            .members
-            .iter()
-            .filter(|(osd, _)| ours(**osd))
-            .map(|(&osd, config)| (osd, config.value.size))
-            .collect();
+        let members = map.members.iter().filter(|(osd, _)| ours(**osd));
+        let osds: Vec<(OsdId, u64)> = members.map(|(&osd, config)| (osd, config.value.size)).collect();
+        let pool = map.pools.get(&POOL).map(|pool| &pool.value);
+        makeup::agree(args, &osds, pool)?;
         return Ok(Plan {
             new: false,
             cluster,
@@ -64,20 +59,15 @@ pub fn plan(
             replicas: 0,
         });
     }
-    if args.osd_size < MIN_OSD {
-        bail!(
-            "--osd-size {}: too small; an OSD needs at least {} MiB",
-            args.osd_size,
-            MIN_OSD >> 20
-        );
-    }
-    let size = args.osd_size / OSD_GRAIN * OSD_GRAIN;
-    let osds = (1..=args.osds).map(|number| (OsdId(number), size)).collect();
+    let wanted = Makeup::wanted(args)?;
+    let osds = (1..=wanted.osds)
+        .map(|number| (OsdId(number), wanted.osd_size))
+        .collect();
     Ok(Plan {
         new: true,
         cluster: ClusterId::draw()?,
         osds,
-        replicas: usize::try_from(args.replicas)?,
+        replicas: usize::try_from(wanted.replicas)?,
     })
 }
 

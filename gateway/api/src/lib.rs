@@ -31,7 +31,7 @@ pub use model::{
 };
 pub use path::{MAX_COMPONENT, MAX_PATH, clean_path};
 pub use totals::{OpTotal, OpTotals};
-pub use words::{Thousandths, clean_tags, valid_pool_name, valid_word};
+pub use words::{Thousandths, clean_tags, counted, valid_pool_name, valid_word};
 
 /// Sizes of images are multiples of this, bytes: the sector that NBD and iSCSI clients see.
 pub const SECTOR: u64 = 512;

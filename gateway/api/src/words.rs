@@ -39,6 +39,12 @@ pub fn valid_pool_name(name: &str) -> Result<(), AdminError> {
     Ok(())
 }
 
+/// How many of what there are, in words: `1 PG`, `3 PGs`. With a verb, that agrees, too: `1 PG is`, `3 PGs are`.
+#[must_use]
+pub fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 /// Tags, each once, ascending.
 ///
 /// # Errors
@@ -143,6 +149,13 @@ mod tests {
         }
         assert!(valid_pool_name("p1").is_ok());
         assert!(valid_pool_name("17").is_err());
+    }
+
+    #[test]
+    fn numbers_and_words_agree() {
+        for (count, text) in [(0, "0 PGs are"), (1, "1 PG is"), (2, "2 PGs are")] {
+            assert_eq!(counted(count, "PG is", "PGs are"), text);
+        }
     }
 
     #[test]

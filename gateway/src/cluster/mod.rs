@@ -15,7 +15,7 @@ mod unwell;
 
 pub(crate) use admin_keys::AdminKeys;
 pub(crate) use edits::Edits;
-pub(crate) use osds::no_osd;
+pub(crate) use osds::{no_osd, runs_elsewhere};
 pub(crate) use pools::{NO_POOL, find_pool};
 pub(crate) use space::Disks;
 pub(crate) use tree::{domains, grow_tree};

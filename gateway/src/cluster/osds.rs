@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use trivet_api::{AdminError, PatchOsd, Thousandths, clean_tags};
+use trivet_api::{AdminError, PatchOsd, Thousandths, clean_tags, counted};
 use trivet_core::keys;
 use trivet_core::kv::{Change, Compare};
 use trivet_core::map::{ClusterMap, encode};
@@ -48,16 +48,16 @@ impl Gateway {
         let planned = planned_on(map, id);
         if !planned.is_empty() {
             return Err(conflict(format!(
-                "{} PGs are planned on OSD {osd}: {}; take it out with 'trivet osd out {osd}', and wait until they have moved",
-                planned.len(),
+                "{} planned on OSD {osd}: {}; take it out with 'trivet osd out {osd}', and wait until it has none",
+                counted(planned.len() as u64, "PG is", "PGs are"),
                 listed(planned.into_iter().map(pg_name))
             )));
         }
         let needed = needed_by(map, id);
         if !needed.is_empty() {
             return Err(conflict(format!(
-                "{} PGs may need what OSD {osd} has, until they are clean: {}; 'trivet pg explain {}' says more",
-                needed.len(),
+                "{} may need what OSD {osd} has, until clean: {}; 'trivet pg explain {}' says more",
+                counted(needed.len() as u64, "PG", "PGs"),
                 listed(needed.iter().copied().map(pg_name)),
                 needed.first().copied().map_or_else(String::new, pg_name)
             )));
@@ -75,6 +75,18 @@ impl Gateway {
         let changes = vec![Change::Delete(config), Change::Delete(keys::osd_stats(id))];
         Ok(Planned::whole(compare, changes))
     }
+}
+
+/// Why an OSD cannot be stopped or started from here: there is none, or another process runs it.
+pub(crate) fn runs_elsewhere(map: &ClusterMap, osd: u32) -> AdminError {
+    let Some(config) = map.members.get(&OsdId(osd)) else {
+        return no_osd(osd);
+    };
+    let other = "this gateway's process does not run";
+    conflict(match &config.value.host {
+        Some(host) => format!("{other} OSD {osd}: it is a process of its own on host {host}; stop and start it there"),
+        None => format!("{other} OSD {osd}, but another one does; stop and start it there"),
+    })
 }
 
 pub(crate) fn no_osd(osd: u32) -> AdminError {

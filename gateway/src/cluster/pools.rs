@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use trivet_api::{AdminError, CreatePool, DEFAULT_PGS, ErrorKind, MAX_PGS, PatchPool, valid_copies};
+use trivet_api::{AdminError, CreatePool, DEFAULT_PGS, ErrorKind, MAX_PGS, PatchPool, counted, valid_copies};
 use trivet_core::keys::{self, LEVEL_HOST, LEVEL_OSD, Pool};
 use trivet_core::kv::{Change, Compare};
 use trivet_core::map::{ClusterMap, Versioned, encode};
@@ -193,15 +193,16 @@ impl Gateway {
             .collect();
         if !images.is_empty() {
             return Some(conflict(format!(
-                "{} images live in pool {name}; remove them first: {}",
-                images.len(),
+                "{} in pool {name}; remove what is there first: {}",
+                counted(images.len() as u64, "image lives", "images live"),
                 listed(images)
             )));
         }
         let purges = self.namespace.purges().filter(|(id, _)| id.pool() == pool).count();
         (purges > 0).then(|| {
+            let removed = counted(purges as u64, "removed image", "removed images");
             conflict(format!(
-                "the data of {purges} removed images is still being deleted from pool {name}; try again in a moment, or when its \
+                "the data of {removed} is still being deleted from pool {name}; try again in a moment, or when its \
                  PGs are clean: until then OSDs may bring back more of it"
             ))
         })
@@ -217,8 +218,9 @@ fn valid_step(pool: &str, before: u32, count: u32) -> Result<(), AdminError> {
     let fewer = (1..count).rev().find(possible).unwrap_or(before);
     let more = (count..=MAX_PGS).find(possible).unwrap_or(before);
     Err(conflict(format!(
-        "pool {pool} has {before} PGs, and {count} cannot follow in one step: each would take over from more than {} of \
-         them; {fewer} or {more} can",
+        "pool {pool} has {}, and {count} cannot follow in one step: each would take over from more than {} of them; {fewer} \
+         or {more} can",
+        counted(before.into(), "PG", "PGs"),
         Numbering::MAX_PARENTS
     )))
 }
@@ -283,12 +285,12 @@ fn default_domain(map: &ClusterMap, pool: &CreatePool, suitable: &[OsdId]) -> Re
         return Ok(LEVEL_OSD.to_owned());
     }
     Err(AdminError::invalid(format!(
-        "pool {}: {} copies on different hosts need {} hosts, and {} are known; add OSDs on other hosts, or let copies share \
+        "pool {}: {} copies on different hosts need {} hosts, and {} known; add OSDs on other hosts, or let copies share \
          a host with --failure-domain osd",
         pool.name,
         pool.replicas,
         pool.replicas,
-        hosts.len()
+        counted(hosts.len() as u64, "is", "are")
     )))
 }
 

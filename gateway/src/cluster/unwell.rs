@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use trivet_api::counted;
 use trivet_core::Now;
 
 use crate::gateway::Gateway;
@@ -38,26 +39,43 @@ impl Gateway {
         let waiting = self.waiting_for_memory();
         if waiting > 0 {
             let budget = self.memory.budget >> 20;
-            let what = format!("{waiting} clients wait for memory: others' data takes most of {budget} MiB");
+            let clients = counted(waiting, "client waits", "clients wait");
+            let what = format!("{clients} for memory: others' data takes most of {budget} MiB");
             found.doubtful.push(what);
         }
         let now = self.clock.now;
         let works = [
-            stuck("reads and writes of clients", now, self.io_starts()),
-            stuck("changes of names of clients", now, self.change_starts()),
-            stuck("fences of gateways that are gone", now, self.fence_starts()),
+            stuck(
+                ["read or write of a client", "reads and writes of clients"],
+                now,
+                self.io_starts(),
+            ),
+            stuck(
+                ["change of names of a client", "changes of names of clients"],
+                now,
+                self.change_starts(),
+            ),
+            stuck(
+                ["fence of a gateway that is gone", "fences of gateways that are gone"],
+                now,
+                self.fence_starts(),
+            ),
         ];
         found.doubtful.extend(works.into_iter().flatten());
         found.stuck = self.stuck_removals();
     }
 }
 
-/// How many of these began long ago, in words.
-fn stuck(what: &str, now: Now, starts: impl Iterator<Item = Now>) -> Option<String> {
+/// How many of these, called so if it is one and if there are many, began long ago, in words.
+fn stuck([one, many]: [&str; 2], now: Now, starts: impl Iterator<Item = Now>) -> Option<String> {
     let ages = starts.map(|start| now.since(start)).filter(|age| *age >= STUCK);
     let (count, oldest) = ages.fold((0_u64, Duration::ZERO), |(count, oldest), age| {
         (count + 1, oldest.max(age))
     });
     let seconds = oldest.as_secs();
-    (count > 0).then(|| format!("{count} {what} are stuck, the oldest for {seconds} s"))
+    match count {
+        0 => None,
+        1 => Some(format!("1 {one} is stuck, for {seconds} s")),
+        _ => Some(format!("{count} {many} are stuck, the oldest for {seconds} s")),
+    }
 }

@@ -123,7 +123,7 @@ fn work_that_is_stuck_is_told() {
     says(
         &mut world,
         Health::Error,
-        "1 changes of names of clients are stuck, the oldest for 11 s",
+        "1 change of names of a client is stuck, for 11 s",
     );
     world.hold_txns = false;
     world.pass(Duration::from_secs(1));
@@ -143,7 +143,7 @@ fn a_fence_that_is_stuck_is_told() {
     says(
         &mut world,
         Health::Error,
-        "1 fences of gateways that are gone are stuck, the oldest for 11 s",
+        "1 fence of a gateway that is gone is stuck, for 11 s",
     );
     world.hold_osd = false;
     world.pass(Duration::from_secs(2));

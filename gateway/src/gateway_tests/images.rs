@@ -69,7 +69,7 @@ fn every_error_has_its_kind() {
         (create("..", 512), ErrorKind::Invalid),
         (create("big", MAX_IMAGE_SIZE + 512), ErrorKind::Invalid),
         (resize("other", u64::MAX), ErrorKind::Invalid),
-        (AdminCall::OsdStop { osd: 1 }, ErrorKind::Unavailable),
+        (AdminCall::OsdStop { osd: 1 }, ErrorKind::NotFound),
     ] {
         assert_eq!(world.error(call.clone()), kind, "{call:?}");
     }

@@ -138,7 +138,7 @@ fn only_an_osd_that_nothing_needs_is_forgotten() {
         json!({"pgs": [{"osds": [1, 2], "primary": 1}, {"osds": [1], "primary": 1}]}),
     );
     let said = why(&mut world, 2);
-    assert!(said.contains("1 PGs are planned on OSD 2: 1.0;"), "{said}");
+    assert!(said.contains("1 PG is planned on OSD 2: 1.0;"), "{said}");
 
     put(
         &mut world,
@@ -149,7 +149,7 @@ fn only_an_osd_that_nothing_needs_is_forgotten() {
     put(&mut world, "pg/1/1/history", interval(true));
     let said = why(&mut world, 2);
     assert!(
-        said.contains("1 PGs may need what OSD 2 has") && said.contains("pg explain 1.1"),
+        said.contains("1 PG may need what OSD 2 has") && said.contains("pg explain 1.1"),
         "{said}"
     );
 
@@ -168,6 +168,26 @@ fn only_an_osd_that_nothing_needs_is_forgotten() {
     put(&mut world, "plan/1", json!({"pgs": []}));
     assert_eq!(world.ask(forget(2)), Ok(AdminAnswer::Done {}));
     assert!(!world.keys.keys().any(|key| key.starts_with("osd/2/")));
+}
+
+#[test]
+fn an_osd_of_another_process_is_stopped_there() {
+    let mut world = world();
+    put(&mut world, "osd/4/config", json!({"size": 1000}));
+    for (osd, kind, said) in [
+        (
+            3,
+            ErrorKind::Conflict,
+            "does not run OSD 3: it is a process of its own on host b",
+        ),
+        (4, ErrorKind::Conflict, "does not run OSD 4, but another one does"),
+        (9, ErrorKind::NotFound, "there is no OSD 9"),
+    ] {
+        for call in [AdminCall::OsdStop { osd }, AdminCall::OsdStart { osd }] {
+            let error = world.ask(call).unwrap_err();
+            assert!(error.kind == kind && error.message.contains(said), "{error}");
+        }
+    }
 }
 
 #[test]

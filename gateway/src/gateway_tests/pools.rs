@@ -130,7 +130,7 @@ fn what_is_wrong_with_pools_is_said() {
         (
             make(json!({"name": "p", "replicas": 2, "osd_tags": ["b"]})),
             ErrorKind::Invalid,
-            "and 1 are known",
+            "and 1 is known",
         ),
         (
             make(json!({"name": "p", "replicas": 2, "failure_domain": "rack"})),
@@ -260,7 +260,7 @@ fn an_image_that_another_gateway_makes_keeps_the_pool() {
     world.hold_notices = false;
     world.run();
     let error = answer.try_recv().unwrap().unwrap_err();
-    assert!(error.message.contains("1 images live in pool test"), "{error}");
+    assert!(error.message.contains("1 image lives in pool test"), "{error}");
     assert!(!world.keys.contains_key("pool/1/removing"), "the mark is gone");
     assert_eq!(image_pool(world.ask(create("own", 512))), "test");
 }

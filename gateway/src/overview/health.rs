@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use trivet_api::{Health, OsdInfo, OsdState, PgCounts, Scrub};
+use trivet_api::{Health, OsdInfo, OsdState, PgCounts, Scrub, counted};
 use trivet_core::PgId;
 
 use super::pgs::{pg_state, why_inactive};
@@ -102,7 +102,9 @@ pub(super) fn health(found: &Findings, pgs: &PgCounts, scrub: &Scrub) -> (Health
     }
     let inactive = (pgs.total - pgs.active).saturating_sub(found.moving);
     if inactive > 0 {
-        reasons.push(format!("{inactive} of {} PGs do not serve clients", pgs.total));
+        let verb = if inactive == 1 { "does" } else { "do" };
+        let all = counted(pgs.total, "PG", "PGs");
+        reasons.push(format!("{inactive} of {all} {verb} not serve clients"));
         let mut why: Vec<(&String, &u64)> = found.inactive.iter().collect();
         why.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
         reasons.extend(
@@ -112,7 +114,7 @@ pub(super) fn health(found: &Findings, pgs: &PgCounts, scrub: &Scrub) -> (Health
         );
     }
     if found.moving > 0 {
-        reasons.push(format!("{} PGs are changing hands", found.moving));
+        reasons.push(counted(found.moving, "PG is changing hands", "PGs are changing hands"));
     }
     reasons.extend_from_slice(&found.doubtful);
     about_osds(found, &mut reasons);
@@ -123,14 +125,16 @@ pub(super) fn health(found: &Findings, pgs: &PgCounts, scrub: &Scrub) -> (Health
         reasons.push("recovery is off: 'trivet settings set no_recovery 0' lets it go on".to_owned());
     }
     if pgs.degraded > 0 {
-        reasons.push(format!("{} PGs have too few copies", pgs.degraded));
+        let too_few = counted(pgs.degraded, "PG has", "PGs have");
+        reasons.push(format!("{too_few} too few copies"));
     }
     if scrub.lost > 0 {
-        let lost = scrub.lost;
-        reasons.push(format!("{lost} objects have data of which no good copy is left"));
+        let lost = counted(scrub.lost, "object has", "objects have");
+        reasons.push(format!("{lost} data of which no good copy is left"));
     }
     if scrub.inconsistent > 0 {
-        reasons.push(format!("{} objects have copies that differ", scrub.inconsistent));
+        let differ = counted(scrub.inconsistent, "object has", "objects have");
+        reasons.push(format!("{differ} copies that differ"));
     }
     reasons.extend(found.stuck.iter().cloned());
     let health = if inactive > 0 || !found.broken.is_empty() || found.halted.is_some() {
@@ -146,12 +150,9 @@ pub(super) fn health(found: &Findings, pgs: &PgCounts, scrub: &Scrub) -> (Health
 fn about_osds(found: &Findings, reasons: &mut Vec<String>) {
     let Findings { down, out, dropped, .. } = found;
     if !down.is_empty() {
-        reasons.push(format!(
-            "{} of {} OSDs are down: {}",
-            down.len(),
-            found.osds,
-            listed(down)
-        ));
+        let verb = if down.len() == 1 { "is" } else { "are" };
+        let all = counted(found.osds, "OSD", "OSDs");
+        reasons.push(format!("{} of {all} {verb} down: {}", down.len(), listed(down)));
     }
     if !dropped.is_empty() {
         let which = listed(dropped);
@@ -233,6 +234,30 @@ mod tests {
     }
 
     #[test]
+    fn one_is_not_told_as_many() {
+        let found = Findings {
+            down: vec![2],
+            moving: 1,
+            ..found()
+        };
+        let scrub = Scrub {
+            inconsistent: 1,
+            lost: 1,
+            ..Scrub::default()
+        };
+        let (_, why) = health(&found, &pgs(6, 5), &scrub);
+        let text = [
+            "1 of 8 PGs does not serve clients",
+            "1 PG is changing hands",
+            "1 of 3 OSDs is down: 2",
+            "1 PG has too few copies",
+            "1 object has data of which no good copy is left",
+            "1 object has copies that differ",
+        ];
+        assert_eq!(why, text);
+    }
+
+    #[test]
     fn every_finding_is_told() {
         let found = Findings {
             down: vec![1, 2],
@@ -254,7 +279,7 @@ mod tests {
         assert_eq!(verdict, Health::Error);
         let text = why.join("\n");
         for part in [
-            "5 of 8 PGs do not serve clients\n4 of these: b\n1 of these: a\n1 PGs are changing hands\n",
+            "5 of 8 PGs do not serve clients\n4 of these: b\n1 of these: a\n1 PG is changing hands\n",
             "the store is gone",
             "2 writes are stuck",
             "recovery is off",

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use trivet_api::{AdminError, PgExplained, PgFilter, PgInfo, PgInterval, PgList};
+use trivet_api::{AdminError, PgExplained, PgFilter, PgInfo, PgInterval, PgList, counted};
 use trivet_core::keys::{Claim, History, PgPlan, Pool};
 use trivet_core::map::ClusterMap;
 use trivet_core::{OsdId, PgId};
@@ -164,12 +164,8 @@ fn reasons(map: &ClusterMap, pg: PgId, pool: &Pool) -> Vec<String> {
         Some(claim) => of_claim(map, pool, plan, claim, &mut reasons),
     }
     if plan.osds.len() < pool.replicas {
-        reasons.push(format!(
-            "only {} of {} copies have a place: {}",
-            plan.osds.len(),
-            pool.replicas,
-            room(map, pg, pool)
-        ));
+        let placed = of_copies(plan.osds.len(), pool, ["has", "have"]);
+        reasons.push(format!("only {placed} a place: {}", room(map, pg, pool)));
     }
     let down: Vec<OsdId> = plan.osds.iter().copied().filter(|osd| !map.is_up(*osd)).collect();
     if !down.is_empty() {
@@ -191,9 +187,9 @@ fn unplanned(map: &ClusterMap, pg: PgId, pool: &Pool) -> String {
 /// What a pool needs, and what there is of it.
 fn room(map: &ClusterMap, pg: PgId, pool: &Pool) -> String {
     format!(
-        "pool {} wants {} copies in different places of level {}, and {} can be used",
+        "pool {} wants {} in different places of level {}, and {} can be used",
         pool.name,
-        pool.replicas,
+        counted(pool.replicas as u64, "copy", "copies"),
         pool.failure_domain,
         domains(map, pg.pool)
     )
@@ -205,7 +201,11 @@ fn missing_osds(map: &ClusterMap, pool: &Pool, plan: &PgPlan, reasons: &mut Vec<
     if up.len() >= pool.min_size {
         return;
     }
-    let short = format!("{} of its OSDs are up and {} are needed", up.len(), pool.min_size);
+    let short = format!(
+        "{} up and {} needed",
+        counted(up.len() as u64, "of its OSDs is", "of its OSDs are"),
+        counted(pool.min_size as u64, "is", "are")
+    );
     reasons.push(match down.len() {
         0 => short,
         there => format!(
@@ -236,10 +236,8 @@ fn of_claim(map: &ClusterMap, pool: &Pool, plan: &PgPlan, claim: &Claim, reasons
         return;
     }
     if claim.missing > 0 {
-        reasons.push(format!(
-            "{} objects have too few copies; OSD {} has them made",
-            claim.missing, claim.primary
-        ));
+        let short = counted(claim.missing, "object has", "objects have");
+        reasons.push(format!("{short} too few copies; OSD {} has them made", claim.primary));
     }
     let idle: Vec<OsdId> = plan
         .osds
@@ -254,12 +252,15 @@ fn of_claim(map: &ClusterMap, pool: &Pool, plan: &PgPlan, claim: &Claim, reasons
         ));
     }
     if claim.acting.len() < pool.replicas {
-        reasons.push(format!(
-            "{} of {} copies are kept now",
-            claim.acting.len(),
-            pool.replicas
-        ));
+        let kept = of_copies(claim.acting.len(), pool, ["is", "are"]);
+        reasons.push(format!("{kept} kept now"));
     }
+}
+
+/// `1 of 3 copies is`, `2 of 3 copies are`: the verb as it is for one, and for many.
+fn of_copies(some: usize, pool: &Pool, [one, many]: [&str; 2]) -> String {
+    let all = counted(pool.replicas as u64, "copy", "copies");
+    format!("{some} of {all} {}", if some == 1 { one } else { many })
 }
 
 #[cfg(test)]
@@ -377,7 +378,7 @@ mod tests {
                 &[1],
                 vec![],
                 "inactive",
-                "1 of its OSDs are up and 2 are needed: start 1 of 2, 3",
+                "1 of its OSDs is up and 2 are needed: start 1 of 2, 3",
             ),
             (
                 &[2, 3],

@@ -203,6 +203,26 @@ fn a_second_up_on_the_same_folder_is_refused() -> Result<()> {
 }
 
 #[test]
+fn a_folder_keeps_its_cluster() -> Result<()> {
+    let cluster = Cluster::new()?;
+    cluster.start()?.stop()?;
+    for (option, mentions) in [
+        ("--osds 4", "3 osds"),
+        ("--replicas 3", "2 copies"),
+        ("--osd-size 2G", "1.0 gib"),
+    ] {
+        let mut up = Tool::new(binary()?).within(30);
+        for arg in up_args(&cluster.data(), cluster.ports, &[]) {
+            up = up.arg(arg);
+        }
+        refused(&up.args(option).end()?, &[mentions])?;
+    }
+    // Saying what is so, or nothing, is no contradiction.
+    cluster.with("--osds 3 --replicas 2").start()?.stop()?;
+    Ok(())
+}
+
+#[test]
 fn a_port_in_use_is_refused() -> Result<()> {
     for taken in 0..4 {
         let cluster = Cluster::new()?;
