@@ -6,7 +6,7 @@ pub mod front;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use trivet_api::clean_path;
+use trivet_api::{clean_path, new_path};
 use trivet_meta::MetaUrl;
 
 use crate::roles::args::{GatewayArgs, MonArgs, OsdRole};
@@ -93,7 +93,7 @@ pub enum ImageCommand {
     /// Make an image
     Create {
         /// Its name, like vms/web01
-        #[arg(value_parser = name)]
+        #[arg(value_parser = new_name)]
         name: String,
         /// Its size: 512, 64K, 1M, 1.5G, 1T
         #[arg(long, value_parser = parse_size, allow_hyphen_values = true)]
@@ -131,7 +131,7 @@ pub enum ImageCommand {
         #[arg(value_parser = name)]
         old: String,
         /// Its new name
-        #[arg(value_parser = name)]
+        #[arg(value_parser = new_name)]
         new: String,
     },
 }
@@ -182,6 +182,10 @@ pub struct UpArgs {
 
 fn name(text: &str) -> Result<String, String> {
     clean_path(text).map_err(|error| error.message)
+}
+
+fn new_name(text: &str) -> Result<String, String> {
+    new_path(text).map_err(|error| error.message)
 }
 
 /// An OSD's number.
@@ -267,6 +271,13 @@ mod tests {
     }
 
     #[test]
+    fn images_with_odd_names_can_be_got_rid_of() {
+        for line in ["info a\nb", "rm a\nb", "rename a\nb ab", "resize a\nb --size 1G"] {
+            assert!(parse(&format!("trivet image {line}")).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         for line in [
             "trivet up",
@@ -277,6 +288,8 @@ mod tests {
             "trivet image create demo --size 12Q",
             "trivet image create a//b --size 1G",
             "trivet image info ..",
+            "trivet image create a\nb --size 1G",
+            "trivet image rename a\nb a\tb",
             "trivet osd stop x",
             "trivet scrub x",
             "trivet pool create p",

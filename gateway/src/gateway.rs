@@ -33,6 +33,7 @@ use crate::nfs::{NfsServer, NfsSession};
 use crate::opens::Opening;
 use crate::options::{Options, mutant};
 use crate::outcomes::Outcomes;
+use crate::overview::unread;
 use crate::scrub::Scrubs;
 use crate::session::{Ending, Finished, InFlight, Request, Session, SessionContext, Space, Ticket};
 use crate::status::OsdReport;
@@ -472,6 +473,7 @@ impl Gateway {
     pub fn admin(&mut self, clock: Clock, id: CallId, call: AdminCall, out: &mut Vec<Effect>) {
         self.at(clock);
         match call {
+            _ if self.namespace.revision() == 0 => self.answer_call(id, Err(unread())),
             AdminCall::Scrub => self.ask_scrub(id, out),
             AdminCall::Change(change) => self.change_cluster(id, change, out),
             call => self.admin_call(id, call, out),

@@ -28,6 +28,8 @@ pub enum ErrorKind {
     MediaType,
     /// The body is too large.
     TooLarge,
+    /// The route is longer than any that there is.
+    TooLong,
     /// A fault of the gateway.
     Internal,
 }

@@ -29,7 +29,7 @@ pub use model::{
     Capacity, ClientCounts, CreateImage, GatewayStatus, Health, ImageInfo, ImageList, OsdCounts, OsdInfo, OsdList,
     OsdState, PatchImage, PgCounts, Recovery, Scrub, ScrubAsked, Status, iscsi_target,
 };
-pub use path::{MAX_COMPONENT, MAX_PATH, clean_path};
+pub use path::{MAX_COMPONENT, MAX_PATH, clean_path, new_path};
 pub use totals::{OpTotal, OpTotals};
 pub use words::{Thousandths, clean_tags, counted, valid_pool_name, valid_word};
 
@@ -42,7 +42,7 @@ pub const MAX_IMAGE_SIZE: u64 = (1 << 63) - SECTOR;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(pub u64);
 
-/// One thing an administrator asks for. Paths have passed [`clean_path`], sizes are multiples of [`SECTOR`] in
+/// One thing an administrator asks for. Paths have passed [`clean_path`], those that are given [`new_path`], sizes are multiples of [`SECTOR`] in
 /// `SECTOR..=MAX_IMAGE_SIZE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdminCall {

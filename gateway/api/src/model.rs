@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AdminCall, AdminError, MAX_IMAGE_SIZE, OpTotals, SECTOR, Thousandths, clean_path};
+use super::{AdminCall, AdminError, MAX_IMAGE_SIZE, OpTotals, SECTOR, Thousandths, new_path};
 
 /// The longest iSCSI name, bytes (RFC 7143 section 4.2.7.1).
 const ISCSI_NAME_MAX: usize = 223;
@@ -97,7 +97,7 @@ impl CreateImage {
     /// `Invalid` when the path or the size is.
     pub fn call(self) -> Result<AdminCall, AdminError> {
         Ok(AdminCall::ImageCreate {
-            path: clean_path(&self.path)?,
+            path: new_path(&self.path)?,
             size: valid_size(self.size)?,
             pool: self.pool,
         })
@@ -129,7 +129,7 @@ impl PatchImage {
             }),
             (None, Some(to)) => Ok(AdminCall::ImageRename {
                 from: path,
-                to: clean_path(&to)?,
+                to: new_path(&to)?,
             }),
             _ => Err(AdminError::invalid("give either a new size or a new path")),
         }

@@ -28,6 +28,21 @@ pub fn clean_path(path: &str) -> Result<String, AdminError> {
     }
 }
 
+/// The same of a path that something is to get. Clients of NFS may give any name; an administrator does not give one that
+/// would move the cursor of who lists it, or be taken for two.
+///
+/// # Errors
+/// As [`clean_path`]; `Invalid` for control characters, too.
+pub fn new_path(path: &str) -> Result<String, AdminError> {
+    let path = clean_path(path)?;
+    if path.contains(char::is_control) {
+        return Err(AdminError::invalid(format!(
+            "bad image name {path:?}: it contains a control character; names look like vms/web01"
+        )));
+    }
+    Ok(path)
+}
+
 fn fault(component: &str) -> Option<&'static str> {
     match component {
         "" => Some("a component is empty"),
@@ -56,6 +71,18 @@ mod tests {
         ] {
             assert_eq!(clean_path(given).as_deref(), Ok(clean), "{given:?}");
         }
+    }
+
+    #[test]
+    fn control_characters_are_old_or_of_others() {
+        for name in ["a\nb", "a/\u{1b}[2J", "a\u{7f}", "a\u{85}b/c", "\ta"] {
+            assert_eq!(clean_path(name).as_deref(), Ok(name), "{name:?}");
+            let error = new_path(name).unwrap_err();
+            assert!(error.message.contains("control character"), "{error}");
+            assert!(!error.message.contains(char::is_control), "{error}");
+        }
+        assert_eq!(new_path("/a b/ü").as_deref(), Ok("a b/ü"));
+        assert!(new_path("a//b").is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use trivet_gateway::overview::{Inside, Overview};
 
 use crate::calls::{AdminHandle, LOOK_DEADLINE};
 use crate::clerk::Clerk;
+use crate::exposition::Format;
 
 /// How long probes and scrapes wait for the data path: they have short deadlines of their own.
 const PROBE_DEADLINE: Duration = Duration::from_secs(2);
@@ -49,12 +50,12 @@ impl Administration {
         Ok(self.engine.look(PROBE_DEADLINE).await?.gateway)
     }
 
-    /// All that is counted, as text.
+    /// All that is counted, as text in a format.
     ///
     /// # Errors
     /// When nobody is left to write it.
-    pub(crate) async fn scrape(&self) -> Result<String, AdminError> {
-        self.clerk.scrape(self.look(PROBE_DEADLINE).await).await
+    pub(crate) async fn scrape(&self, format: Format) -> Result<String, AdminError> {
+        self.clerk.scrape(self.look(PROBE_DEADLINE).await, format).await
     }
 
     /// What the data path says of itself, if it says anything.

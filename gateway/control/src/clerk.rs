@@ -18,6 +18,7 @@ use trivet_gateway::overview::{Inside, Overview};
 
 use crate::calls::AdminReply;
 use crate::counters::Counters;
+use crate::exposition::Format;
 use crate::scrape::{Shown, scrape};
 
 /// The overview hears of the time at least this often.
@@ -33,7 +34,7 @@ pub enum Errand {
     /// Show what a change has led to.
     Show(AdminCall, Option<Inside>, AdminReply),
     /// Write down all that is counted.
-    Scrape(Option<Inside>, oneshot::Sender<String>),
+    Scrape(Option<Inside>, Format, oneshot::Sender<String>),
 }
 
 /// Whoever has one can tell and ask the clerk, who is there until the last one is gone.
@@ -81,8 +82,8 @@ impl Clerk {
         self.ask(|reply| Errand::Show(call, inside, reply)).await?
     }
 
-    pub(crate) async fn scrape(&self, inside: Option<Inside>) -> Result<String, AdminError> {
-        self.ask(|reply| Errand::Scrape(inside, reply)).await
+    pub(crate) async fn scrape(&self, inside: Option<Inside>, format: Format) -> Result<String, AdminError> {
+        self.ask(|reply| Errand::Scrape(inside, format, reply)).await
     }
 
     async fn ask<T>(&self, errand: impl FnOnce(oneshot::Sender<T>) -> Errand) -> Result<T, AdminError> {
@@ -123,8 +124,8 @@ impl Desk {
             Errand::Show(call, inside, reply) => {
                 let _ = reply.send(self.overview.changed(clock, &call, inside.as_ref()));
             }
-            Errand::Scrape(inside, reply) => {
-                let _ = reply.send(self.scrape(clock, inside.as_ref()));
+            Errand::Scrape(inside, format, reply) => {
+                let _ = reply.send(format.write(self.scrape(clock, inside.as_ref())));
             }
         }
     }

@@ -23,8 +23,9 @@ use trivet_api::{
     PatchPool, PatchSettings, PgFilter, SetPlace,
 };
 
+use crate::body::JsonBody;
 use crate::failure::Failure;
-use crate::http::{Answer, Api, JsonBody, OsdNumber};
+use crate::http::{Answer, Api, OsdNumber};
 
 /// Adds the routes.
 pub(super) fn routes(router: Router<Api>) -> Router<Api> {

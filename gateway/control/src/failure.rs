@@ -33,6 +33,7 @@ fn status(kind: ErrorKind) -> StatusCode {
         ErrorKind::Method => StatusCode::METHOD_NOT_ALLOWED,
         ErrorKind::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorKind::TooLong => StatusCode::URI_TOO_LONG,
         ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

@@ -1,4 +1,4 @@
-//! What every request must satisfy before a route sees it.
+//! What every request must satisfy before a route sees it. A body must say what it is only where a route takes one.
 //!
 //! A web page that an administrator looks at can make the browser send requests here. Two rules stop it: on a
 //! loopback listener the Host must be a loopback name (a rebound DNS name is not), and whatever carries a body
@@ -10,9 +10,12 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use trivet_api::{AdminError, ErrorKind};
+use trivet_api::{AdminError, ErrorKind, MAX_PATH};
 
 use crate::failure::Failure;
+
+/// The longest route with its query, bytes: the longest name, every byte of it as `%XX`, and what stands around it.
+const MAX_ROUTE: usize = 3 * MAX_PATH + 1024;
 
 /// Lets loopback hosts through, for a listener on loopback.
 pub(super) async fn local_host(State(local): State<bool>, request: Request, next: Next) -> Response {
@@ -26,11 +29,25 @@ pub(super) async fn local_host(State(local): State<bool>, request: Request, next
     next.run(request).await
 }
 
-/// Lets POST and PATCH through only with a JSON content type, even without a body.
+/// Lets through what is no longer than any route.
+pub(super) async fn short_route(request: Request, next: Next) -> Response {
+    let route = request.uri().path_and_query();
+    if route.is_some_and(|route| route.as_str().len() > MAX_ROUTE) {
+        let error = AdminError::new(
+            ErrorKind::TooLong,
+            format!("the route is longer than {MAX_ROUTE} bytes"),
+        );
+        return Failure::from(error).into_response();
+    }
+    next.run(request).await
+}
+
+/// Lets POST, PATCH and PUT through only with a JSON content type, even without a body.
 pub(super) async fn json_only(request: Request, next: Next) -> Response {
     let carries = matches!(*request.method(), Method::POST | Method::PATCH | Method::PUT);
     if carries && !is_json(request.headers()) {
-        let error = AdminError::new(ErrorKind::MediaType, "the content type must be application/json");
+        let what = "send JSON, and say so with the header 'Content-Type: application/json' (of curl: -H)";
+        let error = AdminError::new(ErrorKind::MediaType, what);
         return Failure::from(error).into_response();
     }
     next.run(request).await

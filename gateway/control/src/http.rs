@@ -12,7 +12,7 @@
 //! | `POST /api/v1/scrub` | ask for a scrub |
 //! | `GET /healthz` | 200 `ok` while this gateway serves what is open |
 //! | `GET /readyz` | 200 `ok` while it also opens images for new clients |
-//! | `GET /metrics` | OpenMetrics text |
+//! | `GET /metrics` | metrics, as text of Prometheus or of OpenMetrics |
 //!
 //! What the cluster is made of has its routes in `cluster_http`. Every failure is `{"error": {"kind", "message"}}`. Who
 //! may ask at all is decided in `guard`.
@@ -21,30 +21,26 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, State};
 use axum::http::request::Parts;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use trivet_api::{AdminAnswer, AdminCall, AdminError, CreateImage, ErrorKind, GatewayStatus, PatchImage, clean_path};
 
 use crate::administration::Administration;
+use crate::body::{self, JsonBody};
+use crate::exposition::Format;
 use crate::failure::Failure;
 use crate::listener::Bounded;
 use crate::{cluster_http, guard};
 
-/// The largest request body, bytes.
-const BODY_LIMIT: usize = 1 << 20;
 /// How long requests under way may take once the gateway is told to stop.
 const GRACE: Duration = Duration::from_secs(2);
-/// The content type of `/metrics` (OpenMetrics 1.0).
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Serves the API on `listener` until `shutdown` is over, then finishes what is under way, for 2 s at most.
 ///
@@ -95,10 +91,12 @@ fn router(administration: Administration, local: bool) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text));
     cluster_http::routes(router)
+        // What there is no route or method for does not fail for its body: the fallbacks come after this.
+        .route_layer(from_fn(guard::json_only))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .layer(from_fn(guard::json_only))
+        .layer(DefaultBodyLimit::max(body::LIMIT))
+        .layer(from_fn(guard::short_route))
         .layer(from_fn_with_state(local, guard::local_host))
         .with_state(Api { administration })
 }
@@ -185,9 +183,10 @@ async fn readyz(State(api): State<Api>) -> Response {
     api.judged(|gateway| gateway.opens).await
 }
 
-async fn metrics_text(State(api): State<Api>) -> Result<Response, Failure> {
-    let text = api.administration.scrape().await?;
-    Ok(([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response())
+async fn metrics_text(State(api): State<Api>, headers: HeaderMap) -> Result<Response, Failure> {
+    let format = Format::wanted(&headers);
+    let text = api.administration.scrape(format).await?;
+    Ok(([(header::CONTENT_TYPE, format.content_type())], text).into_response())
 }
 
 async fn no_route() -> Failure {
@@ -222,28 +221,5 @@ impl<S: Send + Sync> FromRequestParts<S> for OsdNumber {
             Ok(Path(osd)) => Ok(OsdNumber(osd)),
             Err(_) => Err(AdminError::invalid("an OSD is named by its number, as in the list of OSDs").into()),
         }
-    }
-}
-
-/// A JSON body of type `T`.
-pub(super) struct JsonBody<T>(pub(super) T);
-
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
-    type Rejection = Failure;
-
-    async fn from_request(request: Request, state: &S) -> Result<JsonBody<T>, Failure> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
-            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                AdminError::new(
-                    ErrorKind::TooLarge,
-                    format!("the body is larger than {BODY_LIMIT} bytes"),
-                )
-            } else {
-                AdminError::invalid(rejection.body_text())
-            }
-        })?;
-        serde_json::from_slice(&bytes)
-            .map(JsonBody)
-            .map_err(|error| AdminError::invalid(format!("bad JSON body: {error}")).into())
     }
 }

@@ -65,7 +65,9 @@ fn start_with(engine: AdminHandle, answer: impl Fn(AdminCall) -> AdminResult + S
                 Errand::Notice(_) => {}
                 Errand::Answer(call, _, reply) => drop(reply.send(answer(call))),
                 Errand::Show(_, _, reply) => drop(reply.send(Ok(AdminAnswer::Done {}))),
-                Errand::Scrape(inside, reply) => drop(reply.send(text(&answer, inside.as_ref()))),
+                Errand::Scrape(inside, format, reply) => {
+                    drop(reply.send(format.write(text(&answer, inside.as_ref()))));
+                }
             }
         }
     });
@@ -92,15 +94,21 @@ fn text(answer: impl Fn(AdminCall) -> AdminResult, inside: Option<&Inside>) -> S
 }
 
 impl Server {
-    /// Sends bytes, returns the status and the body of the answer.
-    fn raw(&self, request: &[u8]) -> (u16, String) {
+    /// Sends bytes, returns the head and the body of the answer.
+    fn whole(&self, request: &[u8]) -> (String, String) {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.write_all(request).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+        (head.to_owned(), body.to_owned())
+    }
+
+    /// The same with the status in place of the head.
+    fn raw(&self, request: &[u8]) -> (u16, String) {
+        let (head, body) = self.whole(request);
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body)
     }
 
     fn send(&self, line: &str, headers: &str, body: &str) -> (u16, String) {
@@ -363,6 +371,73 @@ fn failures_are_json_with_the_right_status() {
         let message = answer["error"]["message"].as_str().unwrap();
         assert!(!message.is_empty() && !message.contains('\n'), "{line}: {message}");
     }
+}
+
+#[test]
+fn a_wrong_route_or_method_is_told_before_a_wrong_body() {
+    let server = start(obliging);
+    let long = format!("POST /api/v1/images/{}", "x".repeat(5_000));
+    let table = [
+        ("POST /api/v1/nothing", 404, "not_found"),
+        ("PUT /api/v1/images", 405, "method"),
+        ("POST /api/v1/images/a", 405, "method"),
+        ("PATCH /api/v1/osds/1/stop", 405, "method"),
+        ("POST /metrics", 405, "method"),
+        (long.as_str(), 414, "too_long"),
+        ("POST /api/v1/images", 415, "media_type"),
+        ("PUT /api/v1/tree/r1", 415, "media_type"),
+    ];
+    for (line, status, kind) in table {
+        // As `curl -d` sends it.
+        let headers = "Host: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n";
+        let (given, body) = server.send(line, headers, "size=512");
+        let answer: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((given, &answer["error"]["kind"]), (status, &json!(kind)), "{line}");
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert_eq!(
+            status == 415,
+            message.contains("Content-Type: application/json"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn names_are_given_without_control_characters() {
+    let server = start(obliging);
+    let table = [
+        ("POST /api/v1/images", r#"{"path": "a\u001bb", "size": 512}"#, 400),
+        ("POST /api/v1/images", r#"{"path": "a\nb/c", "size": 512}"#, 400),
+        ("PATCH /api/v1/images/a", r#"{"path": "a\u007fb"}"#, 400),
+        // What has such a name can be shown, renamed and removed.
+        ("GET /api/v1/images/a%0Ab", "", 200),
+        ("PATCH /api/v1/images/a%0Ab", r#"{"path": "ab"}"#, 200),
+        ("DELETE /api/v1/images/a%0Ab", "", 200),
+    ];
+    for (line, body, status) in table {
+        let (given, answer) = server.json(line, body);
+        assert_eq!(given, status, "{line} {body}: {answer}");
+    }
+}
+
+#[test]
+fn metrics_come_in_the_format_that_is_asked_for() {
+    let server = start(obliging);
+    let scrape = |accept: &str| {
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{accept}\r\n");
+        server.whole(request.as_bytes())
+    };
+    let (head, text) = scrape("");
+    assert!(head.contains("text/plain; version=0.0.4"), "{head}");
+    assert!(
+        text.contains("\n# TYPE trivet_log_lines_lost_total counter\n"),
+        "{text}"
+    );
+    assert!(!text.contains("# EOF"), "{text}");
+    let (head, text) = scrape("Accept: application/openmetrics-text; version=1.0.0\r\n");
+    assert!(head.contains("application/openmetrics-text; version=1.0.0"), "{head}");
+    assert!(text.contains("\n# TYPE trivet_log_lines_lost counter\n"), "{text}");
+    assert!(text.ends_with("# EOF\n"), "{text}");
 }
 
 #[test]

@@ -5,10 +5,12 @@
 //! it is. Here all that gets sockets, deadlines and locks.
 
 mod administration;
+mod body;
 mod calls;
 mod clerk;
 mod cluster_http;
 mod counters;
+mod exposition;
 mod failure;
 mod guard;
 pub mod http;
@@ -23,3 +25,4 @@ pub use administration::Administration;
 pub use calls::{AdminHandle, AdminReceiver, AdminReply, Request, channel};
 pub use clerk::{Clerk, Errand};
 pub use counters::Counters;
+pub use exposition::Format;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text;
-use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use trivet_api::{GatewayStatus, Health, ImageInfo, OsdInfo, OsdState, PoolInfo, Scrub, Status};
@@ -66,11 +66,11 @@ fn gauge(encoder: &mut DescriptorEncoder, name: &str, help: &str, value: &u64) -
 }
 
 /// One gauge with a label that tells the values apart.
-fn gauges<'a>(
+fn gauges<'a, V: EncodeGaugeValue>(
     encoder: &mut DescriptorEncoder,
     (name, help): (&str, &str),
     label: &'static str,
-    values: impl IntoIterator<Item = (&'a str, u64)>,
+    values: impl IntoIterator<Item = (&'a str, V)>,
 ) -> fmt::Result {
     let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
     for (key, value) in values {
@@ -85,7 +85,7 @@ fn operations(encoder: &mut DescriptorEncoder, exports: &Exports) -> fmt::Result
     let name = "trivet_op_seconds";
     let metric = encoder.encode_descriptor(
         name,
-        "Latency of client operations, from request to answer",
+        "Seconds from a client's request to its answer",
         None,
         MetricType::Histogram,
     )?;
@@ -106,7 +106,7 @@ fn operations(encoder: &mut DescriptorEncoder, exports: &Exports) -> fmt::Result
     operation_counter(
         encoder,
         exports,
-        ("trivet_op_bytes", "Payload of client operations"),
+        ("trivet_op_bytes", "Bytes of payload of client operations"),
         |r| r.bytes,
     )
 }
@@ -157,7 +157,7 @@ fn cluster(encoder: &mut DescriptorEncoder, status: &Status) -> fmt::Result {
     gauge(
         encoder,
         "trivet_uptime_seconds",
-        "Since the gateway started",
+        "Seconds since the gateway started",
         &status.uptime_s,
     )?;
     gauge(encoder, "trivet_images", "Images", &status.images)?;
@@ -179,10 +179,14 @@ fn gateway(encoder: &mut DescriptorEncoder, gateway: &GatewayStatus) -> fmt::Res
     gauge(encoder, "trivet_opens", "Whether the gateway opens images", &opens)?;
     if let Some(age) = gateway.metadata_age_ms {
         let name = "trivet_metadata_age_seconds";
-        seconds(encoder, (name, "How old the gateway's copy of the metadata is"), age)?;
+        seconds(
+            encoder,
+            (name, "Age of the gateway's copy of the metadata in seconds"),
+            age,
+        )?;
     }
     let name = "trivet_metadata_latency_seconds";
-    let help = "How long the metadata store takes to answer";
+    let help = "Seconds that the metadata store takes to answer";
     seconds(encoder, (name, help), gateway.metadata_latency_ms)?;
     let buffers = [("used", gateway.buffers), ("budget", gateway.buffers_max)];
     gauges(
@@ -239,8 +243,8 @@ fn placement(encoder: &mut DescriptorEncoder, status: &Status) -> fmt::Result {
     let rate = &status.recovery.rate;
     gauge(
         encoder,
-        "trivet_recovery_rate",
-        "Copies of objects recovered a second",
+        "trivet_recovery_copies_per_second",
+        "Copies of objects recovered a second, lately",
         rate,
     )
 }
@@ -266,7 +270,12 @@ fn scrub(encoder: &mut DescriptorEncoder, scrub: &Scrub) -> fmt::Result {
         objects,
     )?;
     let age = &scrub.age_s;
-    gauge(encoder, "trivet_scrub_age_seconds", "Since a scrub was asked for", age)
+    gauge(
+        encoder,
+        "trivet_scrub_age_seconds",
+        "Seconds since a scrub was asked for; 0 if none ever was",
+        age,
+    )
 }
 
 /// A gauge per OSD: name, help, value.
@@ -274,7 +283,7 @@ type Column = (&'static str, &'static str, fn(&OsdInfo) -> u64);
 
 fn osds(encoder: &mut DescriptorEncoder, osds: &[OsdInfo]) -> fmt::Result {
     let ids: Vec<String> = osds.iter().map(|osd| osd.id.to_string()).collect();
-    let columns: [Column; 10] = [
+    let columns: [Column; 9] = [
         ("trivet_osd_up", "Whether the OSD serves", |osd| {
             u64::from(osd.state == OsdState::Up)
         }),
@@ -286,11 +295,6 @@ fn osds(encoder: &mut DescriptorEncoder, osds: &[OsdInfo]) -> fmt::Result {
             "trivet_osd_noout",
             "Whether the OSD keeps its PGs while it is down",
             |osd| u64::from(osd.noout),
-        ),
-        (
-            "trivet_osd_reweight_thousandths",
-            "Part of the OSD's size that the placement uses",
-            |osd| osd.reweight.get().into(),
         ),
         (
             "trivet_osd_capacity_bytes",
@@ -308,7 +312,10 @@ fn osds(encoder: &mut DescriptorEncoder, osds: &[OsdInfo]) -> fmt::Result {
         let rows = ids.iter().zip(osds).map(|(id, osd)| (id.as_str(), value(osd)));
         gauges(encoder, (name, help), "osd", rows)?;
     }
-    Ok(())
+    let rows = ids.iter().zip(osds);
+    let rows = rows.map(|(id, osd)| (id.as_str(), f64::from(osd.reweight)));
+    let help = "Part of the OSD's size that the placement uses, from 0 to 1";
+    gauges(encoder, ("trivet_osd_reweight_ratio", help), "osd", rows)
 }
 
 /// A gauge per pool: name, help, value.
@@ -403,7 +410,7 @@ mod tests {
         has(&text, "trivet_osd_up{osd=\"2\"} 1");
         has(&text, "trivet_osd_used_bytes{osd=\"2\"} 77");
         has(&text, "trivet_osd_in{osd=\"2\"} 1");
-        has(&text, "trivet_osd_reweight_thousandths{osd=\"2\"} 1000");
+        has(&text, "trivet_osd_reweight_ratio{osd=\"2\"} 1.0");
         has(&text, "trivet_pool_max_avail_bytes{pool=\"fast\"} 99");
         assert!(text.ends_with("# EOF\n"));
     }

@@ -27,7 +27,7 @@ const COLUMNS: [Column; 3] = [
     }),
     (
         "op_seconds",
-        "Time that operations took, all together",
+        "Seconds that operations took, all together",
         #[expect(clippy::cast_precision_loss, reason = "a sum of durations need not be exact")]
         |op| Value::Seconds(op.time_us as f64 / 1e6),
     ),

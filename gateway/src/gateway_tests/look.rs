@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use trivet_api::{AdminCall, CallId, ClusterQuestion, ErrorKind};
 use trivet_core::ImageId;
 use trivet_namespace::Operation;
 
 use super::clients::{Nfs, nbd, write, write_args};
-use super::world::{World, rename};
+use super::world::{OWN, World, create, info, remove, rename, settings};
+use crate::gateway::{Effect, Gateway};
 use crate::metrics::{Op, Protocol};
+use crate::nfs::NfsServer;
+use crate::overview::{Inside, Overview};
 
 /// The images that are counted, and by what protocol, if they are others than when this was asked last.
 fn counted(world: &mut World) -> Option<Vec<(Protocol, ImageId)>> {
@@ -60,6 +64,31 @@ fn counters_of_images_that_a_snapshot_does_not_have_are_forgotten() {
     world.rival(&Operation::RemoveImage { path: b"vm".to_vec() });
     world.snapshot();
     assert_eq!(counted(&mut world), Some(Vec::new()));
+}
+
+#[test]
+fn before_the_metadata_is_read_nothing_is_taken_for_empty() {
+    let clock = World::default().clock;
+    let mut overview = Overview::new(OWN);
+    let inside = Inside::default();
+    for call in [
+        AdminCall::ImageList,
+        info("vm"),
+        AdminCall::OsdList,
+        AdminCall::Ask(ClusterQuestion::Pools),
+    ] {
+        let error = overview.answer(clock, &call, Some(&inside)).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Unavailable, "{call:?}");
+    }
+    assert!(overview.answer(clock, &AdminCall::Status, Some(&inside)).is_ok());
+
+    let mut gateway = Gateway::new(OWN, clock, NfsServer::new(settings()), 1);
+    for call in [create("vm", 512), remove("vm"), AdminCall::Scrub] {
+        let mut effects = Vec::new();
+        gateway.admin(clock, CallId(1), call.clone(), &mut effects);
+        let refused = |effect: &Effect| matches!(effect, Effect::Answered(CallId(1), Err(error)) if error.kind == ErrorKind::Unavailable);
+        assert!(effects.iter().any(refused), "{call:?}");
+    }
 }
 
 #[test]

@@ -680,7 +680,7 @@ fn take_one(count: &mut usize) -> bool {
 }
 
 /// Everything is exported, to everybody.
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     let export = Export {
         id: 1,
         path: "/".to_owned(),

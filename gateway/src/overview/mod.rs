@@ -131,6 +131,10 @@ impl Overview {
     /// What there is not, or is asked for in the wrong words.
     pub fn answer(&mut self, clock: Clock, call: &AdminCall, inside: Option<&Inside>) -> AdminResult {
         self.take(clock, inside);
+        if self.map.revision == 0 && *call != AdminCall::Status {
+            // An empty list would be a lie.
+            return Err(unread());
+        }
         Ok(match call {
             AdminCall::ImageList => AdminAnswer::Images(ImageList {
                 images: self.all_images(),
@@ -239,6 +243,14 @@ impl Overview {
             gateways: gateways.collect(),
         }
     }
+}
+
+/// The metadata has not come yet.
+pub(crate) fn unread() -> AdminError {
+    AdminError::new(
+        ErrorKind::Unavailable,
+        "the gateway has just started and has not read the metadata yet; try again in a moment",
+    )
 }
 
 fn silent() -> AdminError {
