@@ -7,13 +7,16 @@ ARGS ?=
 # The folder with the guest kit: build, run, scripts/.
 GUEST ?= ../shared/guest
 CARGO ?= cargo
+# Where `make install` puts things, and below what, for who makes a package.
+PREFIX ?= /usr/local
+DESTDIR ?=
 # The simulator: the first seed, and how many.
 SEED ?= 1
 N ?= 300
 
 E2E = RUST_BACKTRACE=0 TRIVET_BIN=$(CURDIR)/target/release/trivet $(CARGO) test -q -p trivet-e2e --lib --test e2e -- --test-threads=2 --show-output
 
-.PHONY: help up build test check unit sim mutants e2e bench guest long
+.PHONY: help up build install test check unit sim mutants e2e bench guest long
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +27,9 @@ up: build ## build and run a cluster on this machine (DATA=./data ARGS='--nbd 12
 build: ## the release binary, target/release/trivet
 	@tests/install build
 	$(CARGO) build --release -p trivet
+
+install: ## the binary and systemd's units, once they are built (PREFIX=/usr/local DESTDIR=)
+	@deploy/install "$(PREFIX)" "$(DESTDIR)"
 
 test: ## everything that CI runs: check, unit, sim, e2e; ends with "N passed, N failed"
 	@tests/run check unit sim e2e
@@ -55,7 +61,7 @@ bench: build ## IOPS, latency and CPU per protocol beside the raw disk and nbdki
 	@tests/install test
 	tests/bench/run --data $(if $(filter file,$(origin DATA)),target/bench-data,$(DATA)) $(ARGS)
 
-guest: build ## kernel clients in a virtual machine against `trivet up` (GUEST=../shared/guest)
+guest: build ## kernel clients in a virtual machine against `trivet up`; needs a kit that is not in here (GUEST=../shared/guest)
 	GUEST="$(GUEST)" tests/guest/run
 
 long: build ## the e2e tests in their long form: 1 GiB verified, 20 + 50 kills, 20 minutes of chaos, more fuzz
