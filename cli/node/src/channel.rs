@@ -19,7 +19,7 @@ pub enum Role {
 
 /// What the control plane tells the data path.
 #[derive(Debug)]
-pub enum Tell {
+pub enum ToData {
     /// The metadata store changed.
     Notice(Arc<Notice>),
     /// What the metadata store said of itself, or did not.
@@ -41,7 +41,7 @@ pub enum Tell {
 
 /// What the data path asks of the control plane.
 #[derive(Debug)]
-pub enum Ask {
+pub enum ToControl {
     /// Run a transaction.
     Txn(Role, u64, Txn),
     /// See that an OSD has a lease, from now on.
@@ -54,19 +54,19 @@ pub enum Ask {
 
 /// The control plane's end: every message wakes the data path.
 #[derive(Clone)]
-pub struct ToData {
-    sender: mpsc::Sender<Tell>,
+pub struct DataSender {
+    sender: mpsc::Sender<ToData>,
     waker: Waker,
 }
 
-impl ToData {
+impl DataSender {
     /// A sender that wakes.
-    pub fn new(sender: mpsc::Sender<Tell>, waker: Waker) -> ToData {
-        ToData { sender, waker }
+    pub fn new(sender: mpsc::Sender<ToData>, waker: Waker) -> DataSender {
+        DataSender { sender, waker }
     }
 
     /// Tells the data path something. If it has ended, the process is about to.
-    pub fn tell(&self, message: Tell) {
+    pub fn tell(&self, message: ToData) {
         if self.sender.send(message).is_ok() {
             self.waker.wake();
         }

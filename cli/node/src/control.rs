@@ -18,9 +18,9 @@ use trivet_core::kv::{LeaseId, Revision, Txn, TxnOutcome};
 use trivet_core::map::encode;
 use trivet_meta::{Meta, MetaError, Watch};
 
-use super::channel::{Ask, Role, Tell, ToData};
+use super::channel::{DataSender, Role, ToControl, ToData};
 use super::cluster::random;
-use super::data::{self, FrontHandles};
+use super::data::{self, GatewayHandles};
 use super::leases::Held;
 use super::{fresh, monitor, presence, scrubs};
 
@@ -39,7 +39,7 @@ pub struct Duties {
 /// Of a process with a gateway.
 pub struct GatewayDuty {
     /// What the data path offers.
-    pub handles: FrontHandles,
+    pub handles: GatewayHandles,
     /// Where the admin API listens.
     pub http: std::net::TcpListener,
     /// For people.
@@ -85,8 +85,8 @@ impl Signals {
 /// Runs until a signal comes or the data path ends.
 pub async fn run(
     store: Arc<dyn Meta>,
-    data: ToData,
-    mut asked: UnboundedReceiver<Ask>,
+    data: DataSender,
+    mut asked: UnboundedReceiver<ToControl>,
     duties: Duties,
 ) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
@@ -147,7 +147,7 @@ pub async fn run(
             _ = &mut watching => break Err(anyhow!("the metadata store is closed")),
         }
     };
-    data.tell(Tell::Stop);
+    data.tell(ToData::Stop);
     // Nobody writes any more on what is given back.
     helpers.iter().for_each(JoinHandle::abort);
     // The receiver may be gone already.
@@ -184,7 +184,7 @@ fn gateway_state(duty: &GatewayDuty) -> anyhow::Result<bytes::Bytes> {
 }
 
 fn start_clerk(duty: &GatewayDuty) -> anyhow::Result<Clerk> {
-    let FrontHandles { counters, id, .. } = &duty.handles;
+    let GatewayHandles { counters, id, .. } = &duty.handles;
     Clerk::start(*id, Arc::clone(counters), data::clock).context("cannot start a thread")
 }
 
@@ -203,23 +203,23 @@ async fn serve_api(
         .context("the admin API failed")
 }
 
-async fn answer(store: &Arc<dyn Meta>, data: &ToData, leases: &mut BTreeMap<OsdId, Held>, ask: Ask) {
+async fn answer(store: &Arc<dyn Meta>, data: &DataSender, leases: &mut BTreeMap<OsdId, Held>, ask: ToControl) {
     match ask {
-        Ask::Txn(role, ticket, txn) => {
+        ToControl::Txn(role, ticket, txn) => {
             tokio::spawn(transact(Arc::clone(store), data.clone(), role, ticket, txn));
         }
-        Ask::Lease(osd) => {
+        ToControl::Lease(osd) => {
             let held = Held::new(Arc::clone(store));
             tokio::spawn(tell_osd(data.clone(), osd, held.lease()));
             leases.insert(osd, held);
         }
-        Ask::Revoke(osd) => {
+        ToControl::Revoke(osd) => {
             if let Some(held) = leases.remove(&osd) {
                 held.give_back(store).await;
             }
-            data.tell(Tell::Revoked(osd));
+            data.tell(ToData::Revoked(osd));
         }
-        Ask::Stats(osd, stats) => {
+        ToControl::Stats(osd, stats) => {
             if let Some(lease) = leases.get(&osd).and_then(|held| *held.lease().borrow()) {
                 tokio::spawn(show_stats(Arc::clone(store), osd, stats, lease));
             }
@@ -233,14 +233,14 @@ async fn show_stats(store: Arc<dyn Meta>, osd: OsdId, stats: OsdStats, lease: Le
 }
 
 /// Ends when the lease is given back.
-async fn tell_osd(data: ToData, osd: OsdId, mut lease: Receiver<Option<LeaseId>>) {
+async fn tell_osd(data: DataSender, osd: OsdId, mut lease: Receiver<Option<LeaseId>>) {
     while lease.changed().await.is_ok() {
         let lease = *lease.borrow_and_update();
-        data.tell(Tell::Leased { osd, lease });
+        data.tell(ToData::Leased { osd, lease });
     }
 }
 
-async fn transact(store: Arc<dyn Meta>, data: ToData, role: Role, ticket: u64, txn: Txn) {
+async fn transact(store: Arc<dyn Meta>, data: DataSender, role: Role, ticket: u64, txn: Txn) {
     let outcome = store.txn(txn).await.unwrap_or_else(|error| {
         match error {
             // Given back by an OSD that stops, or lost, which its keeper has told.
@@ -249,14 +249,14 @@ async fn transact(store: Arc<dyn Meta>, data: ToData, role: Role, ticket: u64, t
         }
         TxnOutcome::Unknown
     });
-    data.tell(Tell::Outcome(role, ticket, outcome));
+    data.tell(ToData::Outcome(role, ticket, outcome));
 }
 
 /// Feeds the data path, and before that the clerk, who is to know what the data path was told; shows how far both were fed.
 async fn watch(
     mut changes: Box<dyn Watch>,
     clerk: Option<Clerk>,
-    data: ToData,
+    data: DataSender,
     seen: tokio::sync::watch::Sender<Revision>,
 ) {
     while let Some(notice) = changes.next().await {
@@ -265,7 +265,7 @@ async fn watch(
         if let Some(clerk) = &clerk {
             clerk.notice(Arc::clone(&notice));
         }
-        data.tell(Tell::Notice(notice));
+        data.tell(ToData::Notice(notice));
         seen.send_replace(revision);
     }
 }

@@ -19,9 +19,9 @@ use trivet_gateway::gateway::Clock;
 use trivet_gateway::metrics::Protocol;
 use trivet_reactor::{Config, ConnId, Event, Reactor, Waker};
 
-use super::channel::{Ask, Role, Tell};
+use super::channel::{Role, ToControl, ToData};
 use super::cluster::{ClusterId, random, wall};
-use super::front::Front;
+use super::gateway_runner::GatewayRunner;
 use super::links::Links;
 use super::osds::{Disk, Osds};
 use super::output::Output;
@@ -45,7 +45,7 @@ pub struct Setup {
     /// The cluster.
     pub cluster: ClusterId,
     /// The gateway, if it has one.
-    pub front: Option<FrontSetup>,
+    pub gateway: Option<GatewaySetup>,
     /// Its OSDs.
     pub disks: Vec<Disk>,
     /// Whether there may be nodes in other processes.
@@ -53,7 +53,7 @@ pub struct Setup {
 }
 
 /// The gateway of a process.
-pub struct FrontSetup {
+pub struct GatewaySetup {
     /// What it speaks where, and the option that says so.
     pub doors: Vec<(Protocol, &'static str, SocketAddr)>,
     /// It makes an image to begin with.
@@ -69,9 +69,9 @@ pub struct FrontSetup {
 /// The data path's ends of the channels to the control plane.
 pub struct Ends {
     /// From the control plane.
-    pub inbox: Receiver<Tell>,
+    pub inbox: Receiver<ToData>,
     /// To the control plane.
-    pub control: UnboundedSender<Ask>,
+    pub control: UnboundedSender<ToControl>,
     /// Told once, when sockets listen and disks are formatted.
     pub started: Sender<Handles>,
 }
@@ -81,11 +81,11 @@ pub struct Handles {
     /// Wakes the loop.
     pub waker: Waker,
     /// If there is a gateway.
-    pub front: Option<FrontHandles>,
+    pub gateway: Option<GatewayHandles>,
 }
 
 /// What the control plane needs of a gateway.
-pub struct FrontHandles {
+pub struct GatewayHandles {
     /// Calls it.
     pub admin: AdminHandle,
     /// What it counts.
@@ -108,13 +108,13 @@ impl std::error::Error for Fenced {}
 
 struct Data {
     reactor: Reactor,
-    front: Option<Front>,
+    gateway: Option<GatewayRunner>,
     osds: Osds,
     links: Links,
     /// Messages between nodes.
     queue: VecDeque<(NodeId, NodeId, Message)>,
-    inbox: Receiver<Tell>,
-    control: UnboundedSender<Ask>,
+    inbox: Receiver<ToData>,
+    control: UnboundedSender<ToControl>,
     /// Without a gateway: whether `ready` was said.
     said_ready: bool,
     last_tick: Now,
@@ -137,27 +137,27 @@ macro_rules! output {
 pub fn run(setup: Setup, ends: Ends) -> anyhow::Result<()> {
     let mut reactor = Reactor::new(&Config::default()).context("cannot set up the event loop")?;
     let clock = clock();
-    let front = setup
-        .front
-        .map(|front| Front::new(&mut reactor, front, &setup.cluster, clock))
+    let gateway = setup
+        .gateway
+        .map(|gateway| GatewayRunner::new(&mut reactor, gateway, &setup.cluster, clock))
         .transpose()?;
-    let (front, front_handles) = front.unzip();
+    let (gateway, gateway_handles) = gateway.unzip();
     let mut links = Links::new(setup.cluster.id);
     let osds = Osds::prepare(&mut reactor, &mut links, &setup.cluster, setup.disks)?;
-    if let Some(front) = front.as_ref().filter(|_: &&Front| setup.distributed) {
+    if let Some(gateway) = gateway.as_ref().filter(|_: &&GatewayRunner| setup.distributed) {
         let boot = u64::from_le_bytes(random()?);
-        links.start(&mut reactor, clock.now, NodeId::Client(front.id()), boot);
+        links.start(&mut reactor, clock.now, NodeId::Client(gateway.id()), boot);
     }
     let handles = Handles {
         waker: reactor.waker(),
-        front: front_handles,
+        gateway: gateway_handles,
     };
     if ends.started.send(handles).is_err() {
         return Ok(());
     }
     let mut data = Data {
         reactor,
-        front,
+        gateway,
         osds,
         links,
         queue: VecDeque::new(),
@@ -183,8 +183,9 @@ impl Data {
     fn serve(&mut self) -> anyhow::Result<()> {
         let mut events = Vec::new();
         loop {
-            let more =
-                !self.queue.is_empty() || self.links.has_more() || self.front.as_ref().is_some_and(Front::has_more);
+            let more = !self.queue.is_empty()
+                || self.links.has_more()
+                || self.gateway.as_ref().is_some_and(GatewayRunner::has_more);
             let timeout = if more { Duration::ZERO } else { TICK };
             self.reactor
                 .poll(&mut events, Some(timeout))
@@ -194,16 +195,16 @@ impl Data {
                 self.event(clock, event);
             }
             self.links.receive_again(&mut self.reactor, clock.now, &mut self.queue);
-            if let Some(front) = &mut self.front {
-                front.attend(clock, output!(self));
-                front.receive_again(clock, output!(self));
+            if let Some(gateway) = &mut self.gateway {
+                gateway.attend(clock, output!(self));
+                gateway.receive_again(clock, output!(self));
             }
             if self.drain_inbox(clock) {
                 return self.wind_down();
             }
             self.tick(clock)?;
             self.exchange(clock);
-            if self.front.as_ref().is_some_and(Front::is_fenced) {
+            if self.gateway.as_ref().is_some_and(GatewayRunner::is_fenced) {
                 return Err(Fenced.into());
             }
         }
@@ -231,21 +232,21 @@ impl Data {
             Event::Accepted { listener, conn, peer } => {
                 if self.links.listens(listener) {
                     self.links.accepted(&mut self.reactor, clock.now, listener, conn);
-                } else if let Some(front) = &mut self.front {
-                    front.accepted(clock, (listener, conn, peer), output!(self));
+                } else if let Some(gateway) = &mut self.gateway {
+                    gateway.accepted(clock, (listener, conn, peer), output!(self));
                 }
             }
             Event::Refused { peer, .. } => tracing::warn!("{peer}: turned away, too many connections"),
             Event::Readable { conn, quiet } => self.readable(clock, conn, Now(quiet)),
             Event::Drained { conn } => {
-                if let Some(front) = &self.front {
-                    front.drained(conn, &mut self.reactor);
+                if let Some(gateway) = &self.gateway {
+                    gateway.drained(conn, &mut self.reactor);
                 }
             }
             Event::Closed { conn, reason } => {
                 self.links.closed(&mut self.reactor, clock.now, conn, &reason);
-                if let Some(front) = &mut self.front {
-                    front.closed(clock, conn, output!(self));
+                if let Some(gateway) = &mut self.gateway {
+                    gateway.closed(clock, conn, output!(self));
                 }
             }
             Event::Disk { disk, user_id, result } => {
@@ -259,8 +260,8 @@ impl Data {
     fn readable(&mut self, clock: Clock, conn: ConnId, quiet: Now) {
         if self.links.owns(conn) {
             self.links.receive(&mut self.reactor, clock.now, conn, &mut self.queue);
-        } else if let Some(front) = &mut self.front {
-            front.readable(clock, conn, quiet, output!(self));
+        } else if let Some(gateway) = &mut self.gateway {
+            gateway.readable(clock, conn, quiet, output!(self));
         }
     }
 
@@ -268,23 +269,23 @@ impl Data {
     fn drain_inbox(&mut self, clock: Clock) -> bool {
         while let Ok(tell) = self.inbox.try_recv() {
             match tell {
-                Tell::Notice(notice) => self.notice(clock, &notice),
-                Tell::Heard(heard) => {
-                    if let Some(front) = &mut self.front {
-                        front.heard(clock, &heard, output!(self));
+                ToData::Notice(notice) => self.notice(clock, &notice),
+                ToData::Heard(heard) => {
+                    if let Some(gateway) = &mut self.gateway {
+                        gateway.heard(clock, &heard, output!(self));
                     }
                 }
-                Tell::Outcome(Role::Gateway, ticket, outcome) => {
-                    if let Some(front) = &mut self.front {
-                        front.txn_ended(clock, ticket, outcome, output!(self));
+                ToData::Outcome(Role::Gateway, ticket, outcome) => {
+                    if let Some(gateway) = &mut self.gateway {
+                        gateway.txn_ended(clock, ticket, outcome, output!(self));
                     }
                 }
-                Tell::Outcome(Role::Osd(osd), ticket, outcome) => {
+                ToData::Outcome(Role::Osd(osd), ticket, outcome) => {
                     self.osds.txn_ended(clock.now, osd, ticket, outcome, output!(self));
                 }
-                Tell::Leased { osd, lease } => self.osds.leased(clock.now, osd, lease, output!(self)),
-                Tell::Revoked(osd) => self.osds.revoked(osd),
-                Tell::Stop => return true,
+                ToData::Leased { osd, lease } => self.osds.leased(clock.now, osd, lease, output!(self)),
+                ToData::Revoked(osd) => self.osds.revoked(osd),
+                ToData::Stop => return true,
             }
         }
         self.calls(clock);
@@ -292,7 +293,7 @@ impl Data {
     }
 
     fn calls(&mut self, clock: Clock) {
-        while let Some(request) = self.front.as_mut().and_then(Front::next_request) {
+        while let Some(request) = self.gateway.as_mut().and_then(GatewayRunner::next_request) {
             match request {
                 Request::Change(AdminCall::OsdStop { osd }, reply) if self.osds.has(OsdId(osd)) => {
                     self.osds.stop(OsdId(osd), reply, output!(self));
@@ -301,8 +302,8 @@ impl Data {
                     self.osds.start(OsdId(osd), reply, &self.control);
                 }
                 request => {
-                    if let Some(front) = &mut self.front {
-                        front.request(clock, request, output!(self));
+                    if let Some(gateway) = &mut self.gateway {
+                        gateway.request(clock, request, output!(self));
                     }
                 }
             }
@@ -312,8 +313,8 @@ impl Data {
     fn notice(&mut self, clock: Clock, notice: &Notice) {
         self.links.notice(&mut self.reactor, clock.now, notice);
         self.osds.notice(clock.now, notice, output!(self));
-        if let Some(front) = &mut self.front {
-            front.notice(clock, notice, output!(self));
+        if let Some(gateway) = &mut self.gateway {
+            gateway.notice(clock, notice, output!(self));
         }
     }
 
@@ -327,20 +328,20 @@ impl Data {
         if clock.now.since(self.last_stats) >= STATS {
             self.last_stats = clock.now;
             self.osds.show_stats(&self.control);
-            if let Some(front) = &mut self.front {
-                front.give_back_memory(&self.reactor);
+            if let Some(gateway) = &mut self.gateway {
+                gateway.give_back_memory(&self.reactor);
             }
         }
         for reason in self.osds.take_failures() {
             // A process without a gateway is there for its OSDs.
-            if self.front.is_none() {
+            if self.gateway.is_none() {
                 bail!("{reason}");
             }
             tracing::error!("{reason}");
         }
         let reports = self.osds.reports();
-        match &mut self.front {
-            Some(front) => front.tick(clock, reports, output!(self)),
+        match &mut self.gateway {
+            Some(gateway) => gateway.tick(clock, reports, output!(self)),
             None => self.tick_alone(),
         }
         Ok(())
@@ -376,12 +377,12 @@ impl Data {
     }
 
     fn deliver(&mut self, clock: Clock, from: NodeId, to: NodeId, message: Message) {
-        match (to, from, &mut self.front) {
+        match (to, from, &mut self.gateway) {
             (NodeId::Osd(osd), ..) if self.osds.has(osd) => {
                 self.osds.message(clock.now, osd, from, message, output!(self));
             }
-            (NodeId::Client(id), NodeId::Osd(osd), Some(front)) if front.id() == id => {
-                front.message(clock, osd, message, output!(self));
+            (NodeId::Client(id), NodeId::Osd(osd), Some(gateway)) if gateway.id() == id => {
+                gateway.message(clock, osd, message, output!(self));
             }
             _ => self.links.send(&mut self.reactor, clock.now, (from, to), &message),
         }
@@ -389,9 +390,9 @@ impl Data {
 
     fn tell_losses(&mut self, clock: Clock) {
         for loss in self.links.take_losses() {
-            match (loss.node, &mut self.front) {
+            match (loss.node, &mut self.gateway) {
                 (NodeId::Osd(osd), _) => self.osds.lost(clock.now, osd, &loss, output!(self)),
-                (NodeId::Client(_), Some(front)) => front.lost(loss.osd),
+                (NodeId::Client(_), Some(gateway)) => gateway.lost(loss.osd),
                 (NodeId::Client(_), None) => {}
             }
         }

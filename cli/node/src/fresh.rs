@@ -13,7 +13,7 @@ use trivet_gateway::fresh::{Answer, Heard};
 use trivet_meta::Meta;
 use trivet_reactor::Reactor;
 
-use super::channel::{Tell, ToData};
+use super::channel::{DataSender, ToData};
 use super::presence;
 
 /// Between an answer and the next question.
@@ -30,7 +30,7 @@ pub struct Asking {
     /// Whom.
     pub store: Arc<dyn Meta>,
     /// Who is told.
-    pub data: ToData,
+    pub data: DataSender,
     /// How far the mirror was fed.
     pub mirrored: Receiver<Revision>,
     /// The gateway's key for beats.
@@ -52,7 +52,7 @@ impl Asking {
             }
             if let Some((revision, took)) = revision {
                 let answer = Ok(Answer { revision, full });
-                self.data.tell(Tell::Heard(Heard { asked, took, answer }));
+                self.data.tell(ToData::Heard(Heard { asked, took, answer }));
                 self.follow(revision).await;
             }
             sleep(PERIOD).await;
@@ -72,7 +72,7 @@ impl Asking {
                 Err(_) => ("the metadata store does not answer".to_owned(), false),
             };
             let answer = Err(why);
-            self.data.tell(Tell::Heard(Heard { asked, took, answer }));
+            self.data.tell(ToData::Heard(Heard { asked, took, answer }));
             if over {
                 return None;
             }

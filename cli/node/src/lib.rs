@@ -10,7 +10,7 @@ pub mod control;
 pub mod data;
 mod descriptors;
 mod fresh;
-mod front;
+mod gateway_runner;
 pub mod leases;
 mod links;
 mod listening;
@@ -64,8 +64,8 @@ pub fn runtime() -> anyhow::Result<Runtime> {
 /// A data path that has started.
 pub struct Started {
     thread: std::thread::JoinHandle<anyhow::Result<()>>,
-    to_data: mpsc::Sender<channel::Tell>,
-    from_data: tokio::sync::mpsc::UnboundedReceiver<channel::Ask>,
+    to_data: mpsc::Sender<channel::ToData>,
+    from_data: tokio::sync::mpsc::UnboundedReceiver<channel::ToControl>,
     /// What the control plane needs of it.
     pub handles: Handles,
 }
@@ -107,10 +107,10 @@ pub fn serve(runtime: Runtime, store: Arc<dyn Meta>, started: Started, duties: D
         from_data,
         handles,
     } = started;
-    let link = channel::ToData::new(to_data, handles.waker.clone());
+    let link = channel::DataSender::new(to_data, handles.waker.clone());
     let result = runtime.block_on(control::run(store, link.clone(), from_data, duties));
     // However the control plane ended.
-    link.tell(channel::Tell::Stop);
+    link.tell(channel::ToData::Stop);
     let ended = thread.join().map_err(|_| anyhow!("the data path panicked"))?;
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     result.and(ended)

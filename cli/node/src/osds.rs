@@ -22,7 +22,7 @@ use trivet_osd::{Effect, Event, Identity, Osd};
 use trivet_reactor::{DiskBackend, DiskOp, DiskToken, Event as ReactorEvent, OpenDisk, Reactor};
 use trivet_store::{Format, Options, State, Store};
 
-use super::channel::{Ask, Role};
+use super::channel::{Role, ToControl};
 use super::cluster::{ClusterId, random};
 use super::links::{Links, Loss};
 use super::listening;
@@ -147,10 +147,10 @@ impl Osds {
     }
 
     /// Asks for everybody's lease.
-    pub fn lease_all(&self, control: &UnboundedSender<Ask>) {
+    pub fn lease_all(&self, control: &UnboundedSender<ToControl>) {
         for &osd in self.slots.keys() {
             // Without a control plane the process is about to end.
-            let _ = control.send(Ask::Lease(osd));
+            let _ = control.send(ToControl::Lease(osd));
         }
     }
 
@@ -302,7 +302,7 @@ impl Osds {
     }
 
     /// Has the metadata store show how the OSDs are, if it shows something else, or nothing.
-    pub fn show_stats(&self, control: &UnboundedSender<Ask>) {
+    pub fn show_stats(&self, control: &UnboundedSender<ToControl>) {
         for (&osd, slot) in &self.slots {
             if let Life::Running(running) = &slot.life
                 && running.is_open
@@ -317,7 +317,7 @@ impl Osds {
                 let shown = self.mirror.get(&keys::osd_stats(osd));
                 if shown.is_none_or(|kv| kv.value != encode(&stats)) {
                     // Without a control plane the process is about to end.
-                    let _ = control.send(Ask::Stats(osd, stats));
+                    let _ = control.send(ToControl::Stats(osd, stats));
                 }
             }
         }
@@ -432,7 +432,7 @@ impl Osds {
             self.disks.remove(&running.disk);
             out.links.stop(out.reactor, NodeId::Osd(osd));
         }
-        let _ = out.control.send(Ask::Revoke(osd));
+        let _ = out.control.send(ToControl::Revoke(osd));
     }
 
     /// An OSD's keys are gone.
@@ -466,7 +466,7 @@ impl Osds {
     }
 
     /// An administrator starts an OSD of this process.
-    pub fn start(&mut self, osd: OsdId, reply: AdminReply, control: &UnboundedSender<Ask>) {
+    pub fn start(&mut self, osd: OsdId, reply: AdminReply, control: &UnboundedSender<ToControl>) {
         let Some(slot) = self.slots.get_mut(&osd) else { return };
         if !matches!(slot.life, Life::Stopped) {
             let error = AdminError::new(ErrorKind::Conflict, format!("OSD {osd} runs already"));
@@ -475,7 +475,7 @@ impl Osds {
         }
         slot.life = Life::Starting;
         slot.waiting = Some(reply);
-        let _ = control.send(Ask::Lease(osd));
+        let _ = control.send(ToControl::Lease(osd));
     }
 
     /// What the OSDs have to report; of those that are stopped, what they said last.
@@ -507,7 +507,7 @@ fn carry_out(osd: OsdId, disk: DiskToken, effects: &mut Vec<Effect>, out: &mut O
             Effect::Send(to, message) => out.queue.push_back((NodeId::Osd(osd), to, message)),
             Effect::Disk(op) => out.reactor.submit_disk(disk, op.id.0, disk_op(op.kind)),
             Effect::Txn(ticket, txn) => {
-                let _ = out.control.send(Ask::Txn(Role::Osd(osd), ticket, txn));
+                let _ = out.control.send(ToControl::Txn(Role::Osd(osd), ticket, txn));
             }
         }
     }

@@ -7,7 +7,7 @@ use trivet_core::NodeId;
 use trivet_core::message::Message;
 use trivet_reactor::Reactor;
 
-use super::channel::Ask;
+use super::channel::ToControl;
 use super::links::Links;
 
 /// Where the effects of machines go.
@@ -19,5 +19,5 @@ pub struct Output<'a> {
     /// The links to other processes.
     pub links: &'a mut Links,
     /// The metadata store.
-    pub control: &'a UnboundedSender<Ask>,
+    pub control: &'a UnboundedSender<ToControl>,
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use trivet_node::cluster::{self, host};
 use trivet_node::control::{Duties, GatewayDuty};
-use trivet_node::data::{FrontSetup, Setup};
+use trivet_node::data::{GatewaySetup, Setup};
 
 use crate::roles::args::{GatewayArgs, required};
 
@@ -19,7 +19,7 @@ pub fn run(args: &GatewayArgs) -> anyhow::Result<()> {
     let cluster = runtime.block_on(cluster::ensure(&store))?;
     let mut started = trivet_node::start(Setup {
         cluster,
-        front: Some(FrontSetup {
+        gateway: Some(GatewaySetup {
             doors: args.front.doors(),
             demo: false,
             patience: PATIENCE,
@@ -29,7 +29,7 @@ pub fn run(args: &GatewayArgs) -> anyhow::Result<()> {
         disks: Vec::new(),
         distributed: true,
     })?;
-    let gateway = started.handles.front.take().map(|handles| GatewayDuty {
+    let gateway = started.handles.gateway.take().map(|handles| GatewayDuty {
         handles,
         http,
         name: args.name.clone().unwrap_or_else(host),

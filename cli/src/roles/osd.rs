@@ -127,7 +127,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     runtime.block_on(admit(&store, there.osd, &fingerprint(&there.store), &host, &args.disk))?;
     let started = trivet_node::start(Setup {
         cluster,
-        front: None,
+        gateway: None,
         disks: vec![Disk {
             osd: there.osd,
             path: args.disk.clone(),

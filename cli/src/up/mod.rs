@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use trivet_node::cluster::{self, host};
 use trivet_node::control::{Duties, GatewayDuty};
-use trivet_node::data::{FrontSetup, Setup};
+use trivet_node::data::{GatewaySetup, Setup};
 
 use crate::args::UpArgs;
 use banner::banner;
@@ -39,13 +39,13 @@ pub fn run(args: &UpArgs) -> anyhow::Result<()> {
     let distributed = args.meta.is_some();
     let setup = Setup {
         cluster: plan.cluster,
-        front: Some(front(args, plan.new)),
+        gateway: Some(front(args, plan.new)),
         disks: folder.disks(&plan, distributed.then_some(LISTEN)),
         distributed,
     };
     let mut started = trivet_node::start(setup).inspect_err(|_| folder.undo_if_new(&plan))?;
     runtime.block_on(startup::record(&plan, &store))?;
-    let gateway = started.handles.front.take().map(|handles| GatewayDuty {
+    let gateway = started.handles.gateway.take().map(|handles| GatewayDuty {
         handles,
         http,
         name: "up".into(),
@@ -54,8 +54,8 @@ pub fn run(args: &UpArgs) -> anyhow::Result<()> {
     trivet_node::serve(runtime, store, started, Duties { gateway, monitor })
 }
 
-fn front(args: &UpArgs, new: bool) -> FrontSetup {
-    FrontSetup {
+fn front(args: &UpArgs, new: bool) -> GatewaySetup {
+    GatewaySetup {
         doors: args.front.doors(),
         demo: new,
         patience: PATIENCE,

@@ -50,22 +50,22 @@ impl Clerk {
     /// When no thread can be started.
     pub fn start(id: ClientId, counters: Arc<Counters>, clock: fn() -> Clock) -> io::Result<Clerk> {
         let (clerk, errands) = Clerk::absent();
-        let desk = Desk {
+        let worker = Worker {
             overview: Overview::new(id),
             counters,
             clock,
         };
         thread::Builder::new()
             .name("clerk".into())
-            .spawn(move || desk.work(&errands))?;
+            .spawn(move || worker.work(&errands))?;
         Ok(clerk)
     }
 
-    /// A desk without anybody at it: whoever takes the errands is to run them.
+    /// A clerk without a thread: whoever takes the errands is to run them.
     #[must_use]
     pub fn absent() -> (Clerk, Receiver<Errand>) {
-        let (errands, desk) = channel();
-        (Clerk { errands }, desk)
+        let (errands, taken) = channel();
+        (Clerk { errands }, taken)
     }
 
     /// The metadata store changed. Say it here before the data path hears of it.
@@ -95,13 +95,13 @@ impl Clerk {
 }
 
 /// What the clerk works with.
-struct Desk {
+struct Worker {
     overview: Overview,
     counters: Arc<Counters>,
     clock: fn() -> Clock,
 }
 
-impl Desk {
+impl Worker {
     fn work(mut self, errands: &Receiver<Errand>) {
         loop {
             match errands.recv_timeout(TICK) {

@@ -58,9 +58,9 @@ fn start_with(engine: AdminHandle, answer: impl Fn(AdminCall) -> AdminResult + S
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
-    let (clerk, desk) = Clerk::absent();
+    let (clerk, errands) = Clerk::absent();
     std::thread::spawn(move || {
-        for errand in desk {
+        for errand in errands {
             match errand {
                 Errand::Notice(_) => {}
                 Errand::Answer(call, _, reply) => drop(reply.send(answer(call))),

@@ -19,9 +19,9 @@ use trivet_gateway::session::Ending;
 use trivet_gateway::status::OsdReport;
 use trivet_reactor::{ConnId, ListenerToken, Reactor};
 
-use super::channel::{Ask, Role};
+use super::channel::{Role, ToControl};
 use super::cluster::{ClusterId, random};
-use super::data::{FrontHandles, FrontSetup};
+use super::data::{GatewayHandles, GatewaySetup};
 use super::output::Output;
 use super::{listening, log, ready};
 
@@ -35,7 +35,7 @@ const MUCH_FREED: usize = 64 << 20;
 const DEMO: (&str, u64) = ("demo", 1 << 30);
 
 /// The gateway and its clients.
-pub struct Front {
+pub struct GatewayRunner {
     gateway: Gateway,
     effects: Vec<Effect>,
     conns: Connections,
@@ -99,14 +99,14 @@ enum Stage {
     Ready,
 }
 
-impl Front {
+impl GatewayRunner {
     /// A gateway whose doors are in place; they open when the cluster is there.
     pub fn new(
         reactor: &mut Reactor,
-        setup: FrontSetup,
+        setup: GatewaySetup,
         cluster: &ClusterId,
         clock: Clock,
-    ) -> anyhow::Result<(Front, FrontHandles)> {
+    ) -> anyhow::Result<(GatewayRunner, GatewayHandles)> {
         let mut doors = HashMap::new();
         for (token, (protocol, flag, address)) in (1..).map(ListenerToken).zip(setup.doors) {
             let listens = reactor.listen(address, token);
@@ -118,12 +118,12 @@ impl Front {
         let counters = Arc::<Counters>::default();
         let id = ClientId(u64::from_le_bytes(random()?));
         let nfs = nfs_server(cluster)?;
-        let handles = FrontHandles {
+        let handles = GatewayHandles {
             admin: handle,
             counters: Arc::clone(&counters),
             id,
         };
-        let mut front = Front {
+        let mut runner = GatewayRunner {
             gateway: Gateway::new(id, clock, nfs, cluster.number()),
             effects: Vec::new(),
             conns: Connections::default(),
@@ -146,9 +146,9 @@ impl Front {
             unsent: HashSet::new(),
             peak: 0,
         };
-        front.gateway.set_budget(setup.memory);
-        front.gateway.set_host(crate::cluster::host());
-        Ok((front, handles))
+        runner.gateway.set_budget(setup.memory);
+        runner.gateway.set_host(crate::cluster::host());
+        Ok((runner, handles))
     }
 
     /// Its name in the cluster.
@@ -384,7 +384,7 @@ impl Front {
                 Effect::ToOsd(osd, message) => out.queue.push_back((me, NodeId::Osd(osd), message)),
                 Effect::Txn(ticket, txn) => {
                     // Without a control plane the process is about to end.
-                    let _ = out.control.send(Ask::Txn(Role::Gateway, ticket, txn));
+                    let _ = out.control.send(ToControl::Txn(Role::Gateway, ticket, txn));
                 }
                 Effect::Answered(call, answer) => {
                     if let Some(caller) = self.callers.remove(&call) {
