@@ -102,6 +102,7 @@ impl Usage {
 
     /// A transaction ended. What may not have happened is due again.
     pub(crate) fn ended(&mut self, ticket: u64, outcome: TxnOutcome, now: Now) {
+        // Nobody waits for one that an earlier lease was for.
         let Some(report) = self.under_way.take_if(|report| report.ticket == ticket) else {
             return;
         };

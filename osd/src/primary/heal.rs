@@ -48,9 +48,8 @@ impl Osd {
             .collect();
         order.sort_unstable();
         for (_, id) in order {
-            let Some(active) = self.pgs.get_mut(&id).and_then(|pg| pg.active_mut()) else {
-                continue;
-            };
+            let active = self.pgs.get_mut(&id).and_then(|pg| pg.active_mut());
+            let active = active.expect("healing does not change who acts");
             while room > 0 && active.heal_next(&mut self.ctx) {
                 room -= 1;
             }
@@ -337,9 +336,8 @@ impl Active {
 /// if there is none.
 fn fall_back(active: &mut Active, object: ObjectId) -> bool {
     let acting = active.acting.clone();
-    let Some(missing) = active.recovery.missing.get_mut(&object) else {
-        return false;
-    };
+    let missing = active.recovery.missing.get_mut(&object);
+    let missing = missing.expect("what is healed is missing until all have it");
     let Some(fallback) = missing.fallback.take() else {
         return false;
     };
@@ -352,18 +350,14 @@ fn fall_back(active: &mut Active, object: ObjectId) -> bool {
         repair: false,
         fallback: None,
     };
-    if let Some(queue) = active.queues.get_mut(&object) {
-        queue.healing = None;
-    }
+    active.queue(object).healing = None;
     true
 }
 
 /// A member has no room for the object, but an operation came meanwhile that leaves nothing of it: healing begins again,
 /// and will come to that.
 fn may_delete_instead(active: &mut Active, object: ObjectId) -> bool {
-    let Some(queue) = active.queues.get_mut(&object) else {
-        return false;
-    };
+    let queue = active.queue(object);
     let pushed = queue.healing.as_ref().and_then(|healing| healing.whole.as_ref());
     let may = pushed.is_some_and(|whole| !whole.tombstone && queue.removal(remembered(whole)).is_some());
     if may {

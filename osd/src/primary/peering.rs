@@ -120,10 +120,10 @@ impl Osd {
         objects: Vec<Listed>,
     ) {
         let (now, me) = (self.ctx.now, self.id());
+        // A listing comes late, or once more if it was asked for twice.
         let Some(pg) = self.pgs.get_mut(&id).filter(|pg| pg.epoch == epoch) else {
             return;
         };
-        // What comes once more was asked for twice.
         let Phase::Peering(peering) = &mut pg.phase else { return };
         let left = promise.filter(|p| p.to != Some(me)).map_or(Duration::ZERO, |p| p.left);
         peering.take(from, part, now + left, objects);
@@ -142,7 +142,7 @@ impl Pg {
     /// Asks everybody in the membership who has not answered to accept the epoch and to list what they have.
     pub(crate) fn send_fences(&mut self, ctx: &mut Ctx) {
         let Phase::Peering(peering) = &mut self.phase else {
-            return;
+            unreachable!("fences are sent while the PG peers");
         };
         peering.asked_at = ctx.now;
         let asked = self.membership.asked.keys();

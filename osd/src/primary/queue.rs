@@ -250,6 +250,7 @@ impl ObjectQueue {
 
     /// A copy of an operation that waits says more than the first one did of what its client has heard.
     pub(crate) fn renew(&mut self, copy: &Op, now: Tick) {
+        // What runs has said it when it began.
         let Some((_, op)) = self.waiting.iter_mut().find(|(_, op)| op.id == copy.id) else {
             return;
         };

@@ -222,6 +222,7 @@ impl Active {
 
 impl Pg {
     pub(crate) fn scrub_reported(&mut self, ticket: u64, outcome: TxnOutcome) {
+        // The PG started over meanwhile.
         let Some(active) = self.active_mut() else { return };
         let under_way = &mut active.scrubs.under_way;
         let Some(scrub) = under_way.as_mut().filter(|scrub| scrub.reporting == Some(ticket)) else {
