@@ -15,6 +15,8 @@ use trivet_gateway::overview::Inside;
 
 /// How long the data path may take to say how it is; beyond it, it counts as stalled.
 pub(crate) const LOOK_DEADLINE: Duration = Duration::from_secs(5);
+/// How long it may take to say what is wrong, when a change has taken too long already.
+const COMPLAINT_DEADLINE: Duration = Duration::from_millis(500);
 /// How long a change may take: it may have to wait for a failover of the OSDs it touches.
 const CHANGE_DEADLINE: Duration = Duration::from_secs(30);
 /// Calls that may wait for the data path; more are refused.
@@ -62,8 +64,17 @@ impl AdminHandle {
     }
 
     async fn change_within(&self, call: AdminCall, deadline: Duration) -> AdminResult {
-        let answer = self.request(|reply| Request::Change(call, reply), deadline).await;
-        answer.map_err(|error| error.unwrap_or_else(|| timed_out(deadline)))?
+        match self.request(|reply| Request::Change(call, reply), deadline).await {
+            Ok(result) => result,
+            Err(Some(error)) => Err(error),
+            Err(None) => Err(timed_out(deadline, self.complaint().await)),
+        }
+    }
+
+    /// What the data path itself finds wrong, the worst first, if it says so at once.
+    async fn complaint(&self) -> Option<String> {
+        let inside = self.look(COMPLAINT_DEADLINE).await.ok()?;
+        inside.broken.into_iter().chain(inside.doubtful).next()
     }
 
     /// Asks how the data path is.
@@ -109,20 +120,21 @@ fn stopping() -> AdminError {
     )
 }
 
-fn timed_out(deadline: Duration) -> AdminError {
-    silent(deadline, "the change may still happen: look before trying again")
+fn timed_out(deadline: Duration, complaint: Option<String>) -> AdminError {
+    let why = complaint.unwrap_or_else(|| SILENT.to_owned());
+    late(deadline, &why, "the change may still happen: look before trying again")
 }
 
 fn stalled(deadline: Duration) -> AdminError {
-    silent(deadline, "try again, and see the gateway's log")
+    late(deadline, SILENT, "try again, and see the gateway's log")
 }
 
-fn silent(deadline: Duration, so: &str) -> AdminError {
-    let seconds = deadline.as_secs();
-    AdminError::new(
-        ErrorKind::Timeout,
-        format!("the storage did not answer within {seconds} s; {so}"),
-    )
+/// What is said when nothing else is known.
+const SILENT: &str = "the storage did not answer";
+
+fn late(deadline: Duration, why: &str, so: &str) -> AdminError {
+    let limit = deadline.as_secs();
+    AdminError::new(ErrorKind::Timeout, format!("not done within {limit} s: {why}; {so}"))
 }
 
 /// The answering end of the queue; needs no async runtime.
@@ -180,6 +192,37 @@ mod tests {
         assert!(!question.message.contains("may still happen"), "{question}");
         drop(receiver);
         assert_eq!(look().kind, ErrorKind::Unavailable);
+    }
+
+    #[test]
+    fn a_change_that_takes_too_long_names_what_is_wrong() {
+        let (woken, wakes) = std::sync::mpsc::channel();
+        let (handle, mut receiver) = channel(move || woken.send(()).unwrap());
+        let answering = std::thread::spawn(move || {
+            wakes.recv().unwrap();
+            let Some(Request::Change(_, never_answered)) = receiver.try_recv() else {
+                panic!("the change comes first");
+            };
+            wakes.recv().unwrap();
+            let Some(Request::Look(reply)) = receiver.try_recv() else {
+                panic!("then somebody asks why");
+            };
+            let broken = vec!["the metadata store does not answer".to_owned()];
+            let inside = Inside {
+                broken,
+                ..Inside::default()
+            };
+            reply.send(inside).unwrap();
+            drop(never_answered);
+        });
+        let stop = AdminCall::OsdStop { osd: 0 };
+        let change = runtime().block_on(handle.change_within(stop, Duration::from_millis(20)));
+        let said = change.unwrap_err().message;
+        assert!(
+            said.contains("s: the metadata store does not answer; the change may still"),
+            "{said}"
+        );
+        answering.join().unwrap();
     }
 
     #[test]
