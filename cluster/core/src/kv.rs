@@ -3,7 +3,11 @@
 //! The trait with its backends lives in `cluster/meta`; machines only make and consume these values.
 //! Everything that is decided is decided in a transaction that compares the revisions of its inputs.
 
+mod limits;
+
 use bytes::Bytes;
+
+pub use limits::{MAX_CHANGES, MAX_COMPARES, MAX_KEY_BYTES, MAX_VALUE_BYTES};
 
 /// Counts the commits of the whole store; a key's `mod_revision` is the commit that last wrote it.
 pub type Revision = u64;
@@ -61,12 +65,12 @@ impl Change {
     }
 }
 
-/// If every condition holds, all changes happen at once; else none.
+/// If every condition holds, all changes happen at once; else none. What it may be is said by [`Txn::check`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Txn {
-    /// All must hold.
+    /// All must hold; at most [`MAX_COMPARES`].
     pub compare: Vec<Compare>,
-    /// At most 100 (etcd's default limit is 128 operations).
+    /// At most [`MAX_CHANGES`].
     pub changes: Vec<Change>,
 }
 

@@ -1,20 +1,19 @@
 //! The metadata store: configuration, cluster map, history, namespace and leases, behind one trait.
 //!
 //! [`Meta`] speaks the vocabulary of [`trivet_core::kv`]. [`Embedded`] keeps everything in one file of
-//! this machine, [`Etcd`] in an etcd cluster; the suite in `suite.rs` says what any backend has to do and
-//! every backend runs through it.
+//! this machine, [`Etcd`] in an etcd cluster; the suite in `suite.rs` says what any backend has to do, and
+//! every backend runs through it, as does the store of `tests/sim`.
 //!
 //! Promises: a transaction is durable before it is answered, happens wholly or not at all, and has a
 //! revision of its own that is never given twice, not even across restarts; what a watch delivers, laid
 //! over its last snapshot, is what a range would have returned at that revision.
 //! Does not: interpret keys or values, repeat a transaction, or give access to old versions.
 
-mod check;
 mod embedded;
 mod etcd;
 mod span;
-#[cfg(test)]
-mod suite;
+#[cfg(any(test, feature = "suite"))]
+pub mod suite;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -22,7 +21,6 @@ use std::time::Duration;
 
 use trivet_core::kv::{KeyValue, LeaseId, Notice, Revision, Txn, TxnOutcome};
 
-pub use check::{MAX_CHANGES, MAX_COMPARES, MAX_KEY_BYTES, MAX_VALUE_BYTES};
 pub use embedded::Embedded;
 pub use etcd::{Etcd, MetaUrl, MetaUrlError};
 

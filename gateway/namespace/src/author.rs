@@ -13,14 +13,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use trivet_core::ClientId;
 use trivet_core::keys::{client as registration, gateway_state};
-use trivet_core::kv::{Change, Compare, Revision, Txn};
+use trivet_core::kv::{Change, Compare, MAX_CHANGES, Revision, Txn};
 
 use crate::inode;
 use crate::keys;
 use crate::mirror::Namespace;
 
-/// Changes of one transaction, in all (etcd's default limit is 128 operations).
-const MAX_CHANGES: usize = 100;
 /// Keys of settled outcomes that one transaction takes along.
 const MAX_SETTLED: usize = 16;
 

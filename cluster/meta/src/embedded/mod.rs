@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use trivet_core::kv::{KeyValue, LeaseId, Revision, Txn, TxnOutcome};
 
 use crate::span::Span;
-use crate::{Meta, MetaError, Pending, Range, Watch, check};
+use crate::{Meta, MetaError, Pending, Range, Watch};
 use file::{Open, Shared};
 use writer::Request;
 
@@ -79,7 +79,7 @@ impl Meta for Embedded {
 
     fn txn(&self, txn: Txn) -> Pending<'_, Result<TxnOutcome, MetaError>> {
         Box::pin(async move {
-            check::txn(&txn)?;
+            txn.check().map_err(MetaError::Invalid)?;
             let (answer, answered) = oneshot::channel();
             let requests = self.requests.as_ref().expect("open until dropped");
             requests

@@ -26,7 +26,7 @@ use trivet_core::kv::{KeyValue, LeaseId, Revision, Txn, TxnOutcome};
 pub use url::{MetaUrl, MetaUrlError};
 
 use crate::span::Span;
-use crate::{Meta, MetaError, Pending, Range, Watch, check};
+use crate::{Meta, MetaError, Pending, Range, Watch};
 use connection::{Endpoints, Pool};
 use keyspace::Keyspace;
 use requests::Shared;
@@ -81,7 +81,7 @@ impl Meta for Etcd {
 
     fn txn(&self, txn: Txn) -> Pending<'_, Result<TxnOutcome, MetaError>> {
         Box::pin(async move {
-            check::txn(&txn)?;
+            txn.check().map_err(MetaError::Invalid)?;
             self.shared.txn(txn).await
         })
     }
