@@ -2,7 +2,7 @@
 
 use trivet_api::{AdminAnswer, AdminCall, AdminError, CallId, ErrorKind};
 use trivet_core::{ImageId, PoolId};
-use trivet_namespace::{Caller, Kind, NsError, Operation, Outcome};
+use trivet_namespace::{Caller, Kind, Namespace, NsError, Operation, Outcome};
 
 use crate::changes::Change;
 use crate::cluster::{NO_POOL, runs_elsewhere};
@@ -48,30 +48,19 @@ impl Gateway {
                 };
                 return Ok((operation, pool));
             }
-            AdminCall::ImageRemove { path } => self.find_image(path).map(|_| Operation::RemoveImage {
+            AdminCall::ImageRemove { path } => find_image(&self.namespace, path).map(|_| Operation::RemoveImage {
                 path: path.clone().into_bytes(),
             }),
-            AdminCall::ImageRename { from, to } => self.find_image(from).map(|_| Operation::RenameImage {
+            AdminCall::ImageRename { from, to } => find_image(&self.namespace, from).map(|_| Operation::RenameImage {
                 from: from.clone().into_bytes(),
                 to: to.clone().into_bytes(),
             }),
             AdminCall::ImageResize { path, size } => {
-                self.find_image(path).map(|id| Operation::Resize { id, size: *size })
+                find_image(&self.namespace, path).map(|id| Operation::Resize { id, size: *size })
             }
             _ => Err(AdminError::new(ErrorKind::Internal, "no call about an image")),
         };
         operation.map(|operation| (operation, None))
-    }
-
-    fn find_image(&self, path: &str) -> Result<ImageId, AdminError> {
-        let id = self
-            .namespace
-            .resolve(path.as_bytes())
-            .map_err(|error| image_error(path, &error))?;
-        match self.namespace.inode(id) {
-            Some(inode) if inode.kind == Kind::File => Ok(id),
-            _ => Err(not_an_image(path)),
-        }
     }
 
     /// The change that an administrator asked for has ended.
@@ -95,12 +84,18 @@ impl Gateway {
     }
 }
 
-pub(crate) fn not_an_image(path: &str) -> AdminError {
-    AdminError::new(ErrorKind::NotFound, format!("{path} is not an image"))
+/// The image at a path that an administrator named.
+pub(crate) fn find_image(namespace: &Namespace, path: &str) -> Result<ImageId, AdminError> {
+    let id = namespace.resolve(path.as_bytes());
+    let id = id.map_err(|error| image_error(path, &error))?;
+    match namespace.inode(id) {
+        Some(inode) if inode.kind == Kind::File => Ok(id),
+        _ => Err(AdminError::new(ErrorKind::NotFound, format!("{path} is not an image"))),
+    }
 }
 
 /// What a failure of the tree of names means to an administrator who asked about `path`.
-pub(crate) fn image_error(path: &str, error: &NsError) -> AdminError {
+fn image_error(path: &str, error: &NsError) -> AdminError {
     let (kind, text) = match error {
         NsError::NotFound | NsError::Stale => (
             ErrorKind::NotFound,

@@ -10,12 +10,11 @@
 use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
-use hashbrown::HashMap;
 use trivet_client::{ImageOp, IoError};
 use trivet_core::{ImageId, Now};
 use trivet_iscsi::{Action, BackendError, BackendOp, Connection, Tag, TargetInfo, Targets, Unit};
-use trivet_namespace::{Kind, Namespace};
 
+use crate::block::{BlockDevices, Commands, Completed, fits};
 use crate::session::{Ending, Finished, InFlight, Session, SessionContext, Ticket};
 
 /// What every target's name begins with.
@@ -30,17 +29,9 @@ const PORTAL_GROUP: u16 = 1;
 pub struct IscsiSession {
     connection: Connection,
     cluster: u64,
-    pending: HashMap<Ticket, Waiting>,
+    commands: Commands<Tag>,
     /// Actions of one call, kept for their memory.
     actions: Vec<Action>,
-}
-
-/// What an operation's answer leads to.
-#[derive(Clone, Copy, Debug)]
-struct Waiting {
-    tag: Tag,
-    image: ImageId,
-    changes: bool,
 }
 
 impl IscsiSession {
@@ -53,7 +44,7 @@ impl IscsiSession {
         IscsiSession {
             connection: Connection::new(millis(now), handle),
             cluster,
-            pending: HashMap::new(),
+            commands: Commands::new(),
             actions: Vec::new(),
         }
     }
@@ -108,12 +99,11 @@ impl IscsiSession {
             return self.answer(tag, Ok(Vec::new()), context, out);
         };
         // A command was checked when it came; its data may have come after the image became smaller.
-        if let Err(error) = check_end(&op, Tree::new(context, self.cluster).size(image)) {
-            return self.answer(tag, Err(error), context, out);
+        match BlockDevices(context.namespace).size(image) {
+            Some(size) if fits(&op, size) => self.commands.start(tag, image, op, context),
+            Some(_) => self.answer(tag, Err(BackendError::OutOfRange), context, out),
+            None => self.answer(tag, Err(BackendError::Gone), context, out),
         }
-        let changes = !matches!(op, ImageOp::Read { .. });
-        let ticket = context.io(image, op);
-        self.pending.insert(ticket, Waiting { tag, image, changes });
     }
 
     fn answer(
@@ -156,17 +146,11 @@ impl Session for IscsiSession {
         context: &mut SessionContext<'_>,
         out: &mut Vec<Bytes>,
     ) -> Result<(), Ending> {
-        let waiting = self
-            .pending
-            .remove(&ticket)
-            .expect("the context answers each request once");
-        let Finished::Io(result, _) = result else {
-            panic!("iSCSI sessions change no names");
-        };
-        if waiting.changes && result.is_ok() {
-            context.touch(waiting.image);
+        let Completed { name, result, changed } = self.commands.complete(ticket, result);
+        if let Some(image) = changed {
+            context.touch(image);
         }
-        self.answer(waiting.tag, result.map_err(scsi_error), context, out);
+        self.answer(name, result.map_err(scsi_error), context, out);
         self.act(context, out);
         self.check_finished()
     }
@@ -221,18 +205,6 @@ fn operation(op: BackendOp) -> Option<ImageOp> {
     }
 }
 
-/// Whether an operation ends within an image of this size, if there is one.
-fn check_end(op: &ImageOp, size: Option<u64>) -> Result<(), BackendError> {
-    let size = size.ok_or(BackendError::Gone)?;
-    let (offset, len) = match op {
-        ImageOp::Read { offset, len } | ImageOp::Zero { offset, len } => (*offset, *len),
-        ImageOp::Write { offset, data } => (*offset, data.iter().map(|data| data.len() as u64).sum()),
-        ImageOp::Purge => panic!("iSCSI sessions remove no images"),
-    };
-    let fits = offset.checked_add(len).is_some_and(|end| end <= size);
-    if fits { Ok(()) } else { Err(BackendError::OutOfRange) }
-}
-
 fn scsi_error(error: IoError) -> BackendError {
     match error {
         IoError::NoSpace => BackendError::NoSpace,
@@ -242,7 +214,7 @@ fn scsi_error(error: IoError) -> BackendError {
 
 /// The tree of names as targets.
 struct Tree<'a> {
-    namespace: &'a Namespace,
+    devices: BlockDevices<'a>,
     local: SocketAddr,
     cluster: u64,
 }
@@ -250,29 +222,22 @@ struct Tree<'a> {
 impl<'a> Tree<'a> {
     fn new(context: &SessionContext<'a>, cluster: u64) -> Tree<'a> {
         Tree {
-            namespace: context.namespace,
+            devices: BlockDevices(context.namespace),
             local: context.local,
             cluster,
         }
-    }
-
-    fn size(&self, image: ImageId) -> Option<u64> {
-        self.namespace
-            .inode(image)
-            .filter(|inode| inode.kind == Kind::File)
-            .map(|inode| inode.size)
     }
 }
 
 impl Targets for Tree<'_> {
     fn find(&self, iqn: &str) -> Option<TargetInfo> {
         let path = iqn.strip_prefix(NAME)?.replace(':', "/");
-        let image = self.namespace.resolve(path.as_bytes()).ok()?;
-        self.size(image).map(|_| TargetInfo { id: image.0 })
+        let (image, _) = self.devices.find(path.as_bytes())?;
+        Some(TargetInfo { id: image.0 })
     }
 
     fn each(&self, f: &mut dyn FnMut(&str)) {
-        for (path, _) in self.namespace.files() {
+        for (path, _) in self.devices.0.files() {
             if let Some(name) = target_name(&path) {
                 f(&name);
             }
@@ -285,7 +250,7 @@ impl Targets for Tree<'_> {
     }
 
     fn unit(&self, target: u64, lun: u64) -> Option<Unit> {
-        let size = self.size(ImageId(target)).filter(|_| lun == 0)?;
+        let size = self.devices.size(ImageId(target)).filter(|_| lun == 0)?;
         Some(Unit {
             image: target,
             cluster: self.cluster,
@@ -315,7 +280,7 @@ mod tests {
 
     use crate::session::{Request as Asked, Space};
     use trivet_core::PoolId;
-    use trivet_namespace::Time;
+    use trivet_namespace::{Namespace, Time};
 
     const SIZE: u64 = 1 << 20;
 

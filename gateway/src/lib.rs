@@ -6,6 +6,7 @@
 //! overview answers questions. The machine keeps nothing that matters: any number of gateways serve the same tree at once.
 
 mod background;
+mod block;
 mod callers;
 mod changes;
 mod cluster;

@@ -13,12 +13,12 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use hashbrown::HashMap;
 use trivet_client::{ImageOp, IoError};
 use trivet_core::{ImageId, Now};
-use trivet_namespace::{Kind, Namespace};
+use trivet_namespace::Namespace;
 use trivet_nbd::{Command, Connection, Export, Exports, Handle, Limits, NbdError, Request};
 
+use crate::block::{BlockDevices, Commands, Completed, fits};
 use crate::options::mutant;
 use crate::session::{Ending, Finished, InFlight, Session, SessionContext, Ticket};
 
@@ -32,18 +32,10 @@ const TOUCH_EVERY: Duration = Duration::from_secs(1);
 pub struct NbdSession {
     connection: Connection,
     accepted: Now,
-    pending: HashMap<Ticket, Waiting>,
+    commands: Commands<Handle>,
     touch: Touch,
     /// Requests of one `receive`, kept for its memory.
     requests: Vec<Request>,
-}
-
-/// What an operation's answer leads to.
-#[derive(Clone, Copy, Debug)]
-struct Waiting {
-    handle: Handle,
-    image: ImageId,
-    changes: bool,
 }
 
 impl NbdSession {
@@ -53,7 +45,7 @@ impl NbdSession {
         NbdSession {
             connection: Connection::new(Limits::default()),
             accepted: now,
-            pending: HashMap::new(),
+            commands: Commands::new(),
             touch: Touch::default(),
             requests: Vec::new(),
         }
@@ -66,26 +58,18 @@ impl NbdSession {
             command,
         } = request;
         let image = ImageId(export);
-        let size = Tree(context.namespace).size(image);
-        let size = size.map(|size| {
-            if mutant!(context.options, WriteBeyondEnd) {
-                u64::MAX
-            } else {
-                size
-            }
-        });
-        let checked = size.ok_or(NbdError::Io).and_then(|size| check_end(&command, size));
-        if let Err(error) = checked {
-            self.connection.reply(handle, Err(error), out);
-            return;
-        }
-        let Some(op) = operation(command) else {
-            self.connection.reply(handle, Ok(Vec::new()), out);
-            return;
+        let Some(size) = BlockDevices(context.namespace).size(image) else {
+            return self.connection.reply(handle, Err(NbdError::Io), out);
         };
-        let changes = !matches!(op, ImageOp::Read { .. });
-        let ticket = context.io(image, op);
-        self.pending.insert(ticket, Waiting { handle, image, changes });
+        let beyond = beyond_the_end(&command);
+        let Some(op) = operation(command) else {
+            return self.connection.reply(handle, Ok(Vec::new()), out);
+        };
+        // It may have become smaller since the export was opened.
+        if !fits(&op, size) && !mutant!(context.options, WriteBeyondEnd) {
+            return self.connection.reply(handle, Err(beyond), out);
+        }
+        self.commands.start(handle, image, op, context);
     }
 
     /// `Err` once the client has left and everything is answered.
@@ -135,17 +119,11 @@ impl Session for NbdSession {
         context: &mut SessionContext<'_>,
         out: &mut Vec<Bytes>,
     ) -> Result<(), Ending> {
-        let waiting = self
-            .pending
-            .remove(&ticket)
-            .expect("the context answers each request once");
-        let Finished::Io(result, _) = result else {
-            panic!("NBD sessions change no names");
-        };
-        if waiting.changes && result.is_ok() {
-            self.touch.written(waiting.image, context);
+        let Completed { name, result, changed } = self.commands.complete(ticket, result);
+        if let Some(image) = changed {
+            self.touch.written(image, context);
         }
-        self.connection.reply(waiting.handle, result.map_err(nbd_error), out);
+        self.connection.reply(name, result.map_err(nbd_error), out);
         self.check_finished(context)
     }
 
@@ -179,19 +157,13 @@ impl Session for NbdSession {
     }
 }
 
-/// Whether a command ends within the image, which may have become smaller since the export was opened. The errors are
-/// those that the specification names for what lies beyond the device.
-fn check_end(command: &Command, size: u64) -> Result<(), NbdError> {
-    let (offset, len, error) = match command {
-        Command::Read { offset, len } | Command::Trim { offset, len, .. } => {
-            (*offset, u64::from(*len), NbdError::Invalid)
-        }
-        Command::Write { offset, data, .. } => (*offset, data.len() as u64, NbdError::NoSpace),
-        Command::Zero { offset, len, .. } => (*offset, u64::from(*len), NbdError::NoSpace),
-        Command::Flush => return Ok(()),
-    };
-    let fits = offset.checked_add(len).is_some_and(|end| end <= size);
-    if fits { Ok(()) } else { Err(error) }
+/// What a command that does not end within the image is answered with: the errors that the specification names for what
+/// lies beyond the device.
+fn beyond_the_end(command: &Command) -> NbdError {
+    match command {
+        Command::Write { .. } | Command::Zero { .. } => NbdError::NoSpace,
+        Command::Read { .. } | Command::Trim { .. } | Command::Flush => NbdError::Invalid,
+    }
 }
 
 /// What the storage has to do for a command, if anything.
@@ -246,19 +218,9 @@ impl Touch {
 /// The tree of names as a list of exports.
 struct Tree<'a>(&'a Namespace);
 
-impl Tree<'_> {
-    fn size(&self, image: ImageId) -> Option<u64> {
-        self.0
-            .inode(image)
-            .filter(|inode| inode.kind == Kind::File)
-            .map(|inode| inode.size)
-    }
-}
-
 impl Exports for Tree<'_> {
     fn find(&self, name: &str) -> Option<Export> {
-        let image = self.0.resolve(name.as_bytes()).ok()?;
-        let size = self.size(image)?;
+        let (image, size) = BlockDevices(self.0).find(name.as_bytes())?;
         Some(Export {
             id: image.0,
             size,

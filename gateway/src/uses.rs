@@ -149,7 +149,7 @@ fn start_of(op: &ImageOp) -> u64 {
 }
 
 /// The byte after the last that an operation is about.
-fn end_of(op: &ImageOp) -> u64 {
+pub(crate) fn end_of(op: &ImageOp) -> u64 {
     match op {
         ImageOp::Read { offset, len } | ImageOp::Zero { offset, len } => offset.saturating_add(*len),
         ImageOp::Write { offset, data } => data

@@ -2,11 +2,10 @@
 
 use trivet_api::{AdminError, ErrorKind, ImageInfo};
 use trivet_core::ImageId;
-use trivet_namespace::Kind;
 
 use super::Overview;
 use super::usage::ImageSum;
-use crate::images::{image_error, not_an_image};
+use crate::images::find_image;
 
 impl Overview {
     /// All images, ascending by path.
@@ -19,12 +18,7 @@ impl Overview {
 
     /// The image at a path.
     pub(super) fn image_at(&self, path: &str) -> Result<ImageInfo, AdminError> {
-        let id = self.namespace.resolve(path.as_bytes());
-        let id = id.map_err(|error| image_error(path, &error))?;
-        match self.namespace.inode(id) {
-            Some(inode) if inode.kind == Kind::File => self.image_info(id),
-            _ => Err(not_an_image(path)),
-        }
+        find_image(&self.namespace, path).and_then(|id| self.image_info(id))
     }
 
     fn image_info(&self, id: ImageId) -> Result<ImageInfo, AdminError> {
