@@ -12,6 +12,7 @@ mod checkpoint;
 mod commit;
 mod cycle;
 mod disk;
+mod extent;
 pub mod fuzz;
 mod groups;
 mod index;

@@ -13,8 +13,9 @@ use trivet_core::{ObjectId, UNIT_SIZE, UNITS_PER_OBJECT, UnitMask, Version};
 
 use crate::api::{Output, Reply, StoreError, Ticket};
 use crate::disk::Owner;
+use crate::extent::{self, Extent};
 use crate::index::Entry;
-use crate::layout::{BLOCK, Layout};
+use crate::layout::Layout;
 use crate::mutant::mutant;
 use crate::store::Live;
 
@@ -42,19 +43,23 @@ struct Job {
     wish: Wish,
     version: Version,
     sums: [u32; UNITS_PER_OBJECT],
-    extents: Vec<Extent>,
+    parts: Vec<Part>,
     waiting: usize,
 }
 
-/// Consecutive units that are neighbours on the disk, or unwritten.
+/// What the disk is asked for at once.
 #[derive(Debug)]
-struct Extent {
-    first: usize,
-    count: usize,
-    /// `None`: unwritten.
-    offset: Option<u64>,
+struct Part {
+    extent: Extent,
     /// Empty until read, and if that is not possible.
     data: Bytes,
+}
+
+impl From<Extent> for Part {
+    fn from(extent: Extent) -> Part {
+        let data = Bytes::new();
+        Part { extent, data }
+    }
 }
 
 impl Reads {
@@ -73,41 +78,13 @@ impl Reads {
     }
 
     fn job(&mut self, number: u32) -> &mut Job {
-        self.jobs[number as usize].as_mut().expect("its extents are in flight")
+        self.jobs[number as usize].as_mut().expect("its parts are in flight")
     }
 
     fn take(&mut self, number: u32) -> Box<Job> {
         self.free.push(number);
-        self.jobs[number as usize].take().expect("its extents were in flight")
+        self.jobs[number as usize].take().expect("its parts were in flight")
     }
-}
-
-/// Where a unit lies on the disk; `None` if it is unwritten.
-pub fn place(layout: &Layout, entry: &Entry, unit: usize) -> Option<u64> {
-    if !entry.present.has(unit) {
-        return None;
-    }
-    match entry.block(unit) {
-        Some(block) => Some(layout.log_block(block)),
-        None => entry.slot().map(|slot| layout.unit(slot, unit)),
-    }
-}
-
-fn plan(layout: &Layout, entry: Option<&Entry>, units: UnitMask) -> Vec<Extent> {
-    let mut extents: Vec<Extent> = Vec::new();
-    for unit in units.iter() {
-        let offset = entry.and_then(|entry| place(layout, entry, unit));
-        match extents.last_mut() {
-            Some(last) if offset == last.place(last.count) => last.count += 1,
-            _ => extents.push(Extent {
-                first: unit,
-                count: 1,
-                offset,
-                data: Bytes::new(),
-            }),
-        }
-    }
-    extents
 }
 
 impl Live {
@@ -132,7 +109,7 @@ impl Live {
             wish,
             version: Version::NONE,
             sums: [0; UNITS_PER_OBJECT],
-            extents: Vec::new(),
+            parts: Vec::new(),
             waiting: 0,
         };
         self.start_read(Box::new(job), out);
@@ -141,20 +118,20 @@ impl Live {
     /// Plans a read, and starts it.
     fn start_read(&mut self, mut job: Box<Job>, out: &mut Output) {
         let entry = self.index.get(job.object);
-        job.extents = plan(&self.layout, entry, job.units);
+        job.parts = extent::plan(&self.layout, entry, job.units).map(Part::from).collect();
         (job.version, job.sums) = entry.map_or((Version::NONE, [0; UNITS_PER_OBJECT]), |e| (e.version, e.sums));
-        job.waiting = job.extents.iter().filter(|extent| extent.offset.is_some()).count();
+        job.waiting = job.parts.iter().filter(|part| part.extent.offset.is_some()).count();
         if job.waiting == 0 {
             return out.done.push(job.into_reply(UnitMask::EMPTY));
         }
         let number = self.reads.add(job);
-        self.read_extents(number, 0, out);
+        self.read_parts(number, 0, out);
     }
 
-    /// Asks the disk for the written extents from `from` on.
-    fn read_extents(&mut self, number: u32, from: usize, out: &mut Output) {
-        let extents = &self.reads.jobs[number as usize].as_ref().expect("in flight").extents;
-        for (at, extent) in (0..).zip(extents).skip(from) {
+    /// Asks the disk for the written parts from `from` on.
+    fn read_parts(&mut self, number: u32, from: usize, out: &mut Output) {
+        let parts = &self.reads.jobs[number as usize].as_ref().expect("in flight").parts;
+        for (at, Part { extent, .. }) in (0..).zip(parts).skip(from) {
             if let Some(offset) = extent.offset {
                 let len = extent.count * UNIT_SIZE;
                 self.disk.read(Owner::Read(number, at), offset, len, out);
@@ -162,16 +139,16 @@ impl Live {
         }
     }
 
-    /// One extent of a read has come back.
-    pub fn read_done(&mut self, number: u32, extent: u32, result: Result<Bytes, DiskError>, out: &mut Output) {
+    /// One part of a read has come back.
+    pub fn read_done(&mut self, number: u32, part: u32, result: Result<Bytes, DiskError>, out: &mut Output) {
         let job = self.reads.job(number);
         job.waiting -= 1;
         match result {
-            Ok(data) => job.extents[extent as usize].data = data,
+            Ok(data) => job.parts[part as usize].data = data,
             Err(_) => {
-                let from = job.extents.len();
-                job.waiting += job.split(extent as usize);
-                self.read_extents(number, from, out);
+                let from = job.parts.len();
+                job.waiting += job.split(part as usize);
+                self.read_parts(number, from, out);
             }
         }
         if self.reads.job(number).waiting == 0 {
@@ -194,49 +171,33 @@ impl Live {
     }
 }
 
-impl Extent {
-    /// Where the unit that is `index` units behind the first lies.
-    fn place(&self, index: usize) -> Option<u64> {
-        self.offset.map(|start| start + index as u64 * BLOCK)
-    }
-}
-
 impl Job {
-    /// An extent of several units cannot be read: replaces it by extents of one, at the end. Says how many.
+    /// A part of several units cannot be read: replaces it by parts of one, at the end. Says how many.
     fn split(&mut self, at: usize) -> usize {
-        let Extent { first, count, .. } = self.extents[at];
-        if count == 1 {
+        let extent = self.parts[at].extent;
+        if extent.count == 1 {
             return 0;
         }
-        let one = |index: usize| Extent {
-            first: first + index,
-            count: 1,
-            offset: self.extents[at].place(index),
-            data: Bytes::new(),
-        };
-        let ones: Vec<Extent> = (0..count).map(one).collect();
-        self.extents.extend(ones);
-        self.extents[at].count = 0;
-        count
+        self.parts.extend(extent.apart().map(Part::from));
+        self.parts[at].extent.count = 0;
+        extent.count
     }
 
     /// The units that do not match their sums, or are not there.
     fn damaged(&self, verify: bool) -> UnitMask {
-        let read = self.extents.iter().filter(|extent| extent.offset.is_some());
-        let suspect = read.filter(|extent| verify || extent.data.is_empty());
-        suspect.fold(UnitMask::EMPTY, |mask, extent| {
-            let sums = &self.sums[extent.first..extent.first + extent.count];
-            mask.union(mismatches(self.object, extent.first, &extent.data, sums))
+        let read = self.parts.iter().filter(|part| part.extent.offset.is_some());
+        let suspect = read.filter(|part| verify || part.data.is_empty());
+        suspect.fold(UnitMask::EMPTY, |mask, Part { extent, data }| {
+            let sums = &self.sums[extent.first..extent.end()];
+            mask.union(mismatches(self.object, extent.first, data, sums))
         })
     }
 
     /// Whether the object is still where and what the read found.
     fn is_current(&self, layout: &Layout, entry: Option<&Entry>) -> bool {
         let Some(entry) = entry else { return false };
-        let mut extents = self.extents.iter();
-        let unmoved = extents.all(|extent| {
-            (0..extent.count).all(|index| place(layout, entry, extent.first + index) == extent.place(index))
-        });
+        let mut extents = self.parts.iter().map(|part| part.extent);
+        let unmoved = extents.all(|extent| extent.unmoved(layout, entry) == extent.units());
         unmoved && entry.version == self.version && entry.sums == self.sums
     }
 
@@ -245,10 +206,10 @@ impl Job {
         if self.wish == Wish::All && !damaged.is_empty() {
             return (ticket, Err(StoreError::Damaged { object, units: damaged }));
         }
-        self.extents.sort_by_key(|extent| extent.first);
-        let mut segments = Vec::with_capacity(self.extents.len());
-        for extent in self.extents {
-            extent.push_to(&mut segments, damaged);
+        self.parts.sort_by_key(|part| part.extent.first);
+        let mut segments = Vec::with_capacity(self.parts.len());
+        for part in self.parts {
+            part.push_to(&mut segments, damaged);
         }
         let reply = match self.wish {
             Wish::All => Reply::Data { version, segments },
@@ -262,21 +223,22 @@ impl Job {
     }
 }
 
-impl Extent {
+impl Part {
     /// Adds the data; zeroes for units that are unwritten or damaged.
     fn push_to(self, segments: &mut Vec<Bytes>, damaged: UnitMask) {
-        if self.count == 0 {
+        let Extent { first, count, offset } = self.extent;
+        if count == 0 {
             return;
         }
-        let units = UnitMask::range(self.first, self.count);
-        if self.offset.is_none() {
-            return push_zeroes(segments, self.count * UNIT_SIZE);
+        let units = self.extent.units();
+        if offset.is_none() {
+            return push_zeroes(segments, count * UNIT_SIZE);
         }
         if !damaged.intersects(units) {
             return segments.push(self.data);
         }
         for unit in units.iter() {
-            let at = (unit - self.first) * UNIT_SIZE;
+            let at = (unit - first) * UNIT_SIZE;
             if damaged.has(unit) {
                 push_zeroes(segments, UNIT_SIZE);
             } else {

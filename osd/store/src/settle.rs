@@ -14,7 +14,9 @@ use trivet_core::{ObjectId, UNIT_SIZE, UNITS_PER_OBJECT, UnitMask};
 
 use crate::api::Output;
 use crate::disk::Owner;
+use crate::extent::{self, Extent};
 use crate::index::Entry;
+use crate::layout::Layout;
 use crate::mutant::mutant;
 use crate::read::mismatches;
 use crate::ring::Ring;
@@ -37,21 +39,29 @@ struct Job {
     object: ObjectId,
     slot: u32,
     sums: [u32; UNITS_PER_OBJECT],
-    extents: Vec<Extent>,
+    parts: Vec<Part>,
     /// Operations that have not completed.
     waiting: usize,
 }
 
-/// Consecutive units in consecutive blocks of the log.
+/// What is read of the log at once.
 #[derive(Debug)]
-struct Extent {
-    first: usize,
-    count: usize,
-    block: u32,
+struct Part {
+    extent: Extent,
     /// Empty until read, and if that is not possible.
     data: Bytes,
     /// How often it could not be read, or was not what it should be.
     failures: usize,
+}
+
+impl Part {
+    fn new(extent: Extent, failures: usize) -> Part {
+        Part {
+            extent,
+            data: Bytes::new(),
+            failures,
+        }
+    }
 }
 
 impl Settling {
@@ -85,45 +95,29 @@ impl Settling {
 }
 
 /// The units of an object that lie in the log before `point`.
-fn extents_before(entry: &Entry, ring: &Ring, point: u64) -> Vec<Extent> {
-    let mut extents: Vec<Extent> = Vec::new();
-    for unit in entry.in_log.iter() {
-        let Some(block) = entry.block(unit).filter(|&block| ring.position(block) < point) else {
-            continue;
-        };
-        match extents.last_mut() {
-            Some(last)
-                if last.first + last.count == unit && u64::from(last.block) + last.count as u64 == u64::from(block) =>
-            {
-                last.count += 1
-            }
-            _ => extents.push(Extent {
-                first: unit,
-                count: 1,
-                block,
-                data: Bytes::new(),
-                failures: 0,
-            }),
-        }
-    }
-    extents
+fn units_before(entry: &Entry, ring: &Ring, point: u64) -> UnitMask {
+    let before = |&unit: &usize| entry.block(unit).is_some_and(|block| ring.position(block) < point);
+    let units = entry.in_log.iter().filter(before);
+    units.fold(UnitMask::EMPTY, |mask, unit| mask.union(UnitMask::range(unit, 1)))
 }
 
 impl Live {
     /// Starts to settle an object, if it has anything in the log before `point`.
     pub fn settle(&mut self, number: u32, point: u64, out: &mut Output) {
         let Some(entry) = self.index.entry(number) else { return };
-        let extents = extents_before(entry, &self.ring, point);
-        let Some(slot) = entry.slot().filter(|_| !extents.is_empty()) else {
+        let units = units_before(entry, &self.ring, point);
+        let Some(slot) = entry.slot().filter(|_| !units.is_empty()) else {
             return self.index.relist(number);
         };
+        let extents = extent::plan(&self.layout, Some(entry), units);
+        let parts: Vec<Part> = extents.map(|extent| Part::new(extent, 0)).collect();
         let job = Job {
             number,
             object: entry.object,
             slot,
             sums: entry.sums,
-            waiting: extents.len(),
-            extents,
+            waiting: parts.len(),
+            parts,
         };
         self.slots.pin(slot);
         let id = self.cycle.settling.add(job);
@@ -133,17 +127,17 @@ impl Live {
     }
 
     fn read_to_settle(&mut self, id: u32, at: usize, out: &mut Output) {
-        let extent = &self.cycle.settling.job(id).extents[at];
-        let offset = self.layout.log_block(extent.block);
+        let Extent { count, offset, .. } = self.cycle.settling.job(id).parts[at].extent;
+        let offset = offset.expect("what is in the log is written");
         let owner = Owner::SettleRead(id, u32::try_from(at).expect("at most 32"));
-        self.disk.read(owner, offset, extent.count * UNIT_SIZE, out);
+        self.disk.read(owner, offset, count * UNIT_SIZE, out);
     }
 
-    /// One extent of a job was read, or could not be.
+    /// One part of a job was read, or could not be.
     pub fn settle_read_done(&mut self, id: u32, at: u32, data: Option<Bytes>, out: &mut Output) {
         let job = self.cycle.settling.job(id);
         job.waiting -= 1;
-        job.extents[at as usize].data = data.unwrap_or_default();
+        job.parts[at as usize].data = data.unwrap_or_default();
         let again = job.again(at as usize);
         job.waiting += again.len();
         for at in again {
@@ -158,7 +152,7 @@ impl Live {
     fn write_settled(&mut self, id: u32, out: &mut Output) {
         let verify = !mutant!(self.options, SettleUnverified);
         let job = self.cycle.settling.job(id);
-        job.extents.sort_by_key(|extent| extent.first);
+        job.parts.sort_by_key(|part| part.extent.first);
         let runs: Vec<(usize, usize)> = job.intact(verify).runs().collect();
         job.waiting = runs.len();
         for &(first, count) in &runs {
@@ -187,7 +181,7 @@ impl Live {
             .get(job.object)
             .filter(|entry| entry.slot() == Some(job.slot));
         let anyway = mutant!(self.options, SettleOverNewer);
-        if let Some(settled) = entry.map(|entry| job.unmoved(entry, anyway)) {
+        if let Some(settled) = entry.map(|entry| job.unmoved(&self.layout, entry, anyway)) {
             let sums = mutant!(self.options, SettleUnverified).then(|| job.sums_as_read());
             self.index.change(job.object, |entry| {
                 let resealed = sums.iter().flatten().filter(|(unit, _)| settled.has(*unit));
@@ -201,44 +195,36 @@ impl Live {
 }
 
 impl Job {
-    /// An extent was read: those that are to be read again, because it is not as it should be. Unit by unit, so that
+    /// A part was read: those that are to be read again, because it is not as it should be. Unit by unit, so that
     /// one bad sector costs one unit.
     fn again(&mut self, at: usize) -> Vec<usize> {
-        if !self.damaged(&self.extents[at]).is_empty() && self.extents[at].failures < MAX_FAILURES {
-            let Extent {
-                first, count, block, ..
-            } = self.extents[at];
-            self.extents[at].failures += 1;
-            self.extents[at].count = 1;
-            let from = self.extents.len();
-            self.extents.extend(
-                (first + 1..first + count)
-                    .zip(block + 1..)
-                    .map(|(first, block)| Extent {
-                        first,
-                        count: 1,
-                        block,
-                        data: Bytes::new(),
-                        failures: 1,
-                    }),
-            );
-            return std::iter::once(at).chain(from..self.extents.len()).collect();
+        let part = &self.parts[at];
+        if self.damaged(part).is_empty() || part.failures >= MAX_FAILURES {
+            return Vec::new();
         }
-        Vec::new()
+        let failures = part.failures + 1;
+        let mut units = part.extent.apart();
+        let from = self.parts.len();
+        if let Some(first) = units.next() {
+            (self.parts[at].extent, self.parts[at].failures) = (first, failures);
+        }
+        self.parts.extend(units.map(|unit| Part::new(unit, 1)));
+        std::iter::once(at).chain(from..self.parts.len()).collect()
     }
 
-    fn damaged(&self, extent: &Extent) -> UnitMask {
-        let sums = &self.sums[extent.first..extent.first + extent.count];
-        mismatches(self.object, extent.first, &extent.data, sums)
+    fn damaged(&self, part: &Part) -> UnitMask {
+        let Extent { first, .. } = part.extent;
+        let sums = &self.sums[first..part.extent.end()];
+        mismatches(self.object, first, &part.data, sums)
     }
 
     /// The units that match their sums; not to verify them is a deliberate bug.
     fn intact(&self, verify: bool) -> UnitMask {
-        self.extents.iter().fold(UnitMask::EMPTY, |mask, extent| {
-            let units = UnitMask::range(extent.first, extent.count);
-            let suspect = verify || extent.data.is_empty();
+        self.parts.iter().fold(UnitMask::EMPTY, |mask, part| {
+            let units = part.extent.units();
+            let suspect = verify || part.data.is_empty();
             mask.union(if suspect {
-                units.minus(self.damaged(extent))
+                units.minus(self.damaged(part))
             } else {
                 units
             })
@@ -247,8 +233,8 @@ impl Job {
 
     /// What would be the sums of the units as they were read: only a deliberate bug wants to know.
     fn sums_as_read(&self) -> Vec<(usize, u32)> {
-        let units = self.extents.iter().flat_map(|extent| {
-            let units = (extent.first..).zip(extent.data.chunks_exact(UNIT_SIZE));
+        let units = self.parts.iter().flat_map(|part| {
+            let units = (part.extent.first..).zip(part.data.chunks_exact(UNIT_SIZE));
             units.map(|(unit, data)| (unit, unit_sum(self.object, unit, data)))
         });
         units.collect()
@@ -256,25 +242,22 @@ impl Job {
 
     /// The data of units that were read.
     fn units(&self, first: usize, count: usize) -> Vec<Bytes> {
-        let part = |extent: &Extent| {
+        let of = |Part { extent, data, .. }: &Part| {
             let from = first.max(extent.first);
-            let to = (first + count).min(extent.first + extent.count);
-            (from < to).then(|| {
-                extent
-                    .data
-                    .slice((from - extent.first) * UNIT_SIZE..(to - extent.first) * UNIT_SIZE)
-            })
+            let to = (first + count).min(extent.end());
+            let bytes = |unit: usize| (unit - extent.first) * UNIT_SIZE;
+            (from < to).then(|| data.slice(bytes(from)..bytes(to)))
         };
-        self.extents.iter().filter_map(part).collect()
+        self.parts.iter().filter_map(of).collect()
     }
 
     /// The units that are still where this job found them.
-    fn unmoved(&self, entry: &Entry, anyway: bool) -> UnitMask {
-        let units = self
-            .extents
-            .iter()
-            .flat_map(|extent| (extent.first..extent.first + extent.count).zip(extent.block..));
-        let unmoved = units.filter(|&(unit, block)| anyway || entry.block(unit) == Some(block));
-        unmoved.fold(UnitMask::EMPTY, |mask, (unit, _)| mask.union(UnitMask::range(unit, 1)))
+    fn unmoved(&self, layout: &Layout, entry: &Entry, anyway: bool) -> UnitMask {
+        let extents = self.parts.iter().map(|part| part.extent);
+        let unmoved = extents.map(|extent| match anyway {
+            true => extent.units(),
+            false => extent.unmoved(layout, entry),
+        });
+        unmoved.fold(UnitMask::EMPTY, UnitMask::union)
     }
 }
